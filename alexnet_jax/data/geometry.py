@@ -1,0 +1,50 @@
+"""Crops, flips and views on the host: NumPy arrays of `uint8` pixels, `[h, w, 3]`."""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size` with antialiasing, then the central square (paper section 2)."""
+    width, height = image.size
+    scale = size / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    left, top = (width - size) // 2, (height - size) // 2
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
+
+
+def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+    """A square at an offset drawn uniformly, both ends included: 33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238)."""
+    top = rng.integers(0, image.shape[0] - size, endpoint=True)
+    left = rng.integers(0, image.shape[1] - size, endpoint=True)
+    return image[top : top + size, left : left + size]
+
+
+def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """The mirror image with probability 1/2."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def center_crop(image: Pixels, size: int) -> Pixels:
+    """The central square: offset (16, 16) for 224 in 256."""
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def views_of(image: Pixels, size: int, views: int) -> UInt8[np.ndarray, "views size size 3"]:
+    """1 view: the centre. 10 views: four corners, the centre, and their mirror images (A/convdata_jpeg.py:225-233)."""
+    if views == 1:
+        return center_crop(image, size)[None]
+    if views != 10:
+        raise ValueError(f"views must be 1 or 10, not {views}")
+    bottom, right = image.shape[0] - size, image.shape[1] - size
+    corners = [
+        image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)
+    ]
+    five = np.stack([*corners, center_crop(image, size)])
+    return np.concatenate([five, five[:, :, ::-1]])

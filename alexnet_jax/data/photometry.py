@@ -1,0 +1,42 @@
+"""Mean subtraction and colour noise, inside the jitted step, where they fuse with what reads the images."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+
+
+def photometry(
+    images: UInt8[Array, "B h w 3"],
+    key: PRNGKeyArray | None,
+    step: Int32[Array, ""] | None,
+    *,
+    mean_image: Float[np.ndarray, "h w 3"],
+    color_directions: Float[np.ndarray, "3 3"],
+    noise: Callable[[Int32[Array, ""]], Array],
+    pixel_scale: float,
+) -> Float[Array, "B h w 3"]:
+    """Pixels minus the mean image; in training also colour noise.
+
+    The central part of the mean image is subtracted whatever the crop's offset and flip (A/convdata_jpeg.py:95, 201-211).
+    Noise (A/convdata_jpeg.py:155-179): one RGB offset an image, the sum over the principal directions of
+    N(0, 1) x standard deviation x direction, times `noise(step)`; then all is divided by `1 + noise(step)`.
+
+    Args:
+      images: pixels 0 to 255.
+      key: of the noise; None: evaluation, neither noise nor division.
+      step: updates done.
+      mean_image: as large as the crop.
+      color_directions: principal directions of the RGB values in rows, each times its standard deviation.
+      noise: strength by step; 0.1 in 2012, 0 for the last quarter of the run.
+      pixel_scale: the result is multiplied by it; 1 in 2012, which never divided by a standard deviation.
+    """
+    x = images.astype(jnp.float32) - jnp.asarray(mean_image, jnp.float32)[None]
+    if key is not None and step is not None:
+        strength = noise(step)
+        draws = jax.random.normal(key, (images.shape[0], 3), jnp.float32)
+        offsets = draws @ jnp.asarray(color_directions, jnp.float32)
+        x = (x + strength * offsets[:, None, None, :]) / (1 + strength)
+    return x * pixel_scale if pixel_scale != 1 else x

@@ -1,0 +1,72 @@
+"""What every door does: quiet libraries, mistakes told in one line, devices before the first computation."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from alexnet_jax.errors import UsageError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags, runs `main` and exits with its status; a user's mistake is one line and status 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app.run(lambda _: sys.exit(main()), flags_parser=_parse)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(arguments)
+    except flags.Error as error:
+        raise UsageError(_one_line(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not _raised_by_config_flags(error):
+            raise
+        raise UsageError(_one_line(error)) from error
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell each file they write; --verbosity=0 hears them
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is not a flag; flags start with --, and --helpfull lists them")
+    return rest
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if error.args else error
+    return " ".join(str(text).replace("'\\n", "' ").split()).replace(" 'Did you mean", " Did you mean")
+
+
+def _raised_by_config_flags(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "ml_collections" in trace.tb_frame.f_code.co_filename
+
+
+def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
+    """The config that `--config` names.
+
+    Raises:
+      UsageError: there is none, or its file does not exist.
+    """
+    try:
+        config = flag()
+        if config is None:
+            raise UsageError("--config is missing; start with --config=configs/default.py")
+        config.to_dict()
+        return config
+    except OSError as error:
+        raise UsageError(f"--config names a file that cannot be read: {_one_line(error)}") from error
+
+
+def start(*, cpu_devices: int) -> None:
+    """Makes the devices of a CPU, before JAX counts them; `JAX_NUM_CPU_DEVICES` goes before it."""
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", cpu_devices)

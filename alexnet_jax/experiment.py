@@ -1,0 +1,219 @@
+"""The parts of an experiment, built once from its settings: what training, evaluation and prediction share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray, PyTree
+
+from alexnet_jax.data.photometry import photometry
+from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches
+from alexnet_jax.data.prepared import Prepared, open_dataset
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning import optimizer
+from alexnet_jax.learning.metrics import ZERO, Metrics
+from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
+from alexnet_jax.network import layout
+from alexnet_jax.network.recipes import layers_of
+from alexnet_jax.network.tower import Tower
+from alexnet_jax.settings import Settings, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """An experiment, ready to run on its mesh.
+
+    Attributes:
+      settings: what it was built from.
+      mesh: where it runs.
+      data: the prepared data set.
+      train_source, eval_source: its two splits.
+      num_steps: updates of the whole run.
+      steps_per_epoch: not whole in general; batches may lie across epochs.
+      key: of the run's randomness.
+      target: shapes and shardings of the state, without values.
+      init: makes a fresh state.
+      train_step: `(state, batch, key) -> (state, Metrics)`, compiled; the state is donated.
+      eval_step: `(params, batch) -> Metrics`, compiled.
+    """
+
+    settings: Settings
+    mesh: Mesh
+    data: Prepared
+    train_source: Source
+    eval_source: Source
+    num_steps: int
+    steps_per_epoch: float
+    key: PRNGKeyArray
+    target: TrainState
+    init: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
+    eval_step: Callable[[PyTree, Batch], Metrics]
+
+
+def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
+    """Opens the data set, makes the mesh and compiles nothing yet.
+
+    Args:
+      settings: of the experiment.
+      data_dir: of prepared data sets; None: TFDS's own.
+      say: takes a line about what goes on.
+
+    Raises:
+      UsageError: the settings do not fit the machine or the data.
+    """
+    mesh = build_mesh(settings)
+    data = open_dataset(settings.dataset.name, data_dir, say=say)
+    train_source = data.split(settings.dataset.train_split)
+    eval_source = data.split(settings.dataset.eval_split)
+    steps_per_epoch = len(train_source) / settings.batch_size
+    num_steps = max(1, round(settings.num_epochs * steps_per_epoch))
+    schedule = functools.partial(
+        _schedule, num_steps=num_steps, unit=steps_per_epoch if settings.schedule == "epochs" else num_steps
+    )
+    tower = Tower(
+        layers=layers_of(settings.network.recipe, width=settings.network.width),
+        num_classes=len(data.class_names),
+        he_init=settings.network.he_init,
+    )
+    forward = layout.make_forward(tower, mesh)
+    photometry = build_photometry(settings, data, schedule(settings.photometry.noise))
+    key = jax.jit(lambda: jax.random.key(settings.seed), out_shardings=layout.replicated(mesh))()
+
+    def init_params(key: PRNGKeyArray) -> PyTree:
+        return layout.init_params(tower, stream(key, "init"), settings.dataset.crop_size)
+
+    update = build_optimizer(settings, jax.eval_shape(init_params, key), schedule)
+
+    def init(key: PRNGKeyArray) -> TrainState:
+        return init_state(init_params(key), update)
+
+    abstract = jax.eval_shape(init, key)
+    shardings = layout.state_shardings(abstract, mesh)
+    options = layout.compile_options(mesh)
+    return Experiment(
+        settings=settings,
+        mesh=mesh,
+        data=data,
+        train_source=train_source,
+        eval_source=eval_source,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        key=key,
+        target=jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
+        ),
+        init=lambda: jax.jit(init, out_shardings=shardings)(key),
+        train_step=jax.jit(
+            functools.partial(train_step, forward=forward, optimizer=update, photometry=photometry),
+            donate_argnums=0,
+            out_shardings=(shardings, layout.replicated(mesh)),
+            compiler_options=options,
+        ),
+        eval_step=jax.jit(
+            functools.partial(eval_step, forward=forward, photometry=photometry),
+            out_shardings=layout.replicated(mesh),
+            compiler_options=options,
+        ),
+    )
+
+
+def cpu_devices(settings: Settings) -> int:
+    """How many devices a CPU should make: what the mesh asks for, by default one a tower."""
+    return (settings.mesh.data or 1) * (settings.mesh.tower or 2)
+
+
+def build_mesh(settings: Settings) -> Mesh:
+    """The mesh of the settings; what they leave open is chosen by what there is.
+
+    Raises:
+      UsageError: there are too few devices, or the batch cannot be divided.
+    """
+    devices = jax.devices()
+    tower = settings.mesh.tower or layout.fastest_tower_axis(len(devices), devices[0].platform)
+    data = settings.mesh.data or max(1, len(devices) // tower)
+    if settings.batch_size % data:
+        raise UsageError(
+            f"config.batch_size is {settings.batch_size} and cannot be divided by the mesh's data axis of {data};"
+            f" use a multiple of {data}"
+        )
+    return layout.make_mesh(data=data, tower=tower)
+
+
+def build_photometry(settings: Settings, data: Prepared, noise: optimizer.Schedule) -> Photometry:
+    """Mean, scale and colour noise of the data set's training split.
+
+    Raises:
+      UsageError: the crop is larger than the stored images.
+    """
+    crop_size, statistics = settings.dataset.crop_size, data.statistics
+    if crop_size > data.image_size:
+        raise UsageError(
+            f"config.dataset.crop_size is {crop_size} and the images of {settings.dataset.name} have"
+            f" {data.image_size} pixels; use a smaller crop or larger images"
+        )
+    return functools.partial(
+        photometry,
+        mean_image=statistics.crop(crop_size).astype(np.float32),
+        color_directions=statistics.color_directions.astype(np.float32),
+        noise=noise,
+        pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
+    )
+
+
+def build_optimizer(
+    settings: Settings, params: PyTree, schedule: Callable[[Table], optimizer.Schedule]
+) -> optax.GradientTransformation:
+    """The 2012 update with the settings' rates; of `params` the names alone are used.
+
+    Raises:
+      UsageError: rates are given for a layer that the network does not have.
+    """
+    unknown = sorted(set(settings.rates) - set(params) - {"all"})
+    if unknown:
+        raise UsageError(f"config.rates.{unknown[0]} names no layer; the layers are {', '.join(params)}")
+    by_layer = {layer: settings.rates.get(layer, settings.rates["all"]) for layer in params}
+    return optimizer.krizhevsky_sgd(
+        {layer: {"kernel": schedule(own.kernel), "bias": schedule(own.bias)} for layer, own in by_layer.items()},
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _schedule(table: Table, *, unit: float, num_steps: int) -> optimizer.Schedule:
+    """A table by position, `unit` steps each, as a schedule by step."""
+    by_step = [(round(position * unit), value) for position, value in table]
+    if by_step[-1][0] >= num_steps:
+        raise UsageError(
+            f"the schedule {table} changes at step {by_step[-1][0]} of a run of {num_steps};"
+            " shorten it, or raise config.num_epochs"
+        )
+    return optimizer.piecewise(by_step)
+
+
+def evaluate(
+    experiment: Experiment, params: PyTree, *, views: int, stop: Callable[[int], bool] = lambda done: False
+) -> Metrics | None:
+    """Sums over every example of the evaluation split, each counted once.
+
+    Args:
+      experiment: what to evaluate.
+      params: of the network.
+      views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
+      stop: is told after each batch how many batches are done; True ends the evaluation, which returns None.
+    """
+    settings, data_axis = experiment.settings, experiment.mesh.shape[layout.DATA]
+    batch_size = max(1, settings.batch_size // views // data_axis) * data_axis
+    total = ZERO
+    batches = eval_batches(
+        experiment.eval_source, batch_size=batch_size, views=views, shard=Shard(), crop_size=settings.dataset.crop_size
+    )
+    for done, batch in enumerate(batches, 1):
+        total += jax.device_get(experiment.eval_step(params, layout.put_batch(batch, experiment.mesh)))
+        if stop(done):
+            return None
+    return total

@@ -1,0 +1,87 @@
+"""Checkpoints of the training state: the only file that knows orbax."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.step import TrainState
+from alexnet_jax.network.layout import Params
+
+
+def _error_of(metrics: dict[str, float]) -> float:
+    return metrics["top1"]
+
+
+class Checkpoints:
+    """The checkpoints of one run, a folder each, named by the step: the last few, and the best by validation error."""
+
+    def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
+        best = BestN(get_metric_fn=_error_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
+                best_fn=_error_of,
+                best_mode="min",
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,  # what an interrupted save left behind
+            ),
+        )
+
+    def steps(self) -> Sequence[int]:
+        """The steps of complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step with the smallest validation error; None if none was evaluated."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: TrainState, *, top1: float | None) -> None:
+        """Starts to write the state and returns once it is copied.
+
+        Args:
+          step: updates done; names the checkpoint.
+          state: what to write.
+          top1: validation error in [0, 1], where it is known.
+        """
+        metrics = None if top1 is None else {"top1": top1}
+        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)  # type: ignore[call-arg]
+
+    def restore(self, step: int, target: TrainState) -> TrainState:
+        """The state saved at `step`, shaped and laid out as `target`, a tree of `ShapeDtypeStruct` with shardings.
+
+        Raises:
+          UsageError: the checkpoint is damaged or does not fit.
+        """
+        return self._restore(step, ocp.args.StandardRestore(target))  # type: ignore[call-arg]
+
+    def restore_params(self, step: int, target: Params) -> Params:
+        """The parameters alone. Arguments and errors as for `restore`."""
+        tree = {"params": target}
+        arguments = ocp.args.PyTreeRestore(  # type: ignore[call-arg]
+            item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
+        )
+        return self._restore(step, arguments)["params"]
+
+    def _restore(self, step: int, arguments: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=arguments)
+        except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
+
+    def delete(self, step: int) -> None:
+        self._manager.delete(step)
+
+    def wait(self) -> None:
+        """Returns when what was saved is complete on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()

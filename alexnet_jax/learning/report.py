@@ -1,0 +1,123 @@
+"""What a run tells of itself: a progress line, `metrics.jsonl` and TensorBoard events. Silent off process 0."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+
+import jax
+import tensorboardX
+from etils import epath
+
+from alexnet_jax.learning.metrics import ZERO, Metrics
+
+LINE_EVERY = 10.0  # seconds, where the progress line cannot be redrawn
+WRITE_EVERY = 10.0  # seconds between two rows of training metrics
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Report:
+    """Collects the metrics of steps, and shows and writes them.
+
+    Args:
+      workdir: gets `metrics.jsonl` and the events file.
+      num_steps, steps_per_epoch: of the whole run.
+      start_step: updates already done.
+    """
+
+    def __init__(self, workdir: epath.Path, *, num_steps: int, steps_per_epoch: float, start_step: int):
+        self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
+        self._speaks = jax.process_index() == 0
+        self._redraws = sys.stdout.isatty()
+        self._sum, self._waited, self._aside = ZERO, 0.0, 0.0
+        self._since = self._shown = time.monotonic()
+        self._line_since_step = start_step
+        self._line_length = 0
+        if self._speaks:
+            self._file = workdir / "metrics.jsonl"
+            self._rows = _rows_up_to(self._file, start_step)
+            self._events = tensorboardX.SummaryWriter(str(workdir), write_to_disk=True)
+
+    def step(self, step: int, metrics: Metrics, *, waited: float) -> None:
+        """Takes the metrics of the update that made `step`, and the seconds the loop waited for its images."""
+        self._sum += metrics
+        self._waited += waited
+        now = time.monotonic()
+        due = now - self._shown >= (0.2 if self._redraws else LINE_EVERY)
+        if not (due or step == self._num_steps):
+            return
+        self._shown = now
+        elapsed = max(now - self._since - self._aside, 1e-9)
+        per_step = elapsed / (step - self._line_since_step)
+        means = self._sum.means()
+        self._progress(
+            f"step {step:,}/{self._num_steps:,}  epoch {step / self._steps_per_epoch:.1f}"
+            f"  loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
+            f"  {float(self._sum.count) / elapsed:,.0f} images/s"
+            f"  input wait {self._waited / elapsed:.1%}  left {duration((self._num_steps - step) * per_step)}",
+            last=step == self._num_steps,
+        )
+        if now - self._since >= WRITE_EVERY or step == self._num_steps:
+            row = {f"train/{name}": value for name, value in means.items()}
+            row |= {
+                "train/images_per_second": float(self._sum.count) / elapsed,
+                "train/input_wait": self._waited / elapsed,
+            }
+            self.write(step, row)
+            self._sum, self._waited, self._aside = ZERO, 0.0, 0.0
+            self._since, self._line_since_step = now, step
+
+    def aside(self, seconds: float) -> None:
+        """Seconds spent on something other than steps: they do not count as the steps' time."""
+        self._aside += seconds
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """A row of `metrics.jsonl` and its scalars for TensorBoard."""
+        if not self._speaks:
+            return
+        epoch = step / self._steps_per_epoch
+        self._rows += json.dumps({"step": step, "epoch": round(epoch, 4)} | dict(row)) + "\n"
+        self._file.write_text(self._rows)
+        for name, value in row.items():
+            self._events.add_scalar(name, value, step)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the progress line."""
+        if self._speaks:
+            print(" " * self._line_length + "\r" if self._line_length else "", line, sep="", flush=True)
+            self._line_length = 0
+
+    def _progress(self, line: str, *, last: bool) -> None:
+        if not self._speaks:
+            return
+        if self._redraws and not last:
+            print(line.ljust(self._line_length), end="\r", flush=True)
+            self._line_length = len(line)
+        else:
+            self.say(line)
+
+    def close(self) -> None:
+        if self._speaks:
+            self._events.close()
+            if self._line_length:
+                print(flush=True)
+
+
+def _rows_up_to(file: epath.Path, step: int) -> str:
+    """The rows a resumed run keeps: what was written after its checkpoint will be written again."""
+    if not file.exists():
+        return ""
+    rows = []
+    for line in file.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                rows.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # the row that was being written when the run was cut off
+    return "".join(rows)

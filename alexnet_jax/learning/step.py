@@ -1,0 +1,84 @@
+"""One update and one evaluation of a batch, as pure functions of state, batch and key."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.learning.metrics import Metrics, measure
+from alexnet_jax.network.layout import Forward, Params
+
+# Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
+STREAMS = {"init": 0, "dropout": 1, "noise": 2}
+
+Photometry = Callable[
+    [UInt8[Array, "B h w 3"], PRNGKeyArray | None, Int32[Array, ""] | None], Float[Array, "B h w 3"]
+]
+
+
+def stream(seed_key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+    return jax.random.fold_in(seed_key, STREAMS[name])
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What is on disk. `step` counts the updates done and is the only cursor."""
+
+    step: Int32[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+def loss_fn(
+    params: Params,
+    images: Float[Array, "B h w 3"],
+    batch: Batch,
+    key: PRNGKeyArray,
+    forward: Forward,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Mean cross-entropy of the batch in nats (A/src/layer_kernels.cu:456-465), and the batch's metrics."""
+    log_probs = jax.nn.log_softmax(forward(params, images, key))
+    metrics = measure(log_probs, batch.label, batch.mask)
+    return metrics.loss / metrics.count, metrics
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: PRNGKeyArray,
+    *,
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    photometry: Photometry,
+) -> tuple[TrainState, Metrics]:
+    """One update. `key` is the run's; what the step draws is a function of it and of `state.step`."""
+    noise_key, dropout_key = (jax.random.fold_in(stream(key, name), state.step) for name in ("noise", "dropout"))
+    images = photometry(batch.image, noise_key, state.step)
+    gradients, metrics = jax.grad(loss_fn, has_aux=True)(state.params, images, batch, dropout_key, forward)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def predict_log_probs(
+    params: Params, images: UInt8[Array, "B *views h w 3"], *, forward: Forward, photometry: Photometry
+) -> Float[Array, "B classes"]:
+    """Log of the softmax averaged over an image's views (paper section 4.1; A/src/layer.cu:1809-1831)."""
+    flat = images.reshape(-1, *images.shape[-3:])
+    probs = jax.nn.softmax(forward(params, photometry(flat, None, None), None))
+    return jnp.log(probs.reshape(images.shape[0], -1, probs.shape[-1]).mean(axis=1))
+
+
+def eval_step(params: Params, batch: Batch, *, forward: Forward, photometry: Photometry) -> Metrics:
+    """The batch's metrics; error and loss are those of the averaged probabilities."""
+    return measure(
+        predict_log_probs(params, batch.image, forward=forward, photometry=photometry), batch.label, batch.mask
+    )

@@ -1,0 +1,31 @@
+"""Trains: python -m alexnet_jax.main --config=configs/default.py
+
+Overrides: --config.num_epochs=2. Run again, the same command goes on where it was.
+"""
+
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import door, experiment
+from alexnet_jax.settings import read_settings
+from alexnet_jax.train import train_and_evaluate
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, such as configs/default.py.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder or gs:// address for checkpoints and metrics; default: runs/ and the config's name."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+
+
+def main() -> None:
+    config = door.config_of(lambda: CONFIG.value)
+    settings = read_settings(config)
+    door.start(cpu_devices=experiment.cpu_devices(settings))
+    workdir = WORKDIR.value or os.path.join("runs", settings.name)
+    train_and_evaluate(config, os.path.abspath(workdir) if "://" not in workdir else workdir, DATA_DIR.value)
+
+
+if __name__ == "__main__":
+    door.run(main)

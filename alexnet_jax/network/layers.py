@@ -1,0 +1,184 @@
+"""The operations between convolutions, each with its formula and the gradient of 2012.
+
+Images are NHWC. Response norm and max pooling bring gradients of their own: they keep only what the backward pass
+needs, and they send the gradient where the 2012 kernels sent it.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+
+from alexnet_jax.errors import UsageError
+
+
+def output_size(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> int:
+    """Pixels along one side after a convolution or a pooling: `1 + ceil((2 padding + size - window) / stride)`.
+
+    The 2012 code rounds up (A/layer.py:1004 and 1163-1164), so the last window may hang over the right and bottom edge.
+
+    Raises:
+      UsageError: no pixel is left.
+    """
+    out = 1 + math.ceil((2 * padding + size - window) / stride)
+    if out < 1:
+        raise UsageError(
+            f"the image is too small: {layer} is given {size}x{size} pixels for windows of {window}x{window}"
+            " and leaves none; use larger images"
+        )
+    return out
+
+
+def overhang(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> tuple[int, int]:
+    """Rows to add before and after so that every window of `output_size` is whole; conv1 at 224 gives `(0, 3)`."""
+    out = output_size(size, window=window, stride=stride, padding=padding, layer=layer)
+    return padding, max(0, (out - 1) * stride + window - size - padding)
+
+
+def _window_sum(x: Array, size: int, axes: tuple[int, ...]) -> Array:
+    """Sum over a centred window of `size` along each of `axes`; what lies outside counts as 0."""
+    half = size // 2
+    for axis in axes:
+        widths = [(half, half) if i == axis else (0, 0) for i in range(x.ndim)]
+        length = x.shape[axis]
+        padded = jnp.pad(x, widths)
+        x = functools.reduce(
+            jnp.add, (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
+        )
+    return x
+
+
+def _inverse_power(d: Array, beta: float) -> Array:
+    if beta == 0.75:  # every norm of 2012; two square roots cost a fraction of a power
+        root = lax.rsqrt(d)
+        return root * jnp.sqrt(root)
+    return d**-beta
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _normalise(x: Array, axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float) -> Array:
+    return x * _inverse_power(k + alpha * _window_sum(x * x, size, axes), beta)
+
+
+def _normalise_forward(x, axes, size, k, alpha, beta):
+    return _normalise(x, axes, size, k, alpha, beta), x
+
+
+def _normalise_backward(axes, size, k, alpha, beta, x, dy):
+    # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
+    d = k + alpha * _window_sum(x * x, size, axes)
+    p = _inverse_power(d, beta)
+    return (dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, axes),)
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def response_norm(
+    x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float
+) -> Float[Array, "... c"]:
+    """Response normalisation across maps: `x (k + alpha sum x^2)^-beta`, the sum over `size` neighbouring channels.
+
+    Paper section 3.3; kernel C2/cudaconv3/src/conv_util.cu:1190-1207. Channels outside the tower count as 0.
+
+    Args:
+      x: the tower's maps.
+      size: window, odd, in channels.
+      k: constant of the denominator.
+      alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1182),
+        which makes 2e-5 here.
+      beta: exponent.
+
+    Raises:
+      UsageError: `size` is even.
+    """
+    _check_odd(size)
+    return _normalise(x, (x.ndim - 1,), size, k, alpha, beta)
+
+
+def spatial_norm(
+    x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float, beta: float
+) -> Float[Array, "b h w c"]:
+    """Response normalisation within a map, over a centred `size` x `size` window clipped at the border.
+
+    The unpublished second norm of layer 2 (`cnorm2`, A/layers/layers-145.cfg:107-117; kernel
+    V1/src/cudaconv2/conv_util.cu:924-1012). Arguments as for `response_norm`.
+    """
+    _check_odd(size)
+    return _normalise(x, (1, 2), size, k, alpha, beta)
+
+
+def _check_odd(size: int) -> None:
+    if size % 2 == 0:
+        raise UsageError(f"the window of a response norm must be odd to have a centre, not {size}")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_pool(x: Array, size: int, stride: int) -> Array:
+    return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
+
+
+def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
+    """For each of the `size`^2 places in a window, that place of every window: `[b, out, out, c]` each."""
+    (rows, row_end), (columns, column_end) = (_pool_geometry(n, size, stride) for n in x.shape[1:3])
+    lowest = jnp.finfo(x.dtype).min
+    x = jnp.pad(x, ((0, 0), (0, row_end), (0, column_end), (0, 0)), constant_values=lowest)
+    return [
+        x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+
+
+def _pool_geometry(length: int, size: int, stride: int) -> tuple[int, int]:
+    return output_size(length, window=size, stride=stride), overhang(length, window=size, stride=stride)[1]
+
+
+def _max_pool_forward(x, size, stride):
+    y = _max_pool(x, size, stride)
+    return y, (x, y)
+
+
+def _max_pool_backward(size, stride, kept, dy):
+    x, y = kept
+    dx = jnp.zeros((), x.dtype)
+    zero = jnp.zeros((), x.dtype)
+    places = [(i, j) for i in range(size) for j in range(size)]
+    for (i, j), at_place in zip(places, _window_slices(x, size, stride), strict=True):
+        share = jnp.where(at_place == y, dy, zero)
+        ends = [
+            length - ((out - 1) * stride + 1) - start
+            for start, out, length in ((i, y.shape[1], x.shape[1]), (j, y.shape[2], x.shape[2]))
+        ]
+        dx += lax.pad(
+            share, zero, [(0, 0, 0), (i, ends[0], stride - 1), (j, ends[1], stride - 1), (0, 0, 0)]
+        )
+    return (dx,)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def max_pool(x: Float[Array, "b h w c"], *, size: int, stride: int) -> Float[Array, "b out_h out_w c"]:
+    """Overlapping max pooling (paper section 3.4), windows clipped at the right and bottom border.
+
+    The gradient goes to every position that equals the maximum, undivided, as in V1/src/cudaconv2/conv_util.cu:1559.
+
+    Raises:
+      UsageError: no pixel is left.
+    """
+    return _max_pool(x, size, stride)
+
+
+def dropout(x: Float[Array, "b c"], keep: float, key: PRNGKeyArray | None) -> Float[Array, "b c"]:
+    """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` at test.
+
+    Unlike the inverted form nothing is rescaled in training. `key` None: evaluation.
+    """
+    if key is None:
+        return x * jnp.asarray(keep, x.dtype)
+    mask: Bool[Shaped[Array, "b c"], "b c"] = jax.random.bernoulli(key, keep, x.shape)
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))

@@ -1,0 +1,136 @@
+"""Where the towers run: a mesh of `data` x `tower`, the sharding of the parameters, and the forward function.
+
+Parameters have a leading axis of one entry a tower. On one device `vmap` runs the pair; on two, `shard_map` gives each
+its own. It is manual over the tower axis alone, so that the compiler handles `data` and dropout masks are drawn for the
+global batch: the numbers do not depend on the layout.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.network.tower import TOWER, Tower
+
+DATA = "data"
+
+Params = PyTree[Float[Array, "tower ..."]]
+Forward = Callable[[Params, Float[Array, "B h w 3"], PRNGKeyArray | None], Float[Array, "B classes"]]
+
+
+def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of `data` x `tower` devices; the tower axis is innermost, so that pairs are neighbours.
+
+    Raises:
+      UsageError: there are too few devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    if data * tower > len(devices):
+        raise UsageError(
+            f"a mesh of data={data} x tower={tower} needs {data * tower} devices and there"
+            f" {'is' if len(devices) == 1 else 'are'} {len(devices)} ({devices[0].platform}); ask for a smaller mesh"
+        )
+    return jax.make_mesh(
+        (data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * tower]
+    )
+
+
+def fastest_tower_axis(device_count: int, platform: str) -> int:
+    """How many devices a pair of towers should take where the user does not say.
+
+    On a CPU a tower on each of two devices is the fastest layout (grouped kernels, which one device needs, run at less
+    than half the speed there). On accelerators a chip holds both towers easily, so devices serve the data axis.
+    """
+    return 2 if platform == "cpu" and device_count % 2 == 0 else 1
+
+
+def param_sharding(mesh: Mesh) -> NamedSharding:
+    """A tower's parameters live on the tower's devices; with both on one device, all on all."""
+    return NamedSharding(mesh, PartitionSpec(TOWER) if mesh.shape[TOWER] > 1 else PartitionSpec())
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
+    """The sharding of every leaf: towers apart where the mesh has a place for each, scalars everywhere."""
+    return jax.tree.map(lambda leaf: param_sharding(mesh) if leaf.ndim else replicated(mesh), state)
+
+
+def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """This process's part of a batch of NumPy arrays as part of the global batch on the devices."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def count_params(params: PyTree) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def compile_options(mesh: Mesh) -> dict[str, str] | None:
+    """Compiler options for this mesh's platform.
+
+    On the CPU, YNNPACK runs matrix products, plain convolutions and their gradients: conv2's kernel gradient takes a
+    twentieth of the default lowering's time.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    return None
+
+
+def init_params(tower: Tower, key: PRNGKeyArray, image_size: int) -> Params:
+    """Fresh parameters: each leaf `[towers, ...]`, each tower drawn from its own key."""
+
+    def one_tower(index: Array) -> PyTree:
+        images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+        return tower.init(jax.random.fold_in(key, index), images, train=False)["params"]
+
+    return jax.vmap(one_tower, axis_name=TOWER)(jnp.arange(tower.towers, dtype=jnp.uint32))
+
+
+def make_forward(tower: Tower, mesh: Mesh) -> Forward:
+    """`forward(params, images, key) -> logits [B, classes]` on this mesh; key None: evaluation, no dropout.
+
+    Raises:
+      UsageError: the mesh has more places on its tower axis than the network has towers.
+    """
+
+    def one_tower(params, images, key):
+        rngs = None if key is None else {"dropout": jax.random.fold_in(key, jax.lax.axis_index(TOWER))}
+        return tower.apply({"params": params}, images, train=key is not None, rngs=rngs)
+
+    def side_by_side(params, images, key=None):
+        logits = jax.vmap(one_tower, in_axes=(0, None, None), out_axes=1, axis_name=TOWER)(params, images, key)
+        return logits.reshape(images.shape[0], -1)
+
+    def one_each(params, images, key=None):
+        def local(params, images, key):
+            return one_tower(jax.tree.map(lambda leaf: leaf.squeeze(0), params), images, key)
+
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(PartitionSpec(TOWER), PartitionSpec(), PartitionSpec()),
+            out_specs=PartitionSpec(None, TOWER),
+            axis_names={TOWER},
+        )(params, images, key)
+
+    places = mesh.shape[TOWER]
+    if places not in (1, tower.towers):
+        raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+    run = one_each if places > 1 else side_by_side
+
+    def forward(params, images, key=None):
+        # With an odd number of classes the last tower has a logit too many.
+        return run(params, images, key)[:, : tower.num_classes]
+
+    return forward

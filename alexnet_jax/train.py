@@ -1,0 +1,233 @@
+"""Training: builds everything once, then loops."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from alexnet_jax import experiment as experiments
+from alexnet_jax import workdirs
+from alexnet_jax.data.pipeline import Shard, train_batches
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import Experiment
+from alexnet_jax.interruption import Interruption
+from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.learning.metrics import Metrics
+from alexnet_jax.learning.report import Report
+from alexnet_jax.learning.step import TrainState
+from alexnet_jax.network import layout
+from alexnet_jax.settings import read_settings
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
+    """Trains as the config says, evaluates, and leaves checkpoints and metrics in the workdir.
+
+    Run again it goes on from its last checkpoint and ends with the same bits as without the break.
+
+    Args:
+      config: as in `configs/default.py`.
+      workdir: a folder, or a `gs://` address.
+      data_dir: of prepared data sets; None: TFDS's own.
+
+    Returns:
+      The state after the last update.
+
+    Raises:
+      UsageError: a mistake that the user can mend.
+      Interrupted: a signal came; the state is saved.
+    """
+    settings = read_settings(config)
+    folder = epath.Path(workdir)
+    workdirs.claim(folder, config)
+    experiment = experiments.build(settings, data_dir, say=print)
+    checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
+
+    # Where to start: the workdir's own checkpoint, else fresh parameters.
+    state = restore_latest(checkpoints, experiment.target) or experiment.init()
+    start_step = int(state.step)
+    result = workdirs.read_result(folder)
+    if start_step == experiment.num_steps and result is not None:
+        print(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
+        checkpoints.close()
+        return state
+
+    report = Report(
+        folder,
+        num_steps=experiment.num_steps,
+        steps_per_epoch=experiment.steps_per_epoch,
+        start_step=start_step,
+    )
+    report.say(
+        f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
+        f" {layout.count_params(experiment.target.params):,} parameters, mesh data={experiment.mesh.shape['data']}"
+        f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
+    )
+    if start_step:
+        report.say(f"resuming after update {start_step:,}")
+    try:
+        with Interruption() as interruption, jax.transfer_guard("disallow"):
+            loop = Loop(experiment, checkpoints, report, interruption)
+            state = loop.run(state, start_step)
+            result = loop.final_evaluation(state)
+    finally:
+        report.close()
+        checkpoints.close()
+    workdirs.write_result(folder, result)
+    return state
+
+
+def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState | None:
+    """The newest readable state; a damaged one is named, and the one before it used. None: there is no checkpoint.
+
+    Raises:
+      UsageError: there are checkpoints and none can be read.
+    """
+    steps = checkpoints.steps()
+    for step in reversed(steps):
+        try:
+            state = checkpoints.restore(step, target)
+        except UsageError as error:
+            print(f"warning: {error}; trying the one before")
+            checkpoints.delete(step)
+            continue
+        return state
+    if steps:
+        raise UsageError("no checkpoint of this workdir can be read; name another --workdir")
+    return None
+
+
+class Loop:
+    """The training loop: evaluate if due, save if due, fetch a batch, step, report the step before while this one runs."""
+
+    def __init__(
+        self, experiment: Experiment, checkpoints: Checkpoints, report: Report, interruption: Interruption
+    ):
+        self._experiment, self._checkpoints = experiment, checkpoints
+        self._report, self._interruption = report, interruption
+        self._pending: tuple[int, Metrics, float] | None = None
+
+    def run(self, state: TrainState, start_step: int) -> TrainState:
+        """Makes the updates from `start_step` to the end of the run, neither more nor fewer."""
+        experiment, settings = self._experiment, self._experiment.settings
+        batches = train_batches(
+            experiment.train_source,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            start_step=start_step,
+            shard=Shard(),
+            crop_size=settings.dataset.crop_size,
+        )
+        for step in range(start_step, experiment.num_steps + 1):
+            top1 = None
+            if step > start_step and self._due(step, settings.evaluate_every):
+                top1 = self._evaluate(state, step)
+            if self._interruption.received is not None:
+                self._leave(state, step, top1)
+            if step > start_step and self._due(step, settings.save_every):
+                self._save(state, step, top1)
+            if step == experiment.num_steps:
+                break
+            batch, waited = self._fetch(batches)
+            state, metrics = experiment.train_step(state, batch, experiment.key)
+            self._settle()
+            self._pending = step + 1, metrics, waited
+        self._settle()
+        return state
+
+    def final_evaluation(self, state: TrainState) -> dict[str, float]:
+        """Centre and ten views of the final state, told and returned by name."""
+        step = self._experiment.num_steps
+        result: dict[str, float] = {"step": step}
+        for views in (1, 10):
+            metrics = self._measure(state.params, views)
+            if metrics is None:
+                self._leave(state, step, None)
+            else:
+                result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
+                result["count"] = int(metrics.count)
+        self._report.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
+        self._report.say(f"finished: {_errors(result)}")
+        return result
+
+    def _due(self, step: int, epochs: float) -> bool:
+        """Whether a multiple of so many epochs lies between the step before and this one; always at the end."""
+        every = epochs * self._experiment.steps_per_epoch
+        return step == self._experiment.num_steps or step // every > (step - 1) // every
+
+    def _fetch(self, batches):
+        """The next batch on the devices, and the seconds for which they had nothing else to do."""
+        begun = time.monotonic()
+        batch = layout.put_batch(next(batches), self._experiment.mesh)
+        busy = self._pending is not None and not self._pending[1].loss.is_ready()
+        return batch, 0.0 if busy else time.monotonic() - begun
+
+    def _settle(self) -> None:
+        """Reports the update before the running one; waits for it."""
+        if self._pending is None:
+            return
+        step, metrics, waited = self._pending
+        self._pending = None
+        metrics = jax.device_get(metrics)
+        if not np.isfinite(metrics.loss):
+            self._stop_not_finite(step, "loss")
+        self._report.step(step, metrics, waited=waited)
+
+    def _measure(self, params: PyTree, views: int) -> Metrics | None:
+        begun = time.monotonic()
+        metrics = experiments.evaluate(
+            self._experiment, params, views=views, stop=lambda _: self._interruption.received is not None
+        )
+        self._report.aside(time.monotonic() - begun)
+        return metrics
+
+    def _evaluate(self, state: TrainState, step: int) -> float | None:
+        """Centre-crop evaluation; the top-1 error, or None if a signal came."""
+        self._settle()
+        metrics = self._measure(state.params, 1)
+        if metrics is None:
+            return None
+        means = metrics.means()
+        self._report.write(step, {f"eval/{name}": value for name, value in means.items()})
+        self._report.say(
+            f"epoch {step / self._experiment.steps_per_epoch:.1f}  evaluation of {int(metrics.count):,} images:"
+            f" loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
+        )
+        return means["top1"]
+
+    def _save(self, state: TrainState, step: int, top1: float | None) -> None:
+        self._settle()
+        begun = time.monotonic()
+        if not jax.device_get(_all_finite(state.params)):
+            self._stop_not_finite(step, "state")
+        self._checkpoints.save(step, state, top1=top1)
+        self._report.aside(time.monotonic() - begun)
+
+    def _stop_not_finite(self, step: int, what: str) -> None:
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+        raise UsageError(f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew")
+
+    def _leave(self, state: TrainState, step: int, top1: float | None) -> None:
+        """Saves and ends the process with the signal's status."""
+        if step not in self._checkpoints.steps():
+            self._save(state, step, top1)
+        self._checkpoints.wait()
+        self._report.say(f"saved after update {step:,}; the same command resumes here")
+        self._interruption.leave()
+
+
+@jax.jit
+def _all_finite(params: PyTree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+
+
+def _errors(result: dict[str, float]) -> str:
+    return (
+        f"top-1 error {result['top1_1_views']:.1%} (centre), {result['top1_10_views']:.1%} (ten views)"
+        f" of {result['count']:,} images"
+    )

@@ -1,0 +1,89 @@
+"""What lies in a workdir besides metrics: the config as run, the checkpoints, the final result."""
+
+import importlib.metadata
+import json
+import platform
+import sys
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from alexnet_jax.errors import UsageError
+
+CHECKPOINTS = "checkpoints"
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
+PACKAGES = ("alexnet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+# Keys that change where and when things happen but not a single number of the training.
+FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every")
+
+
+def claim(folder: epath.Path, config: ConfigDict) -> None:
+    """Makes the workdir and writes the config there, or checks that the one there says the same.
+
+    Raises:
+      UsageError: the folder cannot be written, or belongs to another config.
+    """
+    file = folder / CONFIG_FILE
+    now = json.loads(json.dumps(config.to_dict()))
+    if file.exists():
+        before = _flatten(read_config(folder).to_dict())
+        different = sorted(
+            key for key in before.keys() | _flatten(now).keys()
+            if key not in FREE_KEYS and before.get(key) != _flatten(now).get(key)
+        )
+        if different:
+            changes = ", ".join(f"{key} ({before.get(key)} there, {_flatten(now).get(key)} here)" for key in different)
+            raise UsageError(f"{folder} holds a run of another config: {changes}; name another --workdir")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"config": now, "versions": versions(), "command": sys.argv}
+        file.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"the workdir {folder} cannot be written: {error}; name another with --workdir") from error
+
+
+def read_config(folder: epath.Path) -> ConfigDict:
+    """The config of the run in a workdir.
+
+    Raises:
+      UsageError: there is none.
+    """
+    file = folder / CONFIG_FILE
+    if not file.exists():
+        raise UsageError(f"{folder} holds no run: {CONFIG_FILE} is missing; name the --workdir of a training run")
+    try:
+        return ConfigDict(json.loads(file.read_text())["config"])
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{file} is damaged ({error}); remove the workdir, or restore the file") from error
+
+
+def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
+    (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def read_result(folder: epath.Path) -> dict[str, Any] | None:
+    """What `write_result` wrote, or None while the run is not finished."""
+    file = folder / RESULT_FILE
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages whose change could change a number."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # ourselves, run from a checkout
+            continue
+    return found
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,20 @@
+"""placeholder"""
+from ml_collections import ConfigDict, config_dict
+def get_config():
+    config = ConfigDict()
+    config.name = "elpv"
+    config.seed = 0
+    config.dataset = ConfigDict(dict(name="elpv/128", train_split="train", eval_split="test", crop_size=112))
+    config.network = ConfigDict(dict(recipe="original", width=0.5, he_init=True))
+    config.photometry = ConfigDict(dict(noise=((0, 0.1),), standardize=True))
+    config.batch_size = 32
+    config.num_epochs = 30.0
+    config.schedule = "run"
+    config.rates = ConfigDict({"all": dict(kernel=((0, 0.01), (0.6, 0.001)), bias=((0, 0.02), (0.6, 0.002)))})
+    config.momentum = 0.9
+    config.weight_decay = 5e-4
+    config.evaluate_every = 1.0
+    config.save_every = 1.0
+    config.mesh = ConfigDict(dict(data=config_dict.placeholder(int), tower=config_dict.placeholder(int)))
+    config.lock()
+    return config
