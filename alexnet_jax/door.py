@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable
 
 import jax
@@ -64,6 +63,11 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
         return config
     except OSError as error:
         raise UsageError(f"--config names a file that cannot be read: {_one_line(error)}") from error
+
+
+def absolute(folder: str) -> str:
+    """A local folder as an absolute path, as orbax wants it; an address such as `gs://...` as it is."""
+    return folder if "://" in folder else os.path.abspath(folder)
 
 
 def start(*, cpu_devices: int) -> None:

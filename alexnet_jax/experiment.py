@@ -204,7 +204,7 @@ def evaluate(
       experiment: what to evaluate.
       params: of the network.
       views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
-      stop: is told after each batch how many batches are done; True ends the evaluation, which returns None.
+      stop: is told after each batch how many images are done; True ends the evaluation, which returns None.
     """
     settings, data_axis = experiment.settings, experiment.mesh.shape[layout.DATA]
     batch_size = max(1, settings.batch_size // views // data_axis) * data_axis
@@ -212,8 +212,8 @@ def evaluate(
     batches = eval_batches(
         experiment.eval_source, batch_size=batch_size, views=views, shard=Shard(), crop_size=settings.dataset.crop_size
     )
-    for done, batch in enumerate(batches, 1):
+    for batch in batches:
         total += jax.device_get(experiment.eval_step(params, layout.put_batch(batch, experiment.mesh)))
-        if stop(done):
+        if stop(int(total.count)):
             return None
     return total

@@ -24,7 +24,7 @@ def main() -> None:
     settings = read_settings(config)
     door.start(cpu_devices=experiment.cpu_devices(settings))
     workdir = WORKDIR.value or os.path.join("runs", settings.name)
-    train_and_evaluate(config, os.path.abspath(workdir) if "://" not in workdir else workdir, DATA_DIR.value)
+    train_and_evaluate(config, door.absolute(workdir), DATA_DIR.value)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,10 @@ class Settings:
     save_every: float
     mesh: Mesh
 
+    def on_any_mesh(self) -> "Settings":
+        """The same experiment, with the mesh left to what devices there are."""
+        return dataclasses.replace(self, mesh=Mesh(data=None, tower=None))
+
 
 def read_settings(config: ConfigDict) -> Settings:
     """The config's values, checked.

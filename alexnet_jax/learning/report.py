@@ -42,7 +42,9 @@ class Report:
         if self._speaks:
             self._file = workdir / "metrics.jsonl"
             self._rows = _rows_up_to(self._file, start_step)
-            self._events = tensorboardX.SummaryWriter(str(workdir), write_to_disk=True)
+            self._file.write_text(self._rows)
+            self._appends = "://" not in str(workdir)  # object stores rewrite a file whole
+            self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=start_step + 1)
 
     def step(self, step: int, metrics: Metrics, *, waited: float) -> None:
         """Takes the metrics of the update that made `step`, and the seconds the loop waited for its images."""
@@ -82,8 +84,13 @@ class Report:
         if not self._speaks:
             return
         epoch = step / self._steps_per_epoch
-        self._rows += json.dumps({"step": step, "epoch": round(epoch, 4)} | dict(row)) + "\n"
-        self._file.write_text(self._rows)
+        line = json.dumps({"step": step, "epoch": round(epoch, 4)} | dict(row)) + "\n"
+        if self._appends:
+            with self._file.open("a") as file:
+                file.write(line)
+        else:
+            self._rows += line
+            self._file.write_text(self._rows)
         for name, value in row.items():
             self._events.add_scalar(name, value, step)
 

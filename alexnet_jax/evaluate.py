@@ -1,0 +1,82 @@
+"""Error rates of a checkpoint: python -m alexnet_jax.evaluate --workdir=runs/elpv --views=10
+
+Restores on whatever devices there are, however the run was laid out.
+"""
+
+import json
+import sys
+
+from absl import flags
+from etils import epath
+
+from alexnet_jax import door, workdirs
+from alexnet_jax import experiment as experiments
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.settings import read_settings
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a training run.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
+VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
+
+
+def main() -> None:
+    if WORKDIR.value is None:
+        raise UsageError("--workdir is missing; name the workdir of a training run")
+    folder = epath.Path(door.absolute(WORKDIR.value))
+    settings = read_settings(workdirs.read_config(folder))
+    checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
+    step = choose_step(checkpoints, CHECKPOINT.value)
+    # The run's own mesh may not fit here, and changes no number.
+    settings = settings.on_any_mesh()
+    door.start(cpu_devices=experiments.cpu_devices(settings))
+    experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
+    params = checkpoints.restore_params(step, experiment.target.params)
+    checkpoints.close()
+
+    views, images = int(VIEWS.value), len(experiment.eval_source)
+    metrics = experiments.evaluate(experiment, params, views=views, stop=_progress(images))
+    assert metrics is not None, "nothing stops this evaluation"
+    print(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=len(experiment.data.class_names)))
+
+
+def _progress(images: int):
+    def tell(done: int) -> bool:
+        if sys.stderr.isatty():
+            end = "\n" if done >= images else ""
+            print(f"\revaluated {done:,}/{images:,} images", end=end, file=sys.stderr, flush=True)
+        return False
+
+    return tell
+
+
+def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
+    """The step that `last`, `best` or a number names.
+
+    Raises:
+      UsageError: there is no such checkpoint.
+    """
+    steps = checkpoints.steps()
+    if not steps:
+        raise UsageError("the workdir holds no checkpoint yet; train first")
+    best = checkpoints.best_step()
+    known = {"last": steps[-1], "best": steps[-1] if best is None else best} | {str(step): step for step in steps}
+    if wanted not in known:
+        raise UsageError(f"there is no checkpoint {wanted!r}; there are {', '.join(known)}")
+    return known[wanted]
+
+
+def describe(means: dict[str, float], *, step: int, views: int, count: int, classes: int) -> str:
+    """One line for people, or one JSON object."""
+    if classes < 6:
+        means = {name: value for name, value in means.items() if name != "top5"}
+    if JSON.value:
+        return json.dumps({"step": step, "views": views, "count": count} | means)
+    errors = "  ".join(f"top-{name[3:]} error {value:.2%}" for name, value in means.items() if name != "loss")
+    return f"step {step:,}  {views} view{'s' * (views > 1)}  {errors}  loss {means['loss']:.4f}  {count:,} images"
+
+
+if __name__ == "__main__":
+    door.run(main)
