@@ -31,7 +31,7 @@ def _parse(arguments: list[str]) -> list[str]:
             raise
         raise UsageError(_one_line(error)) from error
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell each file they write; --verbosity=0 hears them
+        logging.set_verbosity(logging.ERROR)  # orbax and TFDS tell each file they write; --verbosity=0 hears them
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag; flags start with --, and --helpfull lists them")
     return rest

@@ -1,10 +1,11 @@
-"""Error rates of a checkpoint: python -m alexnet_jax.evaluate --workdir=runs/elpv --views=10
+"""Error rates of a checkpoint: `python -m alexnet_jax.evaluate --workdir=runs/elpv --views=10`.
 
 Restores on whatever devices there are, however the run was laid out.
 """
 
 import json
 import sys
+from collections.abc import Callable
 
 from absl import flags
 from etils import epath
@@ -23,15 +24,15 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.
 
 
 def main() -> None:
+    """Prints the error rates of one checkpoint."""
     if WORKDIR.value is None:
         raise UsageError("--workdir is missing; name the workdir of a training run")
     folder = epath.Path(door.absolute(WORKDIR.value))
-    settings = read_settings(workdirs.read_config(folder))
+    # The run's own mesh may not fit here, and changes no number.
+    settings = read_settings(workdirs.read_config(folder)).on_any_mesh()
+    door.start(cpu_devices=experiments.cpu_devices(settings))
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
-    # The run's own mesh may not fit here, and changes no number.
-    settings = settings.on_any_mesh()
-    door.start(cpu_devices=experiments.cpu_devices(settings))
     experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
     params = checkpoints.restore_params(step, experiment.target.params)
     checkpoints.close()
@@ -39,10 +40,11 @@ def main() -> None:
     views, images = int(VIEWS.value), len(experiment.eval_source)
     metrics = experiments.evaluate(experiment, params, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"
-    print(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=len(experiment.data.class_names)))
+    classes = len(experiment.data.class_names)
+    print(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=classes))
 
 
-def _progress(images: int):
+def _progress(images: int) -> Callable[[int], bool]:
     def tell(done: int) -> bool:
         if sys.stderr.isatty():
             end = "\n" if done >= images else ""

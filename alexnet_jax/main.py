@@ -1,4 +1,4 @@
-"""Trains: python -m alexnet_jax.main --config=configs/default.py
+"""Trains: `python -m alexnet_jax.main --config=configs/default.py`.
 
 Overrides: --config.num_epochs=2. Run again, the same command goes on where it was.
 """
@@ -20,6 +20,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; 
 
 
 def main() -> None:
+    """Trains what the flags say."""
     config = door.config_of(lambda: CONFIG.value)
     settings = read_settings(config)
     door.start(cpu_devices=experiment.cpu_devices(settings))

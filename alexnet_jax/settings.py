@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import types
 import typing
 from typing import Any, Literal
@@ -18,6 +19,8 @@ Table = tuple[tuple[float, float], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
+    """`config.dataset`."""
+
     name: str
     train_split: str
     eval_split: str
@@ -26,6 +29,8 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
+    """`config.network`."""
+
     recipe: str
     width: float
     he_init: bool
@@ -33,24 +38,32 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Photometry:
+    """`config.photometry`."""
+
     noise: Table
     standardize: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
+    """`config.rates.LAYER`."""
+
     kernel: Table
     bias: Table
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
+    """`config.mesh`."""
+
     data: int | None
     tower: int | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
+    """`config`."""
+
     name: str
     seed: int
     dataset: Dataset
@@ -92,7 +105,9 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if origin is tuple and isinstance(value, (tuple, list)):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
-            return tuple(_read(inner, item, f"{path}[{i}]") for i, (inner, item) in enumerate(zip(kinds, value)))
+            return tuple(
+                _read(inner, item, f"{path}[{i}]") for i, (inner, item) in enumerate(zip(kinds, value, strict=True))
+            )
     elif origin is Literal and value in arguments:
         return value
     elif origin is types.UnionType:
@@ -145,9 +160,9 @@ def _check(settings: Settings) -> None:
     ):
         if value <= 0:
             raise UsageError(f"config.{path} is {value} and must be more than 0")
-    for path, value in (("mesh.data", settings.mesh.data), ("mesh.tower", settings.mesh.tower)):
-        if value is not None and value < 1:
-            raise UsageError(f"config.{path} is {value} and must be at least 1, or None to choose for itself")
+    for path, places in (("mesh.data", settings.mesh.data), ("mesh.tower", settings.mesh.tower)):
+        if places is not None and places < 1:
+            raise UsageError(f"config.{path} is {places} and must be at least 1, or None to choose for itself")
     if "all" not in settings.rates:
         raise UsageError("config.rates.all is missing: the rates of every layer without rates of its own")
     _check_table("photometry.noise", settings.photometry.noise)
@@ -160,5 +175,5 @@ def _check_table(path: str, table: Table) -> None:
     positions = [position for position, _ in table]
     if not positions or positions[0] != 0:
         raise UsageError(f"config.{path} must start at position 0: ((0, value), ...), not {table}")
-    if any(later <= earlier for earlier, later in zip(positions, positions[1:])):
+    if any(later <= earlier for earlier, later in itertools.pairwise(positions)):
         raise UsageError(f"the positions of config.{path} must ascend: {table}")

@@ -1,6 +1,8 @@
 """Training: builds everything once, then loops."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment as experiments
 from alexnet_jax import workdirs
-from alexnet_jax.data.pipeline import Shard, train_batches
+from alexnet_jax.data.pipeline import Batch, Shard, train_batches
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.interruption import Interruption
@@ -101,11 +103,9 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
 
 
 class Loop:
-    """The training loop: evaluate if due, save if due, fetch a batch, step, report the step before while this one runs."""
+    """Evaluate if due, save if due, fetch a batch, step, report the step before while this one runs."""
 
-    def __init__(
-        self, experiment: Experiment, checkpoints: Checkpoints, report: Report, interruption: Interruption
-    ):
+    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, report: Report, interruption: Interruption):
         self._experiment, self._checkpoints = experiment, checkpoints
         self._report, self._interruption = report, interruption
         self._pending: tuple[int, Metrics, float] | None = None
@@ -158,11 +158,12 @@ class Loop:
         every = epochs * self._experiment.steps_per_epoch
         return step == self._experiment.num_steps or step // every > (step - 1) // every
 
-    def _fetch(self, batches):
+    def _fetch(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
         """The next batch on the devices, and the seconds for which they had nothing else to do."""
         begun = time.monotonic()
         batch = layout.put_batch(next(batches), self._experiment.mesh)
-        busy = self._pending is not None and not self._pending[1].loss.is_ready()
+        running: Any = self._pending and self._pending[1].loss
+        busy = running is not None and not running.is_ready()
         return batch, 0.0 if busy else time.monotonic() - begun
 
     def _settle(self) -> None:

@@ -14,7 +14,18 @@ from alexnet_jax.errors import UsageError
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-PACKAGES = ("alexnet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PACKAGES = [
+    "alexnet_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+    "pillow",
+]
 
 # Keys that change where and when things happen but not a single number of the training.
 FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every")
@@ -31,7 +42,8 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
     if file.exists():
         before = _flatten(read_config(folder).to_dict())
         different = sorted(
-            key for key in before.keys() | _flatten(now).keys()
+            key
+            for key in before.keys() | _flatten(now).keys()
             if key not in FREE_KEYS and before.get(key) != _flatten(now).get(key)
         )
         if different:
@@ -62,6 +74,7 @@ def read_config(folder: epath.Path) -> ConfigDict:
 
 
 def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
+    """Marks the run as finished, with the errors of its final state."""
     (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
 
 

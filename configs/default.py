@@ -1,5 +1,8 @@
 """placeholder"""
+
 from ml_collections import ConfigDict, config_dict
+
+
 def get_config():
     config = ConfigDict()
     config.name = "elpv"

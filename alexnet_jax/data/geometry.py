@@ -19,7 +19,10 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-    """A square at an offset drawn uniformly, both ends included: 33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238)."""
+    """A square at an offset drawn uniformly, both ends included.
+
+    33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246).
+    """
     top = rng.integers(0, image.shape[0] - size, endpoint=True)
     left = rng.integers(0, image.shape[1] - size, endpoint=True)
     return image[top : top + size, left : left + size]
@@ -43,8 +46,6 @@ def views_of(image: Pixels, size: int, views: int) -> UInt8[np.ndarray, "views s
     if views != 10:
         raise ValueError(f"views must be 1 or 10, not {views}")
     bottom, right = image.shape[0] - size, image.shape[1] - size
-    corners = [
-        image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)
-    ]
+    corners = [image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)]
     five = np.stack([*corners, center_crop(image, size)])
     return np.concatenate([five, five[:, :, ::-1]])

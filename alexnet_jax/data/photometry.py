@@ -20,7 +20,8 @@ def photometry(
 ) -> Float[Array, "B h w 3"]:
     """Pixels minus the mean image; in training also colour noise.
 
-    The central part of the mean image is subtracted whatever the crop's offset and flip (A/convdata_jpeg.py:95, 201-211).
+    The central part of the mean image is subtracted whatever the crop's offset and flip
+    (A/convdata_jpeg.py:95, 201-211).
     Noise (A/convdata_jpeg.py:155-179): one RGB offset an image, the sum over the principal directions of
     N(0, 1) x standard deviation x direction, times `noise(step)`; then all is divided by `1 + noise(step)`.
 

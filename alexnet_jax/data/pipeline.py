@@ -1,5 +1,6 @@
 """Batches of training and evaluation images, functions of `(seed, step)`, read by Grain from a prepared data set."""
 
+import dataclasses
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,14 +18,15 @@ THREADS = 2
 
 
 class Batch(NamedTuple):
-    """Images with what is known of them; on the host one shard of the global batch, on the devices all of it."""
+    """Images with what is known of them: on the host this shard's NumPy arrays, on the devices the global batch."""
 
-    image: UInt8[Array | np.ndarray, "B *views h w 3"]
-    label: Int32[Array | np.ndarray, "B"]
-    mask: Bool[Array | np.ndarray, "B"]  # False: padding, counts for nothing
+    image: UInt8[Array, "B *views h w 3"]
+    label: Int32[Array, "B"]
+    mask: Bool[Array, "B"]  # False: padding, counts for nothing
 
 
-class Shard(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Shard:
     """Part `index` of `count` equal parts of every batch: a coordinate on the mesh's data axis."""
 
     index: int = 0
@@ -73,12 +75,11 @@ def train_batches(
     sequence = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).map_with_index(example)
     parts = sequence.batch(batch_size // shard.count)[start_step * shard.count + shard.index :: shard.count]
     for image, label in parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)):
-        yield Batch(image, label, np.ones(len(label), bool))
+        everything: Any = np.ones(len(label), bool)
+        yield Batch(image, label, everything)
 
 
-def eval_batches(
-    source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int
-) -> Iterator[Batch]:
+def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int) -> Iterator[Batch]:
     """This shard of the batches that hold every example once, in order; the last is padded with mask False.
 
     Args:

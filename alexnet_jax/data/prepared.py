@@ -14,7 +14,7 @@ from alexnet_jax.data import statistics
 from alexnet_jax.data.pipeline import Source, decode
 from alexnet_jax.errors import UsageError
 
-ENCODED = {"image": tfds.decode.SkipDecoding()}  # type: ignore[no-untyped-call]
+ENCODED = {"image": tfds.decode.SkipDecoding()}
 
 
 class Prepared:
@@ -55,6 +55,7 @@ class Prepared:
 
 
 def half_prepared(folder: epath.Path, what: str) -> UsageError:
+    """The error for a folder with a part missing."""
     return UsageError(f"the data set in {folder} is half prepared: {what}; remove the folder and run again")
 
 
@@ -102,7 +103,8 @@ def _prepare(name: str, data_dir: str, folder: epath.Path) -> None:
     try:
         beside.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the data folder {data_dir} cannot be written: {error}; name another with --data_dir") from error
+        message = f"the data folder {data_dir} cannot be written: {error}; name another with --data_dir"
+        raise UsageError(message) from error
     try:
         builder = _builder(name, str(beside))
         tfds.disable_progress_bar()

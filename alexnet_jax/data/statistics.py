@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -25,6 +26,7 @@ class Statistics:
 
     @property
     def channel_means(self) -> Float[np.ndarray, "3"]:
+        """Of the RGB values over all pixels."""
         return self.mean_image.mean(axis=(0, 1))
 
     @property
@@ -51,11 +53,11 @@ class Statistics:
 
 def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
     """One pass over the images; sums are exact integers, so the order of the images changes nothing."""
-    count, total, products = 0, np.int64(0), np.zeros((3, 3), np.int64)
+    count, products = 0, np.zeros((3, 3), np.int64)
+    total: Any = 0
     for image in images:
-        wide = image.astype(np.int64)
         pixels = image.reshape(-1, 3).astype(np.float64)
-        total = total + wide
+        total = total + image.astype(np.int64)
         # Products of bytes summed over an image stay far below 2^53, so float64 (and its BLAS) is exact.
         products += (pixels.T @ pixels).astype(np.int64)
         count += 1
@@ -68,11 +70,13 @@ def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
 
 
 def save(statistics: Statistics, folder: epath.Path) -> None:
+    """Writes `statistics.npz` into the data set's folder."""
     file = io.BytesIO()
     np.savez(file, mean_image=statistics.mean_image, covariance=statistics.covariance)
     (folder / FILE_NAME).write_bytes(file.getvalue())
 
 
 def load(folder: epath.Path) -> Statistics:
+    """Reads what `save` wrote."""
     with np.load(io.BytesIO((folder / FILE_NAME).read_bytes()), allow_pickle=False) as arrays:
         return Statistics(arrays["mean_image"], arrays["covariance"])

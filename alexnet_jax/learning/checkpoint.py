@@ -51,7 +51,7 @@ class Checkpoints:
           top1: validation error in [0, 1], where it is known.
         """
         metrics = None if top1 is None else {"top1": top1}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)  # type: ignore[call-arg]
+        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
     def restore(self, step: int, target: TrainState) -> TrainState:
         """The state saved at `step`, shaped and laid out as `target`, a tree of `ShapeDtypeStruct` with shardings.
@@ -59,12 +59,12 @@ class Checkpoints:
         Raises:
           UsageError: the checkpoint is damaged or does not fit.
         """
-        return self._restore(step, ocp.args.StandardRestore(target))  # type: ignore[call-arg]
+        return self._restore(step, ocp.args.StandardRestore(target))
 
     def restore_params(self, step: int, target: Params) -> Params:
         """The parameters alone. Arguments and errors as for `restore`."""
         tree = {"params": target}
-        arguments = ocp.args.PyTreeRestore(  # type: ignore[call-arg]
+        arguments = ocp.args.PyTreeRestore(
             item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
         )
         return self._restore(step, arguments)["params"]
@@ -77,6 +77,7 @@ class Checkpoints:
             raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
 
     def delete(self, step: int) -> None:
+        """Removes a checkpoint."""
         self._manager.delete(step)
 
     def wait(self) -> None:
@@ -84,4 +85,5 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits, and ends orbax's threads."""
         self._manager.close()

@@ -22,9 +22,7 @@ class Metrics:
     count: Float[Array, ""]
 
     def __add__(self, other: "Metrics") -> "Metrics":
-        return Metrics(
-            self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5, self.count + other.count
-        )
+        return Metrics(self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5, self.count + other.count)
 
     def means(self) -> dict[str, float]:
         """Loss in nats and error rates in [0, 1], by name, on the host."""
@@ -35,9 +33,7 @@ class Metrics:
 ZERO = Metrics(*(np.float64(0),) * 4)  # type: ignore[arg-type]
 
 
-def measure(
-    log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]
-) -> Metrics:
+def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]) -> Metrics:
     """Sums over the examples whose mask is True. With fewer than 6 classes the top-5 error is 0."""
     own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
     better = jnp.sum(log_probs > own, axis=1, dtype=jnp.float32)

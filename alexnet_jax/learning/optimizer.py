@@ -6,8 +6,9 @@ even its velocity moves it (A/src/weights.cu:148).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,14 +29,15 @@ def piecewise(table: Sequence[tuple[int, float]]) -> Schedule:
     return schedule
 
 
-class KrizhevskyState(NamedTuple):
+@flax.struct.dataclass
+class KrizhevskyState:
+    """Updates done, and the velocity of every parameter."""
+
     count: Int[Array, ""]
     velocity: PyTree
 
 
-def krizhevsky_sgd(
-    rates: PyTree, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
+def krizhevsky_sgd(rates: PyTree, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """The 2012 update (A/src/weights.cu:146-197) as an optax transformation.
 
     Args:
@@ -47,7 +49,7 @@ def krizhevsky_sgd(
     def init(params: PyTree) -> KrizhevskyState:
         return KrizhevskyState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(gradients: PyTree, state: KrizhevskyState, params: PyTree | None = None):
+    def update(gradients: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, KrizhevskyState]:
         if params is None:
             raise ValueError("weight decay needs the parameters: call update(gradients, state, params)")
 

@@ -110,6 +110,7 @@ class Report:
             self.say(line)
 
     def close(self) -> None:
+        """Ends the progress line and the events file."""
         if self._speaks:
             self._events.close()
             if self._line_length:

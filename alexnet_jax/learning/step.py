@@ -15,12 +15,11 @@ from alexnet_jax.network.layout import Forward, Params
 # Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
 STREAMS = {"init": 0, "dropout": 1, "noise": 2}
 
-Photometry = Callable[
-    [UInt8[Array, "B h w 3"], PRNGKeyArray | None, Int32[Array, ""] | None], Float[Array, "B h w 3"]
-]
+Photometry = Callable[[UInt8[Array, "B h w 3"], PRNGKeyArray | None, Int32[Array, ""] | None], Float[Array, "B h w 3"]]
 
 
 def stream(seed_key: PRNGKeyArray, name: str) -> PRNGKeyArray:
+    """The key of a named stream."""
     return jax.random.fold_in(seed_key, STREAMS[name])
 
 
@@ -34,6 +33,7 @@ class TrainState:
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first update."""
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
 

@@ -45,9 +45,7 @@ def _window_sum(x: Array, size: int, axes: tuple[int, ...]) -> Array:
         widths = [(half, half) if i == axis else (0, 0) for i in range(x.ndim)]
         length = x.shape[axis]
         padded = jnp.pad(x, widths)
-        x = functools.reduce(
-            jnp.add, (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
-        )
+        x = functools.reduce(jnp.add, (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size)))
     return x
 
 
@@ -77,9 +75,7 @@ def _normalise_backward(axes, size, k, alpha, beta, x, dy):
 _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-def response_norm(
-    x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float
-) -> Float[Array, "... c"]:
+def response_norm(x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float) -> Float[Array, "... c"]:
     """Response normalisation across maps: `x (k + alpha sum x^2)^-beta`, the sum over `size` neighbouring channels.
 
     Paper section 3.3; kernel C2/cudaconv3/src/conv_util.cu:1190-1207. Channels outside the tower count as 0.
@@ -153,9 +149,7 @@ def _max_pool_backward(size, stride, kept, dy):
             length - ((out - 1) * stride + 1) - start
             for start, out, length in ((i, y.shape[1], x.shape[1]), (j, y.shape[2], x.shape[2]))
         ]
-        dx += lax.pad(
-            share, zero, [(0, 0, 0), (i, ends[0], stride - 1), (j, ends[1], stride - 1), (0, 0, 0)]
-        )
+        dx += lax.pad(share, zero, [(0, 0, 0), (i, ends[0], stride - 1), (j, ends[1], stride - 1), (0, 0, 0)])
     return (dx,)
 
 

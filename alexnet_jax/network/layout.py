@@ -7,6 +7,7 @@ global batch: the numbers do not depend on the layout.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ from alexnet_jax.network.tower import TOWER, Tower
 
 DATA = "data"
 
-Params = PyTree[Float[Array, "tower ..."]]
-Forward = Callable[[Params, Float[Array, "B h w 3"], PRNGKeyArray | None], Float[Array, "B classes"]]
+Params: TypeAlias = PyTree[Float[Array, "tower ..."]]
+Forward: TypeAlias = Callable[[Params, Float[Array, "B h w 3"], PRNGKeyArray | None], Float[Array, "B classes"]]
 
 
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -34,9 +35,7 @@ def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = N
             f"a mesh of data={data} x tower={tower} needs {data * tower} devices and there"
             f" {'is' if len(devices) == 1 else 'are'} {len(devices)} ({devices[0].platform}); ask for a smaller mesh"
         )
-    return jax.make_mesh(
-        (data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * tower]
-    )
+    return jax.make_mesh((data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * tower])
 
 
 def fastest_tower_axis(device_count: int, platform: str) -> int:
@@ -54,10 +53,12 @@ def param_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Examples apart on the data axis; both towers see the same."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
@@ -73,6 +74,7 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def count_params(params: PyTree) -> int:
+    """Numbers in all leaves, those of both towers."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 

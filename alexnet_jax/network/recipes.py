@@ -56,9 +56,7 @@ def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
     """
     if recipe not in RECIPES:
         raise UsageError(f"there is no recipe {recipe!r}; known: {', '.join(sorted(RECIPES))}")
-    layers = tuple(
-        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe]
-    )
+    layers = tuple(dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe])
     empty = [layer.name for layer in layers[:-1] if layer.features < 1]
     if empty:
         raise UsageError(f"width {width} leaves {empty[0]} without features; use a larger width")

@@ -7,7 +7,6 @@ meets through `exchange`.
 import math
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
@@ -106,9 +105,7 @@ class Tower(nn.Module):
                     x, size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta
                 )
             case "spatial_norm":
-                return ops.spatial_norm(
-                    x, size=self.spatial_size, k=1.0, alpha=self.spatial_alpha, beta=self.norm_beta
-                )
+                return ops.spatial_norm(x, size=self.spatial_size, k=1.0, alpha=self.spatial_alpha, beta=self.norm_beta)
             case "pool":
                 for n in x.shape[1:3]:
                     ops.output_size(
