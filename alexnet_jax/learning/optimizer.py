@@ -31,9 +31,9 @@ def piecewise(table: Sequence[tuple[int, float]]) -> Schedule:
 
 @flax.struct.dataclass
 class KrizhevskyState:
-    """Updates done, and the velocity of every parameter."""
+    """`count`: updates done, an int32 scalar. `velocity`: of every parameter."""
 
-    count: Int[Array, ""]
+    count: PyTree
     velocity: PyTree
 
 

@@ -36,12 +36,12 @@ class Layer:
 # conv5 start at 0.03.
 ORIGINAL = (
     Layer("conv1", 48, window=11, stride=4, then=("norm", "pool", "activation")),
-    Layer("conv2", 128, window=5, padding=2, then=("activation", "norm", "spatial_norm", "pool"), bias=1),
+    Layer("conv2", 128, window=5, padding=2, then=("activation", "norm", "spatial_norm", "pool"), bias=1.0),
     Layer("conv3", 192, window=3, padding=1, exchange=True, then=("activation",), std=0.03),
-    Layer("conv4", 192, window=3, padding=1, then=("activation",), std=0.03, bias=1),
-    Layer("conv5", 128, window=3, padding=1, then=("pool", "activation"), std=0.03, bias=1),
-    Layer("fc6", 2048, exchange=True, then=("activation", "dropout"), bias=1),
-    Layer("fc7", 2048, exchange=True, then=("activation", "dropout"), bias=1),
+    Layer("conv4", 192, window=3, padding=1, then=("activation",), std=0.03, bias=1.0),
+    Layer("conv5", 128, window=3, padding=1, then=("pool", "activation"), std=0.03, bias=1.0),
+    Layer("fc6", 2048, exchange=True, then=("activation", "dropout"), bias=1.0),
+    Layer("fc7", 2048, exchange=True, then=("activation", "dropout"), bias=1.0),
     Layer("fc8", 0, exchange=True),
 )
 
