@@ -5,8 +5,10 @@ meets through `exchange`.
 """
 
 import math
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
@@ -90,10 +92,16 @@ class Tower(nn.Module):
             name=layer.name,
         )(x.reshape(x.shape[0], -1))
 
-    def _kernel_init(self, layer: Layer):
-        return nn.initializers.he_normal() if self.he_init else nn.initializers.normal(layer.std)
+    def _kernel_init(self, layer: Layer) -> nn.initializers.Initializer:
+        """The standard deviation in every place; `layout.init_params` draws."""
 
-    def _bias_init(self, layer: Layer):
+        def scale(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+            std = math.sqrt(2 / math.prod(shape[:-1])) if self.he_init else layer.std
+            return jnp.full(shape, std, dtype)
+
+        return scale
+
+    def _bias_init(self, layer: Layer) -> nn.initializers.Initializer:
         return nn.initializers.constant(0.0 if self.he_init else layer.bias)
 
     def _apply(self, operation: str, x: Array, layer: Layer, *, train: bool) -> Array:
