@@ -73,7 +73,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     steps_per_epoch = len(train_source) / settings.batch_size
     num_steps = max(1, round(settings.num_epochs * steps_per_epoch))
     schedule = functools.partial(
-        _schedule, num_steps=num_steps, unit=steps_per_epoch if settings.schedule == "epochs" else num_steps
+        _schedule, num_steps=num_steps, unit=steps_per_epoch if settings.schedule == "epochs" else float(num_steps)
     )
     tower = Tower(
         layers=layers_of(settings.network.recipe, width=settings.network.width),

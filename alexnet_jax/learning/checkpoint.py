@@ -1,15 +1,14 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.network.layout import Params
 
 
 def _error_of(metrics: dict[str, float]) -> float:
@@ -51,25 +50,24 @@ class Checkpoints:
           top1: validation error in [0, 1], where it is known.
         """
         metrics = None if top1 is None else {"top1": top1}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
 
-    def restore(self, step: int, target: TrainState) -> TrainState:
-        """The state saved at `step`, shaped and laid out as `target`, a tree of `ShapeDtypeStruct` with shardings.
+    def restore(self, step: int, target: PyTree) -> PyTree:
+        """What was saved at `step`, or a part of it.
+
+        Args:
+          step: of the checkpoint.
+          target: a tree of `ShapeDtypeStruct` with shardings: a `TrainState`, or some of its fields by name.
+
+        Returns:
+          The tree with values, laid out as its shardings say.
 
         Raises:
           UsageError: the checkpoint is damaged or does not fit.
         """
-        return self._restore(step, ocp.args.StandardRestore(target))
-
-    def restore_params(self, step: int, target: Params) -> Params:
-        """The parameters alone. Arguments and errors as for `restore`."""
-        tree = {"params": target}
         arguments = ocp.args.PyTreeRestore(
-            item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
+            item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
-        return self._restore(step, arguments)["params"]
-
-    def _restore(self, step: int, arguments: Any) -> Any:
         try:
             return self._manager.restore(step, args=arguments)
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
