@@ -120,6 +120,8 @@ class Loop:
             start_step=start_step,
             shard=Shard(),
             crop_size=settings.dataset.crop_size,
+            rotation=settings.jitter.rotation,
+            scale=settings.jitter.scale,
         )
         for step in range(start_step, experiment.num_steps + 1):
             top1 = None
