@@ -7,21 +7,20 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
+from alexnet_jax import updates
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches
 from alexnet_jax.data.prepared import Prepared, open_dataset
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.metrics import ZERO, Metrics
-from alexnet_jax.learning.plateau import observe
 from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
 from alexnet_jax.network import layout
 from alexnet_jax.network.tower import Tower, make_tower
-from alexnet_jax.settings import Settings, Table
+from alexnet_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,17 +73,17 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     train_source = data.split(settings.dataset.train_split)
     eval_source = data.split(settings.dataset.eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
-    num_steps = steps_of(settings, steps_per_epoch)
+    num_steps = updates.steps_of(settings, steps_per_epoch)
     tower = build_tower(settings, len(data.class_names))
     forward = layout.make_forward(tower, mesh)
-    clock = Clock(settings, steps_per_epoch)
+    clock = updates.Clock(settings, steps_per_epoch)
     photometry = build_photometry(settings, data, optimizer.piecewise(clock.by_step(settings.photometry.noise)))
     key = jax.jit(lambda: jax.random.key(settings.seed), out_shardings=layout.replicated(mesh))()
 
     def init_params(key: PRNGKeyArray) -> PyTree:
         return layout.init_params(tower, stream(key, "init"), settings.dataset.crop_size)
 
-    update = build_optimizer(settings, jax.eval_shape(init_params, key), clock.rate)
+    update = updates.build_optimizer(settings, jax.eval_shape(init_params, key), clock.rate)
 
     def init(key: PRNGKeyArray) -> TrainState:
         return init_state(init_params(key), update)
@@ -122,7 +121,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
             out_shardings=layout.replicated(mesh),
             compiler_options=options,
         ),
-        observe=build_observe(settings, mesh) if settings.schedule == "plateau" else None,
+        observe=updates.build_observe(settings, mesh) if settings.schedule == "plateau" else None,
     )
 
 
@@ -188,102 +187,6 @@ def build_tower(settings: Settings, num_classes: int) -> Tower:
         he_init=settings.network.he_init,
         dtype=jnp.bfloat16 if settings.network.bfloat16 else None,
     )
-
-
-def steps_of(settings: Settings, steps_per_epoch: float) -> int:
-    """Updates of the whole run."""
-    return max(1, round(settings.num_epochs * steps_per_epoch))
-
-
-class Clock:
-    """Turns the tables of a config, by epoch or by share of the run, into schedules by step.
-
-    Args:
-      settings: `schedule` says what a table's positions are: epochs (`epochs`, `plateau`), updates (`steps`), or shares
-        of the run from 0 to 1 (`run`, `cosine`).
-      steps_per_epoch: not whole in general.
-    """
-
-    def __init__(self, settings: Settings, steps_per_epoch: float):
-        self._settings, self._steps_per_epoch = settings, steps_per_epoch
-        self.num_steps = steps_of(settings, steps_per_epoch)
-        units = {"steps": 1.0, "run": self.num_steps, "cosine": self.num_steps}
-        self._unit = units.get(settings.schedule, steps_per_epoch)
-
-    def by_step(self, table: Table) -> list[tuple[int, float]]:
-        """The table with steps for positions.
-
-        Raises:
-          UsageError: it goes past the end of the run.
-        """
-        by_step = [(round(position * self._unit), value) for position, value in table]
-        if by_step[-1][0] >= self.num_steps:
-            raise UsageError(
-                f"the schedule {table} changes at step {by_step[-1][0]} of a run of {self.num_steps};"
-                " shorten it, or raise config.num_epochs"
-            )
-        return by_step
-
-    def rate(self, table: Table) -> optimizer.Schedule:
-        """A learning rate: the table, its cosine where the schedule is one, and the warm-up."""
-        schedule = optimizer.piecewise(self.by_step(table))
-        if self._settings.schedule == "cosine":
-            schedule = optimizer.cosine(schedule, num_steps=self.num_steps)
-        if self._settings.warmup_epochs:
-            steps = max(1, round(self._settings.warmup_epochs * self._steps_per_epoch))
-            schedule = optimizer.warm_up(schedule, steps=steps)
-        return schedule
-
-
-def build_optimizer(
-    settings: Settings, params: PyTree, rate: Callable[[Table], optimizer.Schedule]
-) -> optax.GradientTransformation:
-    """The 2012 update with the settings' rates; of `params` the names alone are used.
-
-    Rates and decay of a layer hold for the norm that follows it too.
-
-    Raises:
-      UsageError: rates are given for a layer that the network does not have.
-    """
-    layers = [name for name in params if not name.endswith("_norm")]
-    for key, given in (("rates", settings.rates), ("weight_decays", settings.weight_decays)):
-        unknown = sorted(set(given) - {*layers, "all"})
-        if unknown:
-            raise UsageError(f"config.{key}.{unknown[0]} names no layer; the layers are {', '.join(layers)}")
-
-    def rates_of(name: str, leaves: PyTree) -> PyTree:
-        own = settings.rates.get(name.removesuffix("_norm"), settings.rates["all"])
-        return {leaf: rate(own.bias if leaf == "bias" else own.kernel) for leaf in leaves}
-
-    def decay_of(name: str) -> float:
-        return settings.weight_decays.get(name.removesuffix("_norm"), settings.weight_decay)
-
-    return optimizer.krizhevsky_sgd(
-        {name: rates_of(name, leaves) for name, leaves in params.items()},
-        momentum=settings.momentum,
-        weight_decay={name: dict.fromkeys(leaves, decay_of(name)) for name, leaves in params.items()},
-        nesterov=settings.nesterov,
-        clip_norm=settings.clip_norm,
-        trust=settings.lars_trust,
-        plateau=settings.schedule == "plateau",
-    )
-
-
-def build_observe(settings: Settings, mesh: Mesh) -> Callable[[TrainState, float], TrainState]:
-    """What tells the state of an evaluation's top-1 error."""
-
-    def update(state: TrainState, error: Array) -> TrainState:
-        seen = observe(
-            state.opt_state.plateau,
-            error,
-            state.step,
-            patience=settings.plateau.patience,
-            max_drops=settings.plateau.drops,
-        )
-        return state.replace(opt_state=state.opt_state.replace(plateau=seen))
-
-    compiled = jax.jit(update, donate_argnums=0)
-    return lambda state, error: compiled(state, jax.device_put(np.float32(error), layout.replicated(mesh)))
 
 
 def evaluate(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
@@ -10,6 +11,10 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network.layout import Params
+
+
+class MisfitError(UsageError):
+    """A sound checkpoint of another network."""
 
 
 def _error_of(metrics: dict[str, float]) -> float:
@@ -57,17 +62,39 @@ class Checkpoints:
         """The state saved at `step`, shaped and laid out as `target`, a tree of `ShapeDtypeStruct` with shardings.
 
         Raises:
-          UsageError: the checkpoint is damaged or does not fit.
+          MisfitError: the checkpoint is of another network.
+          UsageError: it is damaged.
         """
+        self._check_fits(step, target.params)
         return self._restore(step, ocp.args.StandardRestore(target))
 
     def restore_params(self, step: int, target: Params) -> Params:
         """The parameters alone. Arguments and errors as for `restore`."""
+        self._check_fits(step, target)
         tree = {"params": target}
         arguments = ocp.args.PyTreeRestore(
             item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
         )
         return self._restore(step, arguments)["params"]
+
+    def _check_fits(self, step: int, target: Params) -> None:
+        """Compares names and shapes; what cannot be read here is `_restore`'s to tell."""
+        folder = self._folder / str(step)
+        try:
+            stored = ocp.StandardCheckpointer().metadata(folder / "default").item_metadata["params"]
+        except Exception:  # as in `_restore`
+            return
+        shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(target):
+            found = shapes.get(jax.tree_util.keystr(path))
+            if found is None or tuple(found) != leaf.shape:
+                name = "/".join(key.key for key in path)
+                there = "does not have it" if found is None else f"has {tuple(found)}"
+                raise MisfitError(
+                    f"the checkpoint {folder} does not fit the network: {name} has the shape {leaf.shape} here, and the"
+                    f" checkpoint {there}; use the recipe it was made with, or, starting from it, name"
+                    f" {path[0].key!r} in config.fresh"
+                )
 
     def _restore(self, step: int, arguments: Any) -> Any:
         try:
