@@ -3,12 +3,12 @@
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over `count` examples.
+    """Sums over `count` examples: scalars, on the device in float32, on the host in float64.
 
     Attributes:
       loss: cross-entropy, in nats.
@@ -16,10 +16,10 @@ class Metrics:
       count: examples; padding counts for nothing.
     """
 
-    loss: Float[Array, ""]
-    top1: Float[Array, ""]
-    top5: Float[Array, ""]
-    count: Float[Array, ""]
+    loss: PyTree
+    top1: PyTree
+    top5: PyTree
+    count: PyTree
 
     def __add__(self, other: "Metrics") -> "Metrics":
         return Metrics(self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5, self.count + other.count)
@@ -30,7 +30,7 @@ class Metrics:
         return {name: float(getattr(self, name)) / count for name in ("loss", "top1", "top5")}
 
 
-ZERO = Metrics(*(np.float64(0),) * 4)  # type: ignore[arg-type]
+ZERO = Metrics(*(np.float64(0),) * 4)
 
 
 def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]) -> Metrics:

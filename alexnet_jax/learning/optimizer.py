@@ -15,7 +15,6 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from alexnet_jax.learning import plateau as plateaus
-from alexnet_jax.learning.plateau import Plateau
 
 Schedule = Callable[[Int[Array, ""]], Array]
 
@@ -48,11 +47,17 @@ def warm_up(schedule: Schedule, *, steps: int) -> Schedule:
 
 @flax.struct.dataclass
 class KrizhevskyState:
-    """Updates done, the velocity of every parameter, and what a plateau schedule has seen of evaluations."""
+    """State of the update.
 
-    count: Int[Array, ""]
+    Attributes:
+      count: updates done, an int32 scalar.
+      velocity: of every parameter.
+      plateau: what a plateau schedule has seen of evaluations; None without one.
+    """
+
+    count: PyTree
     velocity: PyTree
-    plateau: Plateau | None = None
+    plateau: PyTree = None
 
 
 def krizhevsky_sgd(

@@ -7,12 +7,12 @@ one does.
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 
 @flax.struct.dataclass
 class Plateau:
-    """What evaluations have shown so far.
+    """What evaluations have shown so far; the fields hold scalars, or what stands for them.
 
     Attributes:
       best: smallest validation error, or infinity before the first evaluation.
@@ -21,15 +21,15 @@ class Plateau:
       seen: the step of the last evaluation taken into account.
     """
 
-    best: Float[Array, ""]
-    waited: Int[Array, ""]
-    drops: Int[Array, ""]
-    seen: Int[Array, ""]
+    best: PyTree
+    waited: PyTree
+    drops: PyTree
+    seen: PyTree
 
     @property
     def factor(self) -> Float[Array, ""]:
         """By which the rates are multiplied."""
-        return jnp.float32(10.0) ** -self.drops
+        return jnp.float32(10.0) ** -self.drops.astype(jnp.float32)
 
 
 def fresh() -> Plateau:

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree, UInt8
 
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.metrics import Metrics, measure
@@ -25,10 +25,16 @@ def stream(seed_key: PRNGKeyArray, name: str) -> PRNGKeyArray:
 
 @flax.struct.dataclass
 class TrainState:
-    """What is on disk. `step` counts the updates done and is the only cursor."""
+    """What is on disk. The fields hold arrays, or what stands for them: shapes or shardings.
 
-    step: Int32[Array, ""]
-    params: Params
+    Attributes:
+      step: int32 scalar, the updates done: the only cursor.
+      params: of the towers, `Params`.
+      opt_state: of the optimizer.
+    """
+
+    step: PyTree
+    params: PyTree
     opt_state: optax.OptState
 
 

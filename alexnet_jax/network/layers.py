@@ -202,11 +202,15 @@ def batch_norm(
     if train:
         axes = tuple(range(x.ndim - 1))
         batch_mean = x.mean(axes)
-        batch_variance = jnp.square(x - batch_mean).mean(axes)
-        x = _tracking(x, mean, batch_mean)
-        x = _tracking(x, variance, batch_variance)
-        mean, variance = batch_mean, batch_variance
-    return (x - mean) * (scale * lax.rsqrt(variance + epsilon)) + bias
+        centred = x - lax.expand_dims(batch_mean, axes)
+        batch_variance = jnp.square(centred).mean(axes)
+        centred = _tracking(_tracking(centred, mean, batch_mean), variance, batch_variance)
+        variance = batch_variance
+    else:
+        centred = x - lax.expand_dims(mean, tuple(range(x.ndim - 1)))
+    slope = scale * lax.rsqrt(variance + epsilon)
+    slope, bias = (lax.expand_dims(vector, tuple(range(x.ndim - 1))) for vector in (slope, bias))
+    return centred * slope + bias
 
 
 @jax.custom_vjp

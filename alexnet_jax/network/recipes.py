@@ -75,12 +75,12 @@ def _without(layers: tuple[Layer, ...], name: str) -> tuple[Layer, ...]:
 # conv5 start at 0.03.
 ORIGINAL = (
     Layer("conv1", 48, window=11, stride=4, then=("norm", "pool", "activation")),
-    Layer("conv2", 128, window=5, padding=2, then=("activation", "norm", "spatial_norm", "pool"), bias=1),
+    Layer("conv2", 128, window=5, padding=2, then=("activation", "norm", "spatial_norm", "pool"), bias=1.0),
     Layer("conv3", 192, window=3, padding=1, exchange=True, then=("activation",), std=0.03),
-    Layer("conv4", 192, window=3, padding=1, then=("activation",), std=0.03, bias=1),
-    Layer("conv5", 128, window=3, padding=1, then=("pool", "activation"), std=0.03, bias=1),
-    Layer("fc6", 2048, exchange=True, then=("activation", "dropout"), bias=1),
-    Layer("fc7", 2048, exchange=True, then=("activation", "dropout"), bias=1),
+    Layer("conv4", 192, window=3, padding=1, then=("activation",), std=0.03, bias=1.0),
+    Layer("conv5", 128, window=3, padding=1, then=("pool", "activation"), std=0.03, bias=1.0),
+    Layer("fc6", 2048, exchange=True, then=("activation", "dropout"), bias=1.0),
+    Layer("fc7", 2048, exchange=True, then=("activation", "dropout"), bias=1.0),
     Layer("fc8", 0, exchange=True),
 )
 
@@ -113,11 +113,11 @@ CAFFE_FIELDS = dict(norm_k=1.0, whole_norm=True, inverted_dropout=True)
 CAFFENET = _change(
     BVLC,
     conv1=dict(then=("activation", "pool", "norm")),
-    conv2=dict(then=("activation", "pool", "norm"), bias=1),
-    conv4=dict(bias=1),
-    conv5=dict(bias=1),
-    fc6=dict(bias=1),
-    fc7=dict(bias=1),
+    conv2=dict(then=("activation", "pool", "norm"), bias=1.0),
+    conv4=dict(bias=1.0),
+    conv5=dict(bias=1.0),
+    fc6=dict(bias=1.0),
+    fc7=dict(bias=1.0),
 )
 
 # 145-half (A/layers/layers-145-half.cfg), section 3.2's network on one GPU: one tower, but conv5 and the connected
@@ -138,7 +138,7 @@ NO_EXCHANGE = _change(
 
 # Net 146 (A/layers/layers-146-2012-2011.cfg:258-287), of the paper's "1 CNN*": a sixth convolution on the 6 by 6 maps.
 SIX_CONV = _before(
-    ORIGINAL, "fc6", Layer("conv6", 128, window=3, padding=1, exchange=True, then=("activation",), std=0.03, bias=1)
+    ORIGINAL, "fc6", Layer("conv6", 128, window=3, padding=1, exchange=True, then=("activation",), std=0.03, bias=1.0)
 )
 
 # 146-2011 (A/layers/layers-146-2011.cfg:344-386): a linear layer of 1024 units a tower before 21,843 classes.
@@ -197,17 +197,18 @@ RECIPES = {
 }
 
 
-def recipe_of(name: str, *, width: float = 1.0) -> Recipe:
-    """The recipe of that name, every tower `width` times as wide.
+def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
+    """The layers of a recipe, every tower `width` times as wide.
 
     Raises:
       UsageError: the recipe is not known, or the width leaves a layer without features.
     """
-    if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}; known: {', '.join(sorted(RECIPES))}")
-    layers, fields = RECIPES[name]
-    layers = tuple(dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in layers)
+    if recipe not in RECIPES:
+        raise UsageError(f"there is no recipe {recipe!r}; known: {', '.join(sorted(RECIPES))}")
+    layers = tuple(
+        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe].layers
+    )
     empty = [layer.name for layer in layers[:-1] if layer.features < 1]
     if empty:
         raise UsageError(f"width {width} leaves {empty[0]} without features; use a larger width")
-    return Recipe(layers, fields)
+    return layers

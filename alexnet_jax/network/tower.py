@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layers as ops
-from alexnet_jax.network.recipes import Layer, recipe_of
+from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
 TOWER = "tower"
 
@@ -119,7 +119,7 @@ class Tower(nn.Module):
             case "activation":
                 return {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](x)
             case "norm" | "spatial_norm" | "batch_norm":
-                wide = jnp.promote_types(x.dtype, jnp.float32)  # squares of activations do not fit eight bits
+                wide = jnp.float32 if self.dtype else x.dtype  # squares of activations do not fit eight bits
                 return self._norm(operation, x.astype(wide), layer, train=train).astype(x.dtype)
             case "pool":
                 for n in x.shape[1:3]:
@@ -191,6 +191,6 @@ def make_tower(recipe: str, *, num_classes: int, width: float = 1.0, he_init: bo
     """
     if num_classes < 2:
         raise UsageError(f"the data set has {num_classes} class, and telling classes apart takes at least 2")
-    layers, fields = recipe_of(recipe, width=width)
-    fields = dict(fields) | (dict(he_init=True) if he_init else {})
+    layers = layers_of(recipe, width=width)
+    fields = dict(RECIPES[recipe].fields) | (dict(he_init=True) if he_init else {})
     return Tower(layers=layers, num_classes=num_classes, dtype=dtype, **fields)

@@ -1,0 +1,80 @@
+"""Strict arithmetic, checked shapes, four CPU devices, and a small prepared data set."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jaxtyping.install_import_hook("alexnet_jax", "beartype.beartype")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """ELPV at 64x64, prepared once for all workers (a run that comes second finds the first one's folder)."""
+    from alexnet_jax.data.prepared import open_dataset
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = str(shared / "data")
+    open_dataset("elpv/64", folder, say=print)
+    return folder
+
+
+@pytest.fixture
+def tiny_config() -> Callable:
+    """Makes a config small enough for a test: `tiny_config(num_epochs=2.0)`."""
+
+    def make(**overrides: object):
+        from tests.configs import tiny
+
+        config = tiny.get_config()
+        config.update_from_flattened_dict(overrides)
+        return config
+
+    return make
+
+
+class Door:
+    """A running `python -m alexnet_jax.NAME`, as a user starts it."""
+
+    def __init__(self, module: str, *arguments: object, devices: int = 2, **environment: str):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", f"alexnet_jax.{module}", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"} | environment,
+        )
+
+    def finish(self, seconds: float = 180) -> tuple[int, str, str]:
+        """Exit status, standard output and standard error."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def door():
+    """Starts doors, and ends those that a failed test leaves behind."""
+    started: list[Door] = []
+
+    def start(module: str, *arguments: object, devices: int = 2, **environment: str) -> Door:
+        started.append(Door(module, *arguments, devices=devices, **environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()

@@ -1,0 +1,115 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
+from alexnet_jax.learning.step import init_state, loss_fn, train_step
+from alexnet_jax.network import layout
+from alexnet_jax.network.recipes import layers_of
+from alexnet_jax.network.tower import Tower
+
+LAYOUTS = [(1, 1), (1, 2), (2, 2), (4, 1)]
+TOWER = Tower(layers_of("original", width=0.08), num_classes=5, he_init=True)
+KEY = jax.random.key(7)
+
+
+def photometry(images, key, step):
+    return images.astype(jnp.float32) / 64 - 2
+
+
+def batch_of(size: int = 8) -> Batch:
+    rng = np.random.default_rng(0)
+    return Batch(
+        rng.integers(0, 256, (size, 67, 67, 3), np.uint8), rng.integers(0, 5, size, np.int32), np.ones(size, bool)
+    )
+
+
+def run(data: int, tower: int):
+    """Logits, gradients, and the losses of four steps, on one layout."""
+    mesh = layout.make_mesh(data=data, tower=tower)
+    forward = layout.make_forward(TOWER, mesh)
+    params = jax.jit(lambda key: layout.init_params(TOWER, key, 67))(KEY)
+    optimizer = krizhevsky_sgd(
+        jax.tree.map(lambda _: piecewise([(0, 0.01), (2, 0.001)]), params), momentum=0.9, weight_decay=5e-4
+    )
+    state = init_state(params, optimizer)
+    shardings = layout.state_shardings(state, mesh)
+    state = jax.device_put(state, shardings)
+    batch = layout.put_batch(batch_of(), mesh)
+    options = {"compiler_options": layout.compile_options(mesh)}
+    images = photometry(batch.image, None, None)
+    logits = jax.jit(forward, **options)(state.params, images)
+    loss = functools.partial(loss_fn, forward=forward)
+    gradients, _ = jax.jit(jax.grad(loss, has_aux=True), **options)(state.params, images, batch, KEY)
+    gradients = jax.device_get(gradients)
+    step = jax.jit(
+        functools.partial(train_step, forward=forward, optimizer=optimizer, photometry=photometry),
+        out_shardings=(shardings, layout.replicated(mesh)),
+        **options,
+    )
+    losses = []
+    for _ in range(4):
+        state, metrics = step(state, batch, KEY)
+        losses.append(float(metrics.loss))
+    return jax.device_get(logits), gradients, losses
+
+
+@functools.cache
+def reference():
+    return run(1, 1)
+
+
+@pytest.mark.parametrize("shape", LAYOUTS[1:])
+def test_the_layout_changes_no_number(shape: tuple[int, int]):
+    logits, gradients, losses = run(*shape)
+    expected_logits, expected_gradients, expected_losses = reference()
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-5, atol=1e-6)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected_gradients):
+        own = functools.reduce(lambda tree, key: tree[key.key], path, gradients)
+        np.testing.assert_allclose(own, leaf, rtol=1e-4, atol=2e-5 * np.abs(leaf).max(), err_msg=str(path))
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-6)
+    assert losses[0] != losses[1], "nothing was learned or dropped"
+
+
+def test_towers_meet_exactly_four_times():
+    mesh = layout.make_mesh(data=1, tower=2)
+    forward = layout.make_forward(TOWER, mesh)
+    params = jax.eval_shape(lambda key: layout.init_params(TOWER, key, 67), KEY)
+    images = jax.ShapeDtypeStruct((2, 67, 67, 3), jnp.float32)
+    text = jax.jit(forward).lower(params, images).as_text()
+    assert len(re.findall("stablehlo.all_gather", text)) == 4
+
+    def loss(params, images):
+        return forward(params, images, KEY).sum()
+
+    text = jax.jit(jax.grad(loss)).lower(params, images).as_text()
+    assert len(re.findall("stablehlo.all_gather", text)) == 4
+    assert len(re.findall("stablehlo.reduce_scatter", text)) == 4
+
+
+def test_a_mesh_larger_than_the_machine_is_refused():
+    with pytest.raises(UsageError, match="data=4 x tower=2 needs 8 devices and there are 4"):
+        layout.make_mesh(data=4, tower=2)
+    with pytest.raises(UsageError, match="data=1 x tower=2 needs 2 devices and there is 1"):
+        layout.make_mesh(data=1, tower=2, devices=jax.devices()[:1])
+
+
+def test_the_compiler_option_changes_no_number():
+    """YNNPACK against the default lowering, forward and gradient."""
+    mesh = layout.make_mesh(data=1, tower=2)
+    loss = functools.partial(loss_fn, forward=layout.make_forward(TOWER, mesh))
+    params = jax.jit(lambda key: layout.init_params(TOWER, key, 67))(KEY)
+    batch = layout.put_batch(batch_of(), mesh)
+    images = photometry(batch.image, None, None)
+    gradient = jax.grad(loss, has_aux=True)
+    plain, plain_metrics = jax.jit(gradient)(params, images, batch, KEY)
+    fast, fast_metrics = jax.jit(gradient, compiler_options=layout.compile_options(mesh))(params, images, batch, KEY)
+    assert float(plain_metrics.loss) == pytest.approx(float(fast_metrics.loss), rel=1e-5)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(a).max()))

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.network import layout
+from alexnet_jax.network.recipes import ORIGINAL, layers_of
+from alexnet_jax.network.tower import Tower
+
+
+def shapes(tower: Tower, image_size: int):
+    return jax.eval_shape(lambda key: layout.init_params(tower, key, image_size), jax.random.key(0))
+
+
+def test_the_network_of_2012_has_its_parameters():
+    params = shapes(Tower(ORIGINAL, num_classes=1000), 224)
+    counts = {name: layout.count_params(leaves) for name, leaves in params.items()}
+    # layers-145.cfg; 60 million in the paper
+    assert counts == {
+        "conv1": 34_944,
+        "conv2": 307_456,
+        "conv3": 885_120,
+        "conv4": 663_936,
+        "conv5": 442_624,
+        "fc6": 37_752_832,
+        "fc7": 16_781_312,
+        "fc8": 4_097_000,
+    }
+    assert layout.count_params(params) == 60_965_224
+
+
+def test_initial_values_are_those_of_the_configuration():
+    tower = Tower(ORIGINAL, num_classes=10)
+    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
+    for layer in ORIGINAL:
+        kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
+        assert float(kernel.std()) == pytest.approx(layer.std, rel=0.03)
+        assert bool((bias == layer.bias).all())
+    assert not bool((params["conv1"]["kernel"][0] == params["conv1"]["kernel"][1]).any())
+
+
+def test_layers_have_the_sizes_of_the_paper():
+    tower = Tower(ORIGINAL, num_classes=10)
+    params = shapes(tower, 224)
+    mesh = layout.make_mesh(data=1, tower=1)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    text = jax.jit(layout.make_forward(tower, mesh)).lower(params, images).as_text()
+    # Side by side, the two towers of 48 maps are one grouped convolution; the axis of towers stands before the maps.
+    for size in ("55x55x", "27x27x", "13x13x", "6x6x"):
+        assert size in text
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_any_number_of_classes(classes: int):
+    tower = Tower(layers_of("original", width=0.05), num_classes=classes)
+    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
+    forward = layout.make_forward(tower, layout.make_mesh(data=1, tower=2))
+    logits = jax.jit(forward)(params, jnp.ones((2, 67, 67, 3), jnp.float32))
+    assert logits.shape == (2, classes)
+
+
+def test_too_small_images_name_the_layer():
+    tower = Tower(layers_of("original", width=0.05), num_classes=2)
+    with pytest.raises(UsageError, match="the pooling after conv2 is given 1x1 pixels"):
+        shapes(tower, 16)
+
+
+def test_unknown_recipe_lists_the_known():
+    with pytest.raises(UsageError, match="no recipe 'orginal'; known: .*original"):
+        layers_of("orginal")
+    with pytest.raises(UsageError, match="leaves conv1 without features"):
+        layers_of("original", width=0.01)
