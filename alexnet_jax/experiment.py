@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
@@ -19,7 +18,6 @@ from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
 from alexnet_jax.network import layout
-from alexnet_jax.network.tower import Tower, make_tower
 from alexnet_jax.settings import Settings
 
 
@@ -74,7 +72,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     eval_source = data.split(settings.dataset.eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
     num_steps = updates.steps_of(settings, steps_per_epoch)
-    tower = build_tower(settings, len(data.class_names))
+    tower = updates.build_tower(settings, len(data.class_names))
     forward = layout.make_forward(tower, mesh)
     clock = updates.Clock(settings, steps_per_epoch)
     photometry = build_photometry(settings, data, optimizer.piecewise(clock.by_step(settings.photometry.noise)))
@@ -165,27 +163,6 @@ def build_photometry(settings: Settings, data: Prepared, noise: optimizer.Schedu
         color_directions=statistics.color_directions.astype(np.float32),
         noise=noise,
         pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
-    )
-
-
-def build_tower(settings: Settings, num_classes: int) -> Tower:
-    """The settings' network for so many classes.
-
-    Raises:
-      UsageError: there is no such recipe, or the data set has other classes than the config says.
-    """
-    said = settings.dataset.classes
-    if said is not None and said != num_classes:
-        raise UsageError(
-            f"config.dataset.classes is {said} and {settings.dataset.name} has {num_classes} classes;"
-            " correct the config, or prepare the data set anew"
-        )
-    return make_tower(
-        settings.network.recipe,
-        num_classes=num_classes,
-        width=settings.network.width,
-        he_init=settings.network.he_init,
-        dtype=jnp.bfloat16 if settings.network.bfloat16 else None,
     )
 
 

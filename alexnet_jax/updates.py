@@ -1,10 +1,11 @@
-"""Rates, schedules and the update, from what the settings say of them."""
+"""The network, its rates, schedules and update, from what the settings say of them."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -15,7 +16,29 @@ from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.plateau import observe
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import layout
+from alexnet_jax.network.tower import Tower, make_tower
 from alexnet_jax.settings import Settings, Table
+
+
+def build_tower(settings: Settings, num_classes: int) -> Tower:
+    """The settings' network for so many classes.
+
+    Raises:
+      UsageError: there is no such recipe, or the data set has other classes than the config says.
+    """
+    said = settings.dataset.classes
+    if said is not None and said != num_classes:
+        raise UsageError(
+            f"config.dataset.classes is {said} and {settings.dataset.name} has {num_classes} classes;"
+            " correct the config, or prepare the data set anew"
+        )
+    return make_tower(
+        settings.network.recipe,
+        num_classes=num_classes,
+        width=settings.network.width,
+        he_init=settings.network.he_init,
+        dtype=jnp.bfloat16 if settings.network.bfloat16 else None,
+    )
 
 
 def steps_of(settings: Settings, steps_per_epoch: float) -> int:
@@ -33,9 +56,10 @@ class Clock:
     """
 
     def __init__(self, settings: Settings, steps_per_epoch: float):
-        self._settings, self._steps_per_epoch = settings, steps_per_epoch
+        self._settings = settings
         self.num_steps = steps_of(settings, steps_per_epoch)
         units = {"steps": 1.0, "run": self.num_steps, "cosine": self.num_steps}
+        self.warmup_steps = max(1, round(settings.warmup_epochs * steps_per_epoch))
         self._unit = units.get(settings.schedule, steps_per_epoch)
 
     def by_step(self, table: Table) -> list[tuple[int, float]]:
@@ -58,8 +82,7 @@ class Clock:
         if self._settings.schedule == "cosine":
             schedule = optimizer.cosine(schedule, num_steps=self.num_steps)
         if self._settings.warmup_epochs:
-            steps = max(1, round(self._settings.warmup_epochs * self._steps_per_epoch))
-            schedule = optimizer.warm_up(schedule, steps=steps)
+            schedule = optimizer.warm_up(schedule, steps=self.warmup_steps)
         return schedule
 
 
