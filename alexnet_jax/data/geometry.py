@@ -18,7 +18,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """A square at an offset drawn uniformly, both ends included.
 
     33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246).
@@ -65,13 +65,13 @@ def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
-def center_crop(image: Pixels, size: int) -> Pixels:
+def center_crop(image: Pixels, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The central square: offset (16, 16) for 224 in 256."""
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
 
 
-def views_of(image: Pixels, size: int, views: int) -> UInt8[np.ndarray, "views size size 3"]:
+def views_of(image: Pixels, size: int, views: int) -> UInt8[np.ndarray, "{views} {size} {size} 3"]:
     """1 view: the centre. 10 views: four corners, the centre, and their mirror images (A/convdata_jpeg.py:225-233)."""
     if views == 1:
         return center_crop(image, size)[None]

@@ -99,7 +99,7 @@ def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, c
       crop_size: pixels along a side.
     """
 
-    def example(index: int) -> tuple[geometry.Pixels, np.int32, bool]:
+    def example(index: int) -> tuple[UInt8[np.ndarray, "views h w 3"], np.int32, bool]:
         if index >= len(source):
             return np.zeros((views, crop_size, crop_size, 3), np.uint8), np.int32(0), False
         stored = source[index]

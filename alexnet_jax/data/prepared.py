@@ -44,13 +44,16 @@ class Prepared:
         if name.split("[")[0] not in known:
             raise UsageError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
         try:
+            count = self._builder.info.splits[name].num_examples
+        except Exception as error:  # TFDS parses the slice and has no common error for a bad one
+            raise UsageError(f"{name!r} is no part of a split; write for example 'train[:25%]'") from error
+        if not count:
+            raise UsageError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
+        try:
             source = self._builder.as_data_source(name, decoders=ENCODED)
-            if len(source):
-                source[0], source[len(source) - 1]
+            source[0], source[count - 1]
         except Exception as error:  # array_record has no common error for missing or broken bytes
             raise half_prepared(self._folder, f"split {name!r} cannot be read") from error
-        if not len(source):
-            raise UsageError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         return source
 
 

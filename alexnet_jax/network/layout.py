@@ -5,6 +5,7 @@ its own. It is manual over the tower axis alone, so that the compiler handles `d
 global batch: the numbers do not depend on the layout.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -90,13 +91,26 @@ def compile_options(mesh: Mesh) -> dict[str, str] | None:
 
 
 def init_params(tower: Tower, key: PRNGKeyArray, image_size: int) -> Params:
-    """Fresh parameters: each leaf `[towers, ...]`, each tower drawn from its own key."""
+    """Fresh parameters: each leaf `[towers, ...]`, Gaussian kernels and constant biases.
 
-    def one_tower(index: Array) -> PyTree:
+    `Tower`'s own initial values are scales: of a kernel its standard deviation, of a bias its value. All kernels of a
+    tower come out of one draw, since every draw of its own costs a second of compilation.
+    """
+
+    def scales_of(_: Array) -> PyTree:
         images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
-        return tower.init(jax.random.fold_in(key, index), images, train=False)["params"]
+        return tower.init(key, images, train=False)["params"]
 
-    return jax.vmap(one_tower, axis_name=TOWER)(jnp.arange(tower.towers, dtype=jnp.uint32))
+    scales = jax.vmap(scales_of, axis_name=TOWER)(jnp.arange(tower.towers))
+    layers = {name: leaves for name, leaves in scales.items() if "kernel" in leaves}
+    kernels = [leaves["kernel"] for leaves in layers.values()]
+    ends = list(itertools.accumulate(kernel[0].size for kernel in kernels))
+    draws = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (ends[-1],)))
+    parts = jnp.split(draws(jnp.arange(tower.towers)), ends[:-1], axis=1)
+    return scales | {
+        name: leaves | {"kernel": leaves["kernel"] * part.reshape(leaves["kernel"].shape)}
+        for (name, leaves), part in zip(layers.items(), parts, strict=True)
+    }
 
 
 def make_forward(tower: Tower, mesh: Mesh) -> Forward:

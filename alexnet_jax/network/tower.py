@@ -106,12 +106,17 @@ class Tower(nn.Module):
             name=layer.name,
         )(x.reshape(x.shape[0], -1))
 
-    def _kernel_init(self, layer: Layer):
-        if not self.he_init:
-            return nn.initializers.normal(layer.std)
-        return nn.initializers.he_normal(batch_axis=(0, 1) if layer.local else ())  # a local kernel begins with places
+    def _kernel_init(self, layer: Layer) -> nn.initializers.Initializer:
+        """The standard deviation in every place; `layout.init_params` draws."""
 
-    def _bias_init(self, layer: Layer):
+        def scale(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+            inputs = math.prod(shape[2:-1] if layer.local else shape[:-1])  # a local kernel's shape begins with places
+            std = math.sqrt(2 / inputs) if self.he_init else layer.std
+            return jnp.full(shape, std, dtype)
+
+        return scale
+
+    def _bias_init(self, layer: Layer) -> nn.initializers.Initializer:
         return nn.initializers.constant(0.0 if self.he_init else layer.bias)
 
     def _apply(self, operation: str, x: Array, layer: Layer, *, train: bool) -> Array:
