@@ -179,7 +179,7 @@ def _exchange(settings: Settings, tower: Tower, rows: list[Row]) -> list[str]:
     ]
 
 
-def _megabytes(count: float) -> str:
+def _megabytes(count: float | int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 

@@ -16,9 +16,9 @@ CONFIGS = (
 )
 HEAD = """# Variants
 
-Every variant of every config: what to expect of it, the fields it changes, and its command. Errors are top-1 / top-5 in
-percent, of ILSVRC 2012's validation set unless it says otherwise; "no record" means that neither the paper nor the log of
-2012 has a figure. `--dry_run` after a command prints its layers, memory and schedule without data.
+Every variant of every config: what to expect of it, the fields it changes, and its command. Errors are top-1 / top-5
+in percent, of the config's evaluation split; "no record" means that neither the paper nor the log of 2012 has a figure.
+`--dry_run` after a command prints its layers, memory and schedule without data.
 
 Made from the configs by `python -m docs.variants > docs/variants.md`; a test keeps it so.
 """

@@ -109,7 +109,7 @@ class Tower(nn.Module):
     def _kernel_init(self, layer: Layer) -> nn.initializers.Initializer:
         """The standard deviation in every place; `layout.init_params` draws."""
 
-        def scale(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        def scale(key: Array, shape: Any, dtype: Any) -> Array:
             inputs = math.prod(shape[2:-1] if layer.local else shape[:-1])  # a local kernel's shape begins with places
             std = math.sqrt(2 / inputs) if self.he_init else layer.std
             return jnp.full(shape, std, dtype)
