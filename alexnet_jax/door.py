@@ -39,6 +39,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 def _one_line(error: Exception) -> str:
     text = error.args[0] if error.args else error
+    text = str(text).rsplit(f"{UsageError.__name__}: ", 1)[-1]  # config_flags tells a config's error with its traceback
     return " ".join(str(text).replace("'\\n", "' ").split()).replace(" 'Did you mean", " Did you mean")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
+from alexnet_jax import updates
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches
 from alexnet_jax.data.prepared import Prepared, open_dataset
@@ -18,9 +18,7 @@ from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
 from alexnet_jax.network import layout
-from alexnet_jax.network.recipes import layers_of
-from alexnet_jax.network.tower import Tower
-from alexnet_jax.settings import Settings, Table
+from alexnet_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Experiment:
       init: makes a fresh state.
       train_step: `(state, batch, key) -> (state, Metrics)`, compiled; the state is donated.
       eval_step: `(params, batch) -> Metrics`, compiled.
+      observe: `(state, top-1 error) -> state`, for a plateau schedule; else None.
     """
 
     settings: Settings
@@ -53,6 +52,7 @@ class Experiment:
     init: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
     eval_step: Callable[[PyTree, Batch], Metrics]
+    observe: Callable[[TrainState, float], TrainState] | None
 
 
 def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
@@ -71,23 +71,17 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     train_source = data.split(settings.dataset.train_split)
     eval_source = data.split(settings.dataset.eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
-    num_steps = max(1, round(settings.num_epochs * steps_per_epoch))
-    schedule = functools.partial(
-        _schedule, num_steps=num_steps, unit=steps_per_epoch if settings.schedule == "epochs" else float(num_steps)
-    )
-    tower = Tower(
-        layers=layers_of(settings.network.recipe, width=settings.network.width),
-        num_classes=len(data.class_names),
-        he_init=settings.network.he_init,
-    )
+    num_steps = updates.steps_of(settings, steps_per_epoch)
+    tower = updates.build_tower(settings, len(data.class_names))
     forward = layout.make_forward(tower, mesh)
-    photometry = build_photometry(settings, data, schedule(settings.photometry.noise))
+    clock = updates.Clock(settings, steps_per_epoch)
+    photometry = build_photometry(settings, data, optimizer.piecewise(clock.by_step(settings.photometry.noise)))
     key = jax.jit(lambda: jax.random.key(settings.seed), out_shardings=layout.replicated(mesh))()
 
     def init_params(key: PRNGKeyArray) -> PyTree:
         return layout.init_params(tower, stream(key, "init"), settings.dataset.crop_size)
 
-    update = build_optimizer(settings, jax.eval_shape(init_params, key), schedule)
+    update = updates.build_optimizer(settings, jax.eval_shape(init_params, key), clock.rate)
 
     def init(key: PRNGKeyArray) -> TrainState:
         return init_state(init_params(key), update)
@@ -109,7 +103,13 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
         ),
         init=lambda: jax.jit(init, out_shardings=shardings)(key),
         train_step=jax.jit(
-            functools.partial(train_step, forward=forward, optimizer=update, photometry=photometry),
+            functools.partial(
+                train_step,
+                forward=forward,
+                optimizer=update,
+                photometry=photometry,
+                label_smoothing=settings.label_smoothing,
+            ),
             donate_argnums=0,
             out_shardings=(shardings, layout.replicated(mesh)),
             compiler_options=options,
@@ -119,6 +119,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
             out_shardings=layout.replicated(mesh),
             compiler_options=options,
         ),
+        observe=updates.build_observe(settings, mesh) if settings.schedule == "plateau" else None,
     )
 
 
@@ -163,36 +164,6 @@ def build_photometry(settings: Settings, data: Prepared, noise: optimizer.Schedu
         noise=noise,
         pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
     )
-
-
-def build_optimizer(
-    settings: Settings, params: PyTree, schedule: Callable[[Table], optimizer.Schedule]
-) -> optax.GradientTransformation:
-    """The 2012 update with the settings' rates; of `params` the names alone are used.
-
-    Raises:
-      UsageError: rates are given for a layer that the network does not have.
-    """
-    unknown = sorted(set(settings.rates) - set(params) - {"all"})
-    if unknown:
-        raise UsageError(f"config.rates.{unknown[0]} names no layer; the layers are {', '.join(params)}")
-    by_layer = {layer: settings.rates.get(layer, settings.rates["all"]) for layer in params}
-    return optimizer.krizhevsky_sgd(
-        {layer: {"kernel": schedule(own.kernel), "bias": schedule(own.bias)} for layer, own in by_layer.items()},
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-
-
-def _schedule(table: Table, *, unit: float, num_steps: int) -> optimizer.Schedule:
-    """A table by position, `unit` steps each, as a schedule by step."""
-    by_step = [(round(position * unit), value) for position, value in table]
-    if by_step[-1][0] >= num_steps:
-        raise UsageError(
-            f"the schedule {table} changes at step {by_step[-1][0]} of a run of {num_steps};"
-            " shorten it, or raise config.num_epochs"
-        )
-    return optimizer.piecewise(by_step)
 
 
 def evaluate(

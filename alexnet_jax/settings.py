@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import itertools
+import math
 import types
 import typing
 from typing import Any, Literal
@@ -25,6 +26,16 @@ class Dataset:
     train_split: str
     eval_split: str
     crop_size: int
+    classes: int | None
+    train_images: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter:
+    """`config.jitter`."""
+
+    rotation: float
+    scale: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Network:
     recipe: str
     width: float
     he_init: bool
+    bfloat16: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +65,14 @@ class Rates:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plateau:
+    """`config.plateau`."""
+
+    patience: int
+    drops: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Mesh:
     """`config.mesh`."""
 
@@ -67,14 +87,24 @@ class Settings:
     name: str
     seed: int
     dataset: Dataset
+    jitter: Jitter
     network: Network
     photometry: Photometry
     batch_size: int
     num_epochs: float
-    schedule: Literal["epochs", "run"]
+    schedule: Literal["epochs", "run", "steps", "cosine", "plateau"]
+    plateau: Plateau
+    warmup_epochs: float
     rates: dict[str, Rates]
     momentum: float
+    nesterov: bool
     weight_decay: float
+    weight_decays: dict[str, float]
+    clip_norm: float | None
+    lars_trust: float | None
+    label_smoothing: float
+    init_from: str | None
+    fresh: tuple[str, ...]
     evaluate_every: float
     save_every: float
     mesh: Mesh
@@ -160,6 +190,25 @@ def _check(settings: Settings) -> None:
     ):
         if value <= 0:
             raise UsageError(f"config.{path} is {value} and must be more than 0")
+    for path, value, end in (
+        ("label_smoothing", settings.label_smoothing, 1.0),
+        ("jitter.scale", settings.jitter.scale, math.inf),
+        ("jitter.rotation", settings.jitter.rotation, 180.0),
+        ("warmup_epochs", settings.warmup_epochs, settings.num_epochs),
+    ):
+        if not 0 <= value < end:
+            raise UsageError(f"config.{path} is {value} and must be at least 0 and less than {end:g}")
+    for path, limit in (("clip_norm", settings.clip_norm), ("lars_trust", settings.lars_trust)):
+        if limit is not None and limit <= 0:
+            raise UsageError(f"config.{path} is {limit} and must be more than 0, or None to go without")
+    if settings.dataset.classes is not None and settings.dataset.classes < 2:
+        raise UsageError(
+            f"config.dataset.classes is {settings.dataset.classes}, and telling classes apart takes at least 2"
+        )
+    if settings.fresh and settings.init_from is None:
+        raise UsageError("config.fresh names layers to start anew, but config.init_from names no run to start from")
+    if settings.schedule == "plateau":
+        _check_plateau(settings)
     for path, places in (("mesh.data", settings.mesh.data), ("mesh.tower", settings.mesh.tower)):
         if places is not None and places < 1:
             raise UsageError(f"config.{path} is {places} and must be at least 1, or None to choose for itself")
@@ -169,6 +218,22 @@ def _check(settings: Settings) -> None:
     for layer, rates in settings.rates.items():
         _check_table(f"rates.{layer}.kernel", rates.kernel)
         _check_table(f"rates.{layer}.bias", rates.bias)
+
+
+def _check_plateau(settings: Settings) -> None:
+    if settings.plateau.patience < 1 or settings.plateau.drops < 1:
+        raise UsageError("config.plateau.patience and config.plateau.drops must be at least 1")
+    splits = settings.dataset.train_split, settings.dataset.eval_split
+    if not splits[1] or splits[0] == splits[1]:
+        raise UsageError(
+            "config.schedule 'plateau' needs a validation set, and config.dataset.eval_split is"
+            f" {splits[1]!r}, which is none apart from the training split {splits[0]!r}"
+        )
+    if settings.evaluate_every >= settings.num_epochs:
+        raise UsageError(
+            f"config.schedule 'plateau' needs evaluations, and config.evaluate_every is {settings.evaluate_every:g}"
+            f" in a run of {settings.num_epochs:g} epochs"
+        )
 
 
 def _check_table(path: str, table: Table) -> None:

@@ -1,5 +1,6 @@
 """Training: builds everything once, then loops."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,10 @@ from alexnet_jax import workdirs
 from alexnet_jax.data.pipeline import Batch, Shard, train_batches
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
+from alexnet_jax.init_from import init_from
 from alexnet_jax.interruption import Interruption
-from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.learning.checkpoint import Checkpoints, MisfitError
+from alexnet_jax.learning.flat import FlatLoss
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.report import Report
 from alexnet_jax.learning.step import TrainState
@@ -48,8 +51,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     experiment = experiments.build(settings, data_dir, say=print)
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
 
-    # Where to start: the workdir's own checkpoint, else fresh parameters.
-    state = restore_latest(checkpoints, experiment.target) or experiment.init()
+    # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
+    begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
+    state = restore_latest(checkpoints, experiment.target) or begin()
     start_step = int(state.step)
     result = workdirs.read_result(folder)
     if start_step == experiment.num_steps and result is not None:
@@ -86,15 +90,16 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
     """The newest readable state; a damaged one is named, and the one before it used. None: there is no checkpoint.
 
     Raises:
-      UsageError: there are checkpoints and none can be read.
+      UsageError: there are checkpoints and none can be read, or they are another network's.
     """
     steps = checkpoints.steps()
     for step in reversed(steps):
         try:
             state = checkpoints.restore(step, target)
+        except MisfitError:
+            raise
         except UsageError as error:
-            print(f"warning: {error}; trying the one before")
-            checkpoints.delete(step)
+            print(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
             continue
         return state
     if steps:
@@ -109,6 +114,7 @@ class Loop:
         self._experiment, self._checkpoints = experiment, checkpoints
         self._report, self._interruption = report, interruption
         self._pending: tuple[int, Metrics, float] | None = None
+        self._flat = FlatLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
         """Makes the updates from `start_step` to the end of the run, neither more nor fewer."""
@@ -120,11 +126,17 @@ class Loop:
             start_step=start_step,
             shard=Shard(),
             crop_size=settings.dataset.crop_size,
+            rotation=settings.jitter.rotation,
+            scale=settings.jitter.scale,
         )
+        # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
+        owed = experiment.observe is not None and jax.device_get(state.opt_state.plateau.seen) < start_step
         for step in range(start_step, experiment.num_steps + 1):
             top1 = None
-            if step > start_step and self._due(step, settings.evaluate_every):
+            if (step > start_step or owed) and self._due(step, settings.evaluate_every):
                 top1 = self._evaluate(state, step)
+                if top1 is not None and experiment.observe is not None:
+                    state = experiment.observe(state, top1)
             if self._interruption.received is not None:
                 self._leave(state, step, top1)
             if step > start_step and self._due(step, settings.save_every):
@@ -176,6 +188,8 @@ class Loop:
         if not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "loss")
         self._report.step(step, metrics, waited=waited)
+        if warning := self._flat.add(step, float(metrics.loss / metrics.count)):
+            self._report.say(warning)
 
     def _measure(self, params: PyTree, views: int) -> Metrics | None:
         begun = time.monotonic()

@@ -44,7 +44,7 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
         different = sorted(
             key
             for key in before.keys() | _flatten(now).keys()
-            if key not in FREE_KEYS and before.get(key) != _flatten(now).get(key)
+            if key not in _free_keys(now) and before.get(key) != _flatten(now).get(key)
         )
         if different:
             changes = ", ".join(f"{key} ({before.get(key)} there, {_flatten(now).get(key)} here)" for key in different)
@@ -56,6 +56,11 @@ def claim(folder: epath.Path, config: ConfigDict) -> None:
         file.write_text(json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"the workdir {folder} cannot be written: {error}; name another with --workdir") from error
+
+
+def _free_keys(config: dict[str, Any]) -> list[str]:
+    """A plateau schedule learns from evaluations, so with it their times do change numbers."""
+    return [key for key in FREE_KEYS if not (key == "evaluate_every" and config.get("schedule") == "plateau")]
 
 
 def read_config(folder: epath.Path) -> ConfigDict:

@@ -28,6 +28,38 @@ def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> UInt8[np.
     return image[top : top + size, left : left + size]
 
 
+def jittered_crop(
+    image: Pixels, size: int, rng: np.random.Generator, *, rotation: float, scale: float
+) -> UInt8[np.ndarray, "size size 3"]:
+    """`random_crop`, then turned and scaled about its centre; what it uncovers is the mirrored image.
+
+    Not of 2012. With both 0 it is `random_crop`, to the byte.
+
+    Args:
+      image: a stored image.
+      size: of the crop, pixels.
+      rng: draws offset, angle and scale.
+      rotation: largest angle, degrees, to either side.
+      scale: largest enlargement or reduction: factors from `1 / (1 + scale)` to `1 + scale`, even in their logarithm.
+    """
+    if not rotation and not scale:
+        return random_crop(image, size, rng)
+    top = rng.integers(0, image.shape[0] - size, endpoint=True)
+    left = rng.integers(0, image.shape[1] - size, endpoint=True)
+    angle = np.deg2rad(rng.uniform(-rotation, rotation))
+    factor = (1 + scale) ** rng.uniform(-1, 1)
+    half = (size - 1) / 2
+    reach = int(np.ceil(half * np.sqrt(2) * (1 + scale))) + 1  # from the crop's centre to the farthest pixel asked for
+    margin = min(max(0, reach - int(half)), min(image.shape[:2]) - 1)
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "reflect")
+    # Pillow asks, for each pixel of the crop, where in the source it lies; its pixel centres are at one half.
+    a, b = np.cos(angle) / factor, np.sin(angle) / factor
+    x, y, middle = left + margin + half + 0.5, top + margin + half + 0.5, half + 0.5
+    matrix = (a, b, x - a * middle - b * middle, -b, a, y + b * middle - a * middle)
+    turned = Image.fromarray(padded).transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.asarray(turned)
+
+
 def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
     """The mirror image with probability 1/2."""
     return image[:, ::-1] if rng.random() < 0.5 else image

@@ -50,7 +50,15 @@ decode = _fastest_decoder()
 
 
 def train_batches(
-    source: Source, *, seed: int, batch_size: int, start_step: int, shard: Shard, crop_size: int
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    shard: Shard,
+    crop_size: int,
+    rotation: float = 0.0,
+    scale: float = 0.0,
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
@@ -65,11 +73,12 @@ def train_batches(
       start_step: the first batch's number.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
+      rotation, scale: as in `geometry.jittered_crop`.
     """
 
     def example(place: int, stored: Any) -> tuple[geometry.Pixels, np.int32]:
         rng = np.random.default_rng((seed, place))
-        image = geometry.random_crop(decode(stored["image"]), crop_size, rng)
+        image = geometry.jittered_crop(decode(stored["image"]), crop_size, rng, rotation=rotation, scale=scale)
         return geometry.random_flip(image, rng), np.int32(stored["label"])
 
     sequence = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).map_with_index(example)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
@@ -9,6 +10,10 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
+
+
+class MisfitError(UsageError):
+    """A sound checkpoint of another network."""
 
 
 def _error_of(metrics: dict[str, float]) -> float:
@@ -23,6 +28,7 @@ class Checkpoints:
         self._folder = folder
         self._manager = ocp.CheckpointManager(
             folder,
+            item_handlers=ocp.PyTreeCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
                 best_fn=_error_of,
@@ -49,6 +55,8 @@ class Checkpoints:
           state: what to write.
           top1: validation error in [0, 1], where it is known.
         """
+        if step in self._manager.all_steps():
+            self._manager.delete(step)  # a damaged one, which the run has come past again
         metrics = None if top1 is None else {"top1": top1}
         self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
 
@@ -63,8 +71,10 @@ class Checkpoints:
           The tree with values, laid out as its shardings say.
 
         Raises:
-          UsageError: the checkpoint is damaged or does not fit.
+          MisfitError: the checkpoint is of another network.
+          UsageError: it is damaged.
         """
+        self._check_fits(step, target["params"] if isinstance(target, dict) else target.params)
         arguments = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
@@ -74,9 +84,24 @@ class Checkpoints:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
 
-    def delete(self, step: int) -> None:
-        """Removes a checkpoint."""
-        self._manager.delete(step)
+    def _check_fits(self, step: int, target: PyTree) -> None:
+        """Compares names and shapes; what cannot be read here is `restore`'s to tell."""
+        folder = self._folder / str(step)
+        try:
+            stored = self._manager.item_metadata(step)["params"]
+        except Exception:  # as in `restore`
+            return
+        shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(target):
+            found = shapes.get(jax.tree_util.keystr(path))
+            if found is None or tuple(found) != leaf.shape:
+                name = "/".join(key.key for key in path)
+                there = "does not have it" if found is None else f"has {tuple(found)}"
+                raise MisfitError(
+                    f"the checkpoint {folder} does not fit the network: {name} has the shape {leaf.shape} here, and the"
+                    f" checkpoint {there}; use the recipe it was made with, or, starting from it, name"
+                    f" {path[0].key!r} in config.fresh"
+                )
 
     def wait(self) -> None:
         """Returns when what was saved is complete on disk."""

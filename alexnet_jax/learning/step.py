@@ -49,11 +49,20 @@ def loss_fn(
     batch: Batch,
     key: PRNGKeyArray,
     forward: Forward,
+    label_smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Mean cross-entropy of the batch in nats (A/src/layer_kernels.cu:456-465), and the batch's metrics."""
+    """Mean cross-entropy of the batch in nats (A/src/layer_kernels.cu:456-465), and the batch's metrics.
+
+    With `label_smoothing` that share of the target is spread evenly over all classes (Szegedy et al. 2015); the metrics
+    stay those of the true labels.
+    """
     log_probs = jax.nn.log_softmax(forward(params, images, key))
     metrics = measure(log_probs, batch.label, batch.mask)
-    return metrics.loss / metrics.count, metrics
+    loss = metrics.loss / metrics.count
+    if label_smoothing:
+        everywhere = jnp.sum(jnp.where(batch.mask, -log_probs.mean(axis=-1), 0)) / metrics.count
+        loss = (1 - label_smoothing) * loss + label_smoothing * everywhere
+    return loss, metrics
 
 
 def train_step(
@@ -64,11 +73,14 @@ def train_step(
     forward: Forward,
     optimizer: optax.GradientTransformation,
     photometry: Photometry,
+    label_smoothing: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One update. `key` is the run's; what the step draws is a function of it and of `state.step`."""
     noise_key, dropout_key = (jax.random.fold_in(stream(key, name), state.step) for name in ("noise", "dropout"))
     images = photometry(batch.image, noise_key, state.step)
-    gradients, metrics = jax.grad(loss_fn, has_aux=True)(state.params, images, batch, dropout_key, forward)
+    gradients, metrics = jax.grad(loss_fn, has_aux=True)(
+        state.params, images, batch, dropout_key, forward, label_smoothing
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics

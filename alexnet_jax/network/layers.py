@@ -167,12 +167,59 @@ def max_pool(x: Float[Array, "b h w c"], *, size: int, stride: int) -> Float[Arr
     return _max_pool(x, size, stride)
 
 
-def dropout(x: Float[Array, "b c"], keep: float, key: PRNGKeyArray | None) -> Float[Array, "b c"]:
+def dropout(
+    x: Float[Array, "b c"], keep: float, key: PRNGKeyArray | None, *, inverted: bool = False
+) -> Float[Array, "b c"]:
     """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` at test.
 
-    Unlike the inverted form nothing is rescaled in training. `key` None: evaluation.
+    Unlike the `inverted` form, which divides by `keep` in training, nothing is rescaled in training. `key` None:
+    evaluation.
     """
+    scale = jnp.asarray(keep, x.dtype)
     if key is None:
-        return x * jnp.asarray(keep, x.dtype)
+        return x if inverted else x * scale
     mask: Bool[Shaped[Array, "b c"], "b c"] = jax.random.bernoulli(key, keep, x.shape)
-    return jnp.where(mask, x, jnp.zeros((), x.dtype))
+    return jnp.where(mask, x / scale if inverted else x, jnp.zeros((), x.dtype))
+
+
+def batch_norm(
+    x: Float[Array, "b *places c"],
+    *,
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    mean: Float[Array, "c"],
+    variance: Float[Array, "c"],
+    train: bool,
+    epsilon: float = 1e-5,
+) -> Float[Array, "b *places c"]:
+    """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - m) / sqrt(v + epsilon) + bias` for every map.
+
+    In training m and v are the global batch's; in evaluation the running `mean` and `variance`. These two are
+    parameters like any other, with a gradient of their own making: their distance from the batch's statistics, so that
+    an update of `-0.1 gradient` is the usual running average. That way the state of a run stays (step, params,
+    opt_state), and forward a function from parameters and images to logits.
+    """
+    if train:
+        axes = tuple(range(x.ndim - 1))
+        batch_mean = x.mean(axes)
+        centred = x - lax.expand_dims(batch_mean, axes)
+        batch_variance = jnp.square(centred).mean(axes)
+        centred = _tracking(_tracking(centred, mean, batch_mean), variance, batch_variance)
+        variance = batch_variance
+    else:
+        centred = x - lax.expand_dims(mean, tuple(range(x.ndim - 1)))
+    slope = scale * lax.rsqrt(variance + epsilon)
+    slope, bias = (lax.expand_dims(vector, tuple(range(x.ndim - 1))) for vector in (slope, bias))
+    return centred * slope + bias
+
+
+@jax.custom_vjp
+def _tracking(x: Array, running: Array, batch: Array) -> Array:
+    """Just x; the gradient with respect to `running` is `running - batch`, whatever comes after."""
+    return x
+
+
+_tracking.defvjp(
+    lambda x, running, batch: (x, (running, batch)),
+    lambda kept, dy: (dy, kept[0] - kept[1], jnp.zeros_like(kept[1])),
+)

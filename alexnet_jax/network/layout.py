@@ -102,13 +102,14 @@ def init_params(tower: Tower, key: PRNGKeyArray, image_size: int) -> Params:
         return tower.init(key, images, train=False)["params"]
 
     scales = jax.vmap(scales_of, axis_name=TOWER)(jnp.arange(tower.towers))
-    kernels = [layer["kernel"] for layer in scales.values()]
+    layers = {name: leaves for name, leaves in scales.items() if "kernel" in leaves}
+    kernels = [leaves["kernel"] for leaves in layers.values()]
     ends = list(itertools.accumulate(kernel[0].size for kernel in kernels))
     draws = jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), (ends[-1],)))
     parts = jnp.split(draws(jnp.arange(tower.towers)), ends[:-1], axis=1)
-    return {
-        name: layer | {"kernel": layer["kernel"] * part.reshape(layer["kernel"].shape)}
-        for (name, layer), part in zip(scales.items(), parts, strict=True)
+    return scales | {
+        name: leaves | {"kernel": leaves["kernel"] * part.reshape(leaves["kernel"].shape)}
+        for (name, leaves), part in zip(layers.items(), parts, strict=True)
     }
 
 

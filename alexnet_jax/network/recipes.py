@@ -1,7 +1,13 @@
-"""Which layers a network has: one table a recipe, with the paper's and the 2012 configuration's numbers."""
+"""Which layers a network has: one table a recipe, with the paper's and the 2012 configuration's numbers.
+
+A recipe is data: a table of `Layer`s for one tower, and the fields of `Tower` that differ from those of net 145.
+Sources are files of the 2012 code (A), of the public cuda-convnet of July 2012 (V1) and of Caffe (K).
+"""
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from alexnet_jax.errors import UsageError
 
@@ -14,8 +20,9 @@ class Layer:
       name: as in the parameters: `conv1` ... `fc8`.
       features: maps or units in each tower; 0 in the last layer, which has the classes.
       window, stride, padding: of a convolution, in pixels; `window` 0 makes it fully connected.
+      local: every place of the convolution has a kernel and a bias of its own.
       exchange: the layer sees both towers.
-      then: what follows, in order: activation, norm, spatial_norm, pool, dropout.
+      then: what follows, in order: activation, norm, spatial_norm, batch_norm, pool, dropout.
       std: standard deviation of the initial Gaussian kernel.
       bias: initial bias.
     """
@@ -25,10 +32,42 @@ class Layer:
     window: int = 0
     stride: int = 1
     padding: int = 0
+    local: bool = False
     exchange: bool = False
     then: tuple[str, ...] = ()
     std: float = 0.01
     bias: float = 0.0
+
+
+class Recipe(NamedTuple):
+    """What one tower is made of, and the fields of `Tower` that are not net 145's."""
+
+    layers: tuple[Layer, ...]
+    fields: Mapping[str, Any] = {}
+
+
+def _change(layers: tuple[Layer, ...], **changes: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers, those named with other values."""
+    assert set(changes) <= {layer.name for layer in layers}, "a recipe changes a layer that is not there"
+    return tuple(dataclasses.replace(layer, **changes.get(layer.name, {})) for layer in layers)
+
+
+def _drop(layers: tuple[Layer, ...], *operations: str) -> tuple[Layer, ...]:
+    """The layers without some of the operations that follow them."""
+    return tuple(
+        dataclasses.replace(layer, then=tuple(name for name in layer.then if name not in operations))
+        for layer in layers
+    )
+
+
+def _before(layers: tuple[Layer, ...], name: str, *new: Layer) -> tuple[Layer, ...]:
+    """The layers with others put in before the one named."""
+    at = [layer.name for layer in layers].index(name)
+    return *layers[:at], *new, *layers[at:]
+
+
+def _without(layers: tuple[Layer, ...], name: str) -> tuple[Layer, ...]:
+    return tuple(layer for layer in layers if layer.name != name)
 
 
 # Net 145 (A/layers/layers-145.cfg:9-308), which gave 40.7 / 18.2 (A/layers/layer-params-145.cfg:181-182). Against the
@@ -45,7 +84,117 @@ ORIGINAL = (
     Layer("fc8", 0, exchange=True),
 )
 
-RECIPES = {"original": ORIGINAL}
+# The paper's text taken literally (sections 3.3 to 3.5 and 5): layer 1 rectifies before its norm, there is no second
+# norm in layer 2, every kernel starts at 0.01, and alpha multiplies the sum undivided.
+PAPER = _change(
+    ORIGINAL,
+    conv1=dict(then=("activation", "norm", "pool")),
+    conv2=dict(then=("activation", "norm", "pool")),
+    conv3=dict(std=0.01),
+    conv4=dict(std=0.01),
+    conv5=dict(std=0.01, then=("activation", "pool")),
+)
+
+# Caffe's AlexNet (K/models/bvlc_alexnet/train_val.prototxt): two groups are two towers, but a norm's window knows no
+# groups, its k is 1 (K/src/caffe/proto/caffe.proto:888) and alpha is divided by the window (lrn_layer.cpp:120).
+# Dropout is the inverted form. Made for crops of 227 pixels.
+BVLC = _change(
+    PAPER,
+    conv2=dict(bias=0.1),
+    conv4=dict(bias=0.1),
+    conv5=dict(bias=0.1),
+    fc6=dict(std=0.005, bias=0.1),
+    fc7=dict(std=0.005, bias=0.1),
+)
+CAFFE_FIELDS = dict(norm_k=1.0, whole_norm=True, inverted_dropout=True)
+
+# CaffeNet (K/models/bvlc_reference_caffenet/train_val.prototxt): as above, but it pools before it normalises, and
+# biases start at 1.
+CAFFENET = _change(
+    BVLC,
+    conv1=dict(then=("activation", "pool", "norm")),
+    conv2=dict(then=("activation", "pool", "norm"), bias=1.0),
+    conv4=dict(bias=1.0),
+    conv5=dict(bias=1.0),
+    fc6=dict(bias=1.0),
+    fc7=dict(bias=1.0),
+)
+
+# 145-half (A/layers/layers-145-half.cfg), section 3.2's network on one GPU: one tower, but conv5 and the connected
+# layers whole, "otherwise this net would have about half as many parameters" (A/layers/layer-params-145-half.cfg:90).
+ONE_TOWER = _change(ORIGINAL, conv5=dict(features=256), fc6=dict(features=4096), fc7=dict(features=4096))
+
+# Net 147 (A/layers/layers-147.cfg): pools of 2 by 2. To end at 6 by 6 again, conv2 and conv5 lose a pixel of padding.
+PLAIN_POOLING = _change(ORIGINAL, conv2=dict(padding=1), conv5=dict(padding=0))
+
+# Net 150 (A/layers/layer-params-150.cfg:179): the towers meet at fc8 alone; conv2 and fc6 are wider to make up for it.
+NO_EXCHANGE = _change(
+    ORIGINAL,
+    conv2=dict(features=160),
+    conv3=dict(exchange=False),
+    fc6=dict(features=4096, exchange=False),
+    fc7=dict(exchange=False),
+)
+
+# Net 146 (A/layers/layers-146-2012-2011.cfg:258-287), of the paper's "1 CNN*": a sixth convolution on the 6 by 6 maps.
+SIX_CONV = _before(
+    ORIGINAL, "fc6", Layer("conv6", 128, window=3, padding=1, exchange=True, then=("activation",), std=0.03, bias=1.0)
+)
+
+# 146-2011 (A/layers/layers-146-2011.cfg:344-386): a linear layer of 1024 units a tower before 21,843 classes.
+BOTTLENECK = _before(SIX_CONV, "fc8", Layer("bottleneck", 1024, exchange=True))
+
+# Section 7: "removing any of the middle layers results in a loss of about 2 %". No log of it is known. Without conv3
+# it is conv4 that sees both towers, so that depth alone changes.
+DROP_CONV3 = _change(_without(ORIGINAL, "conv3"), conv4=dict(exchange=True))
+
+# Not of 2012: batch norm (Ioffe and Szegedy 2015) where response norm was, before the activation.
+BATCH_NORM = _change(
+    ORIGINAL,
+    conv1=dict(then=("batch_norm", "pool", "activation")),
+    conv2=dict(then=("batch_norm", "activation", "pool")),
+)
+
+# The "13 %" net of CIFAR-10 (A/example-layers/layers-conv-local-13pct.cfg), made for crops of 24 pixels.
+CIFAR_13PCT = (
+    Layer("conv1", 64, window=5, padding=2, then=("activation", "pool"), std=0.0001),
+    Layer("conv2", 64, window=5, padding=2, then=("activation", "pool"), std=0.01),
+    Layer("local3", 32, window=3, padding=1, local=True, then=("activation",), std=0.04),
+    Layer("local4", 32, window=3, padding=1, local=True, then=("activation",), std=0.04),
+    Layer("fc10", 0),
+)
+
+# The "11 %" net (V1/example-layers/layers-conv-local-11pct.cfg): response norm, and local3 twice as wide.
+CIFAR_11PCT = _change(
+    CIFAR_13PCT,
+    conv1=dict(then=("activation", "pool", "norm")),
+    conv2=dict(then=("activation", "norm", "pool")),
+    local3=dict(features=64),
+)
+CIFAR_FIELDS = dict(towers=1, norm_k=1.0, norm_size=9, norm_alpha=1e-3 / 9)
+
+RECIPES = {
+    "original": Recipe(ORIGINAL),
+    "paper": Recipe(PAPER, dict(norm_alpha=1e-4)),
+    "caffenet": Recipe(CAFFENET, CAFFE_FIELDS),
+    "bvlc": Recipe(BVLC, CAFFE_FIELDS),
+    "one_tower": Recipe(ONE_TOWER, dict(towers=1)),
+    "no_norm": Recipe(_drop(ORIGINAL, "norm", "spatial_norm")),  # net 148, A/layers/layer-params-148.cfg:147-148
+    "plain_pooling": Recipe(PLAIN_POOLING, dict(pool_size=2)),
+    "no_exchange": Recipe(NO_EXCHANGE),
+    "six_conv": Recipe(SIX_CONV),
+    "bottleneck": Recipe(BOTTLENECK),
+    "drop_conv3": Recipe(DROP_CONV3),
+    "drop_conv4": Recipe(_without(ORIGINAL, "conv4")),
+    "tanh": Recipe(ORIGINAL, dict(activation="tanh")),  # section 3.1's comparison, on this network
+    "no_dropout": Recipe(_drop(ORIGINAL, "dropout")),  # section 4.2: "exhibits substantial overfitting"
+    "batch_norm": Recipe(BATCH_NORM, dict(he_init=True)),
+    # Figure 1's nets are recorded nowhere; the 13 % net has four layers before the last and stands in for them.
+    "cifar_13pct": Recipe(CIFAR_13PCT, CIFAR_FIELDS),
+    "cifar_tanh": Recipe(CIFAR_13PCT, CIFAR_FIELDS | dict(activation="tanh")),
+    "cifar_11pct": Recipe(CIFAR_11PCT, CIFAR_FIELDS),
+    "cifar_11pct_no_norm": Recipe(_drop(CIFAR_11PCT, "norm"), CIFAR_FIELDS),
+}
 
 
 def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
@@ -56,7 +205,9 @@ def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
     """
     if recipe not in RECIPES:
         raise UsageError(f"there is no recipe {recipe!r}; known: {', '.join(sorted(RECIPES))}")
-    layers = tuple(dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe])
+    layers = tuple(
+        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe].layers
+    )
     empty = [layer.name for layer in layers[:-1] if layer.features < 1]
     if empty:
         raise UsageError(f"width {width} leaves {empty[0]} without features; use a larger width")

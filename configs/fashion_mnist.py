@@ -1,0 +1,40 @@
+"""Fashion-MNIST with the nets of `configs/cifar10.py`: 60,000 + 10,000 grey images of clothes, 28x28, in ten classes.
+
+Reproduces nothing of the paper: it shows the same comparisons where CIFAR-10 cannot be downloaded. No error is on
+record for these nets on it.
+
+Data: `python -m alexnet_jax.prepare tfds fashion_mnist`, or the IDX files of Debian's `dataset-fashion-mnist`.
+
+Cost: a tenth of `configs/cifar10.py`'s epochs.
+
+Command: `python -m alexnet_jax.main --config=configs/fashion_mnist.py:VARIANT`, without a variant `relu`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+from configs.variants import Variant, vary
+
+SHORT = ((0, 0.001), (50, 0.0001), (51, 0.00001))
+LENGTH = {
+    "num_epochs": 52.0,
+    "rates": {"all": dict(kernel=SHORT, bias=tuple((epoch, 2 * rate) for epoch, rate in SHORT))},
+}
+FIGURE_1 = cifar10.FIGURE_1 | {"num_epochs": 10.0}
+
+VARIANTS = {
+    name: Variant(
+        "no record on this data set",
+        variant.changes | (FIGURE_1 if name in ("relu", "tanh") else LENGTH),  # type: ignore[operator]
+    )
+    for name, variant in cifar10.VARIANTS.items()
+}
+
+
+def get_config(variant: str = "relu") -> ConfigDict:
+    """A variant, `runs/fashion_mnist-VARIANT`."""
+    config = cifar10.base()
+    config.name = f"fashion_mnist-{variant}"
+    config.dataset.update(name="fashion_mnist", train_images=60_000)
+    config.evaluate_every = config.save_every = 1.0
+    return vary(config, VARIANTS, variant)

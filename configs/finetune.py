@@ -1,0 +1,95 @@
+"""The chain to the paper's "1 CNN*": six convolutions, pre-trained on all of ImageNet (table 2).
+
+Reproduces 39.0 % top-1 and 16.6 % top-5 error on ILSVRC 2012's validation set with ten views, in the log 38.99 / 16.62,
+net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195). Not yet trained here.
+
+Four runs, each from the one before; `--config.init_from=WORKDIR` names another:
+
+    python -m alexnet_jax.main --config=configs/imagenet2012.py:original
+    python -m alexnet_jax.main --config=configs/finetune.py:fall2009
+    python -m alexnet_jax.main --config=configs/finetune.py:fall2011
+    python -m alexnet_jax.main --config=configs/finetune.py:imagenet2012
+
+Data: as for `configs/imagenet2012.py`, `fall2009.py` and `fall2011.py`.
+
+Cost: 6.65 epochs of 4.45 million images, 8.11 of 14.2 million, 54 of 1.28 million: 214 million images after the first
+run's 117 million.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import imagenet2012
+from configs.variants import Variant, vary
+
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def _rates(kernel: tuple[tuple[float, float], ...], **own: tuple[tuple[float, float], ...]) -> dict[str, dict]:
+    """Rates of all layers and of some; biases have twice the rate (the log has no other note of them)."""
+
+    def pair(table: tuple[tuple[float, float], ...]) -> dict[str, tuple]:
+        return dict(kernel=table, bias=tuple((epoch, 2 * rate) for epoch, rate in table))
+
+    return {"all": pair(kernel)} | {layer: pair(table) for layer, table in own.items()}
+
+
+# 300 files of 1024 images with the new layer still at the common rate; in 2012 a "batch" is such a file.
+AFTER_300_BATCHES = 300 * 1024 / imagenet2012.TRAIN_IMAGES
+
+VARIANTS = {
+    # A/layers/layer-params-146-2009.cfg:181-188: conv6 and the connected layers are new, and ten times as fast.
+    "fall2009": Variant(
+        "the second of the four runs, net 146-2009; stopped after 6.65 epochs, no error known",
+        {
+            "dataset.name": "fall2009",
+            "dataset.classes": 10_184,
+            "dataset.train_images": 4_450_000,
+            "network.recipe": "six_conv",
+            "init_from": "runs/imagenet2012-original",
+            "fresh": ("conv6", "fc6", "fc7", "fc8"),
+            "num_epochs": 6.65,
+            "rates": _rates(((0, 0.01), (2.16, 0.001)), **dict.fromkeys(CONVOLUTIONS, ((0, 0.001),))),
+            "photometry.noise": ((0, 0.1),),
+        },
+    ),
+    # 146-2011: convolutions copied, connected layers new.
+    "fall2011": Variant(
+        "the third of the four runs, net 146-2011; stopped after 8.11 epochs, no error known",
+        {
+            "dataset.name": "fall2011",
+            "dataset.classes": 21_841,
+            "dataset.train_images": 14_197_122,
+            "network.recipe": "bottleneck",
+            "init_from": "runs/finetune-fall2009",
+            "fresh": ("fc6", "fc7", "bottleneck", "fc8"),
+            "num_epochs": 8.11,
+            "rates": _rates(((0, 0.01), (6, 0.001)), **dict.fromkeys((*CONVOLUTIONS, "conv6"), ((0, 0.001),))),
+            "photometry.noise": ((0, 0.1),),
+        },
+    ),
+    # A/layers/layer-params-146-2012-2011.cfg:181-195: all but the last layer copied. At epoch 22 the log sets "all" to
+    # 0.0001; conv1, frozen since 7, is taken to stay so.
+    "imagenet2012": Variant(
+        "38.99 / 16.62 with ten views, net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195); the paper's"
+        " 39.0 / 16.6",
+        {
+            "network.recipe": "six_conv",
+            "init_from": "runs/finetune-fall2011",
+            "fresh": ("fc8",),
+            "num_epochs": 54.0,
+            "rates": _rates(
+                ((0, 0.001), (22, 0.0001), (42, 0.00001)),
+                conv1=((0, 0.0001), (5, 0.00001), (7, 0.0)),
+                fc8=((0, 0.001), (AFTER_300_BATCHES, 0.01), (9, 0.001), (22, 0.0001), (42, 0.00001)),
+            ),
+            "photometry.noise": ((0, 0.1), (38, 0.0)),
+        },
+    ),
+}
+
+
+def get_config(variant: str = "imagenet2012") -> ConfigDict:
+    """A run of the chain, `runs/finetune-VARIANT`."""
+    config = imagenet2012.base()
+    config.name = f"finetune-{variant}"
+    return vary(config, VARIANTS, variant)

@@ -1,0 +1,38 @@
+"""What a variant of a config is: the fields that it changes, and what to expect of it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from alexnet_jax.errors import UsageError
+
+
+class Variant(NamedTuple):
+    """A variation of a config.
+
+    Attributes:
+      expect: what is known of its result, with the source.
+      changes: new values by key, such as `network.recipe`.
+    """
+
+    expect: str
+    changes: Mapping[str, Any] = {}
+
+
+def vary(config: ConfigDict, variants: Mapping[str, Variant], name: str) -> ConfigDict:
+    """The config with a variant's changes, locked.
+
+    Raises:
+      UsageError: there is no such variant.
+    """
+    if name not in variants:
+        raise UsageError(f"there is no variant {name!r}; known: {', '.join(variants)}")
+    for key, value in variants[name].changes.items():
+        *groups, last = key.split(".")
+        group = config
+        for inner in groups:
+            group = group[inner]
+        with group.ignore_type():
+            group[last] = ConfigDict(dict(value)) if isinstance(value, Mapping) else value
+    return config.lock()

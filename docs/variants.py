@@ -1,0 +1,58 @@
+"""Prints `docs/variants.md` from the configs: `python -m docs.variants > docs/variants.md`."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+CONFIGS = (
+    "imagenet2012",
+    "imagenet2010",
+    "fall2009",
+    "fall2011",
+    "finetune",
+    "cifar10",
+    "fashion_mnist",
+    "large_batch",
+)
+HEAD = """# Variants
+
+Every variant of every config: what to expect of it, the fields it changes, and its command. Errors are top-1 / top-5
+in percent, of the config's evaluation split; "no record" means that neither the paper nor the log of 2012 has a figure.
+`--dry_run` after a command prints its layers, memory and schedule without data.
+
+Made from the configs by `python -m docs.variants > docs/variants.md`; a test keeps it so.
+"""
+
+
+def page() -> str:
+    """The whole file."""
+    return HEAD + "".join(_section(name) for name in CONFIGS)
+
+
+def _section(name: str) -> str:
+    module = importlib.import_module(f"configs.{name}")
+    rows = [
+        f"| `{variant}` | {what.expect} | {_changes(what.changes)} |"
+        f" `python -m alexnet_jax.main --config=configs/{name}.py:{variant}` |\n"
+        for variant, what in module.VARIANTS.items()
+    ]
+    title = str(module.__doc__).splitlines()[0]
+    return f"\n## {name}\n\n{title}\n\n| variant | expect | changes | command |\n| --- | --- | --- | --- |\n" + "".join(
+        rows
+    )
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    return "<br>".join(f"`{key} = {_value(value)}`" for key, value in changes.items()) or "nothing"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_value, value)) + ")"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,1 @@
+"""Networks written a second time, from the papers and configuration files alone; nothing here imports `alexnet_jax`."""
