@@ -8,14 +8,16 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` with antialiasing, then the central square (paper section 2)."""
+    """Shorter side to `size` with antialiasing, then the central square (paper section 2).
+
+    In one step: the parts that the crop would cut off, endless for an image one pixel wide, are never made.
+    """
     width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
+    side = min(width, height)
+    if (width, height) == (size, size):
+        return image
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
 def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> Pixels:
