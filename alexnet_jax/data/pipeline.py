@@ -1,20 +1,24 @@
-"""Batches of training and evaluation images, functions of `(seed, step)`, read by Grain from a prepared data set."""
+"""Batches of training and evaluation images, functions of `(seed, step)`, read from a prepared data set."""
 
+import collections
 import dataclasses
-import io
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt8
-from PIL import Image
 
 from alexnet_jax.data import geometry
+from alexnet_jax.data.decoders import Decode, decode
 
-Source = Sequence[Any]  # of {'image': encoded bytes, 'label': int}, indexed at random
+Source = Sequence[Any]  # of {'image': encoded bytes or pixels, 'label': int}, indexed at random
 
-THREADS = 2
+# Batches being made while one is used.
+AHEAD = 2
 
 
 class Batch(NamedTuple):
@@ -33,30 +37,21 @@ class Shard:
     count: int = 1
 
 
-def _pillow(encoded: bytes) -> geometry.Pixels:
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _fastest_decoder() -> Callable[[bytes], geometry.Pixels]:
-    try:
-        import simplejpeg
-    except ImportError:
-        return _pillow
-    return lambda encoded: simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded)
-
-
-decode = _fastest_decoder()
-
-
 def train_batches(
-    source: Source, *, seed: int, batch_size: int, start_step: int, shard: Shard, crop_size: int
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    shard: Shard,
+    crop_size: int,
+    crop_group: int = 1,
+    decode: Decode = decode,
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
     The examples are an infinite sequence, shuffled anew each epoch; batch k is its k-th run of `batch_size`, and may
-    lie across two epochs. Crop and flip of an example are drawn for its place in the sequence (paper section 4.1; in
-    2012 one draw served 32 consecutive images, A/convdata_jpeg.py:238-246).
+    lie across two epochs. Crop and flip of an example are drawn for its place in the sequence (paper section 4.1).
 
     Args:
       source: examples.
@@ -65,21 +60,27 @@ def train_batches(
       start_step: the first batch's number.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
+      crop_group: so many consecutive images share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
+      decode: from JPEG to pixels.
     """
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
+    part = batch_size // shard.count
 
-    def example(place: int, stored: Any) -> tuple[geometry.Pixels, np.int32]:
-        rng = np.random.default_rng((seed, place))
-        image = geometry.random_crop(decode(stored["image"]), crop_size, rng)
-        return geometry.random_flip(image, rng), np.int32(stored["label"])
+    def fill(batch: Batch, step: int, row: int) -> None:
+        place = step * batch_size + shard.index * part + row
+        stored = source[order[place]]
+        image = _pixels(stored, decode)
+        rng = np.random.default_rng((seed, place // crop_group))
+        geometry.cut(image, geometry.random_crop(image.shape[0], crop_size, rng), batch.image[row])
+        batch.label[row] = stored["label"]
+        batch.mask[row] = True
 
-    sequence = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).map_with_index(example)
-    parts = sequence.batch(batch_size // shard.count)[start_step * shard.count + shard.index :: shard.count]
-    for image, label in parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)):
-        everything: Any = np.ones(len(label), bool)
-        yield Batch(image, label, everything)
+    yield from _batches(fill, itertools.count(start_step), part, (crop_size, crop_size, 3))
 
 
-def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int) -> Iterator[Batch]:
+def eval_batches(
+    source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int, decode: Decode = decode
+) -> Iterator[Batch]:
     """This shard of the batches that hold every example once, in order; the last is padded with mask False.
 
     Args:
@@ -88,17 +89,62 @@ def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, c
       views: 1 or 10 an example; images are `[batch, views, crop, crop, 3]`.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
+      decode: from JPEG to pixels.
     """
+    part = batch_size // shard.count
 
-    def example(index: int) -> tuple[geometry.Pixels, np.int32, bool]:
-        if index >= len(source):
-            return np.zeros((views, crop_size, crop_size, 3), np.uint8), np.int32(0), False
+    def fill(batch: Batch, number: int, row: int) -> None:
+        index = number * batch_size + shard.index * part + row
+        batch.mask[row] = index < len(source)
+        if not batch.mask[row]:
+            batch.image[row], batch.label[row] = 0, 0
+            return
         stored = source[index]
-        image = geometry.views_of(decode(stored["image"]), crop_size, views)
-        return image, np.int32(stored["label"]), True
+        batch.image[row] = geometry.views_of(_pixels(stored, decode), crop_size, views)
+        batch.label[row] = stored["label"]
 
-    padded = -(-len(source) // batch_size) * batch_size
-    examples = grain.MapDataset.range(padded).map(example)
-    parts = examples.batch(batch_size // shard.count)[shard.index :: shard.count]
-    for image, label, mask in parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)):
-        yield Batch(image, label, mask)
+    count = -(-len(source) // batch_size)
+    yield from _batches(fill, range(count), part, (views, crop_size, crop_size, 3))
+
+
+def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
+    image = stored["image"]
+    return image if isinstance(image, np.ndarray) else decode(image)
+
+
+def _batches(
+    fill: Callable[[Batch, int, int], None], numbers: Iterable[int], size: int, shape: tuple[int, ...]
+) -> Iterator[Batch]:
+    """The batches `numbers`, whose rows `fill(batch, number, row)` writes.
+
+    Threads share the rows of a batch. Decoders let go of the interpreter's lock, and what holds it costs a tenth of an
+    image's time, so processes would gain nothing that moving their pixels between them would not cost (measured by
+    `python -m alexnet_jax.benchmark input`). Threads end with the process, and memory is that of AHEAD + 2 batches.
+    """
+    threads = len(os.sched_getaffinity(0))
+    bounds = [thread * size // threads for thread in range(threads + 1)]
+
+    def fill_rows(batch: Batch, number: int, start: int, stop: int) -> None:
+        for row in range(start, stop):
+            fill(batch, number, row)
+
+    pool = ThreadPoolExecutor(threads, "pipeline")
+    begun: collections.deque[tuple[Batch, list[Future[None]]]] = collections.deque()
+    try:
+        for number in numbers:
+            arrays: Any = np.empty((size, *shape), np.uint8), np.empty(size, np.int32), np.empty(size, bool)
+            batch = Batch(*arrays)
+            rows = zip(bounds[:-1], bounds[1:], strict=True)
+            begun.append((batch, [pool.submit(fill_rows, batch, number, *some) for some in rows]))
+            if len(begun) > AHEAD:
+                yield _ended(*begun.popleft())
+        while begun:
+            yield _ended(*begun.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ended(batch: Batch, work: list[Future[None]]) -> Batch:
+    for future in work:
+        future.result()
+    return batch
