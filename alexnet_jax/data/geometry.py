@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -30,14 +30,18 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def random_crop(image_size: int, size: int, rng: np.random.Generator) -> Crop:
-    """An offset drawn uniformly, both ends included, and a flip with probability 1/2.
+def random_crop(image_size: int, size: int, draws: Float[np.ndarray, "3"]) -> Crop:
+    """An offset of uniform distribution, both ends included, and a flip with probability 1/2.
 
     33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246).
+
+    Args:
+      image_size: pixels along a side of the image.
+      size: of the crop.
+      draws: uniform in [0, 1).
     """
-    top = rng.integers(0, image_size - size, endpoint=True)
-    left = rng.integers(0, image_size - size, endpoint=True)
-    return Crop(int(top), int(left), bool(rng.random() < 0.5))
+    places = image_size - size + 1
+    return Crop(int(draws[0] * places), int(draws[1] * places), bool(draws[2] < 0.5))
 
 
 def cut(image: Pixels, crop: Crop, out: UInt8[np.ndarray, "size size 3"]) -> None:

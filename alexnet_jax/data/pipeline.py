@@ -2,23 +2,23 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.decoders import Decode, decode
 
 Source = Sequence[Any]  # of {'image': encoded bytes or pixels, 'label': int}, indexed at random
 
-# Batches being made while one is used.
-AHEAD = 2
+AHEAD = 2  # batches being made while one is used
+PIECE = 32  # rows that a thread makes at a time; it holds so many records
 
 
 class Batch(NamedTuple):
@@ -63,17 +63,16 @@ def train_batches(
       crop_group: so many consecutive images share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
       decode: from JPEG to pixels.
     """
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)
-    part = batch_size // shard.count
+    randomness, part = _Randomness(seed, len(source)), batch_size // shard.count
 
-    def fill(batch: Batch, step: int, row: int) -> None:
-        place = step * batch_size + shard.index * part + row
-        stored = source[order[place]]
-        image = _pixels(stored, decode)
-        rng = np.random.default_rng((seed, place // crop_group))
-        geometry.cut(image, geometry.random_crop(image.shape[0], crop_size, rng), batch.image[row])
-        batch.label[row] = stored["label"]
-        batch.mask[row] = True
+    def fill(batch: Batch, step: int, rows: range) -> None:
+        first = step * batch_size + shard.index * part
+        stored = [source[randomness.example(first + row)] for row in rows]
+        for row, example in zip(rows, stored, strict=True):
+            image, out = _pixels(example, decode), np.asarray(batch.image[row])
+            draws = randomness.crop((first + row) // crop_group)
+            geometry.cut(image, geometry.random_crop(image.shape[0], crop_size, draws), out)
+            batch.label[row], batch.mask[row] = example["label"], True
 
     yield from _batches(fill, itertools.count(start_step), part, (crop_size, crop_size, 3))
 
@@ -93,18 +92,49 @@ def eval_batches(
     """
     part = batch_size // shard.count
 
-    def fill(batch: Batch, number: int, row: int) -> None:
-        index = number * batch_size + shard.index * part + row
-        batch.mask[row] = index < len(source)
-        if not batch.mask[row]:
-            batch.image[row], batch.label[row] = 0, 0
-            return
-        stored = source[index]
-        batch.image[row] = geometry.views_of(_pixels(stored, decode), crop_size, views)
-        batch.label[row] = stored["label"]
+    def fill(batch: Batch, number: int, rows: range) -> None:
+        for row in rows:
+            index = number * batch_size + shard.index * part + row
+            batch.mask[row] = index < len(source)
+            if not batch.mask[row]:
+                batch.image[row], batch.label[row] = 0, 0
+                continue
+            stored = source[index]
+            batch.image[row] = geometry.views_of(_pixels(stored, decode), crop_size, views)
+            batch.label[row] = stored["label"]
 
     count = -(-len(source) // batch_size)
     yield from _batches(fill, range(count), part, (views, crop_size, crop_size, 3))
+
+
+class _Randomness:
+    """What is drawn for the places of the sequence, from `(seed, stream, number)`: blocks, since a generator is slow.
+
+    Grain's shuffle would do for the order, but takes 40 us an example under the interpreter's lock; this nothing.
+    """
+
+    ORDER, CROPS = 0, 1  # streams
+    BLOCK = 1024
+
+    def __init__(self, seed: int, examples: int):
+        self._examples = examples
+        # A batch may lie across two epochs, or across a few of a very small set.
+        self._order = functools.lru_cache(4)(
+            lambda epoch: np.random.default_rng((seed, self.ORDER, epoch)).permutation(examples)
+        )
+        self._draws = functools.lru_cache(16)(
+            lambda block: np.random.default_rng((seed, self.CROPS, block)).random((self.BLOCK, 3))
+        )
+
+    def example(self, place: int) -> int:
+        """Which example stands there: each epoch is a permutation of its own."""
+        epoch, within = divmod(place, self._examples)
+        return int(self._order(epoch)[within])
+
+    def crop(self, group: int) -> Float[np.ndarray, "3"]:
+        """Numbers in [0, 1) for the crop of a group of places."""
+        block, within = divmod(group, self.BLOCK)
+        return self._draws(block)[within]
 
 
 def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
@@ -113,35 +143,33 @@ def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
 
 
 def _batches(
-    fill: Callable[[Batch, int, int], None], numbers: Iterable[int], size: int, shape: tuple[int, ...]
+    fill: Callable[[Batch, int, range], None], numbers: Iterable[int], size: int, shape: tuple[int, ...]
 ) -> Iterator[Batch]:
-    """The batches `numbers`, whose rows `fill(batch, number, row)` writes.
+    """The batches `numbers`, whose rows `fill(batch, number, rows)` writes.
 
-    Threads share the rows of a batch. Decoders let go of the interpreter's lock, and what holds it costs a tenth of an
-    image's time, so processes would gain nothing that moving their pixels between them would not cost (measured by
-    `python -m alexnet_jax.benchmark input`). Threads end with the process, and memory is that of AHEAD + 2 batches.
+    Threads share the rows of a batch. Decoders let go of the interpreter's lock, and what holds it is a tenth of an
+    image's time; `python -m alexnet_jax.benchmark input` measures what processes would give at best. Threads end with
+    the process, and memory is that of AHEAD + 2 batches.
     """
     threads = len(os.sched_getaffinity(0))
-    bounds = [thread * size // threads for thread in range(threads + 1)]
-
-    def fill_rows(batch: Batch, number: int, start: int, stop: int) -> None:
-        for row in range(start, stop):
-            fill(batch, number, row)
-
+    piece = min(PIECE, -(-size // threads))
+    pieces = [range(size)[start : start + piece] for start in range(0, size, piece)]
     pool = ThreadPoolExecutor(threads, "pipeline")
     begun: collections.deque[tuple[Batch, list[Future[None]]]] = collections.deque()
     try:
         for number in numbers:
             arrays: Any = np.empty((size, *shape), np.uint8), np.empty(size, np.int32), np.empty(size, bool)
             batch = Batch(*arrays)
-            rows = zip(bounds[:-1], bounds[1:], strict=True)
-            begun.append((batch, [pool.submit(fill_rows, batch, number, *some) for some in rows]))
+            begun.append((batch, [pool.submit(fill, batch, number, rows) for rows in pieces]))
             if len(begun) > AHEAD:
                 yield _ended(*begun.popleft())
         while begun:
             yield _ended(*begun.popleft())
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _, work in begun:
+            for future in work:
+                future.cancel()
+        pool.shutdown(wait=False)  # its own cancel_futures fails where Python itself is ending
 
 
 def _ended(batch: Batch, work: list[Future[None]]) -> Batch:

@@ -39,6 +39,8 @@ class Examples(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         """The example at a place, counted from 0."""
+        if not 0 <= index < len(self._records):
+            raise IndexError(index)  # which ends a loop over the examples
         feature = tf_example_pb2.Example.FromString(self._records[index]).features.feature
         stored = feature["image"].bytes_list.value[0]
         image = stored if self._shape is None else np.frombuffer(stored, np.uint8).reshape(self._shape)
