@@ -87,9 +87,15 @@ def test_exif_rotation(orientation):
     assert (found == upright).all()
 
 
-def test_damaged_exif_is_no_matter():
-    data = encode(colored(), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage")
-    assert np.abs(pixels(data) - COLOR).max() <= 4
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0",  # the orientation is the text abc
+    ],
+)
+def test_damaged_exif_is_no_matter(exif):
+    assert np.abs(pixels(encode(colored(), "JPEG", exif=exif)) - COLOR).max() <= 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (1, 100_000), (100_000, 1)])

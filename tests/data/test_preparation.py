@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +162,7 @@ def with_broken(tree: Path, path: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     (path / "train/cat/0.jpg").write_bytes(b"")
-    (path / "train/dog/1.png").write_bytes(b"not an image")
+    (path / "train/dog/1.png").write_bytes(bytes((path / "train/dog/1.png").stat().st_size))  # as long as when mended
     cut = (path / "test/dog/0.jpg").read_bytes()
     (path / "test/dog/0.jpg").write_bytes(cut[: len(cut) // 2])
     return path
@@ -253,9 +254,13 @@ def test_another_source_under_the_same_name(tree, tmp_path):
         if done == 12:
             raise Break
 
-    source = with_broken(tree, tmp_path / "tree")
+    shutil.copytree(tree, tmp_path / "tree")
+    for file in (tmp_path / "tree").rglob("*.jpg"):
+        Image.new("RGB", (30, 30), "red").save(file)
     with pytest.raises(Break):
-        make(source, tmp_path / "data", break_off, per_shard=4)
+        make(tmp_path / "tree", tmp_path / "data", break_off)
+    with pytest.raises(Break):
+        make(tmp_path / "tree", tmp_path / "data", break_off, per_shard=4)
     assert content(make(tree, tmp_path / "data")) == content(make(tree, tmp_path / "whole"))
 
 

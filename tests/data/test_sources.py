@@ -4,6 +4,7 @@ import importlib.resources
 import io
 import struct
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -161,8 +162,11 @@ def test_a_header_that_claims_gigabytes(tmp_path):
     with path.open("wb") as file:
         file.write(info.tobuf())
         file.truncate(4 * 2**30)  # a hole: no disk is used
+    tracemalloc.start()
     with pytest.raises(UsageError, match="not a whole tar archive"):
         list(archives.members(str(path)))
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
 
 
 def write_2010(path, numbers=(1, 2), truth="2\n1\n"):
