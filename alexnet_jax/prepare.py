@@ -10,6 +10,7 @@ The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the stati
 `prepared.json` with the command, the versions and the counts. Killed and run again it continues.
 """
 
+import dataclasses
 import os
 import re
 import shlex
@@ -99,7 +100,7 @@ def name_of(command: str, name: str | None) -> str:
         raise UsageError(f"{command!r} cannot be prepared; known: {COMMANDS}")
     if name is None:
         raise UsageError(f"{command} wants a name: `python -m alexnet_jax.prepare {command} NAME`")
-    own = name.replace("/", "_") if command == "tfds" else name
+    own = re.sub("[^a-z0-9_]", "_", name.lower()) if command == "tfds" else name  # imagenette/full-size-v2
     if not re.fullmatch("[a-z][a-z0-9_]*", own):
         raise UsageError(f"{name!r} is no name for a data set; use small letters, digits and _, such as my_flowers")
     return own
@@ -110,7 +111,8 @@ def find(command: str, name: str | None) -> Found:
     from alexnet_jax.data.builders import copied, folder, imagenet
 
     if command == "tfds":
-        return copied.copied(str(name), SOURCE_DIR.value, say=print)
+        found = copied.copied(str(name), SOURCE_DIR.value, say=print)
+        return dataclasses.replace(found, name=name_of(command, name))
     if SOURCE_DIR.value is None:
         raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
     if command == "folder":

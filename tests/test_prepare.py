@@ -89,6 +89,21 @@ def test_killed_by_force_and_run_again(tree, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("imagenet2012", None), "imagenet2012"),
+        (("folder", "my_set2"), "my_set2"),
+        (("tfds", "imagenette/full-size-v2"), "imagenette_full_size_v2"),
+        (("tfds", "cifar10:3.0.2"), "cifar10_3_0_2"),
+    ],
+)
+def test_names(words, name):
+    from alexnet_jax.prepare import name_of
+
+    assert name_of(*words) == name
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "what shall be prepared? Known: imagenet2012, imagenet2010, folder NAME, tfds NAME"),

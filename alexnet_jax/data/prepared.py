@@ -139,15 +139,15 @@ def _own_builders() -> dict[str, Any]:
 def _find(name: str, data_dir: epath.Path, own: list[str]) -> epath.Path:
     """The newest version of `name`, which may leave out the config where there is one alone."""
     folder = data_dir / name
-    versions = _versions(folder)
-    if versions:
-        return versions[-1]
-    forms = {path.name: _versions(path) for path in _folders(folder)}
-    forms = {form: versions for form, versions in forms.items() if versions}
-    if len(forms) == 1:
-        return next(iter(forms.values()))[-1]
-    if forms:
-        raise UsageError(f"{folder} has several forms; name one: {', '.join(f'{name}/{form}' for form in forms)}")
+    forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
+    newest = {form: versions[-1] for form, versions in forms.items() if versions}
+    # TFDS's own copy of a data set may lie beside what was made of it.
+    ours = {form: path for form, path in newest.items() if (path / statistics.FILE_NAME).exists()}
+    newest = ours or newest
+    if len(newest) == 1:
+        return next(iter(newest.values()))
+    if newest:
+        raise UsageError(f"{folder} has several forms; name one: {', '.join(newest)}")
     there = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
     raise UsageError(
         f"there is no data set {name!r} in {data_dir}; there {'are' if there else 'is'} {', '.join(there) or 'none'},"

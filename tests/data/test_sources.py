@@ -12,9 +12,11 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from alexnet_jax.data import preparation
 from alexnet_jax.data.builders import archives, copied, imagenet
 from alexnet_jax.data.builders.folder import folder
 from alexnet_jax.data.builders.source import read_span
+from alexnet_jax.data.prepared import open_dataset
 from alexnet_jax.errors import UsageError
 
 TFDS = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
@@ -81,6 +83,24 @@ def test_2012(official):
     for item in found.splits["validation"]:
         assert found.class_names[item.label] == TRUTH[int(item.name[15:23]) - 1]
         assert np.abs(color_found(item) - color_of(item.label)).max() <= 4
+
+
+def test_2012_prepared(official, tmp_path):
+    """From the archives to the examples: every split, label and picture."""
+    found = imagenet.imagenet2012(str(official), partial=True)
+    options = preparation.Options(size=8, per_shard=400)
+    preparation.prepare(found, options, str(tmp_path), record={}, progress=lambda done, todo: None)
+    data = open_dataset("imagenet2012", str(tmp_path), say=print)
+    assert data.class_names == IDS
+    seen = set()
+    for example in data.split("train"):
+        with Image.open(io.BytesIO(example["image"])) as image:
+            assert np.abs(np.asarray(image)[4, 4].astype(int) - color_of(example["label"])).max() <= 6
+        assert example["name"].decode().startswith(IDS[example["label"]])
+        seen.add(example["label"])
+    assert seen == set(range(1000))
+    for example in data.split("validation"):
+        assert IDS[example["label"]] == TRUTH[int(example["name"][15:23]) - 1]
 
 
 def test_2012_counts_the_images(official):
@@ -298,6 +318,15 @@ def test_tfds(tmp_path, file_format):
     assert found.class_names == ["x", "y"] and found.name == "toy"
     read = [found.read(item) for item in found.splits["train"]]
     assert read == [(jpeg(color_of(n)), n % 2) for n in range(3)]
+
+
+def test_tfds_prepared_beside_its_source(tmp_path):
+    """In one data folder TFDS's copy and ours have one name; ours is meant."""
+    write_tfds(tmp_path, "tfrecord")
+    found = copied.copied("toy", str(tmp_path))
+    preparation.prepare(found, preparation.Options(size=8), str(tmp_path), record={}, progress=lambda done, todo: None)
+    data = open_dataset("toy", str(tmp_path), say=print)
+    assert data.image_size == 8 and sorted(example["label"] for example in data.split("train")) == [0, 0, 1]
 
 
 def test_tfds_cut_off(tmp_path):

@@ -35,7 +35,7 @@ def copied(name: str, source_dir: str | None, *, say: Callable[[str], None] = pr
         raise UsageError(f"{name} has {len(class_names)} classes; at least two are needed")
     splits = {str(split): list(_records(info.splits[split])) for split in info.splits}
     read = Reader(str(builder.data_path), image, label)
-    return Found(name.replace("/", "_"), class_names, splits, read, [], info.description or name)
+    return Found(info.name, class_names, splits, read, [], info.description or name)
 
 
 def _prepared(name: str, source_dir: str | None, say: Callable[[str], None]) -> Any:
