@@ -39,6 +39,22 @@ def tree(tmp_path_factory):
     return path
 
 
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(process: subprocess.Popen[str], summaries: Path, count: int) -> None:
+    """Until so many shards are finished."""
+    deadline = time.monotonic() + 120
+    while not (summaries.exists() and len(list(summaries.glob("*.npz"))) >= count):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
@@ -51,7 +67,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_by_force_and_run_again(tree, tmp_path):
+def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path):
     arguments = ["folder", "pets", f"--source_dir={tree}", "--data_dir=data", f"--size={SIZE}"]
     arguments += ["--per_shard=3", "--processes=2"]
     (tmp_path / "whole").mkdir()
@@ -62,20 +78,21 @@ def test_killed_by_force_and_run_again(tree, tmp_path):
 
     killed = tmp_path / "killed"
     killed.mkdir()
-    command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
-    process = subprocess.Popen(command, cwd=killed, env=environment(), stdout=subprocess.DEVNULL)
+    process = start(*arguments, cwd=killed)
     summaries = killed / result.parent / ".incomplete-1.0.0" / "summaries"
-    deadline = time.monotonic() + 120
-    while not (summaries.exists() and len(list(summaries.glob("*.npz"))) >= 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, summaries, 3)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate(timeout=60)  # workers that lived on would keep the pipes open
     assert workers and not (killed / result).exists()
-    while any(map(alive, workers)):
-        assert time.monotonic() < deadline, "workers outlive a killed run"
-        time.sleep(0.02)
+    time.sleep(0.1)
+    assert not any(map(alive, workers)), "workers outlive a killed run"
+
+    process = start(*arguments, cwd=killed)
+    wait_for(process, summaries, len(list(summaries.glob("*.npz"))) + 2)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted; the same command goes on" in told[1], told
 
     again = prepare(*arguments, cwd=killed)
     assert again.returncode == 0, again.stderr
