@@ -42,6 +42,7 @@ def write_missing(jobs: list[Job], processes: int, progress: Progress) -> None:
         for job in missing:
             shards.write(job, one_more)
         return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in the workers, which are one a core already
     context = multiprocessing.get_context("spawn")  # forking a process with threads may lock it up
     counter, stop = context.Value("q", 0), context.Event()
     try:
