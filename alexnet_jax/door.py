@@ -1,5 +1,6 @@
 """What every door does: quiet libraries, mistakes told in one line, devices before the first computation."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -11,17 +12,23 @@ from ml_collections import ConfigDict
 from alexnet_jax.errors import UsageError
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags, runs `main` and exits with its status; a user's mistake is one line and status 2."""
+def run(main: Callable[..., int | None], *, words: int = 0) -> None:
+    """Parses the flags, runs `main` and exits with its status; a user's mistake is one line and status 2.
+
+    Args:
+      main: takes the words of the command line that are no flags, such as a sub-command.
+      words: how many of them there may be.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        app.run(lambda _: sys.exit(main()), flags_parser=_parse)
+        parse = functools.partial(_parse, words=words)
+        app.run(lambda arguments: sys.exit(main(*arguments[1:])), flags_parser=parse)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(arguments: list[str], *, words: int) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
     except flags.Error as error:
@@ -32,8 +39,8 @@ def _parse(arguments: list[str]) -> list[str]:
         raise UsageError(_one_line(error)) from error
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # orbax and TFDS tell each file they write; --verbosity=0 hears them
-    if len(rest) > 1:
-        raise UsageError(f"{rest[1]!r} is not a flag; flags start with --, and --helpfull lists them")
+    if len(rest) > 1 + words:
+        raise UsageError(f"{rest[1 + words]!r} is not a flag; flags start with --, and --helpfull lists them")
     return rest
 
 

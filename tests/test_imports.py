@@ -20,7 +20,7 @@ ALLOWED = {
 HOMES = {
     "orbax": ["learning/checkpoint.py"],
     "absl": ["door.py", "main.py", "evaluate.py", "predict.py", "prepare.py", "figures.py", "benchmark.py"],
-    "ml_collections": ["door.py", "main.py", "train.py", "settings.py", "workdirs.py"],
+    "ml_collections": ["door.py", "main.py", "benchmark.py", "train.py", "settings.py", "workdirs.py"],
     "tensorflow_datasets": ["data/"],
     "grain": ["data/"],
     "tensorboardX": ["learning/report.py"],

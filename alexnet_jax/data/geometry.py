@@ -1,68 +1,96 @@
 """Crops, flips and views on the host: NumPy arrays of `uint8` pixels, `[h, w, 3]`."""
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` with antialiasing, then the central square (paper section 2)."""
-    width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
+    """Shorter side to `size` with antialiasing, then the central square (paper section 2).
 
-
-def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """A square at an offset drawn uniformly, both ends included.
-
-    33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246).
+    In one step: the parts that the crop would cut off, endless for an image one pixel wide, are never made.
     """
-    top = rng.integers(0, image.shape[0] - size, endpoint=True)
-    left = rng.integers(0, image.shape[1] - size, endpoint=True)
-    return image[top : top + size, left : left + size]
+    width, height = image.size
+    side = min(width, height)
+    if (width, height) == (size, size):
+        return image
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def jittered_crop(
-    image: Pixels, size: int, rng: np.random.Generator, *, rotation: float, scale: float
-) -> UInt8[np.ndarray, "size size 3"]:
-    """`random_crop`, then turned and scaled about its centre; what it uncovers is the mirrored image.
+class Crop(NamedTuple):
+    """A square to cut out of an image.
 
-    Not of 2012. With both 0 it is `random_crop`, to the byte.
+    Attributes:
+      top, left: its first pixel.
+      flip: its mirror image is taken.
+      angle: it is turned about its centre, radians.
+      factor: what is in it is enlarged.
+    """
+
+    top: int
+    left: int
+    flip: bool
+    angle: float = 0.0
+    factor: float = 1.0
+
+
+DRAWS = 5  # numbers a crop takes
+
+
+def random_crop(
+    image_size: int, size: int, draws: Float[np.ndarray, "draws"], *, rotation: float = 0.0, scale: float = 0.0
+) -> Crop:
+    """An offset of uniform distribution, both ends included, and a flip with probability 1/2.
+
+    33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246). Turning and scaling are not of 2012.
 
     Args:
-      image: a stored image.
-      size: of the crop, pixels.
-      rng: draws offset, angle and scale.
-      rotation: largest angle, degrees, to either side.
-      scale: largest enlargement or reduction: factors from `1 / (1 + scale)` to `1 + scale`, even in their logarithm.
+      image_size: pixels along a side of the image.
+      size: of the crop.
+      draws: uniform in [0, 1).
+      rotation: largest angle to either side, degrees.
+      scale: factors lie from `1 / (1 + scale)` to `1 + scale`, uniform in their logarithm.
     """
-    if not rotation and not scale:
-        return random_crop(image, size, rng)
-    top = rng.integers(0, image.shape[0] - size, endpoint=True)
-    left = rng.integers(0, image.shape[1] - size, endpoint=True)
-    angle = np.deg2rad(rng.uniform(-rotation, rotation))
-    factor = (1 + scale) ** rng.uniform(-1, 1)
+    places = image_size - size + 1
+    return Crop(
+        top=int(draws[0] * places),
+        left=int(draws[1] * places),
+        flip=bool(draws[2] < 0.5),
+        angle=float(np.deg2rad(rotation) * (2 * draws[3] - 1)),
+        factor=float((1 + scale) ** (2 * draws[4] - 1)),
+    )
+
+
+def cut(image: Pixels, crop: Crop, out: UInt8[np.ndarray, "size size 3"]) -> None:
+    """Writes the crop of an image to `out`."""
+    size = out.shape[0]
+    square = image[crop.top : crop.top + size, crop.left : crop.left + size]
+    if crop.angle != 0 or crop.factor != 1:
+        square = _turned(image, crop, size)
+    if not crop.flip:
+        out[:] = square
+        return
+    for channel in range(3):  # five times as fast as reversing the pixels of three bytes at once
+        out[:, :, channel] = square[:, ::-1, channel]
+
+
+def _turned(image: Pixels, crop: Crop, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The square, turned and scaled about its centre; beyond the image's border lies its mirror image."""
     half = (size - 1) / 2
-    reach = int(np.ceil(half * np.sqrt(2) * (1 + scale))) + 1  # from the crop's centre to the farthest pixel asked for
+    reach = int(np.ceil(half * np.sqrt(2) / crop.factor)) + 1  # from the crop's centre to the farthest pixel asked for
     margin = min(max(0, reach - int(half)), min(image.shape[:2]) - 1)
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "reflect")
     # Pillow asks, for each pixel of the crop, where in the source it lies; its pixel centres are at one half.
-    a, b = np.cos(angle) / factor, np.sin(angle) / factor
-    x, y, middle = left + margin + half + 0.5, top + margin + half + 0.5, half + 0.5
+    a, b = np.cos(crop.angle) / crop.factor, np.sin(crop.angle) / crop.factor
+    x, y, middle = crop.left + margin + half + 0.5, crop.top + margin + half + 0.5, half + 0.5
     matrix = (a, b, x - a * middle - b * middle, -b, a, y + b * middle - a * middle)
-    turned = Image.fromarray(padded).transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(turned)
-
-
-def random_flip(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """The mirror image with probability 1/2."""
-    return image[:, ::-1] if rng.random() < 0.5 else image
+    source = Image.fromarray(padded)
+    return np.asarray(source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
 def center_crop(image: Pixels, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:

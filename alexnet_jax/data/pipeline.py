@@ -1,20 +1,30 @@
-"""Batches of training and evaluation images, functions of `(seed, step)`, read by Grain from a prepared data set."""
+"""Batches of training and evaluation images, functions of `(seed, step)`, read from a prepared data set."""
 
 import dataclasses
-import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
-from jaxtyping import Array, Bool, Int32, UInt8
-from PIL import Image
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from alexnet_jax.data import geometry
+from alexnet_jax.data.decoders import Decode, decode
 
-Source = Sequence[Any]  # of {'image': encoded bytes, 'label': int}, indexed at random
 
-THREADS = 2
+@runtime_checkable
+class Source(Protocol):
+    """Examples `{'image': encoded bytes or pixels, 'label': int}`, indexed at random."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+AHEAD = 2  # batches made before they are asked for
+FOREVER = 2**40  # batches; Grain wants to know an end
 
 
 class Batch(NamedTuple):
@@ -33,22 +43,6 @@ class Shard:
     count: int = 1
 
 
-def _pillow(encoded: bytes) -> geometry.Pixels:
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _fastest_decoder() -> Callable[[bytes], geometry.Pixels]:
-    try:
-        import simplejpeg
-    except ImportError:
-        return _pillow
-    return lambda encoded: simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded)
-
-
-decode = _fastest_decoder()
-
-
 def train_batches(
     source: Source,
     *,
@@ -59,12 +53,13 @@ def train_batches(
     crop_size: int,
     rotation: float = 0.0,
     scale: float = 0.0,
+    crop_group: int = 1,
+    decode: Decode = decode,
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
     The examples are an infinite sequence, shuffled anew each epoch; batch k is its k-th run of `batch_size`, and may
-    lie across two epochs. Crop and flip of an example are drawn for its place in the sequence (paper section 4.1; in
-    2012 one draw served 32 consecutive images, A/convdata_jpeg.py:238-246).
+    lie across two epochs. Crop and flip of an example are drawn for its place in the sequence (paper section 4.1).
 
     Args:
       source: examples.
@@ -73,22 +68,28 @@ def train_batches(
       start_step: the first batch's number.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
-      rotation, scale: as in `geometry.jittered_crop`.
+      crop_group: so many consecutive images share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
+      decode: from JPEG to pixels.
+      rotation, scale: as in `geometry.random_crop`.
     """
+    randomness, part = _Randomness(seed, len(source)), batch_size // shard.count
 
-    def example(place: int, stored: Any) -> tuple[geometry.Pixels, np.int32]:
-        rng = np.random.default_rng((seed, place))
-        image = geometry.jittered_crop(decode(stored["image"]), crop_size, rng, rotation=rotation, scale=scale)
-        return geometry.random_flip(image, rng), np.int32(stored["label"])
+    def fill(batch: Batch, step: int) -> None:
+        first = step * batch_size + shard.index * part
+        for row in range(part):
+            example = source[randomness.example(first + row)]
+            image, out = _pixels(example, decode), np.asarray(batch.image[row])
+            draws = randomness.crop((first + row) // crop_group)
+            crop = geometry.random_crop(image.shape[0], crop_size, draws, rotation=rotation, scale=scale)
+            geometry.cut(image, crop, out)
+            batch.label[row], batch.mask[row] = example["label"], True
 
-    sequence = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).map_with_index(example)
-    parts = sequence.batch(batch_size // shard.count)[start_step * shard.count + shard.index :: shard.count]
-    for image, label in parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)):
-        everything: Any = np.ones(len(label), bool)
-        yield Batch(image, label, everything)
+    yield from _batches(fill, range(start_step, FOREVER), part, (crop_size, crop_size, 3))
 
 
-def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int) -> Iterator[Batch]:
+def eval_batches(
+    source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int, decode: Decode = decode
+) -> Iterator[Batch]:
     """This shard of the batches that hold every example once, in order; the last is padded with mask False.
 
     Args:
@@ -97,17 +98,78 @@ def eval_batches(source: Source, *, batch_size: int, views: int, shard: Shard, c
       views: 1 or 10 an example; images are `[batch, views, crop, crop, 3]`.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
+      decode: from JPEG to pixels.
+    """
+    part = batch_size // shard.count
+
+    def fill(batch: Batch, number: int) -> None:
+        for row in range(part):
+            index = number * batch_size + shard.index * part + row
+            batch.mask[row] = index < len(source)
+            if not batch.mask[row]:
+                batch.image[row], batch.label[row] = 0, 0
+                continue
+            stored = source[index]
+            batch.image[row] = geometry.views_of(_pixels(stored, decode), crop_size, views)
+            batch.label[row] = stored["label"]
+
+    count = -(-len(source) // batch_size)
+    yield from _batches(fill, range(count), part, (views, crop_size, crop_size, 3))
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Randomness:
+    """What is drawn for the places of the sequence, from `(seed, stream, number)`: blocks, since a generator is slow.
+
+    Grain's shuffle would do for the order, but takes 40 us an example under the interpreter's lock; this nothing.
     """
 
-    def example(index: int) -> tuple[UInt8[np.ndarray, "views h w 3"], np.int32, bool]:
-        if index >= len(source):
-            return np.zeros((views, crop_size, crop_size, 3), np.uint8), np.int32(0), False
-        stored = source[index]
-        image = geometry.views_of(decode(stored["image"]), crop_size, views)
-        return image, np.int32(stored["label"]), True
+    ORDER, CROPS = 0, 1  # streams
+    BLOCK = 1024
 
-    padded = -(-len(source) // batch_size) * batch_size
-    examples = grain.MapDataset.range(padded).map(example)
-    parts = examples.batch(batch_size // shard.count)[shard.index :: shard.count]
-    for image, label, mask in parts.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)):
-        yield Batch(image, label, mask)
+    def __init__(self, seed: int, examples: int):
+        self._examples = examples
+        # A batch may lie across two epochs, or across a few of a very small set.
+        self._order = functools.lru_cache(4)(
+            lambda epoch: np.random.default_rng((seed, self.ORDER, epoch)).permutation(examples)
+        )
+        self._draws = functools.lru_cache(16)(
+            lambda block: np.random.default_rng((seed, self.CROPS, block)).random((self.BLOCK, geometry.DRAWS))
+        )
+
+    def example(self, place: int) -> int:
+        """Which example stands there: each epoch is a permutation of its own."""
+        epoch, within = divmod(place, self._examples)
+        return int(self._order(epoch)[within])
+
+    def crop(self, group: int) -> Float[np.ndarray, "draws"]:
+        """Numbers in [0, 1) for the crop of a group of places."""
+        block, within = divmod(group, self.BLOCK)
+        return self._draws(block)[within]
+
+
+def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
+    image = stored["image"]
+    return image if isinstance(image, np.ndarray) else decode(image)
+
+
+def _batches(fill: Callable[[Batch, int], None], numbers: range, size: int, shape: tuple[int, ...]) -> Iterator[Batch]:
+    """The batches `numbers`, which `fill(batch, number)` writes, made by as many threads as there are cores.
+
+    Decoders let go of the interpreter's lock, and what holds it is a tenth of an image's time;
+    `python -m alexnet_jax.benchmark input` measures what processes would give at best. A thread makes a whole batch:
+    Grain's own cost, some 40 us for whatever it hands over, is then nothing.
+    """
+
+    def make(number: int) -> Batch:
+        arrays: Any = np.empty((size, *shape), np.uint8), np.empty(size, np.int32), np.empty(size, bool)
+        batch = Batch(*arrays)
+        fill(batch, number)
+        return batch
+
+    batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
+    yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=AHEAD))

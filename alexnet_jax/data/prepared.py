@@ -4,17 +4,49 @@ import contextlib
 import io
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import statistics
-from alexnet_jax.data.pipeline import Source, decode
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
 
+DEFAULT_DATA_DIR = str(tfds.core.constants.DATA_DIR)  # ~/tensorflow_datasets or TFDS_DATA_DIR
 ENCODED = {"image": tfds.decode.SkipDecoding()}
+RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
+
+
+class Examples(Sequence[dict[str, Any]]):
+    """The examples of a split, indexed at random: `image` (encoded bytes, or pixels), `label`, and `name` if there.
+
+    Reads the records itself, in a third of the time that TFDS takes for it, most of it under the interpreter's lock.
+
+    Args:
+      records: serialized examples.
+      shape: of the pixels of raw images; None: images are encoded.
+    """
+
+    def __init__(self, records: Sequence[bytes], shape: tuple[int, int, int] | None):
+        self._records, self._shape = records, shape
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The example at a place, counted from 0."""
+        if not 0 <= index < len(self._records):
+            raise IndexError(index)  # which ends a loop over the examples
+        feature = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+        stored = feature["image"].bytes_list.value[0]
+        image = stored if self._shape is None else np.frombuffer(stored, np.uint8).reshape(self._shape)
+        example = {"image": image, "label": feature["label"].int64_list.value[0]}
+        return example | {"name": feature["name"].bytes_list.value[0]} if "name" in feature else example
 
 
 class Prepared:
@@ -30,12 +62,18 @@ class Prepared:
         self._builder = builder
         self._folder = epath.Path(builder.data_path)
         features = builder.info.features
+        if not {"image", "label"} <= set(features):
+            raise UsageError(f"{self._folder} has no image and label; prepare it with `python -m alexnet_jax.prepare`")
         self.class_names: list[str] = features["label"].names
         self.image_size: int = features["image"].shape[0]
-        self.statistics = statistics.load(self._folder)
+        self._raw = not isinstance(features["image"], tfds.features.Image)
+        try:
+            self.statistics = statistics.load(self._folder)
+        except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
+            raise half_prepared(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
 
     def split(self, name: str) -> Source:
-        """The encoded examples of a split such as `train` or `train[:25%]`.
+        """The examples of a split such as `train` or `train[:25%]`, their images encoded or raw, as stored.
 
         Raises:
           UsageError: there is no such split, it is empty, or its files are damaged.
@@ -50,7 +88,8 @@ class Prepared:
         if not count:
             raise UsageError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         try:
-            source = self._builder.as_data_source(name, decoders=ENCODED)
+            records = self._builder.as_data_source(name, deserialize_method=RAW_BYTES)
+            source = Examples(records, (self.image_size, self.image_size, 3) if self._raw else None)
             source[0], source[count - 1]
         except Exception as error:  # array_record has no common error for missing or broken bytes
             raise half_prepared(self._folder, f"split {name!r} cannot be read") from error
@@ -63,41 +102,73 @@ def half_prepared(folder: epath.Path, what: str) -> UsageError:
 
 
 def open_dataset(name: str, data_dir: str | None, *, say: Callable[[str], None]) -> Prepared:
-    """The data set `name` (`elpv/128`) in `data_dir`, prepared first where it is not there yet.
+    """The data set `name` in `data_dir`: `imagenet2012`, or `imagenet2012/256_raw` where there are several forms.
+
+    One that comes with this package (`elpv/128`) is prepared first where it is not there yet.
 
     Args:
-      name: of a builder and its TFDS config.
+      name: its folder below `data_dir`, without the version.
       data_dir: None: TFDS's own, `~/tensorflow_datasets` or TFDS_DATA_DIR.
       say: takes a line about what goes on.
 
     Raises:
-      UsageError: the name is not known, or the folder is half prepared.
+      UsageError: there is no such data set, or its folder is half prepared.
     """
-    data_dir = str(data_dir or tfds.core.constants.DATA_DIR)
-    builder = _builder(name, data_dir)
-    folder = epath.Path(builder.data_path)
-    if not folder.exists():
-        say(f"preparing {name} in {folder}")
-        _prepare(name, data_dir, folder)
-        builder = _builder(name, data_dir)
+    data_dir = data_dir or DEFAULT_DATA_DIR
+    own = _own_builders()
+    if name in own:
+        folder = epath.Path(data_dir) / name / str(own[name].VERSION)
+        if not folder.exists():
+            say(f"preparing {name} in {folder}")
+            _prepare(name, data_dir, folder)
+    else:
+        folder = _find(name, epath.Path(data_dir), list(own))
     for file in ("dataset_info.json", "features.json", statistics.FILE_NAME):
         if not (folder / file).exists():
             raise half_prepared(folder, f"{file} is missing")
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS has no common error for damaged metadata
+        what = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
+        raise half_prepared(folder, what) from error
     return Prepared(builder)
 
 
-def _builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+def _own_builders() -> dict[str, Any]:
     from alexnet_jax.data.builders.elpv import Elpv
 
-    builders = {f"elpv/{config.name}": (Elpv, config.name) for config in Elpv.BUILDER_CONFIGS}
-    if name not in builders:
-        raise UsageError(f"there is no data set {name!r}; known: {', '.join(builders)}")
-    kind, config = builders[name]
-    try:
-        return kind(data_dir=data_dir, config=config, file_format="array_record")
-    except (ValueError, OSError, KeyError) as error:
-        folder = epath.Path(data_dir) / name
-        raise half_prepared(folder, f"TFDS cannot read it ({' '.join(str(error).split())[:100]})") from error
+    return {f"elpv/{config.name}": Elpv for config in Elpv.BUILDER_CONFIGS}
+
+
+def _find(name: str, data_dir: epath.Path, own: list[str]) -> epath.Path:
+    """The newest version of `name`, which may leave out the config where there is one alone."""
+    folder = data_dir / name
+    forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
+    newest = {form: versions[-1] for form, versions in forms.items() if versions}
+    # TFDS's own copy of a data set may lie beside what was made of it.
+    ours = {form: path for form, path in newest.items() if (path / statistics.FILE_NAME).exists()}
+    newest = ours or newest
+    if len(newest) == 1:
+        return next(iter(newest.values()))
+    if newest:
+        raise UsageError(f"{folder} has several forms; name one: {', '.join(newest)}")
+    there = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
+    raise UsageError(
+        f"there is no data set {name!r} in {data_dir}; there {'are' if there else 'is'} {', '.join(there) or 'none'},"
+        f" and {', '.join(own)} are made when first used; `python -m alexnet_jax.prepare` makes others"
+    )
+
+
+def _versions(folder: epath.Path) -> list[epath.Path]:
+    """The data sets in a folder, older versions first."""
+    found = [path for path in _folders(folder) if tfds.core.Version.is_valid(path.name)]
+    return sorted(found, key=lambda path: tfds.core.Version(path.name))
+
+
+def _folders(folder: epath.Path) -> list[epath.Path]:
+    if not folder.exists():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _prepare(name: str, data_dir: str, folder: epath.Path) -> None:
@@ -109,7 +180,7 @@ def _prepare(name: str, data_dir: str, folder: epath.Path) -> None:
         message = f"the data folder {data_dir} cannot be written: {error}; name another with --data_dir"
         raise UsageError(message) from error
     try:
-        builder = _builder(name, str(beside))
+        builder = _own_builders()[name](data_dir=beside, config=name.split("/")[1], file_format="array_record")
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()

@@ -3,11 +3,10 @@
 import dataclasses
 import io
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 FILE_NAME = "statistics.npz"
 
@@ -30,15 +29,21 @@ class Statistics:
         return self.mean_image.mean(axis=(0, 1))
 
     @property
+    def principal_colors(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
+        """Eigenvalues of the covariance, ascending, and its eigenvectors in rows."""
+        eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
+        # The sign of an eigenvector is free; this one makes results equal on every machine.
+        signs = np.sign(eigenvectors[np.abs(eigenvectors).argmax(axis=0), range(3)])
+        return np.maximum(eigenvalues, 0), (eigenvectors * signs).T
+
+    @property
     def color_directions(self) -> Float[np.ndarray, "3 3"]:
         """Eigenvectors of the covariance in rows, ascending, each times its standard deviation.
 
         Standard deviations, not the eigenvalues of the paper's text: A/convdata.py:41 and C2/make-data/input_meta.
         """
-        eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
-        # The sign of an eigenvector is free; this one makes results equal on every machine.
-        signs = np.sign(eigenvectors[np.abs(eigenvectors).argmax(axis=0), range(3)])
-        return (eigenvectors * signs * np.sqrt(np.maximum(eigenvalues, 0))).T
+        eigenvalues, eigenvectors = self.principal_colors
+        return eigenvectors * np.sqrt(eigenvalues)[:, None]
 
     @property
     def pixel_std(self) -> float:
@@ -51,28 +56,73 @@ class Statistics:
         return self.mean_image[start : start + size, start : start + size]
 
 
-def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
-    """One pass over the images; sums are exact integers, so the order of the images changes nothing."""
-    count, products = 0, np.zeros((3, 3), np.int64)
-    total: Any = 0
-    for image in images:
+@dataclasses.dataclass
+class Sums:
+    """Exact sums over images, whole numbers: they may be added in any order, and parts of a data set merged.
+
+    Attributes:
+      count: images.
+      total: of each pixel.
+      products: of every two of a pixel's RGB values.
+    """
+
+    count: int
+    total: Int64[np.ndarray, "size size 3"]
+    products: Int64[np.ndarray, "3 3"]
+
+    @classmethod
+    def zero(cls, size: int) -> "Sums":
+        """Of no image."""
+        return cls(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
+
+    def add(self, image: UInt8[np.ndarray, "size size 3"]) -> None:
+        """Takes one more image."""
         pixels = image.reshape(-1, 3).astype(np.float64)
-        total = total + image.astype(np.int64)
+        self.count += 1
+        self.total += image
         # Products of bytes summed over an image stay far below 2^53, so float64 (and its BLAS) is exact.
-        products += (pixels.T @ pixels).astype(np.int64)
-        count += 1
-    if count == 0:
+        self.products += (pixels.T @ pixels).astype(np.int64)
+
+    def merge(self, other: "Sums") -> None:
+        """Takes the images of another part."""
+        self.count += other.count
+        self.total += other.total
+        self.products += other.products
+
+    def statistics(self) -> Statistics:
+        """Of all images taken."""
+        if self.count == 0:
+            raise ValueError("statistics need at least one image")
+        mean_image = self.total / self.count
+        mean = mean_image.mean(axis=(0, 1))
+        pixels = self.count * self.total.shape[0] * self.total.shape[1]
+        return Statistics(mean_image, self.products / pixels - np.outer(mean, mean))
+
+
+def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
+    """One pass over the images, in any order."""
+    sums = None
+    for image in images:
+        sums = sums or Sums.zero(image.shape[0])
+        sums.add(image)
+    if sums is None:
         raise ValueError("statistics need at least one image")
-    mean_image = np.asarray(total) / count
-    mean = mean_image.mean(axis=(0, 1))
-    pixels_counted = count * mean_image.shape[0] * mean_image.shape[1]
-    return Statistics(mean_image, products / pixels_counted - np.outer(mean, mean))
+    return sums.statistics()
 
 
 def save(statistics: Statistics, folder: epath.Path) -> None:
-    """Writes `statistics.npz` into the data set's folder."""
+    """Writes `statistics.npz` into the data set's folder: what `load` reads, and what follows from it, for others."""
+    eigenvalues, eigenvectors = statistics.principal_colors
     file = io.BytesIO()
-    np.savez(file, mean_image=statistics.mean_image, covariance=statistics.covariance)
+    np.savez(
+        file,
+        mean_image=statistics.mean_image,
+        covariance=statistics.covariance,
+        channel_means=statistics.channel_means,
+        eigenvalues=eigenvalues,
+        eigenvectors=eigenvectors,
+        standard_deviations=np.sqrt(eigenvalues),
+    )
     (folder / FILE_NAME).write_bytes(file.getvalue())
 
 

@@ -51,7 +51,7 @@ def test_mistakes_are_named(data_dir: str, tmp_path: Path):
         data.split("train[:0]")
     with pytest.raises(UsageError, match="no part of a split; write for example"):
         data.split("train[a]")
-    with pytest.raises(UsageError, match=r"no data set 'elvp/64'; known: .*elpv/64"):
+    with pytest.raises(UsageError, match=r"no data set 'elvp/64' in .*elpv/64, .* are made when first used"):
         open_dataset("elvp/64", data_dir, say=print)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be written.*--data_dir"):

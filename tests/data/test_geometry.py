@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,19 +13,26 @@ def numbered(height: int, width: int) -> np.ndarray:
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=-1).astype(np.uint8)
 
 
+def draw(rng: np.random.Generator) -> np.ndarray:
+    return rng.random(geometry.DRAWS)
+
+
 def test_offsets_reach_both_ends_and_are_uniform():
-    image, rng = numbered(11, 11), np.random.default_rng(0)
-    offsets = [tuple(geometry.random_crop(image, 8, rng)[0, 0, :2]) for _ in range(8000)]
-    counts = {offset: offsets.count(offset) for offset in set(offsets)}
+    rng = np.random.default_rng(0)
+    crops = [geometry.random_crop(11, 8, draw(rng)) for _ in range(8000)]
+    counts = Counter((crop.top, crop.left) for crop in crops)
     assert sorted(counts) == [(y, x) for y in range(4) for x in range(4)]
     assert all(400 < count < 600 for count in counts.values())
+    assert 3800 < sum(crop.flip for crop in crops) < 4200
+    assert {(crop.angle, crop.factor) for crop in crops} == {(0.0, 1.0)}
 
 
-def test_flips_mirror_half_of_the_images():
-    image, rng = numbered(4, 5), np.random.default_rng(0)
-    flipped = [bool(geometry.random_flip(image, rng)[0, 0, 1]) for _ in range(2000)]
-    assert 900 < sum(flipped) < 1100
-    np.testing.assert_array_equal(geometry.random_flip(image[:, :1], rng), image[:, :1])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_cut_is_the_square_or_its_mirror(flip: bool):
+    out = np.empty((3, 3, 3), np.uint8)
+    geometry.cut(numbered(6, 7), geometry.Crop(2, 1, flip), out)
+    expected = numbered(6, 7)[2:5, 1:4]
+    np.testing.assert_array_equal(out, expected[:, ::-1] if flip else expected)
 
 
 def test_ten_views_are_corners_centre_and_mirrors():

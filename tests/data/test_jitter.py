@@ -3,60 +3,43 @@ from PIL import Image
 
 from alexnet_jax.data import geometry
 
-RNG = np.random.default_rng(0)
-IMAGE = np.asarray(
-    Image.fromarray(RNG.integers(0, 256, (16, 16, 3)).astype(np.uint8)).resize((128, 128), Image.Resampling.BICUBIC)
-)
+SMALL = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+IMAGE = np.asarray(Image.fromarray(SMALL).resize((128, 128), Image.Resampling.BICUBIC))
 
 
-def crop(seed=0, **options):
-    return geometry.jittered_crop(IMAGE, 112, np.random.default_rng(seed), **options)
-
-
-def test_without_jitter_it_is_the_crop_of_2012():
-    assert np.array_equal(crop(rotation=0.0, scale=0.0), geometry.random_crop(IMAGE, 112, np.random.default_rng(0)))
+def cut(**fields) -> np.ndarray:
+    """The centre of 112 pixels, with other values for a `Crop`'s fields."""
+    out = np.empty((112, 112, 3), np.uint8)
+    geometry.cut(IMAGE, geometry.Crop(**{"top": 8, "left": 8, "flip": False} | fields), out)
+    return out.astype(int)
 
 
 def test_a_little_jitter_changes_little():
-    """Offsets are drawn first, so that the same seed shows the same part."""
-    plain, tilted = crop(rotation=0.0, scale=0.0).astype(int), crop(rotation=0.01, scale=0.0001).astype(int)
-    assert np.abs(plain - tilted).max() <= 2
+    assert np.abs(cut() - cut(angle=1e-4, factor=1.0001)).max() <= 2
 
 
 def test_a_quarter_turn_is_a_rotation():
-    class Quarter:
-        """Centre offset, then 90 degrees."""
+    assert np.abs(cut(angle=np.pi / 2) - np.rot90(cut(), -1)).max() <= 1
 
-        def integers(self, low, high, endpoint):
-            return (low + high) // 2
 
-        def uniform(self, low, high):
-            return high if high == 90.0 else 0.0
-
-    turned = geometry.jittered_crop(IMAGE, 112, Quarter(), rotation=90.0, scale=0.0)
-    centre = geometry.center_crop(IMAGE, 112)
-    assert np.abs(turned.astype(int) - np.rot90(centre, 1).astype(int)).max() <= 1
+def test_a_flip_comes_after_the_turn():
+    np.testing.assert_array_equal(cut(angle=0.1, flip=True), cut(angle=0.1)[:, ::-1])
 
 
 def test_enlarging_shows_the_middle_and_reducing_mirrors_the_border():
-    class Twice:
-        def __init__(self, sign):
-            self.sign = sign
-
-        def integers(self, low, high, endpoint):
-            return (low + high) // 2
-
-        def uniform(self, low, high):
-            return self.sign * high if high == 1 else 0.0
-
-    large = geometry.jittered_crop(IMAGE, 112, Twice(1), rotation=0.0, scale=1.0)
     middle = Image.fromarray(IMAGE[36:92, 36:92]).resize((112, 112), Image.Resampling.BILINEAR)
-    assert np.abs(large[4:-4, 4:-4].astype(int) - np.asarray(middle)[4:-4, 4:-4]).max() <= 3
-    small = geometry.jittered_crop(IMAGE, 112, Twice(-1), rotation=0.0, scale=1.0)
-    assert small.shape == (112, 112, 3) and (small == 0).all(-1).mean() < 0.01
+    assert np.abs(cut(factor=2.0)[4:-4, 4:-4] - np.asarray(middle)[4:-4, 4:-4]).max() <= 3
+    reduced = cut(factor=0.5)
+    assert (reduced == 0).all(-1).mean() < 0.01
+    # Half of 128 pixels show in the middle of 112; beyond them, from pixel 24 outwards, their mirror image.
+    assert np.abs(reduced[:, 25:31] - reduced[:, 22:16:-1]).mean() < 12
 
 
-def test_every_draw_is_a_crop():
-    crops = [crop(seed, rotation=180.0 - 1e-9, scale=0.5) for seed in range(50)]
-    assert {image.shape for image in crops} == {(112, 112, 3)} and crops[0].dtype == np.uint8
-    assert len({image.tobytes() for image in crops}) == 50
+def test_draws_become_angles_and_factors_within_their_bounds():
+    rng = np.random.default_rng(0)
+    crops = [geometry.random_crop(128, 112, rng.random(geometry.DRAWS), rotation=5.0, scale=0.25) for _ in range(4000)]
+    angles, factors = np.rad2deg([crop.angle for crop in crops]), np.array([crop.factor for crop in crops])
+    assert -5 <= angles.min() < -4.9 < 4.9 < angles.max() <= 5
+    assert 0.8 <= factors.min() < 0.805 < 1.24 < factors.max() <= 1.25
+    assert abs(np.log(factors).mean()) < 0.01
+    assert abs(np.corrcoef(angles, factors)[0, 1]) < 0.05

@@ -1,90 +1,214 @@
+"""Batches are functions of `(seed, step)`: nothing else shows, neither shards nor where a run began."""
+
 import io
 import itertools
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax.data import geometry
-from alexnet_jax.data.pipeline import Shard, decode, eval_batches, train_batches
+from alexnet_jax.data import decoders, geometry
+from alexnet_jax.data.pipeline import Shard, eval_batches, train_batches
+
+SIZE, CROP = 12, 8
 
 
-def drawn(count: int, size: int = 12) -> list[dict]:
-    """Coloured squares as PNG, labelled by their number."""
-    source = []
-    for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        source.append({"image": file.getvalue(), "label": number})
-    return source
+class Places:
+    """Examples whose pixels tell their row, their column and the example's number, which is the label too."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        image = np.empty((SIZE, SIZE, 3), np.uint8)
+        image[:, :, 0], image[:, :, 1], image[:, :, 2] = np.arange(SIZE)[:, None], np.arange(SIZE), index
+        return {"image": image, "label": index}
 
 
-SOURCE = drawn(10)
-SIZES = {"batch_size": 4, "crop_size": 8}
+def take(count, source, *, seed=0, batch_size=12, start_step=0, shard=Shard(), **options):  # noqa: B008
+    batches = train_batches(
+        source, seed=seed, batch_size=batch_size, start_step=start_step, shard=shard, crop_size=CROP, **options
+    )
+    return list(itertools.islice(batches, count))
 
 
-def train(steps: int, start: int = 0, shard: Shard | None = None, seed: int = 0):
-    batches = train_batches(SOURCE, seed=seed, start_step=start, shard=shard or Shard(), **SIZES)
-    return list(itertools.islice(batches, steps))
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_every_epoch_shows_every_image_once_in_a_new_order():
-    labels = np.concatenate([batch.label for batch in train(15)])
-    epochs = labels.reshape(6, 10)
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 6
+def crop_of(image) -> tuple[int, int, bool]:
+    left, right = int(image[0, 0, 1]), int(image[0, -1, 1])
+    return int(image[0, 0, 0]), min(left, right), left > right
 
 
-def test_a_batch_is_a_function_of_seed_and_step():
-    whole = train(12)
-    for start in (1, 5, 11):
-        for before, after in zip(whole[start:], train(12 - start, start=start), strict=True):
-            assert all((a == b).all() for a, b in zip(before, after, strict=True))
-    other_seed = train(12, seed=1)
-    assert not all((a.label == b.label).all() for a, b in zip(whole, other_seed, strict=True))
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(1, 40), start=st.integers(0, 50), seed=st.integers(0, 2**32 - 1), group=st.sampled_from([1, 5])
+)
+def test_a_batch_does_not_depend_on_where_the_run_began(count, start, seed, group):
+    source = Places(count)
+    through = take(start % 7 + 2, source, seed=seed, start_step=start - start % 7, crop_group=group)
+    afresh = take(2, source, seed=seed, start_step=start, crop_group=group)
+    assert all(map(same, through[start % 7 :], afresh))
 
 
-@pytest.mark.parametrize("start", [0, 3])
-def test_shards_are_parts_of_the_same_batches(start: int):
-    whole = train(6, start=start)
-    parts = [train(6, start=start, shard=Shard(index, 2)) for index in range(2)]
-    for batch, halves in zip(whole, zip(*parts, strict=True), strict=True):
-        for field in ("image", "label", "mask"):
-            np.testing.assert_array_equal(getattr(batch, field), np.concatenate([getattr(h, field) for h in halves]))
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 40), parts=st.sampled_from([1, 2, 3, 4, 6, 12]), group=st.sampled_from([1, 5, 32]))
+def test_shards_are_the_parts_of_the_global_batch(count, parts, group):
+    source = Places(count)
+    whole = take(3, source, crop_group=group)
+    shards = [take(3, source, shard=Shard(index, parts), crop_group=group) for index in range(parts)]
+    for number in range(3):
+        for field in range(3):
+            joined = np.concatenate([shard[number][field] for shard in shards])
+            np.testing.assert_array_equal(joined, whole[number][field])
 
 
-def test_crops_differ_from_visit_to_visit_and_are_crops():
-    seen = {}
-    for batch in train(40):
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(2, 40), seed=st.integers(0, 1000))
+def test_each_epoch_holds_every_example_once(count, seed):
+    labels = np.concatenate([batch.label for batch in take(4 * count // 12 + 1, Places(count), seed=seed)])
+    epochs = labels[: 4 * count].reshape(4, count)
+    assert (np.sort(epochs) == np.arange(count)).all()
+    if count > 12:
+        assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_seeds_differ():
+    a, b = (take(1, Places(40), seed=seed)[0] for seed in (1, 2))
+    assert not np.array_equal(a.label, b.label) and not np.array_equal(a.image, b.image)
+
+
+def test_crops_and_flips_are_what_they_should_be():
+    batches = take(200, Places(40))
+    crops = [crop_of(image) for batch in batches for image in batch.image]
+    assert {top for top, _, _ in crops} == {left for _, left, _ in crops} == set(range(SIZE - CROP + 1))
+    assert 0.45 < np.mean([flip for _, _, flip in crops]) < 0.55
+    for batch in batches[:5]:
+        assert batch.image.dtype == np.uint8 and batch.label.dtype == np.int32 and batch.mask.all()
         for image, label in zip(batch.image, batch.label, strict=True):
-            seen.setdefault(int(label), []).append(image)
-    stored = decode(SOURCE[3]["image"])
-    possible = {
-        view.tobytes()
-        for y, x in itertools.product(range(5), range(5))
-        for view in (stored[y : y + 8, x : x + 8], stored[y : y + 8, x : x + 8][:, ::-1])
-    }
-    crops = {image.tobytes() for image in seen[3]}
-    assert crops <= possible
-    assert len(crops) > 8
+            top, left, flip = crop_of(image)
+            columns = np.arange(left, left + CROP)
+            assert (image[:, :, 0] == np.arange(top, top + CROP)[:, None]).all()
+            assert (image[:, :, 1] == (columns[::-1] if flip else columns)).all()
+            assert (image[:, :, 2] == label).all()
 
 
-@pytest.mark.parametrize("views", [1, 10])
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 16])
-def test_evaluation_shows_every_image_once(batch_size: int, views: int):
-    batches = list(eval_batches(SOURCE, batch_size=batch_size, views=views, shard=Shard(), crop_size=8))
-    mask = np.concatenate([batch.mask for batch in batches])
-    labels = np.concatenate([batch.label for batch in batches])
-    images = np.concatenate([batch.image for batch in batches])
-    assert all(len(batch.label) == batch_size for batch in batches)
-    assert list(labels[mask]) == list(range(10))
-    np.testing.assert_array_equal(images[mask][4], geometry.views_of(decode(SOURCE[4]["image"]), 8, views))
+def test_crop_group():
+    """Of 2012: 32 consecutive images of the sequence have one crop, wherever batches begin."""
+    crops = [crop_of(image) for batch in take(32, Places(40), crop_group=32) for image in batch.image]
+    groups = [crops[start : start + 32] for start in range(0, len(crops), 32)]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert len({group[0] for group in groups}) > 8
+    alone = [crop_of(image) for batch in take(32, Places(40)) for image in batch.image]
+    assert len(set(alone[:32])) > 8
 
 
-def test_evaluation_shards_make_the_whole():
-    whole = list(eval_batches(SOURCE, batch_size=4, views=1, shard=Shard(), crop_size=8))
-    parts = [list(eval_batches(SOURCE, batch_size=4, views=1, shard=Shard(i, 2), crop_size=8)) for i in range(2)]
-    for batch, halves in zip(whole, zip(*parts, strict=True), strict=True):
-        np.testing.assert_array_equal(batch.mask, np.concatenate([half.mask for half in halves]))
-        np.testing.assert_array_equal(batch.image, np.concatenate([half.image for half in halves]))
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(1, 40), parts=st.sampled_from([1, 2, 3]), views=st.sampled_from([1, 10]))
+def test_evaluation_sees_every_example_once(count, parts, views):
+    source = Places(count)
+    shards = [
+        list(eval_batches(source, batch_size=12, views=views, shard=Shard(index, parts), crop_size=CROP))
+        for index in range(parts)
+    ]
+    assert {len(shard) for shard in shards} == {-(-count // 12)}
+    for field, expected in ((1, np.arange(count)), (2, np.ones(count, bool))):
+        joined = np.concatenate(
+            [np.concatenate([batch[field] for batch in step]) for step in zip(*shards, strict=True)]
+        )
+        np.testing.assert_array_equal(joined, np.concatenate([expected, np.zeros(-count % 12, expected.dtype)]))
+    first = shards[0][0]
+    assert first.image.shape == (12 // parts, views, CROP, CROP, 3)
+    np.testing.assert_array_equal(first.image[0], geometry.views_of(source[0]["image"], CROP, views))
+    assert all((batch.image[~batch.mask] == 0).all() for shard in shards for batch in shard)
+
+
+def photo(quality: int = 95) -> bytes:
+    """Smooth colours, as a photograph has them."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", decoders.installed())
+def test_decoders_agree(name):
+    reference = decoders.installed()["pillow"](photo()).astype(int)
+    found = decoders.installed()[name](photo())
+    assert found.shape == (256, 256, 3) and found.dtype == np.uint8
+    assert np.abs(found - reference).max() <= 2  # the standard lets two decoders differ by 1 before colours are mixed
+
+
+@pytest.mark.parametrize("name", decoders.installed())
+def test_decoders_take_what_is_no_jpeg(name):
+    file = io.BytesIO()
+    Image.new("RGB", (9, 7), (1, 2, 3)).save(file, "PNG")
+    assert (decoders.installed()[name](file.getvalue()) == (1, 2, 3)).all()
+
+
+def test_a_batch_in_use_is_left_alone():
+    batches = train_batches(Places(40), seed=0, batch_size=12, start_step=0, shard=Shard(), crop_size=CROP)
+    first = next(batches)
+    copy = first.image.copy()
+    for _ in range(20):
+        next(batches)
+    np.testing.assert_array_equal(first.image, copy)
+
+
+def test_what_goes_wrong_in_a_thread_is_raised():
+    source = [{"image": b"not an image", "label": 0}]
+    with pytest.raises(Exception, match="cannot identify image file"):
+        take(1, source)
+
+
+def test_threads_end_with_the_batches():
+    before = set(threading.enumerate())
+    batches = train_batches(Places(40), seed=0, batch_size=12, start_step=0, shard=Shard(), crop_size=CROP)
+    next(batches)
+    threads = set(threading.enumerate()) - before
+    assert threads
+    batches.close()
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+LEFT_OPEN = """
+import numpy as np
+from alexnet_jax.data.pipeline import Shard, train_batches
+source = [{"image": np.zeros((256, 256, 3), np.uint8), "label": 0}] * 100
+batches = train_batches(source, seed=0, batch_size=512, start_step=0, shard=Shard(), crop_size=224)
+next(batches)
+raise SystemExit(3)
+"""
+
+
+def test_a_run_that_ends_in_the_middle_leaves_no_thread():
+    run = subprocess.run([sys.executable, "-c", LEFT_OPEN], check=False, timeout=60, capture_output=True, text=True)
+    assert run.returncode == 3 and not run.stderr
+
+
+def resident() -> int:
+    """Bytes of memory in use by this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_memory_stays_the_same_over_50_epochs():
+    source = [{"image": photo(), "label": 0}] * 24
+    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=224)
+    used = []
+    for epoch, _ in zip(range(50), batches, strict=False):
+        if epoch % 10 == 9:
+            used.append(resident())
+    assert max(used[1:]) - used[0] < 12 * 24 * 224 * 224  # four batches; a leak of every batch would be forty

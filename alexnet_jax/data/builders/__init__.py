@@ -1,1 +1,1 @@
-"""TFDS builders, one file a data set. They write ArrayRecord and never need TensorFlow."""
+"""Sources of images, one file a kind: what they hold and how to read it. None of them needs TensorFlow."""

@@ -1,0 +1,65 @@
+"""Measures the program on this machine.
+
+python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch's
+python -m alexnet_jax.benchmark run --config=configs/default.py      # a run, and its waiting for input
+"""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import door
+from alexnet_jax.errors import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="run: the experiment, such as configs/default.py.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "run: folder of prepared data sets; default: TFDS's own.")
+UPDATES = flags.DEFINE_integer("updates", 50, "run: updates that are timed.", lower_bound=1)
+PEER = flags.DEFINE_enum("peer", None, ["torch"], "What to measure beside it, in turn.")
+IMAGES = flags.DEFINE_integer("images", 1000, "input: images that are drawn.", lower_bound=2)
+BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in a round.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "input: rounds, in each of which everything has its turn.", lower_bound=1)
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
+
+
+def main(command: str | None = None) -> None:
+    """Measures what the word names."""
+    if command not in COMMANDS:
+        found = "nothing was named" if command is None else f"{command!r} cannot be measured"
+        raise UsageError(f"{found}; known: {', '.join(COMMANDS)}")
+    result, lines = COMMANDS[command]()
+    print(json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines))
+
+
+def _input() -> tuple[Any, list[str]]:
+    from alexnet_jax.benchmarks import input as measured
+
+    result = measured.measure(
+        images=IMAGES.value, batches=BATCHES.value, rounds=ROUNDS.value, peer=PEER.value, say=_say
+    )
+    return result, measured.describe(result)
+
+
+def _run() -> tuple[Any, list[str]]:
+    from alexnet_jax import experiment
+    from alexnet_jax.benchmarks import run as measured
+    from alexnet_jax.settings import read_settings
+
+    settings = read_settings(door.config_of(lambda: CONFIG.value))
+    door.start(cpu_devices=experiment.cpu_devices(settings))
+    result = measured.measure(settings, DATA_DIR.value, updates=UPDATES.value)
+    return result, measured.describe(result)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+COMMANDS = {"input": _input, "run": _run}
+
+
+if __name__ == "__main__":
+    door.run(main, words=1)

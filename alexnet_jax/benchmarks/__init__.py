@@ -1,0 +1,1 @@
+"""Measurements, one module a sub-command of `python -m alexnet_jax.benchmark`."""

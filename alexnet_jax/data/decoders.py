@@ -1,0 +1,49 @@
+"""From JPEG to pixels by the fastest library that is installed."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from alexnet_jax.data.geometry import Pixels
+
+Decode = Callable[[bytes], Pixels]
+
+
+def _pillow(encoded: bytes) -> Pixels:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def installed() -> dict[str, Decode]:
+    """Decoders by name, the fastest first (`python -m alexnet_jax.benchmark input` measures them).
+
+    All of them are built on libjpeg-turbo with its accurate transform and smooth upsampling, so that their results
+    differ by rounding alone. None of them can decode a part of the rows. Each hands over to Pillow what is not JPEG.
+    """
+    found: dict[str, Decode] = {}
+    try:
+        import simplejpeg
+    except ImportError:
+        pass
+    else:
+        found["simplejpeg"] = lambda encoded: (
+            simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded)
+        )
+    try:
+        import cv2
+    except ImportError:
+        pass
+    else:
+        cv2.setNumThreads(1)  # the pipeline's own threads keep the cores busy
+
+        def opencv(encoded: bytes) -> Pixels:
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+            return _pillow(encoded) if pixels is None else pixels
+
+        found["opencv"] = opencv
+    return found | {"pillow": _pillow}
+
+
+decode: Decode = next(iter(installed().values()))

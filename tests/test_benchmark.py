@@ -1,0 +1,64 @@
+"""The door of measurements: it runs, and its numbers are of what they say."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.benchmarks import input as measured
+from alexnet_jax.benchmarks.run import RunResult
+from alexnet_jax.benchmarks.timing import Rate, median, rate_of
+
+
+def benchmark(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "alexnet_jax.benchmark", *arguments]
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, check=False, timeout=300)
+
+
+def test_input(tmp_path):
+    run = benchmark("input", "--images=12", "--batches=1", "--rounds=1", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert {"jpeg pillow", "jpeg, processes", "raw"} <= result["rates"].keys()
+    assert all(rate["wall"] > 0 and rate["cpu"] > 0 for rate in result["rates"].values())
+    assert 10_000 < result["encoded"] < 80_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_measured(tmp_path):
+    run = benchmark("speed", cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, run")
+
+
+def test_a_peer_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(measured.UsageError, match="pip install torch"):
+        measured.measure(images=2, batches=1, rounds=1, peer="torch", say=lambda _: None)
+
+
+def test_rates():
+    def slow():
+        while True:
+            time.sleep(0.02)
+            yield None
+
+    rate = rate_of(slow, batch_size=10, batches=5, warm_up=1)
+    assert 200 < rate.wall < 500 and rate.cpu > rate.wall
+    assert median([Rate(1, 9), Rate(3, 8), Rate(2, 7)]) == Rate(2, 8)
+
+
+def test_the_table_says_how_many_times_as_fast():
+    rates = {"raw": Rate(600, 500), "peer torch": Rate(100, 50)}
+    lines = measured.describe(measured.InputResult(rates, growth=2**20, memory=2**30, encoded=35_000))
+    assert "JPEG of 35 KB" in lines[0]
+    assert lines[2].startswith("raw") and lines[2].endswith("6.00 (10.00)")
+    assert lines[-1] == "memory 1,024 MiB; 50 epochs of 256 images added +1.0 MiB"
+
+
+def test_wait_share():
+    assert RunResult(updates=10, images=100, seconds=4.0, waited=1.0).wait_share == 0.25
