@@ -24,7 +24,7 @@ def test_a_little_jitter_changes_little():
 
 
 def test_a_quarter_turn_is_a_rotation():
-    class Quarter:
+    class Quarter(np.random.Generator):
         """Centre offset, then 90 degrees."""
 
         def integers(self, low, high, endpoint):
@@ -33,15 +33,14 @@ def test_a_quarter_turn_is_a_rotation():
         def uniform(self, low, high):
             return high if high == 90.0 else 0.0
 
-    turned = geometry.jittered_crop(IMAGE, 112, Quarter(), rotation=90.0, scale=0.0)
+    turned = geometry.jittered_crop(IMAGE, 112, Quarter(np.random.PCG64()), rotation=90.0, scale=0.0)
     centre = geometry.center_crop(IMAGE, 112)
     assert np.abs(turned.astype(int) - np.rot90(centre, 1).astype(int)).max() <= 1
 
 
 def test_enlarging_shows_the_middle_and_reducing_mirrors_the_border():
-    class Twice:
-        def __init__(self, sign):
-            self.sign = sign
+    class Middle(np.random.Generator):
+        sign = 1
 
         def integers(self, low, high, endpoint):
             return (low + high) // 2
@@ -49,10 +48,15 @@ def test_enlarging_shows_the_middle_and_reducing_mirrors_the_border():
         def uniform(self, low, high):
             return self.sign * high if high == 1 else 0.0
 
-    large = geometry.jittered_crop(IMAGE, 112, Twice(1), rotation=0.0, scale=1.0)
+    def middle_of(sign):
+        rng = Middle(np.random.PCG64())
+        rng.sign = sign
+        return rng
+
+    large = geometry.jittered_crop(IMAGE, 112, middle_of(1), rotation=0.0, scale=1.0)
     middle = Image.fromarray(IMAGE[36:92, 36:92]).resize((112, 112), Image.Resampling.BILINEAR)
     assert np.abs(large[4:-4, 4:-4].astype(int) - np.asarray(middle)[4:-4, 4:-4]).max() <= 3
-    small = geometry.jittered_crop(IMAGE, 112, Twice(-1), rotation=0.0, scale=1.0)
+    small = geometry.jittered_crop(IMAGE, 112, middle_of(-1), rotation=0.0, scale=1.0)
     assert small.shape == (112, 112, 3) and (small == 0).all(-1).mean() < 0.01
 
 
