@@ -34,7 +34,7 @@ def main() -> None:
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
     experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
-    params = checkpoints.restore_params(step, experiment.target.params)
+    params = checkpoints.restore(step, {"params": experiment.target.params})["params"]
     checkpoints.close()
 
     views, images = int(VIEWS.value), len(experiment.eval_source)

@@ -32,7 +32,7 @@ def init_from(experiment: Experiment) -> TrainState:
         if not steps:
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")
         copied = {name: leaves for name, leaves in target.items() if name.removesuffix("_norm") not in settings.fresh}
-        params = checkpoints.restore_params(steps[-1], copied)
+        params = checkpoints.restore(steps[-1], {"params": copied})["params"]
     finally:
         checkpoints.close()
     state = experiment.init()

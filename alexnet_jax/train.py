@@ -97,10 +97,9 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
         try:
             state = checkpoints.restore(step, target)
         except MisfitError:
-            raise  # nothing is wrong with it, so it must not be deleted
+            raise
         except UsageError as error:
-            print(f"warning: {error}; trying the one before")
-            checkpoints.delete(step)
+            print(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
             continue
         return state
     if steps:

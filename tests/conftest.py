@@ -10,10 +10,12 @@ import jax
 import jaxtyping
 import pytest
 
+import tests.typecheck  # noqa: F401  (the hook's name must be importable)
+
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jaxtyping.install_import_hook("alexnet_jax", "beartype.beartype")
+jaxtyping.install_import_hook("alexnet_jax", "tests.typecheck.check")
 
 ROOT = Path(__file__).parent.parent
 

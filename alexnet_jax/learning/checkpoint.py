@@ -1,16 +1,15 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.network.layout import Params
 
 
 class MisfitError(UsageError):
@@ -29,6 +28,7 @@ class Checkpoints:
         self._folder = folder
         self._manager = ocp.CheckpointManager(
             folder,
+            item_handlers=ocp.PyTreeCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
                 best_fn=_error_of,
@@ -55,34 +55,41 @@ class Checkpoints:
           state: what to write.
           top1: validation error in [0, 1], where it is known.
         """
+        if step in self._manager.all_steps():
+            self._manager.delete(step)  # a damaged one, which the run has come past again
         metrics = None if top1 is None else {"top1": top1}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
 
-    def restore(self, step: int, target: TrainState) -> TrainState:
-        """The state saved at `step`, shaped and laid out as `target`, a tree of `ShapeDtypeStruct` with shardings.
+    def restore(self, step: int, target: PyTree) -> PyTree:
+        """What was saved at `step`, or a part of it.
+
+        Args:
+          step: of the checkpoint.
+          target: a tree of `ShapeDtypeStruct` with shardings: a `TrainState`, or some of its fields by name.
+
+        Returns:
+          The tree with values, laid out as its shardings say.
 
         Raises:
           MisfitError: the checkpoint is of another network.
           UsageError: it is damaged.
         """
-        self._check_fits(step, target.params)
-        return self._restore(step, ocp.args.StandardRestore(target))
-
-    def restore_params(self, step: int, target: Params) -> Params:
-        """The parameters alone. Arguments and errors as for `restore`."""
-        self._check_fits(step, target)
-        tree = {"params": target}
+        self._check_fits(step, target["params"] if isinstance(target, dict) else target.params)
         arguments = ocp.args.PyTreeRestore(
-            item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=True
+            item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
-        return self._restore(step, arguments)["params"]
+        try:
+            return self._manager.restore(step, args=arguments)
+        except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
 
-    def _check_fits(self, step: int, target: Params) -> None:
-        """Compares names and shapes; what cannot be read here is `_restore`'s to tell."""
+    def _check_fits(self, step: int, target: PyTree) -> None:
+        """Compares names and shapes; what cannot be read here is `restore`'s to tell."""
         folder = self._folder / str(step)
         try:
-            stored = ocp.StandardCheckpointer().metadata(folder / "default").item_metadata["params"]
-        except Exception:  # as in `_restore`
+            stored = self._manager.item_metadata(step)["params"]
+        except Exception:  # as in `restore`
             return
         shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
         for path, leaf in jax.tree_util.tree_leaves_with_path(target):
@@ -95,17 +102,6 @@ class Checkpoints:
                     f" checkpoint {there}; use the recipe it was made with, or, starting from it, name"
                     f" {path[0].key!r} in config.fresh"
                 )
-
-    def _restore(self, step: int, arguments: Any) -> Any:
-        try:
-            return self._manager.restore(step, args=arguments)
-        except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
-
-    def delete(self, step: int) -> None:
-        """Removes a checkpoint."""
-        self._manager.delete(step)
 
     def wait(self) -> None:
         """Returns when what was saved is complete on disk."""

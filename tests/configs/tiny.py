@@ -14,5 +14,8 @@ def get_config() -> ConfigDict:
     config.dataset.eval_split = "test[:50]"
     config.dataset.crop_size = 56
     config.network.width = 0.03
+    config.batch_size = 32
     config.num_epochs = 2.0
+    config.evaluate_every = config.save_every = 1.0
+    config.schedule = "run"
     return config

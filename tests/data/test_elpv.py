@@ -51,10 +51,10 @@ def test_mistakes_are_named(data_dir: str, tmp_path: Path):
         data.split("train[:0]")
     with pytest.raises(UsageError, match="no part of a split; write for example"):
         data.split("train[a]")
-    with pytest.raises(UsageError, match="no data set 'elvp/64'; known: .*elpv/64"):
+    with pytest.raises(UsageError, match=r"no data set 'elvp/64'; known: .*elpv/64"):
         open_dataset("elvp/64", data_dir, say=print)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written.*--data_dir"):
+    with pytest.raises(UsageError, match=r"cannot be written.*--data_dir"):
         open_dataset("elpv/64", str(tmp_path / "file"), say=print)
 
 

@@ -27,9 +27,7 @@ def test_color_directions_give_back_the_covariance():
 def test_the_published_directions_come_out_of_their_covariance():
     """C2/make-data/input_meta: standard deviations and directions of ILSVRC-2012."""
     deviations = np.array([19.7208, 37.0939, 121.7801])
-    directions = np.array(
-        [[0.41796, -0.81698, 0.39731], [-0.71258, -0.02354, 0.70120], [-0.56351, -0.57618, -0.59200]]
-    )
+    directions = np.array([[0.41796, -0.81698, 0.39731], [-0.71258, -0.02354, 0.70120], [-0.56351, -0.57618, -0.59200]])
     published = directions * deviations[:, None]
     found = statistics.Statistics(np.zeros((1, 1, 3)), published.T @ published).color_directions
     np.testing.assert_allclose(np.abs(found), np.abs(published), atol=0.01)

@@ -29,7 +29,8 @@ def norm_by_loops(x: np.ndarray, *, size: int, k: float, alpha: float, beta: flo
 def test_response_norm_is_the_formula(channels: int, beta: float):
     x = random(2, 3, 2, channels, scale=20)
     constants = NORM | {"beta": beta}
-    np.testing.assert_allclose(jax.jit(lambda x: layers.response_norm(x, **constants))(x), norm_by_loops(x, **constants), rtol=2e-6)
+    normalised = jax.jit(lambda x: layers.response_norm(x, **constants))(x)
+    np.testing.assert_allclose(normalised, norm_by_loops(x, **constants), rtol=2e-6)
 
 
 def test_spatial_norm_sums_over_a_clipped_square_of_one_map():

@@ -66,7 +66,7 @@ def test_too_small_images_name_the_layer():
 
 
 def test_unknown_recipe_lists_the_known():
-    with pytest.raises(UsageError, match="no recipe 'orginal'; known: .*original"):
+    with pytest.raises(UsageError, match=r"no recipe 'orginal'; known: .*original"):
         layers_of("orginal")
     with pytest.raises(UsageError, match="leaves conv1 without features"):
         layers_of("original", width=0.01)

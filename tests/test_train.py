@@ -1,0 +1,150 @@
+"""The training loop in this process: resuming, stopping, refusing."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax import train as train_module
+from alexnet_jax.errors import UsageError
+from alexnet_jax.interruption import Interrupted
+from alexnet_jax.train import train_and_evaluate
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(a, b):
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch: pytest.MonkeyPatch):
+    """Sends this process a signal after so many fetched batches."""
+
+    def arrange(batches: int, number: signal.Signals):
+        fetch = train_module.Loop._fetch
+        count = 0
+
+        def counting(self, source):
+            nonlocal count
+            count += 1
+            if count == batches:
+                signal.raise_signal(number)
+            return fetch(self, source)
+
+        monkeypatch.setattr(train_module.Loop, "_fetch", counting)
+
+    yield arrange
+    monkeypatch.undo()
+
+
+def test_a_run_resumed_twice_ends_with_the_same_bits(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable, capsys: pytest.CaptureFixture
+):
+    config = tiny_config()
+    whole = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
+    assert int(whole.step) == 12
+
+    for batches, number, status in [(3, signal.SIGTERM, 75), (6, signal.SIGINT, 130)]:
+        interrupt_after(batches, number)
+        with pytest.raises(Interrupted) as caught:
+            train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+        assert caught.value.code == status
+    output = capsys.readouterr().out
+    assert "saved after update 3; the same command resumes here" in output
+    assert "saved after update 9" in output
+    parts = train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+    assert "resuming after update 9" in capsys.readouterr().out
+    assert_same(whole, parts)
+
+    evaluations = [
+        [row for row in rows(tmp_path / name) if "eval/top1" in row or "final/top1_1_views" in row]
+        for name in ("whole", "parts")
+    ]
+    assert evaluations[0] == evaluations[1]
+    assert evaluations[0][-1]["final/count"] == 50
+
+    again = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
+    assert "finished: all 12 updates" in capsys.readouterr().out
+    assert_same(whole, again)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    config = tiny_config()
+    whole = train_and_evaluate(config, str(tmp_path), data_dir)
+    for file in (tmp_path / "checkpoints/12/default").rglob("d/*"):
+        file.write_bytes(b"")
+    (tmp_path / "result.json").unlink()
+    again = train_and_evaluate(config, str(tmp_path), data_dir)
+    output = capsys.readouterr().out
+    assert "checkpoints/12 cannot be read" in output
+    assert "resuming after update 7" in output
+    assert_same(whole, again)
+
+
+def test_another_config_is_refused_by_name(tiny_config: Callable, data_dir: str, tmp_path: Path):
+    train_and_evaluate(tiny_config(num_epochs=0.4), str(tmp_path), data_dir)
+    with pytest.raises(UsageError, match=r"another config: momentum \(0.9 there, 0.8 here\); name another --workdir"):
+        train_and_evaluate(tiny_config(num_epochs=0.4, momentum=0.8), str(tmp_path), data_dir)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny_config: Callable, data_dir: str, tmp_path: Path
+):
+    explode = (((0, 0.01), (0.75, 1e30)),) * 2
+    config = tiny_config(**dict(zip(("rates.all.kernel", "rates.all.bias"), explode, strict=True)))
+    with pytest.raises(UsageError, match=r"update 1[0-2] is not finite; the checkpoint of update 7 is kept; lower"):
+        train_and_evaluate(config, str(tmp_path), data_dir)
+    saved = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert saved == {"7"}
+
+
+def test_a_state_that_is_not_finite_is_never_saved(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(train_module, "_all_finite", lambda params: np.bool_(False))
+    with pytest.raises(UsageError, match="state of update 7 is not finite; there is no checkpoint yet"):
+        train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mesh.data": 3, "mesh.tower": 1}, "config.batch_size is .* cannot be divided by the mesh's data axis of 3"),
+        ({"mesh.tower": 3}, "places for towers and the network 2 tower"),
+        ({"dataset.crop_size": 80}, "crop_size is 80 and the images of elpv/64 have 64 pixels"),
+        ({"dataset.crop_size": 10}, "image is too small: .*leaves none"),
+        ({"rates.conv9": {"kernel": ((0, 0.1),), "bias": ((0, 0.1),)}}, "config.rates.conv9 names no layer"),
+        ({"rates.all.kernel": ((0, 0.1), (1.0, 0.2))}, "changes at step 12 of a run of 12"),
+        ({"network.recipe": "lenet"}, "no recipe 'lenet'; known"),
+    ],
+)
+def test_mistakes_end_before_anything_starts(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, change: dict, message: str
+):
+    config = tiny_config().unlock()
+    for key, value in change.items():
+        *parents, leaf = key.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[leaf] = value
+    with pytest.raises(UsageError, match=message):
+        train_and_evaluate(config, str(tmp_path), data_dir)
+    assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tiny_config: Callable, data_dir: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file/run cannot be written: .*name another with --workdir"):
+        train_and_evaluate(tiny_config(), str(tmp_path / "file" / "run"), data_dir)
