@@ -35,7 +35,7 @@ def test_a_quarter_turn_is_a_rotation():
 
     turned = geometry.jittered_crop(IMAGE, 112, Quarter(np.random.PCG64()), rotation=90.0, scale=0.0)
     centre = geometry.center_crop(IMAGE, 112)
-    assert np.abs(turned.astype(int) - np.rot90(centre, 1).astype(int)).max() <= 1
+    assert np.abs(turned.astype(int) - np.rot90(centre, -1).astype(int)).max() <= 1
 
 
 def test_enlarging_shows_the_middle_and_reducing_mirrors_the_border():
