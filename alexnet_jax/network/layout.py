@@ -117,7 +117,8 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     """`forward(params, images, key) -> logits [B, classes]` on this mesh; key None: evaluation, no dropout.
 
     Raises:
-      UsageError: the mesh has more places on its tower axis than the network has towers.
+      UsageError: the mesh has more places on its tower axis than the network has towers, or the network cannot run
+        on both axes at once.
     """
 
     def one_tower(params, images, key):
@@ -143,6 +144,12 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     places = mesh.shape[TOWER]
     if places not in (1, tower.towers):
         raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+    if places > 1 and mesh.shape[DATA] > 1 and any("batch_norm" in layer.then for layer in tower.layers):
+        # jaxlib 0.10.2 gives wrong gradients there (by tens of per cent): pooling's strided slices after a mean over a
+        # batch that the compiler has divided, in a program manual over the tower axis alone.
+        raise UsageError(
+            f"batch norm cannot run on a mesh of data={mesh.shape[DATA]} x tower={places}; use config.mesh.tower=1"
+        )
     run = one_each if places > 1 else side_by_side
 
     def forward(params, images, key=None):

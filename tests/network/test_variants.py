@@ -57,10 +57,20 @@ def test_batch_norm_s_gradient_flows_through_the_statistics():
     np.testing.assert_allclose((gradient * x).sum((0, 1, 2)), 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("recipe", ["batch_norm", "bvlc", "one_tower", "bottleneck"])
-def test_the_layout_changes_no_number(recipe):
+@pytest.mark.parametrize(
+    ("recipe", "shape"),
+    [
+        ("batch_norm", (1, 2)),
+        ("batch_norm", (2, 1)),
+        ("bvlc", (2, 2)),
+        ("one_tower", (2, 1)),
+        ("bottleneck", (2, 2)),
+        ("cifar_11pct", (2, 1)),
+    ],
+)
+def test_the_layout_changes_no_number(recipe, shape):
     """Losses of three steps, with what the recipe exchanges or averages over the batch."""
-    tower = make_tower(recipe, num_classes=5, width=0.04, he_init=True)
+    tower = make_tower(recipe, num_classes=5, width=0.08, he_init=True)
     batch = Batch(
         RNG.integers(0, 256, (4, 67, 67, 3)).astype(np.uint8), np.array([0, 1, 2, 3], np.int32), np.ones(4, bool)
     )
@@ -88,7 +98,13 @@ def test_the_layout_changes_no_number(recipe):
             found.append(float(metrics.loss))
         return found
 
-    np.testing.assert_allclose(losses(2, tower.towers), losses(1, 1), rtol=2e-5)
+    np.testing.assert_allclose(losses(*shape), losses(1, 1), rtol=2e-5)
+
+
+def test_batch_norm_refuses_both_axes_at_once():
+    tower = make_tower("batch_norm", num_classes=5, width=0.08)
+    with pytest.raises(UsageError, match=r"data=2 x tower=2; use config\.mesh\.tower=1"):
+        layout.make_forward(tower, layout.make_mesh(data=2, tower=2))
 
 
 def test_a_norm_across_towers_exchanges_its_margins_alone():
