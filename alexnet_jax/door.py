@@ -26,6 +26,9 @@ def run(main: Callable[..., int | None], *, words: int = 0) -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # the doors that have something to save see to it themselves
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _parse(arguments: list[str], *, words: int) -> list[str]:

@@ -26,6 +26,7 @@ class Dataset:
     train_split: str
     eval_split: str
     crop_size: int
+    crop_group: int
     classes: int | None
     train_images: int | None
 
@@ -186,6 +187,7 @@ def _check(settings: Settings) -> None:
         ("evaluate_every", settings.evaluate_every),
         ("save_every", settings.save_every),
         ("dataset.crop_size", settings.dataset.crop_size),
+        ("dataset.crop_group", settings.dataset.crop_group),
         ("network.width", settings.network.width),
     ):
         if value <= 0:

@@ -47,42 +47,44 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     """
     settings = read_settings(config)
     folder = epath.Path(workdir)
-    workdirs.claim(folder, config)
-    experiment = experiments.build(settings, data_dir, say=print)
-    checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
+    workdirs.check(folder, config)
+    with Interruption() as interruption:
+        experiment = experiments.build(settings, data_dir, say=print)
+        checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
 
-    # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
-    begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
-    state = restore_latest(checkpoints, experiment.target) or begin()
-    start_step = int(state.step)
-    result = workdirs.read_result(folder)
-    if start_step == experiment.num_steps and result is not None:
-        print(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
-        checkpoints.close()
-        return state
+        # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
+        begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
+        state = restore_latest(checkpoints, experiment.target) or begin()
+        start_step = int(state.step)
+        result = workdirs.read_result(folder)
+        if start_step == experiment.num_steps and result is not None:
+            print(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
+            checkpoints.close()
+            return state
 
-    report = Report(
-        folder,
-        num_steps=experiment.num_steps,
-        steps_per_epoch=experiment.steps_per_epoch,
-        start_step=start_step,
-    )
-    report.say(
-        f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
-        f" {layout.count_params(experiment.target.params):,} parameters, mesh data={experiment.mesh.shape['data']}"
-        f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
-    )
-    if start_step:
-        report.say(f"resuming after update {start_step:,}")
-    try:
-        with Interruption() as interruption, jax.transfer_guard("disallow"):
-            loop = Loop(experiment, checkpoints, report, interruption)
-            state = loop.run(state, start_step)
-            result = loop.final_evaluation(state)
-    finally:
-        report.close()
-        checkpoints.close()
-    workdirs.write_result(folder, result)
+        workdirs.record(folder, config)
+        report = Report(
+            folder,
+            num_steps=experiment.num_steps,
+            steps_per_epoch=experiment.steps_per_epoch,
+            start_step=start_step,
+        )
+        report.say(
+            f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
+            f" {layout.count_params(experiment.target.params):,} parameters, mesh data={experiment.mesh.shape['data']}"
+            f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
+        )
+        if start_step:
+            report.say(f"resuming after update {start_step:,}")
+        try:
+            with jax.transfer_guard("disallow"):
+                loop = Loop(experiment, checkpoints, report, interruption)
+                state = loop.run(state, start_step)
+                result = loop.final_evaluation(state)
+        finally:
+            report.close()
+            checkpoints.close()
+        workdirs.write_result(folder, result)
     return state
 
 
@@ -126,6 +128,7 @@ class Loop:
             start_step=start_step,
             shard=Shard(),
             crop_size=settings.dataset.crop_size,
+            crop_group=settings.dataset.crop_group,
             rotation=settings.jitter.rotation,
             scale=settings.jitter.scale,
         )

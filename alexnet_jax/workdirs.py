@@ -31,34 +31,55 @@ PACKAGES = [
 FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every")
 
 
-def claim(folder: epath.Path, config: ConfigDict) -> None:
-    """Makes the workdir and writes the config there, or checks that the one there says the same.
+def check(folder: epath.Path, config: ConfigDict) -> None:
+    """Makes the workdir, and sees that its checkpoints, if it has any, are of this config.
 
     Raises:
       UsageError: the folder cannot be written, or belongs to another config.
     """
-    file = folder / CONFIG_FILE
-    now = json.loads(json.dumps(config.to_dict()))
-    if file.exists():
-        before = _flatten(read_config(folder).to_dict())
-        different = sorted(
-            key
-            for key in before.keys() | _flatten(now).keys()
-            if key not in _free_keys(now) and before.get(key) != _flatten(now).get(key)
-        )
-        if different:
-            changes = ", ".join(f"{key} ({before.get(key)} there, {_flatten(now).get(key)} here)" for key in different)
-            raise UsageError(f"{folder} holds a run of another config: {changes}; name another --workdir")
-        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"config": now, "versions": versions(), "command": sys.argv}
-        file.write_text(json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise UsageError(f"the workdir {folder} cannot be written: {error}; name another with --workdir") from error
+        raise _unwritable(folder, error) from error
+    checkpoints = folder / CHECKPOINTS
+    if not (folder / CONFIG_FILE).exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
+        return
+    before, now = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
+    different = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if key not in _free_keys(config) and before.get(key) != now.get(key)
+    ]
+    if different:
+        changes = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in different)
+        raise UsageError(f"{folder} holds a run of another config: {changes}; name another --workdir")
 
 
-def _free_keys(config: dict[str, Any]) -> list[str]:
+def record(folder: epath.Path, config: ConfigDict) -> None:
+    """Writes the config as run, with the versions and the command, unless a run before has.
+
+    Raises:
+      UsageError: the folder cannot be written.
+    """
+    if (folder / CONFIG_FILE).exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
+        return
+    try:
+        text = json.dumps({"config": _plain(config), "versions": versions(), "command": sys.argv}, indent=2)
+        (folder / CONFIG_FILE).write_text(text + "\n")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: epath.Path, error: OSError) -> UsageError:
+    return UsageError(f"the workdir {folder} cannot be written: {error}; name another with --workdir")
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """As JSON brings it back: tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def _free_keys(config: ConfigDict) -> list[str]:
     """A plateau schedule learns from evaluations, so with it their times do change numbers."""
     return [key for key in FREE_KEYS if not (key == "evaluate_every" and config.get("schedule") == "plateau")]
 

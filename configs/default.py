@@ -25,6 +25,8 @@ def get_config() -> ConfigDict:
     config.dataset.eval_split = "test"  # evaluated during training and at its end; it chooses nothing
     # Pixels along a side. 112 in 128 is half of the paper's 224 in 256: 224 was no better after as long a time.
     config.dataset.crop_size = 112
+    # So many consecutive images share one crop and flip; 2012: 32 (A/convdata_jpeg.py:238-246).
+    config.dataset.crop_group = 1
     config.dataset.classes = 2  # None: as many as the data set has, which a dry run cannot know
     config.dataset.train_images = 1970  # the same for the training split
 

@@ -3,7 +3,7 @@
 Reproduces nothing of the paper: it shows the same comparisons where CIFAR-10 cannot be downloaded. No error is on
 record for these nets on it.
 
-Data: `python -m alexnet_jax.prepare tfds fashion_mnist`, or the IDX files of Debian's `dataset-fashion-mnist`.
+Data: `python -m alexnet_jax.prepare tfds fashion_mnist`.
 
 Cost: a tenth of `configs/cifar10.py`'s epochs.
 
