@@ -1,8 +1,9 @@
 """AlexNet on ELPV: is a solar cell functional or defective? 2,624 photographs, minutes on a laptop without a GPU.
 
 Reproduces nothing of the paper's: it shows the network of 2012 learn. What differs from the `original` recipe, for the
-time and the small data, is said with its reason beside each field; the rest, both towers, response norm, overlapping
-pooling, dropout and the update, is that of 2012.
+time and the small data, is said with its reason beside each field, as measured on a quarter of the training split, the
+tuning quarter (`train[:25%]`, 492 photographs, one seed: two points of error are chance). The rest is that of 2012: both
+towers, response norm, overlapping pooling, dropout and the update.
 
 Expected: README.md has the error with its spread over three seeds, the time it took and the published figures.
 Always to answer 'functional' errs 31 %.
@@ -23,21 +24,24 @@ def get_config() -> ConfigDict:
     config.dataset.name = "elpv/128"  # data set, with the pixels along a side of its stored images
     config.dataset.train_split = "train"  # in TFDS's notation: 'train[25%:]' is a part
     config.dataset.eval_split = "test"  # evaluated during training and at its end; it chooses nothing
-    # Pixels along a side. 112 in 128 is half of the paper's 224 in 256: 224 was no better after as long a time.
+    # Pixels along a side. 112 in 128 is half of the paper's 224 in 256. On the tuning quarter, ten views, after the same
+    # time: 22.0 % error with 224 at a quarter of the width, 20.9 % with 112 at half of it.
     config.dataset.crop_size = 112
     # So many consecutive images share one crop and flip; 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
     config.dataset.classes = 2  # None: as many as the data set has, which a dry run cannot know
     config.dataset.train_images = 1970  # the same for the training split
 
-    # Beside the paper's crop and flip; 0: not at all, as in 2012.
+    # Beside the paper's crop and flip; 2012: 0. On the tuning quarter, ten views: 20.5 % error after 30 epochs without,
+    # 18.9 % after 40 and 18.7 % after 60 with these; twice as much of both was no better.
     config.jitter = ConfigDict()
-    config.jitter.rotation = 0.0  # largest angle to either side, degrees
-    config.jitter.scale = 0.0  # largest enlargement or reduction, as a share of the size
+    config.jitter.rotation = 5.0  # largest angle to either side, degrees
+    config.jitter.scale = 0.15  # largest enlargement or reduction, as a share of the size
 
     config.network = ConfigDict()
     config.network.recipe = "original"  # net 145; see network/recipes.py for the others
-    # Share of the recipe's maps and units. A quarter was as good as a half, in half the time.
+    # Share of the recipe's maps and units. After 12 epochs a quarter of them had a loss of 0.449 on the tuning quarter,
+    # a half 0.447, in twice the time.
     config.network.width = 0.25
     # He et al. 2015 instead of the recipe's initial values, which want 1.2 million images: `original` at full width
     # still swung between 25 % and 31 % error after 488 updates of 32.
@@ -49,9 +53,10 @@ def get_config() -> ConfigDict:
     # Pixels in units of their standard deviation. 2012 left them at 0 to 255, which with He's initial values diverges.
     config.photometry.standardize = True
 
-    # Images an update. 2012: 128; with 1,970 images the smaller batch makes the more progress an image.
+    # Images an update. 2012: 128. After 12 epochs at half the width the loss on the tuning quarter, ten views, was
+    # 0.447 with 16 and 0.458 with 32; 8 were no better than 16.
     config.batch_size = 16
-    config.num_epochs = 30.0  # 2012: 91
+    config.num_epochs = 45.0  # 2012: 91. The loss on the tuning quarter stops falling before that.
 
     # What the positions of tables mean: 'epochs'; 'steps' (updates); 'run' (shares of the run, from 0 to 1); 'cosine'
     # (the same, and every value falls to 0 along half a cosine); 'plateau' (epochs; divided by 10 when the validation
@@ -62,7 +67,7 @@ def get_config() -> ConfigDict:
     config.plateau.drops = 3  # divisions at the most (paper section 5)
     config.warmup_epochs = 0.0  # the rates rise from 0 over so many epochs
     # Learning rates by layer, ((position, value), ...); `all` for those not named. 2012: 0.01 and 0.02 to begin with
-    # (A/layers/layer-params-145.cfg:165-182).
+    # (A/layers/layer-params-145.cfg:165-182). After 12 epochs: loss 0.449 with 0.01, 0.454 with 0.005.
     config.rates = ConfigDict()
     config.rates.all = ConfigDict()
     config.rates.all.kernel = ((0, 0.01),)
