@@ -2,8 +2,8 @@
 
 Reproduces nothing of the paper's: it shows the network of 2012 learn. What differs from the `original` recipe, for the
 time and the small data, is said with its reason beside each field, as measured on a quarter of the training split, the
-tuning quarter (`train[:25%]`, 492 photographs, one seed: two points of error are chance). The rest is that of 2012: both
-towers, response norm, overlapping pooling, dropout and the update.
+tuning quarter (`train[:25%]`, 492 photographs, one seed: two points of error are chance). The rest is that of 2012:
+both towers, response norm, overlapping pooling, dropout and the update.
 
 Expected: README.md has the error with its spread over three seeds, the time it took and the published figures.
 Always to answer 'functional' errs 31 %.
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
     config.dataset.name = "elpv/128"  # data set, with the pixels along a side of its stored images
     config.dataset.train_split = "train"  # in TFDS's notation: 'train[25%:]' is a part
     config.dataset.eval_split = "test"  # evaluated during training and at its end; it chooses nothing
-    # Pixels along a side. 112 in 128 is half of the paper's 224 in 256. On the tuning quarter, ten views, after the same
-    # time: 22.0 % error with 224 at a quarter of the width, 20.9 % with 112 at half of it.
+    # Pixels along a side. 112 in 128 is half of the paper's 224 in 256. On the tuning quarter, ten views, after the
+    # same time: 22.0 % error with 224 at a quarter of the width, 20.9 % with 112 at half of it.
     config.dataset.crop_size = 112
     # So many consecutive images share one crop and flip; 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
