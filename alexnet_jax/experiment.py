@@ -136,7 +136,8 @@ def build_mesh(settings: Settings) -> Mesh:
     """
     devices = jax.devices()
     tower = settings.mesh.tower or layout.fastest_tower_axis(len(devices), devices[0].platform)
-    data = settings.mesh.data or max(1, len(devices) // tower)
+    pairs = max(1, len(devices) // tower)
+    data = settings.mesh.data or max(count for count in range(1, pairs + 1) if settings.batch_size % count == 0)
     if settings.batch_size % data:
         raise UsageError(
             f"config.batch_size is {settings.batch_size} and cannot be divided by the mesh's data axis of {data};"

@@ -4,6 +4,7 @@
     python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR
     python -m alexnet_jax.prepare folder NAME --source_dir=DIR     # a tree SPLIT/CLASS/*.jpg
     python -m alexnet_jax.prepare tfds NAME                        # cifar10, imagenette, ...
+    python -m alexnet_jax.prepare fashion_mnist --source_dir=DIR --size=28    # its IDX files, as Debian has them
     python -m alexnet_jax.prepare elpv/128                         # comes with this package
 
 The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the statistics of the training split, and
@@ -43,7 +44,7 @@ HELD_OUT = flags.DEFINE_float(
 )
 PARTIAL = flags.DEFINE_bool("partial", False, "imagenet: take archives with fewer images than the official ones.")
 
-COMMANDS = "imagenet2012, imagenet2010, folder NAME, tfds NAME, elpv/128"
+COMMANDS = "imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME, elpv/128"
 LINE_EVERY = 10.0  # seconds, where the progress line cannot be redrawn
 
 
@@ -91,7 +92,7 @@ def name_of(command: str, name: str | None) -> str:
     Raises:
       UsageError: the words make no sense.
     """
-    if command in ("imagenet2012", "imagenet2010"):
+    if command in ("imagenet2012", "imagenet2010", "fashion_mnist"):
         if name is not None:
             raise UsageError(f"{command} takes no name, and {name!r} was given")
         return command
@@ -107,7 +108,7 @@ def name_of(command: str, name: str | None) -> str:
 
 def find(command: str, name: str | None) -> Found:
     """Lists the source's images."""
-    from alexnet_jax.data.builders import copied, folder, imagenet
+    from alexnet_jax.data.builders import copied, folder, idx, imagenet
 
     if command == "tfds":
         found = copied.copied(str(name), SOURCE_DIR.value, say=print)
@@ -116,6 +117,8 @@ def find(command: str, name: str | None) -> Found:
         raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
     if command == "folder":
         return folder.folder(str(name), SOURCE_DIR.value, held_out=HELD_OUT.value, say=print)
+    if command == "fashion_mnist":
+        return idx.fashion_mnist(SOURCE_DIR.value)
     kinds = {"imagenet2012": imagenet.imagenet2012, "imagenet2010": imagenet.imagenet2010}
     return kinds[command](SOURCE_DIR.value, partial=PARTIAL.value, say=print)
 

@@ -5,7 +5,7 @@ V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs
 sooner than tanh. Which net figure 1 used is recorded nowhere; the 13 % net without weight decay stands in for it.
 Between the two published nets more changes than the norms, so `norm` and `no_norm` differ in them alone.
 
-Data: `python -m alexnet_jax.prepare tfds cifar10`; `configs/fashion_mnist.py` where it cannot be downloaded.
+Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32`; `configs/fashion_mnist.py` where it cannot be downloaded.
 
 Cost: 520 epochs of 50,000 images of 24x24 pixels, 203,125 updates; `relu` and `tanh` 40 epochs. The log trains about
 350 epochs on four fifths of the images and 150 on all, then 10 at a tenth and 10 at a hundredth of the rate, watching

@@ -3,7 +3,8 @@
 Reproduces nothing of the paper: it shows the same comparisons where CIFAR-10 cannot be downloaded. No error is on
 record for these nets on it.
 
-Data: `python -m alexnet_jax.prepare tfds fashion_mnist`.
+Data: `python -m alexnet_jax.prepare fashion_mnist --source_dir=/usr/share/datasets/fashion-mnist --size=28`, from the
+files of Debian's `dataset-fashion-mnist`; or `python -m alexnet_jax.prepare tfds fashion_mnist --size=28`.
 
 Cost: a tenth of `configs/cifar10.py`'s epochs.
 
