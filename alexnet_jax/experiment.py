@@ -18,6 +18,7 @@ from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
 from alexnet_jax.network import layout
+from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.settings import Settings
 
 
@@ -135,7 +136,8 @@ def build_mesh(settings: Settings) -> Mesh:
       UsageError: there are too few devices, or the batch cannot be divided.
     """
     devices = jax.devices()
-    tower = settings.mesh.tower or layout.fastest_tower_axis(len(devices), devices[0].platform)
+    fastest = layout.fastest_tower_axis(len(devices), devices[0].platform)
+    tower = settings.mesh.tower or min(fastest, towers_of(settings.network.recipe))
     pairs = max(1, len(devices) // tower)
     data = settings.mesh.data or max(count for count in range(1, pairs + 1) if settings.batch_size % count == 0)
     if settings.batch_size % data:

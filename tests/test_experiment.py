@@ -15,6 +15,7 @@ from alexnet_jax.settings import read_settings
         (32, {"mesh.tower": 1}, (4, 1)),
         (30, {"mesh.tower": 1}, (3, 1)),
         (32, {"mesh.data": 1}, (1, 2)),
+        (32, {"network.recipe": "one_tower"}, (4, 1)),
         (32, {"mesh.data": 1, "mesh.tower": 1}, (1, 1)),
     ],
 )

@@ -145,8 +145,8 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     if places not in (1, tower.towers):
         raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
     if places > 1 and mesh.shape[DATA] > 1 and any("batch_norm" in layer.then for layer in tower.layers):
-        # jaxlib 0.10.2 gives wrong gradients there (by tens of per cent): pooling's strided slices after a mean over a
-        # batch that the compiler has divided, in a program manual over the tower axis alone.
+        # Gradients come out wrong there, by tens of per cent, with jaxlib 0.10.2: seen with pooling's strided slices
+        # after a mean over a divided batch, in a program manual over the tower axis alone. The cause is not known.
         raise UsageError(
             f"batch norm cannot run on a mesh of data={mesh.shape[DATA]} x tower={places}; use config.mesh.tower=1"
         )

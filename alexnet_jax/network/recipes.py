@@ -197,16 +197,29 @@ RECIPES = {
 }
 
 
+def towers_of(recipe: str) -> int:
+    """How many towers a recipe has.
+
+    Raises:
+      UsageError: the recipe is not known.
+    """
+    return _known(recipe).fields.get("towers", 2)
+
+
+def _known(recipe: str) -> Recipe:
+    if recipe not in RECIPES:
+        raise UsageError(f"there is no recipe {recipe!r}; known: {', '.join(sorted(RECIPES))}")
+    return RECIPES[recipe]
+
+
 def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
     """The layers of a recipe, every tower `width` times as wide.
 
     Raises:
       UsageError: the recipe is not known, or the width leaves a layer without features.
     """
-    if recipe not in RECIPES:
-        raise UsageError(f"there is no recipe {recipe!r}; known: {', '.join(sorted(RECIPES))}")
     layers = tuple(
-        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in RECIPES[recipe].layers
+        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in _known(recipe).layers
     )
     empty = [layer.name for layer in layers[:-1] if layer.features < 1]
     if empty:
