@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from alexnet_jax import updates
 from alexnet_jax.data.photometry import photometry
-from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches
+from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches, train_batches
 from alexnet_jax.data.prepared import Prepared, open_dataset
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import optimizer
@@ -166,6 +166,22 @@ def build_photometry(settings: Settings, data: Prepared, noise: optimizer.Schedu
         color_directions=statistics.color_directions.astype(np.float32),
         noise=noise,
         pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
+    )
+
+
+def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Batch]:
+    """The batches of the training split from `start_step` on, without end, on the host."""
+    settings = experiment.settings
+    return train_batches(
+        experiment.train_source,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        start_step=start_step,
+        shard=Shard(),
+        crop_size=settings.dataset.crop_size,
+        crop_group=settings.dataset.crop_group,
+        rotation=settings.jitter.rotation,
+        scale=settings.jitter.scale,
     )
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import experiment as experiments
 from alexnet_jax import workdirs
-from alexnet_jax.data.pipeline import Batch, Shard, train_batches
+from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.init_from import init_from
@@ -121,17 +121,7 @@ class Loop:
     def run(self, state: TrainState, start_step: int) -> TrainState:
         """Makes the updates from `start_step` to the end of the run, neither more nor fewer."""
         experiment, settings = self._experiment, self._experiment.settings
-        batches = train_batches(
-            experiment.train_source,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            start_step=start_step,
-            shard=Shard(),
-            crop_size=settings.dataset.crop_size,
-            crop_group=settings.dataset.crop_group,
-            rotation=settings.jitter.rotation,
-            scale=settings.jitter.scale,
-        )
+        batches = experiments.training_batches(experiment, start_step=start_step)
         # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
         owed = experiment.observe is not None and jax.device_get(state.opt_state.plateau.seen) < start_step
         for step in range(start_step, experiment.num_steps + 1):

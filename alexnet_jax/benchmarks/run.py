@@ -6,7 +6,6 @@ import time
 import jax
 
 from alexnet_jax import experiment as experiments
-from alexnet_jax.data.pipeline import Shard, train_batches
 from alexnet_jax.network import layout
 from alexnet_jax.settings import Settings
 
@@ -43,14 +42,7 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int, warm_up: 
       warm_up: how many are made before: the first one compiles.
     """
     experiment = experiments.build(settings, data_dir, say=print)
-    batches = train_batches(
-        experiment.train_source,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        start_step=0,
-        shard=Shard(),
-        crop_size=settings.dataset.crop_size,
-    )
+    batches = experiments.training_batches(experiment, start_step=0)
     state, running = experiment.init(), None
     begun, waited = 0.0, 0.0
     for number in range(warm_up + updates):
