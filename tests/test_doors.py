@@ -1,6 +1,7 @@
 """The doors as users open them: `python -m alexnet_jax.NAME` in a process of its own."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_evaluation_repeats_the_runs_own_result_on_any_devices(finished: Path, d
         assert found["loss"] == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
         assert (found["count"], found["step"], found["views"]) == (50, 12, views)
         assert "top5" not in found
+
+
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_used(
+    finished: Path, data_dir: str, door, tmp_path: Path
+):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    (workdir / "result.json").unlink()
+    for file in (workdir / "checkpoints" / "12" / "default").rglob("d/*"):
+        file.write_bytes(b"")
+    status, out, err = door("main", CONFIG, f"--workdir={workdir}", f"--data_dir={data_dir}").finish()
+    assert (status, err) == (0, "")
+    assert out.startswith(f"warning: the checkpoint {workdir}/checkpoints/12 cannot be read: ")
+    assert "resuming after update 7" in out
+    assert json.loads((workdir / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
 
 
 def test_evaluation_names_its_checkpoints(finished: Path, data_dir: str, door):

@@ -1,6 +1,9 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -10,6 +13,12 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
+
+
+def _drop_late_answers(otherwise: Callable[[Any], Any], unraisable: Any) -> None:
+    """After a failed restore, tensorstore's late answers find orbax's event loop closed, each with a traceback."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        otherwise(unraisable)
 
 
 class MisfitError(UsageError):
@@ -78,8 +87,12 @@ class Checkpoints:
         arguments = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
+        before = sys.unraisablehook
+        sys.unraisablehook = functools.partial(_drop_late_answers, before)
         try:
-            return self._manager.restore(step, args=arguments)
+            restored = self._manager.restore(step, args=arguments)
+            sys.unraisablehook = before
+            return restored
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
