@@ -1,6 +1,7 @@
 """What a run tells of itself: a progress line, `metrics.jsonl` and TensorBoard events. Silent off process 0."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -104,6 +105,7 @@ class Report:
         if not self._speaks:
             return
         if self._redraws and not last:
+            line = line[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be redrawn
             print(line.ljust(self._line_length), end="\r", flush=True)
             self._line_length = len(line)
         else:
