@@ -123,7 +123,7 @@ def test_names(words, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "what shall be prepared? Known: imagenet2012, imagenet2010, folder NAME, tfds NAME"),
+        ([], "what shall be prepared? Known: imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME"),
         (["imagenet"], "'imagenet' cannot be prepared; known: imagenet2012"),
         (["folder"], "folder wants a name"),
         (["folder", "My Set"], "'My Set' is no name for a data set"),
