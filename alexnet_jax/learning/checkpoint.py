@@ -1,6 +1,7 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from alexnet_jax.learning.step import TrainState
 
 
 def _drop_late_answers(otherwise: Callable[[Any], Any], unraisable: Any) -> None:
-    """After a failed restore, tensorstore's late answers find orbax's event loop closed, each with a traceback."""
+    """Drops what could not be told to orbax's event loop, since that is closed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         otherwise(unraisable)
 
@@ -87,11 +88,14 @@ class Checkpoints:
         arguments = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
+        # After a failure tensorstore's late answers come one by one, each with a traceback of its own: then this stays.
         before = sys.unraisablehook
         sys.unraisablehook = functools.partial(_drop_late_answers, before)
+        logging.getLogger("asyncio").disabled = True
         try:
             restored = self._manager.restore(step, args=arguments)
             sys.unraisablehook = before
+            logging.getLogger("asyncio").disabled = False
             return restored
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
             reason = " ".join(str(error).split())[:200] or type(error).__name__
