@@ -1,9 +1,13 @@
+import dataclasses
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import pytest
 
 from alexnet_jax import experiment
+from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.settings import read_settings
 
 
@@ -28,3 +32,24 @@ def test_a_batch_that_the_mesh_cannot_divide_is_refused(tiny_config: Callable):
     settings = read_settings(tiny_config(batch_size=31, **{"mesh.data": 2}))
     with pytest.raises(UsageError, match="batch_size is 31 and cannot be divided by the mesh's data axis of 2"):
         experiment.build_mesh(settings)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+@pytest.mark.parametrize("batch_size", [16, 70, 130])
+def test_every_image_is_evaluated_once_whatever_the_batch(
+    tiny_config: Callable, data_dir: str, batch_size: int, views: int
+):
+    settings = read_settings(tiny_config(batch_size=batch_size, **{"mesh.data": 2, "mesh.tower": 1}))
+    built = experiment.build(settings, data_dir, say=print)
+    source = built.eval_source
+    centres = [decode(source[place]["image"])[4:60, 4:60] for place in range(len(source))]  # 56 pixels of 64
+
+    def first_pixels(params, batch):
+        centre = batch.image.astype(jnp.float32)[..., 0, 0, 0].reshape(batch.image.shape[0], -1)[:, -1]
+        weight = batch.mask.astype(jnp.float32)
+        return Metrics(loss=(centre * weight).sum(), top1=weight.sum(), top5=weight.sum(), count=weight.sum())
+
+    found = experiment.evaluate(dataclasses.replace(built, eval_step=first_pixels), None, views=views)
+    assert found is not None and found.count == 50
+    at = -1 if views == 10 else 0  # the last of ten views is the centre's mirror image
+    assert found.loss == sum(float(centre[0, at, 0]) for centre in centres)

@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from alexnet_jax.errors import UsageError
@@ -48,6 +49,21 @@ def test_layers_have_the_sizes_of_the_paper():
     # Side by side, the two towers of 48 maps are one grouped convolution; the axis of towers stands before the maps.
     for size in ("55x55x", "27x27x", "13x13x", "6x6x"):
         assert size in text
+
+
+def test_each_tower_draws_dropout_masks_of_its_own():
+    tower = Tower(layers_of("original", width=0.05), num_classes=4, he_init=True)
+    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
+    twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), params)
+    half = twins["fc8"]["kernel"].shape[1] // 2
+    own = twins["fc8"]["kernel"][0].at[half:].set(0)  # so that each tower's logits come of its own units alone
+    twins["fc8"]["kernel"] = jnp.stack([own, jnp.roll(own, half, axis=0)])
+    forward = jax.jit(layout.make_forward(tower, layout.make_mesh(data=1, tower=2)))
+    images = jax.random.normal(jax.random.key(1), (2, 67, 67, 3))
+    first, second = jnp.split(forward(twins, images, None), 2, axis=1)
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    first, second = jnp.split(forward(twins, images, jax.random.key(2)), 2, axis=1)
+    assert not np.allclose(first, second, rtol=1e-2)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.learning import step
+
+RNG = np.random.default_rng(0)
+KERNEL = jnp.asarray(RNG.normal(size=(2 * 2 * 3, 4)) / 200, jnp.float32)
+LABELS = np.array([3, 0, 1], np.int32)
+VIEWS = RNG.integers(0, 256, (3, 10, 2, 2, 3), np.uint8)
+
+
+def forward(params, images, key=None):
+    assert key is None, "evaluation draws nothing"
+    return images.reshape(images.shape[0], -1) @ params
+
+
+def photometry(images, key, step):
+    return images.astype(jnp.float32) - 100
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def test_views_are_averaged_as_probabilities():
+    logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
+    expected = softmax(logits).mean(axis=1)
+    assert np.abs(expected - softmax(logits.mean(axis=1))).max() > 0.01, "the average of logits would do too"
+    found = step.predict_log_probs(KERNEL, jnp.asarray(VIEWS), forward=forward, photometry=photometry)
+    np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+
+
+def test_an_evaluation_step_measures_the_average_and_leaves_padding_out():
+    mask = np.array([True, True, False])
+    batch = Batch(jnp.asarray(VIEWS), jnp.asarray(LABELS), jnp.asarray(mask))
+    metrics = step.eval_step(KERNEL, batch, forward=forward, photometry=photometry)
+    logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
+    probs = softmax(logits).mean(axis=1)
+    assert float(metrics.count) == 2
+    np.testing.assert_allclose(metrics.loss, -np.log(probs[[0, 1], LABELS[:2]]).sum(), rtol=1e-5)
+    assert float(metrics.top1) == (probs.argmax(axis=1) != LABELS)[:2].sum()
+
+
+def test_a_stream_is_a_function_of_its_name():
+    key = jax.random.key(0)
+    streams = {name: tuple(np.asarray(jax.random.key_data(step.stream(key, name)))) for name in ("init", "noise")}
+    assert streams["init"] != streams["noise"]
+    assert streams["init"] == tuple(np.asarray(jax.random.key_data(step.stream(key, "init"))))
