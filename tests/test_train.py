@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     (tmp_path / "result.json").unlink()
     again = train_and_evaluate(config, str(tmp_path), data_dir)
     output = capsys.readouterr().out
-    assert "checkpoints/12 cannot be read" in output
+    assert "checkpoints/12 is damaged: default/" in output
     assert "resuming after update 7" in output
     assert_same(whole, again)
 

@@ -1,25 +1,22 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
-import functools
-import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.learning import manifest
 from alexnet_jax.learning.step import TrainState
 
-
-def _drop_late_answers(otherwise: Callable[[Any], Any], unraisable: Any) -> None:
-    """Drops what could not be told to orbax's event loop, since that is closed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        otherwise(unraisable)
+# Of the checkpoint as a whole: its times, and that it is complete. The data does not depend on them.
+LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class MisfitError(UsageError):
@@ -30,13 +27,28 @@ def _error_of(metrics: dict[str, float]) -> float:
     return metrics["top1"]
 
 
+class _Manager(ocp.CheckpointManager):
+    """Reads past a validation error that is damaged: `restore` names the file, and other checkpoints are still good."""
+
+    def metrics(self, step: int) -> Any:
+        try:
+            return None if manifest.damage(self.directory / str(step), below="metrics/") else super().metrics(step)
+        except ValueError:
+            return None
+
+
 class Checkpoints:
-    """The checkpoints of one run, a folder each, named by the step: the last few, and the best by validation error."""
+    """The checkpoints of one run, a folder each, named by the step: the last few, and the best by validation error.
+
+    Each has a manifest, written before the checkpoint is complete, so that there is none without it: one that an
+    earlier version of this code wrote is handed to orbax unverified.
+    """
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
         best = BestN(get_metric_fn=_error_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
+        self._writing: int | None = None
+        self._manager = _Manager(
             folder,
             item_handlers=ocp.PyTreeCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
@@ -46,6 +58,8 @@ class Checkpoints:
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,  # what an interrupted save left behind
+                # Called by one process, when all have written and before the folder gets its name.
+                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
             ),
         )
 
@@ -65,8 +79,10 @@ class Checkpoints:
           state: what to write.
           top1: validation error in [0, 1], where it is known.
         """
+        self.wait()
         if step in self._manager.all_steps():
             self._manager.delete(step)  # a damaged one, which the run has come past again
+        self._writing = step
         metrics = None if top1 is None else {"top1": top1}
         self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
 
@@ -84,19 +100,14 @@ class Checkpoints:
           MisfitError: the checkpoint is of another network.
           UsageError: it is damaged.
         """
+        if problem := _agreed(lambda: manifest.damage(self._folder / str(step))):
+            raise UsageError(f"the checkpoint {self._folder / str(step)} is damaged: {problem}")
         self._check_fits(step, target["params"] if isinstance(target, dict) else target.params)
         arguments = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
-        # After a failure tensorstore's late answers come one by one, each with a traceback of its own: then this stays.
-        before = sys.unraisablehook
-        sys.unraisablehook = functools.partial(_drop_late_answers, before)
-        logging.getLogger("asyncio").disabled = True
         try:
-            restored = self._manager.restore(step, args=arguments)
-            sys.unraisablehook = before
-            logging.getLogger("asyncio").disabled = False
-            return restored
+            return self._manager.restore(step, args=arguments)
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UsageError(f"the checkpoint {self._folder / str(step)} cannot be read: {reason}") from error
@@ -120,10 +131,31 @@ class Checkpoints:
                     f" {path[0].key!r} in config.fresh"
                 )
 
+    def _list_files(self) -> None:
+        """Writes the manifest of the checkpoint that is being completed, but for what orbax writes after this."""
+        step = str(self._writing)
+        (folder,) = (path for path in self._folder.iterdir() if path.name.split(".")[0] == step)
+        manifest.extend(folder, but=LATE_FILES)
+
     def wait(self) -> None:
         """Returns when what was saved is complete on disk."""
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+            if self._writing is not None and jax.process_index() == 0:
+                manifest.extend(self._folder / str(self._writing))
+        finally:
+            self._writing = None
 
     def close(self) -> None:
         """Waits, and ends orbax's threads."""
+        self.wait()
         self._manager.close()
+
+
+def _agreed(look: Callable[[], str | None]) -> str | None:
+    """What process 0 sees: all of them restore the checkpoint, or none does."""
+    if jax.process_count() == 1:
+        return look()
+    told = (look() or "").encode()[:500] if jax.process_index() == 0 else b""
+    agreed = multihost_utils.broadcast_one_to_all(np.frombuffer(told.ljust(500), np.uint8))
+    return np.asarray(agreed).tobytes().decode(errors="replace").strip() or None
