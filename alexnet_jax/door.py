@@ -9,6 +9,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from alexnet_jax import compilation_cache
 from alexnet_jax.errors import UsageError
 
 
@@ -82,6 +83,10 @@ def absolute(folder: str) -> str:
 
 
 def start(*, cpu_devices: int) -> None:
-    """Makes the devices of a CPU, before JAX counts them; `JAX_NUM_CPU_DEVICES` goes before it."""
+    """Makes the devices of a CPU, before JAX counts them, and opens the cache of compiled programs.
+
+    `JAX_NUM_CPU_DEVICES` goes before `cpu_devices`.
+    """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
+    compilation_cache.use(compilation_cache.default_folder())
