@@ -3,13 +3,14 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from alexnet_jax import compilation_cache
+from alexnet_jax import compilation_cache, processes
 from alexnet_jax.errors import UsageError
 
 
@@ -24,12 +25,24 @@ def run(main: Callable[..., int | None], *, words: int = 0) -> None:
     try:
         parse = functools.partial(_parse, words=words)
         app.run(lambda arguments: sys.exit(main(*arguments[1:])), flags_parser=parse)
+    except SystemExit:
+        processes.finish()
+        raise
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:  # the doors that have something to save see to it themselves
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(error, f"error: {error}", 2)
+    except KeyboardInterrupt as error:  # the doors that have something to save see to it themselves
+        _end(error, "interrupted", 130)
+    except Exception as error:
+        if processes.watched():
+            processes.fail(error, traceback.format_exc().rstrip(), 1)
+        raise
+
+
+def _end(error: BaseException, line: str, status: int) -> None:
+    if processes.watched():
+        processes.fail(error, line, status)
+    print(line, file=sys.stderr)
+    sys.exit(status)
 
 
 def _parse(arguments: list[str], *, words: int) -> list[str]:
@@ -85,8 +98,10 @@ def absolute(folder: str) -> str:
 def start(*, cpu_devices: int) -> None:
     """Makes the devices of a CPU, before JAX counts them, and opens the cache of compiled programs.
 
-    `JAX_NUM_CPU_DEVICES` goes before `cpu_devices`.
+    Args:
+      cpu_devices: of all processes together; `JAX_NUM_CPU_DEVICES`, of one process, goes before it.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", cpu_devices)
+        jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
+    processes.quiet()
     compilation_cache.use(compilation_cache.default_folder())

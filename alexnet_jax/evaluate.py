@@ -10,7 +10,7 @@ from collections.abc import Callable
 from absl import flags
 from etils import epath
 
-from alexnet_jax import door, workdirs
+from alexnet_jax import door, processes, workdirs
 from alexnet_jax import experiment as experiments
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.checkpoint import Checkpoints
@@ -20,20 +20,25 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a training run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
 def main() -> None:
     """Prints the error rates of one checkpoint."""
+    processes.start(DISTRIBUTED.value)
     if WORKDIR.value is None:
         raise UsageError("--workdir is missing; name the workdir of a training run")
     folder = epath.Path(door.absolute(WORKDIR.value))
+    config = workdirs.read_config(folder)
+    processes.agree(workdirs.facts(config) | {"--workdir": str(folder), "--views": VIEWS.value})
     # The run's own mesh may not fit here, and changes no number.
-    settings = read_settings(workdirs.read_config(folder)).on_any_mesh()
+    settings = read_settings(config).on_any_mesh()
     door.start(cpu_devices=experiments.cpu_devices(settings))
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
     experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
+    processes.agree(experiment.facts() | {"the checkpoint": step})
     params = checkpoints.restore(step, {"params": experiment.target.params})["params"]
     checkpoints.close()
 
@@ -41,12 +46,12 @@ def main() -> None:
     metrics = experiments.evaluate(experiment, params, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"
     classes = len(experiment.data.class_names)
-    print(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=classes))
+    processes.say(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=classes))
 
 
 def _progress(images: int) -> Callable[[int], bool]:
     def tell(done: int) -> bool:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and processes.index() == 0:
             end = "\n" if done >= images else ""
             print(f"\revaluated {done:,}/{images:,} images", end=end, file=sys.stderr, flush=True)
         return False

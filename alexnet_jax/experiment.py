@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
-from alexnet_jax import updates
+from alexnet_jax import processes, updates
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches, train_batches
 from alexnet_jax.data.prepared import Prepared, open_dataset
@@ -29,6 +29,7 @@ class Experiment:
     Attributes:
       settings: what it was built from.
       mesh: where it runs.
+      shard: this process's part of every batch.
       data: the prepared data set.
       train_source, eval_source: its two splits.
       num_steps: updates of the whole run.
@@ -43,6 +44,7 @@ class Experiment:
 
     settings: Settings
     mesh: Mesh
+    shard: Shard
     data: Prepared
     train_source: Source
     eval_source: Source
@@ -54,6 +56,13 @@ class Experiment:
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
     eval_step: Callable[[PyTree, Batch], Metrics]
     observe: Callable[[TrainState, float], TrainState] | None
+
+    def facts(self) -> dict[str, object]:
+        """What all processes of a run must have in common beside its config, by name."""
+        return self.data.facts() | {
+            "the mesh": f"data={self.mesh.shape[layout.DATA]} tower={self.mesh.shape[layout.TOWER]}",
+            "the number of updates": self.num_steps,
+        }
 
 
 def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
@@ -68,7 +77,8 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
       UsageError: the settings do not fit the machine or the data.
     """
     mesh = build_mesh(settings)
-    data = open_dataset(settings.dataset.name, data_dir, say=say)
+    shard = Shard(*layout.place_on_data_axis(mesh))
+    data = processes.first_then_rest(lambda: open_dataset(settings.dataset.name, data_dir, say=say))
     train_source = data.split(settings.dataset.train_split)
     eval_source = data.split(settings.dataset.eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
@@ -93,6 +103,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     return Experiment(
         settings=settings,
         mesh=mesh,
+        shard=shard,
         data=data,
         train_source=train_source,
         eval_source=eval_source,
@@ -125,7 +136,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
 
 
 def cpu_devices(settings: Settings) -> int:
-    """How many devices a CPU should make: what the mesh asks for, by default one a tower."""
+    """How many devices CPUs should make, all processes together: what the mesh asks for, by default one a tower."""
     return (settings.mesh.data or 1) * (settings.mesh.tower or 2)
 
 
@@ -177,7 +188,7 @@ def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Bat
         seed=settings.seed,
         batch_size=settings.batch_size,
         start_step=start_step,
-        shard=Shard(),
+        shard=experiment.shard,
         crop_size=settings.dataset.crop_size,
         crop_group=settings.dataset.crop_group,
         rotation=settings.jitter.rotation,
@@ -200,9 +211,14 @@ def evaluate(
     batch_size = max(1, settings.batch_size // views // data_axis) * data_axis
     total = ZERO
     batches = eval_batches(
-        experiment.eval_source, batch_size=batch_size, views=views, shard=Shard(), crop_size=settings.dataset.crop_size
+        experiment.eval_source,
+        batch_size=batch_size,
+        views=views,
+        shard=experiment.shard,
+        crop_size=settings.dataset.crop_size,
     )
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        processes.at(f"batch {number} of an evaluation")
         total += jax.device_get(experiment.eval_step(params, layout.put_batch(batch, experiment.mesh)))
         if stop(int(total.count)):
             return None

@@ -8,7 +8,7 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import door, experiment, summary
+from alexnet_jax import door, experiment, processes, summary
 from alexnet_jax.settings import read_settings
 from alexnet_jax.train import train_and_evaluate
 
@@ -17,11 +17,14 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder or gs:// address for checkpoints and metrics; default: runs/ and the config's name."
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what the config asks for, without data, and do nothing.")
 
 
 def main() -> None:
     """Trains what the flags say."""
+    if not DRY_RUN.value:
+        processes.start(DISTRIBUTED.value)
     config = door.config_of(lambda: CONFIG.value)
     settings = read_settings(config)
     if DRY_RUN.value:

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from alexnet_jax import experiment as experiments
-from alexnet_jax import workdirs
+from alexnet_jax import processes, workdirs
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
@@ -47,22 +47,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     """
     settings = read_settings(config)
     folder = epath.Path(workdir)
+    processes.agree(workdirs.facts(config) | {"--workdir": workdir})
     workdirs.check(folder, config)
     with Interruption() as interruption:
-        experiment = experiments.build(settings, data_dir, say=print)
+        experiment = experiments.build(settings, data_dir, say=processes.say)
+        interruption.share(experiment.mesh)
         checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
+        result = workdirs.read_result(folder)
+        found = {"the workdir's checkpoints": list(checkpoints.steps()), "the workdir's result": result}
+        processes.agree(experiment.facts() | found)
 
         # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
         begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
         state = restore_latest(checkpoints, experiment.target) or begin()
         start_step = int(state.step)
-        result = workdirs.read_result(folder)
         if start_step == experiment.num_steps and result is not None:
-            print(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
+            processes.say(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
             checkpoints.close()
             return state
 
-        workdirs.record(folder, config)
+        if processes.index() == 0:
+            workdirs.record(folder, config)
         report = Report(
             folder,
             num_steps=experiment.num_steps,
@@ -84,7 +89,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         finally:
             report.close()
             checkpoints.close()
-        workdirs.write_result(folder, result)
+        if processes.index() == 0:
+            workdirs.write_result(folder, result)
     return state
 
 
@@ -101,7 +107,7 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
         except MisfitError:
             raise
         except UsageError as error:
-            print(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
+            processes.say(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
             continue
         return state
     if steps:
@@ -125,18 +131,21 @@ class Loop:
         # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
         owed = experiment.observe is not None and jax.device_get(state.opt_state.plateau.seen) < start_step
         for step in range(start_step, experiment.num_steps + 1):
+            processes.at(f"evaluating or saving after update {step:,}")
             top1 = None
             if (step > start_step or owed) and self._due(step, settings.evaluate_every):
                 top1 = self._evaluate(state, step)
                 if top1 is not None and experiment.observe is not None:
                     state = experiment.observe(state, top1)
-            if self._interruption.received is not None:
+            if self._interruption.due():
                 self._leave(state, step, top1)
             if step > start_step and self._due(step, settings.save_every):
                 self._save(state, step, top1)
             if step == experiment.num_steps:
                 break
+            processes.at(f"fetching the images of update {step + 1:,}")
             batch, waited = self._fetch(batches)
+            processes.at(f"update {step + 1:,}")
             state, metrics = experiment.train_step(state, batch, experiment.key)
             self._settle()
             self._pending = step + 1, metrics, waited
@@ -186,9 +195,7 @@ class Loop:
 
     def _measure(self, params: PyTree, views: int) -> Metrics | None:
         begun = time.monotonic()
-        metrics = experiments.evaluate(
-            self._experiment, params, views=views, stop=lambda _: self._interruption.received is not None
-        )
+        metrics = experiments.evaluate(self._experiment, params, views=views, stop=lambda _: self._interruption.due())
         self._report.aside(time.monotonic() - begun)
         return metrics
 

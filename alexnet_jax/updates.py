@@ -128,7 +128,7 @@ def build_observe(settings: Settings, mesh: Mesh) -> Callable[[TrainState, float
     )
 
     def update(state: TrainState, top1: float) -> TrainState:
-        error = jax.device_put(np.float32(top1), layout.replicated(mesh))
+        error = layout.put_scalar(np.float32(top1), mesh)
         plateau = compiled(state.opt_state.plateau, error, state.step)
         return TrainState(state.step, state.params, dataclasses.replace(state.opt_state, plateau=plateau))
 

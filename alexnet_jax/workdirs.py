@@ -121,6 +121,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def facts(config: ConfigDict) -> dict[str, Any]:
+    """What all processes of a run must have in common before they begin: the config and the versions, by key."""
+    config_keys = {f"config.{key}": value for key, value in _flatten(_plain(config)).items()}
+    return config_keys | {f"the version of {name}": version for name, version in versions().items()}
+
+
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():

@@ -1,6 +1,7 @@
 """Data sets on disk: TFDS folders of ArrayRecord shards with the training split's statistics beside them."""
 
 import contextlib
+import hashlib
 import io
 import shutil
 import uuid
@@ -71,6 +72,17 @@ class Prepared:
             self.statistics = statistics.load(self._folder)
         except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
             raise half_prepared(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
+
+    def facts(self) -> dict[str, str]:
+        """What two copies of the data set must have in common, by name."""
+        splits = {name: info.shard_lengths for name, info in self._builder.info.splits.items()}
+        numbers = self.statistics.mean_image.tobytes() + self.statistics.covariance.tobytes()
+        return {
+            "the data set": f"{self._builder.info.full_name} of {self.image_size} pixels",
+            "the data set's classes": ", ".join(self.class_names),
+            "the data set's examples": ", ".join(f"{name} {lengths}" for name, lengths in splits.items()),
+            "the digest of the data set's statistics": hashlib.sha256(numbers).hexdigest()[:16],
+        }
 
     def split(self, name: str) -> Source:
         """The examples of a split such as `train` or `train[:25%]`, their images encoded or raw, as stored.

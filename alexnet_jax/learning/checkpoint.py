@@ -45,6 +45,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
+        processes = jax.process_count()
+        if processes > 1 and not read_only:
+            folder.mkdir(parents=True, exist_ok=True)  # orbax does not, with barriers of the coordination service
         best = BestN(get_metric_fn=_error_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
@@ -55,11 +58,15 @@ class Checkpoints:
                 preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
                 best_fn=_error_of,
                 best_mode="min",
-                create=not read_only,
+                create=not read_only and processes == 1,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,  # what an interrupted save left behind
                 # Called by one process, when all have written and before the folder gets its name.
                 async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
+                # Naming the processes makes orbax wait through the coordination service, not by a collective operation.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    active_processes=set(range(processes)) if processes > 1 else None
+                ),
             ),
         )
 

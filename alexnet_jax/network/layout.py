@@ -5,6 +5,7 @@ its own. It is manual over the tower axis alone, so that the compiler handles `d
 global batch: the numbers do not depend on the layout.
 """
 
+import collections
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -27,16 +29,26 @@ Forward: TypeAlias = Callable[[Params, Float[Array, "B h w 3"], PRNGKeyArray | N
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of `data` x `tower` devices; the tower axis is innermost, so that pairs are neighbours.
 
+    Devices stand in the order of their processes, so that a process's examples are one run of the batch.
+
     Raises:
-      UsageError: there are too few devices.
+      UsageError: there are too few devices, or a process would have none of them, or another number than the rest.
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if data * tower > len(devices):
         raise UsageError(
             f"a mesh of data={data} x tower={tower} needs {data * tower} devices and there"
             f" {'is' if len(devices) == 1 else 'are'} {len(devices)} ({devices[0].platform}); ask for a smaller mesh"
         )
-    return jax.make_mesh((data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2, devices=devices[: data * tower])
+    mesh = Mesh(np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
+    held = collections.Counter(device.process_index for device in mesh.devices.flat)
+    per_process = {held[device.process_index] for device in devices}
+    if len(per_process) > 1:
+        raise UsageError(
+            f"a mesh of data={data} x tower={tower} takes {', '.join(f'{n} of process {p}' for p, n in held.items())}'s"
+            f" devices, and all {1 + devices[-1].process_index} processes must give as many; ask for another mesh"
+        )
+    return mesh
 
 
 def fastest_tower_axis(device_count: int, platform: str) -> int:
@@ -70,8 +82,38 @@ def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
 
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's part of a batch of NumPy arrays as part of the global batch on the devices."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+    return jax.tree.map(lambda array: put_local(array, batch_sharding(mesh)), batch)
+
+
+def put_local(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """This process's part of an array as part of the global array on the devices."""
+    with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX counts what is asked for as implicit
+        return jax.make_array_from_process_local_data(sharding, array)
+
+
+def place_on_data_axis(mesh: Mesh) -> tuple[int, int]:
+    """This process's part of the batch: number, and how many parts there are.
+
+    It follows from where the process's devices lie on the data axis, not from its number: the towers of a pair may run
+    in two processes, and see the same images.
+
+    Raises:
+      UsageError: the parts of the processes overlap.
+    """
+    own = jax.process_index()
+    rows = [row for row, pair in enumerate(mesh.devices) if any(device.process_index == own for device in pair)]
+    size = len(rows)
+    if mesh.shape[DATA] % size or rows[0] % size:
+        raise UsageError(
+            f"a mesh of data={mesh.shape[DATA]} x tower={mesh.shape[TOWER]} does not lie evenly on"
+            f" {jax.process_count()} processes; use as many devices a process, in pairs or one by one"
+        )
+    return rows[0] // size, mesh.shape[DATA] // size
+
+
+def put_scalar(value: np.float32, mesh: Mesh) -> jax.Array:
+    """A number that all processes have, on every device."""
+    return put_local(np.asarray(value), replicated(mesh))
 
 
 def count_params(params: PyTree) -> int:
