@@ -164,11 +164,11 @@ def agree(facts: Mapping[str, Any]) -> None:
 def difference(told: list[dict[str, Any]]) -> str:
     """Names the first process whose facts are not process 0's; empty where there is none. `host` may differ."""
     for number, facts in enumerate(told):
-        for name in told[0].keys() | facts.keys():
+        for name in sorted(told[0].keys() | facts.keys()):
             here, there = told[0].get(name), facts.get(name)
             if name != "host" and here != there:
                 return (
-                    f"the processes differ: {name} is {here} in process 0 ({told[0]['host']}) and {there} in process"
+                    f"the processes differ in {name}: {here} in process 0 ({told[0]['host']}), {there} in process"
                     f" {number} ({facts['host']}); start all with the same command, packages and data"
                 )
     return ""

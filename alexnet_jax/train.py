@@ -54,8 +54,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         interruption.share(experiment.mesh)
         checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
         result = workdirs.read_result(folder)
-        found = {"the workdir's checkpoints": list(checkpoints.steps()), "the workdir's result": result}
-        processes.agree(experiment.facts() | found)
+        found = {"steps": list(checkpoints.steps()), "finished": result is not None}
+        processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
 
         # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
         begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
@@ -68,6 +68,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
 
         if processes.index() == 0:
             workdirs.record(folder, config)
+        processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
         report = Report(
             folder,
             num_steps=experiment.num_steps,

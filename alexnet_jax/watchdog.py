@@ -101,7 +101,8 @@ class Watchdog:
         """Returns when all processes have done their work, and watches no longer."""
         self._ended = True
         while not all(one.ended for one in self._seen.values()):
-            self._exchange()
+            with contextlib.suppress(Exception):  # the other thread sees how long this lasts
+                self._exchange()
             time.sleep(0.1)
         self._over.set()
         self._talker.join()

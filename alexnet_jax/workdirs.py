@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import time
 from typing import Any
 
 from etils import epath
@@ -119,6 +120,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # ourselves, run from a checkout
             continue
     return found
+
+
+def shows(folder: epath.Path, *, patience: float = 60.0) -> bool:
+    """Whether the config that process 0 writes is seen here within so many seconds; a network's disk may be late."""
+    until = time.monotonic() + patience
+    while not (there := (folder / CONFIG_FILE).exists()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return there
 
 
 def facts(config: ConfigDict) -> dict[str, Any]:

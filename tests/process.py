@@ -1,7 +1,7 @@
 """A door as one process of several: `python -m tests.process main --config=...`, hurried on by the environment.
 
-Writes the metrics of every step, gives a lost process SILENCE seconds instead of 60 and one that hangs STALL, and sends
-itself the signal SEND (a number) when it fetches the images of update AT, if it is process WHO. Signal 0: it hangs there.
+Writes the metrics of every step, gives a lost process SILENCE seconds instead of 60 and one that hangs STALL; if it is
+process WHO, it sends itself the signal SEND (a number) when it fetches the images of update AT; with 0 it hangs there.
 """
 
 import os

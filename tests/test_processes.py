@@ -1,0 +1,285 @@
+"""Several processes on this machine, joined by gloo: the same numbers as one, and an end together."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from alexnet_jax import workdirs
+from alexnet_jax.data import statistics
+from alexnet_jax.learning import report
+from alexnet_jax.processes import difference
+from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, verdict
+from tests.conftest import ROOT
+
+SHORT = {"num_epochs": 1.0}  # six updates
+HOST = socket.gethostname()
+
+
+class Processes:
+    """`python -m tests.process DOOR`, as many times, each with `own` flags of its number besides."""
+
+    def __init__(self, count: int, devices: int, *arguments: object, own: dict[int, str] | None = None, **env: object):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_NUM_CPU_DEVICES": devices}
+        self.started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.process", *map(str, arguments), *(own or {}).get(index, "").split()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=os.environ
+                | {name: str(value) for name, value in (cluster | env | {"JAX_PROCESS_ID": index}).items()},
+            )
+            for index in range(count)
+        ]
+
+    def finish(self, seconds: float = 240, leave: int | None = None) -> list[tuple[int, str, str]]:
+        """Status, standard output and standard error of each; `leave` is stopped and will be killed at the end."""
+        until = time.monotonic() + seconds
+        for index, process in enumerate(self.started):
+            if index != leave:
+                process.wait(until - time.monotonic())
+        self.kill()
+        return [(process.returncode, *process.communicate()) for process in self.started]
+
+    def kill(self) -> None:
+        for process in self.started:
+            process.kill()
+
+
+@pytest.fixture
+def processes():
+    """Starts processes, and ends those that a failed test leaves behind."""
+    started: list[Processes] = []
+
+    def start(*arguments: object, **keywords: object) -> Processes:
+        started.append(Processes(*arguments, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_any_number_of_processes_trains_and_evaluates_like_one(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
+    square = ["--config.mesh.data=2", "--config.mesh.tower=2"]
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
+    four = processes(
+        2, 2, "main", *common, *square, f"--workdir={tmp_path}/four", SEND=int(signal.SIGTERM), WHO=1, AT=3
+    )
+    monkeypatch.setattr(report, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
+    for name, towers in (("one", 1), ("two", 2)):
+        config = tiny_config(**SHORT | {"mesh.data": 1, "mesh.tower": towers})
+        train_and_evaluate(config, str(tmp_path / name), data_dir)
+
+    # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
+    told = four.finish()
+    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
+    assert told[0][1].splitlines()[-1] == "saved after update 4; the same command resumes here"
+    assert told[1][1] == ""
+    assert steps(tmp_path / "four") == [4]
+
+    rest = processes(4, 1, "main", *common, *square, f"--workdir={tmp_path}/four")
+    told = pair.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    assert "mesh data=1 tower=2" in told[0][1]
+    assert told[1][1] == ""
+    evaluation = processes(2, 1, "evaluate", f"--workdir={tmp_path}/pair", f"--data_dir={data_dir}", "--json")
+    told = rest.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 4, told
+    assert "resuming after update 4" in told[0][1]
+
+    expected, result = losses(tmp_path / "one"), json.loads((tmp_path / "one/result.json").read_text())
+    assert list(expected) == [1, 2, 3, 4, 5, 6]
+    assert result["count"] == 50
+    for name in ("two", "pair", "four"):
+        assert losses(tmp_path / name) == pytest.approx(expected, rel=2e-6), name
+        assert json.loads((tmp_path / name / "result.json").read_text()) == pytest.approx(result, rel=2e-6), name
+        assert steps(tmp_path / name)[-1] == 6
+
+    told = evaluation.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    found = json.loads(told[0][1])
+    assert (found["count"], found["loss"]) == (50, pytest.approx(result["loss_1_views"], rel=2e-6))
+    assert told[1][1] == ""
+
+
+def test_processes_that_differ_say_in_what(data_dir: str, tmp_path: Path, processes: Callable):
+    common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
+    told = processes(2, 1, "main", *common, own={1: "--config.momentum=0.8"}).finish()
+    line = (
+        f"error: the processes differ in config.momentum: 0.9 in process 0 ({HOST}), 0.8 in process 1 ({HOST});"
+        " start all with the same command, packages and data\n"
+    )
+    assert told == [(2, "", line)] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_difference_is_named():
+    same = {"host": "a", "config.seed": 0, "the version of jax": "1"}
+    assert difference([same, same | {"host": "b"}]) == ""
+    other = same | {"host": "c", "the version of jax": "2"}
+    assert "the version of jax: 1 in process 0 (a), 2 in process 2 (c);" in difference([same, same, other])
+    assert "config.x: None in process 0 (a), 1 in process 1 (a);" in difference([same, same | {"config.x": 1}])
+
+
+def test_a_workdir_that_is_not_shared_is_noticed(tmp_path: Path):
+    assert not workdirs.shows(epath.Path(tmp_path), patience=0.1)
+    (tmp_path / workdirs.CONFIG_FILE).touch()
+    assert workdirs.shows(epath.Path(tmp_path), patience=0.1)
+
+
+def seen(**changes: object) -> Seen:
+    return Seen(
+        **{"host": "h", "place": 9, "doing": "update 3", "ended": False, "heard": 1000.0, "moved": 1000.0} | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, None),
+        ({"heard": 1000 - SILENCE - 1}, "process 1 (h) gives no sign of life for 60 s"),
+        ({"heard": 1000 - SILENCE - 1, "ended": True}, None),
+        ({"place": 8, "moved": 1000 - STALL + 1}, None),
+        ({"place": 8, "moved": 1000 - STALL - 1}, "process 1 (h) hangs: for 90 s it is at update 3"),
+        ({"place": 0, "moved": 1000 - STALL - 1}, None),  # it has not begun: it prepares data or compiles
+        ({"place": 10, "moved": 1000 - STALL - 1}, None),  # ahead: it is the one that waits
+        ({"moved": 1000 - STUCK - 1}, None),
+    ],
+)
+def test_the_watchdog_names_who_is_lost(changes: dict, line: str | None):
+    told = verdict({0: seen(), 1: seen(**changes), 2: seen()}, 1000.0)
+    assert told is None if line is None else told is not None and told.startswith(line)
+
+
+def test_the_watchdog_tells_when_nobody_moves():
+    stuck = {index: seen(heard=1000 + STUCK, place=9 + index) for index in range(3)}
+    assert verdict(stuck, 1000 + STALL - 1) is None
+    level = {index: seen(heard=1000 + STUCK) for index in range(3)}
+    assert verdict(level, 1000 + STUCK - 1) is None
+    assert str(verdict(level, 1000 + STUCK + 1)).startswith(
+        "no process has moved for 600 s; process 0 (h) is at update 3"
+    )
+
+
+def test_a_cluster_that_is_none_or_half_described_is_told():
+    program = """
+        import os
+        from alexnet_jax import processes
+        from alexnet_jax.errors import UsageError
+
+        def told(mode, **environment):
+            for name in processes.VARIABLES:
+                os.environ.pop(name, None)
+            os.environ.update(environment)
+            try:
+                processes.start(mode)
+                print("alone" if processes.count() == 1 else "joined")
+            except UsageError as error:
+                print(error)
+
+        told("auto")
+        told("on")
+        told("auto", JAX_NUM_PROCESSES="2")
+        told("on", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="first")
+        told("auto", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+        told("off", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    lines = run.stdout.splitlines()
+    assert lines[0] == "alone"
+    assert lines[1].startswith("--distributed=on, and JAX recognises no cluster here; set JAX_COORDINATOR_ADDRESS, ")
+    assert lines[2] == "JAX_NUM_PROCESSES given, but not JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID; set all three"
+    assert lines[3] == "JAX_PROCESS_ID is 'first' and should be a whole number"
+    assert lines[4] == "JAX_PROCESS_ID is 2 of JAX_NUM_PROCESSES 2; count from 0"
+    assert lines[5] == "alone"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, 0])
+def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
+    data_dir: str, tmp_path: Path, processes: Callable, number: int, who: int
+):
+    run = processes(
+        3,
+        1,
+        "main",
+        "--config=tests/configs/tiny.py",
+        "--config.num_epochs=10000",
+        "--config.network.recipe=one_tower",
+        "--config.batch_size=30",
+        f"--data_dir={data_dir}",
+        f"--workdir={tmp_path}",
+        SILENCE=10,
+        STALL=15,
+        SEND=int(number),
+        WHO=who,
+        AT=5,
+    )
+    told = run.finish(leave=None if number == 0 else who)
+    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5"
+    if number:
+        expected = f"process {who} ({'127.0.0.1' if who == 0 else HOST}"
+    for index, (status, _, err) in enumerate(told):
+        if index != who or number == 0:
+            assert status == 75, told
+            assert expected in err.splitlines()[-1], told
+            assert err.splitlines()[-1].endswith("the same command resumes from the last checkpoint")
+
+
+@pytest.mark.soak
+def test_a_data_set_that_differs_is_named(data_dir: str, tmp_path: Path, processes: Callable):
+    """Each host may have a disk of its own; another part of the data there is noticed."""
+    run = processes(
+        2,
+        1,
+        "main",
+        "--config=tests/configs/tiny.py",
+        f"--workdir={tmp_path}/run",
+        own={0: f"--data_dir={data_dir}", 1: f"--data_dir={changed_copy(data_dir, tmp_path)}"},
+    )
+    for status, _, err in run.finish():
+        assert status == 2
+        assert "the processes differ in the digest of the data set's statistics: " in err
+        assert err.count("\n") == 1
+
+
+def changed_copy(data_dir: str, tmp_path: Path) -> Path:
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    folder = epath.Path(next(copy.rglob("dataset_info.json")).parent)
+    before = statistics.load(folder)
+    statistics.save(statistics.Statistics(before.mean_image + 1, before.covariance), folder)
+    return copy
