@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -19,8 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layout
-from alexnet_jax.watchdog import Watchdog
+from alexnet_jax.watchdog import STATUS, Watchdog
 
+JOIN = 300.0  # seconds within which all processes must have started
 ADDRESS, COUNT, INDEX = VARIABLES = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HELP = (
     "Whether this is one of several processes. on: it is; off: it is alone; auto: it is where JAX recognises a cluster"
@@ -48,8 +50,14 @@ def start(distributed_flag: str) -> None:
         return
     # Its C++ handler of SIGTERM would be in the way of `Interruption`, which the processes agree on by themselves.
     jax.config.update("jax_enable_preemption_service", False)
+    # Where a process does not come, XLA aborts this one with a trace, after its own, longer time.
+    alarm = threading.Timer(JOIN, _give_up)
+    alarm.daemon = True
+    alarm.start()
     try:
-        jax.distributed.initialize(num_processes=_number(COUNT), process_id=_number(INDEX))
+        jax.distributed.initialize(
+            num_processes=_number(COUNT), process_id=_number(INDEX), initialization_timeout=int(JOIN) + 60
+        )
     except ValueError as error:
         given = [name for name in VARIABLES if name in os.environ]
         missing = [name for name in VARIABLES if name not in os.environ]
@@ -66,9 +74,22 @@ def start(distributed_flag: str) -> None:
     except Exception as error:  # JAX has no common error for a cluster that it cannot join
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the other processes cannot be joined ({reason}); --distributed=off runs alone") from error
+    finally:
+        alarm.cancel()
     if count() > 1:
         address = distributed.global_state.coordinator_address
         _watchdog = Watchdog(_client(), index=index(), count=count(), coordinator=str(address))
+
+
+def _give_up() -> None:
+    state = distributed.global_state
+    print(
+        f"error: process {state.process_id}: after {JOIN:.0f} s not all processes have met at"
+        f" {state.coordinator_address}, where process 0 listens; see which one has not started",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(STATUS)
 
 
 def quiet() -> None:

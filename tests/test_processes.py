@@ -76,6 +76,11 @@ def processes():
         one.kill()
 
 
+def sends(number: int, method: str, call: int) -> dict[str, object]:
+    """What makes a process send itself a signal."""
+    return {"SEND": int(number), "METHOD": method, "CALL": call}
+
+
 def losses(workdir: Path) -> dict[int, float]:
     rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
@@ -92,7 +97,7 @@ def test_any_number_of_processes_trains_and_evaluates_like_one(
     square = ["--config.mesh.data=2", "--config.mesh.tower=2"]
     pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
     four = processes(
-        2, 2, "main", *common, *square, f"--workdir={tmp_path}/four", SEND=int(signal.SIGTERM), WHO=1, AT=3
+        2, 2, "main", *common, *square, f"--workdir={tmp_path}/four", WHO=1, **sends(signal.SIGTERM, "_fetch", 3)
     )
     monkeypatch.setattr(report, "LINE_EVERY", 0.0)
     monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
@@ -244,9 +249,8 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
         f"--workdir={tmp_path}",
         SILENCE=10,
         STALL=15,
-        SEND=int(number),
         WHO=who,
-        AT=5,
+        **sends(number, "_fetch", 5),
     )
     told = run.finish(leave=None if number == 0 else who)
     expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5"
@@ -257,6 +261,43 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
             assert status == 75, told
             assert expected in err.splitlines()[-1], told
             assert err.splitlines()[-1].endswith("the same command resumes from the last checkpoint")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("call", "views"), [(1, "in training"), (2, "final, 1"), (3, "final, 10")])
+def test_a_signal_in_an_evaluation_is_everybodys(
+    data_dir: str, tmp_path: Path, processes: Callable, call: int, views: str
+):
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    common += ["--config.num_epochs=1.0", "--config.batch_size=16"]
+    told = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "_measure", call)).finish()
+    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
+    assert told[0][1].splitlines()[-1] == "saved after update 12; the same command resumes here"
+    assert steps(tmp_path) == [12]
+    told = processes(2, 1, *common).finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    assert json.loads((tmp_path / "result.json").read_text())["count"] == 50
+
+
+@pytest.mark.soak
+def test_a_loss_that_is_not_finite_stops_all(data_dir: str, tmp_path: Path, processes: Callable):
+    rates = "((0, 0.01), (0.5, 1e30))"
+    flags = [f"--config.rates.all.{leaf}={rates}" for leaf in ("kernel", "bias")]
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    for status, _, err in processes(2, 1, *common, *flags).finish():
+        assert status == 2
+        assert "is not finite; there is no checkpoint yet; lower the learning rate" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.soak
+def test_an_error_in_one_process_ends_the_others_with_it(data_dir: str, tmp_path: Path, processes: Callable):
+    """Process 1 finds its part of the data unreadable in the middle of the run."""
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    told = processes(2, 1, *common, WHO=1, SEND="error", METHOD="_fetch", CALL=4).finish()
+    assert [status for status, _, _ in told] == [1, 1], told
+    assert told[0][2].splitlines()[-1] == f"error: process 1 ({HOST}) stopped: OSError: unreadable"
+    assert "Traceback" in told[1][2]
 
 
 @pytest.mark.soak
