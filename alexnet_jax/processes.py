@@ -50,30 +50,21 @@ def start(distributed_flag: str) -> None:
         return
     # Its C++ handler of SIGTERM would be in the way of `Interruption`, which the processes agree on by themselves.
     jax.config.update("jax_enable_preemption_service", False)
+    number, own = _number(COUNT), _number(INDEX)
     # Where a process does not come, XLA aborts this one with a trace, after its own, longer time.
     alarm = threading.Timer(JOIN, _give_up)
     alarm.daemon = True
     alarm.start()
     try:
-        jax.distributed.initialize(
-            num_processes=_number(COUNT), process_id=_number(INDEX), initialization_timeout=int(JOIN) + 60
-        )
-    except ValueError as error:
-        given = [name for name in VARIABLES if name in os.environ]
-        missing = [name for name in VARIABLES if name not in os.environ]
-        if "must be nonnegative" in str(error):
-            raise UsageError(f"{INDEX} is {_number(INDEX)} of {COUNT} {_number(COUNT)}; count from 0") from error
-        if given:
-            raise UsageError(f"{', '.join(given)} given, but not {', '.join(missing)}; set all three") from error
-        if distributed_flag == "on":
-            raise UsageError(
-                f"--distributed=on, and JAX recognises no cluster here; set {', '.join(VARIABLES)}, or start under"
-                " srun or mpirun"
-            ) from error
-        return
-    except Exception as error:  # JAX has no common error for a cluster that it cannot join
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"the other processes cannot be joined ({reason}); --distributed=off runs alone") from error
+        jax.distributed.initialize(num_processes=number, process_id=own, initialization_timeout=int(JOIN) + 60)
+    except Exception as error:  # JAX has no common error for a cluster that is not there or that it cannot join
+        described = [name for name in VARIABLES if name in os.environ]
+        if "be defined" not in str(error):
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"the other processes cannot be joined: {reason}; --distributed=off runs alone") from error
+        if described or distributed_flag == "on":
+            missing = ", ".join(name for name in VARIABLES if name not in described)
+            raise UsageError(f"JAX recognises no cluster here; set {missing}, or start under srun or mpirun") from error
     finally:
         alarm.cancel()
     if count() > 1:
