@@ -36,6 +36,8 @@ class Seen:
       doing: the last of them.
       ended: it has done all its work.
       heard, moved: when its last sign of life came, and when its place last changed, by this process's clock.
+      behind: since when another process has been at a later place than its present one; None: none is.
+      beat: number of its last sign of life.
     """
 
     host: str
@@ -44,6 +46,11 @@ class Seen:
     ended: bool
     heard: float
     moved: float
+    behind: float | None = None
+    beat: int = 0
+
+
+Sign = tuple[int, str, int, str, bool]  # as sent: beat, host, place, doing, ended
 
 
 def verdict(seen: dict[int, Seen], now: float) -> str | None:
@@ -61,12 +68,25 @@ def verdict(seen: dict[int, Seen], now: float) -> str | None:
         return None
     last = min(working, key=lambda index: working[index].place)
     one = working[last]
-    ahead = max(each.place for each in working.values()) > one.place
-    if ahead and now - one.moved > STALL:
+    if one.behind is not None and now - one.behind > STALL:
         return f"process {last} ({one.host}) hangs: for {STALL:.0f} s it is at {one.doing}, and the others are ahead"
     if all(now - each.moved > STUCK for each in working.values()):
         return f"no process has moved for {STUCK:.0f} s; process {last} ({one.host}) is at {one.doing}"
     return None
+
+
+def note(seen: dict[int, Seen], signs: dict[int, Sign], now: float) -> None:
+    """Takes the processes' signs of life, by number, read `now`."""
+    for index, (beat, host, place, doing, ended) in signs.items():
+        one = seen[index]
+        if beat != one.beat:
+            one.beat, one.host, one.doing, one.ended, one.heard = beat, host, doing, ended, now
+        if place != one.place:
+            one.place, one.moved, one.behind = place, now, None
+    first = max(one.place for one in seen.values())
+    for one in seen.values():
+        if one.place < first and one.behind is None:
+            one.behind = now
 
 
 class Watchdog:
@@ -84,7 +104,6 @@ class Watchdog:
         self._looked = time.monotonic()
         unknown = Seen("host unknown", 0, "", False, self._looked, self._looked)
         self._seen = {number: dataclasses.replace(unknown) for number in range(count)}
-        self._signs: dict[str, str] = {}
         self._over, self._talking, self._leaving = threading.Event(), threading.Lock(), threading.Lock()
         self._hold_aborts()
         self._exchange()
@@ -163,16 +182,8 @@ class Watchdog:
             sign = [self._beats, socket.gethostname(), self._place, self._doing, self._ended]
             self._client.key_value_set(f"{FOLDER}life/{self._index}", json.dumps(sign), allow_overwrite=True)
             signs = self._client.key_value_dir_get(f"{FOLDER}life/")
-            now = time.monotonic()
-            for name, text in signs:
-                if self._signs.get(name) == text:
-                    continue
-                self._signs[name] = text
-                one = self._seen[int(name.rsplit("/", 1)[1])]
-                _, one.host, place, one.doing, one.ended = json.loads(text)
-                one.heard, one.moved = now, now if place != one.place else one.moved
-                one.place = place
-            self._looked = now
+            self._looked = time.monotonic()
+            note(self._seen, {int(name.rsplit("/", 1)[1]): json.loads(text) for name, text in signs}, self._looked)
 
     def _hold_aborts(self) -> None:
         """Holds back the abort by which XLA ends a process when another one is gone, until it is known which.

@@ -20,7 +20,7 @@ from alexnet_jax.data import statistics
 from alexnet_jax.learning import report
 from alexnet_jax.processes import difference
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, verdict
+from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, note, verdict
 from tests.conftest import ROOT
 
 SHORT = {"num_epochs": 1.0}  # six updates
@@ -174,10 +174,10 @@ def seen(**changes: object) -> Seen:
         ({}, None),
         ({"heard": 1000 - SILENCE - 1}, "process 1 (h) gives no sign of life for 60 s"),
         ({"heard": 1000 - SILENCE - 1, "ended": True}, None),
-        ({"place": 8, "moved": 1000 - STALL + 1}, None),
-        ({"place": 8, "moved": 1000 - STALL - 1}, "process 1 (h) hangs: for 90 s it is at update 3"),
-        ({"place": 0, "moved": 1000 - STALL - 1}, None),  # it has not begun: it prepares data or compiles
-        ({"place": 10, "moved": 1000 - STALL - 1}, None),  # ahead: it is the one that waits
+        ({"place": 8, "behind": 1000 - STALL + 1}, None),
+        ({"place": 8, "behind": 1000 - STALL - 1}, "process 1 (h) hangs: for 90 s it is at update 3"),
+        ({"place": 8, "behind": 1000 - 1, "moved": 1000 - STALL - 1}, None),  # it is the last to have compiled
+        ({"place": 0, "behind": 1000 - STALL - 1}, None),  # it has not begun: it prepares data or compiles
         ({"moved": 1000 - STUCK - 1}, None),
     ],
 )
@@ -186,9 +186,20 @@ def test_the_watchdog_names_who_is_lost(changes: dict, line: str | None):
     assert told is None if line is None else told is not None and told.startswith(line)
 
 
+def test_who_is_the_last_to_compile_does_not_hang_and_who_stays_behind_does():
+    table = {index: seen(place=0, heard=0.0, moved=0.0) for index in range(2)}
+    told = []
+    for beat, (now, places) in enumerate([(0, (7, 7)), (200, (7, 7)), (205, (9, 7)), (290, (9, 7)), (296, (9, 7))], 1):
+        note(table, {index: (beat, "h", place, "update 1", False) for index, place in enumerate(places)}, float(now))
+        told.append(verdict(table, float(now)))
+    assert told[:4] == [None] * 4
+    assert str(told[4]).startswith("process 1 (h) hangs")
+    for now in (300, 350, 360):  # process 0 gives no more signs
+        note(table, {0: (5, "h", 9, "update 1", False), 1: (now, "h", 10, "update 2", False)}, float(now))
+    assert str(verdict(table, 360.0)).startswith("process 0 (h) gives no sign of life")
+
+
 def test_the_watchdog_tells_when_nobody_moves():
-    stuck = {index: seen(heard=1000 + STUCK, place=9 + index) for index in range(3)}
-    assert verdict(stuck, 1000 + STALL - 1) is None
     level = {index: seen(heard=1000 + STUCK) for index in range(3)}
     assert verdict(level, 1000 + STUCK - 1) is None
     assert str(verdict(level, 1000 + STUCK + 1)).startswith(
