@@ -56,7 +56,12 @@ def start(distributed_flag: str) -> None:
     alarm.daemon = True
     alarm.start()
     try:
-        jax.distributed.initialize(num_processes=number, process_id=own, initialization_timeout=int(JOIN) + 60)
+        jax.distributed.initialize(
+            num_processes=number,
+            process_id=own,
+            initialization_timeout=int(JOIN) + 60,
+            heartbeat_timeout_seconds=24 * 3600,  # the watchdog's are the ones that count: JAX's end in a C++ trace
+        )
     except Exception as error:  # JAX has no common error for a cluster that is not there or that it cannot join
         described = [name for name in VARIABLES if name in os.environ]
         if "be defined" not in str(error):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+TICK = 1.0  # seconds between two looks at the clock
 BEAT = 5.0  # seconds between two signs of life
 SILENCE = 60.0  # seconds without one after which a process counts as dead
 STALL = 90.0  # seconds a process may stay behind the others at one piece of work
@@ -87,6 +88,13 @@ def note(seen: dict[int, Seen], signs: dict[int, Sign], now: float) -> None:
     for one in seen.values():
         if one.place < first and one.behind is None:
             one.behind = now
+
+
+def postpone(seen: dict[int, Seen], pause: float) -> None:
+    """Leaves so many seconds, in which this process itself stood still, out of account."""
+    for one in seen.values():
+        one.heard, one.moved = one.heard + pause, one.moved + pause
+        one.behind = None if one.behind is None else one.behind + pause
 
 
 class Watchdog:
@@ -165,7 +173,12 @@ class Watchdog:
                 self.leave(f"error: {line}", line, status)
 
     def _watch(self) -> None:
-        while not self._over.wait(1.0):
+        ticked = time.monotonic()
+        while not self._over.wait(TICK):
+            pause, ticked = time.monotonic() - ticked - TICK, time.monotonic()
+            if pause > BEAT:  # the whole run may have been stopped: by a scheduler, or with the machine
+                self._looked += pause
+                postpone(self._seen, pause)
             if time.monotonic() - self._looked > SILENCE:
                 where = f"process 0 ({self._coordinator})"
                 line = f"{where} gives no answer for {SILENCE:.0f} s: it is dead or stopped"

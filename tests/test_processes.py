@@ -20,7 +20,7 @@ from alexnet_jax.data import statistics
 from alexnet_jax.learning import report
 from alexnet_jax.processes import difference
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, note, verdict
+from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, note, postpone, verdict
 from tests.conftest import ROOT
 
 SHORT = {"num_epochs": 1.0}  # six updates
@@ -197,6 +197,16 @@ def test_who_is_the_last_to_compile_does_not_hang_and_who_stays_behind_does():
     for now in (300, 350, 360):  # process 0 gives no more signs
         note(table, {0: (5, "h", 9, "update 1", False), 1: (now, "h", 10, "update 2", False)}, float(now))
     assert str(verdict(table, 360.0)).startswith("process 0 (h) gives no sign of life")
+
+
+def test_time_in_which_a_process_stood_still_itself_does_not_count():
+    table = {0: seen(), 1: seen(place=8, behind=1000.0)}
+    postpone(table, 200.0)
+    assert verdict(table, 1200.0) is None
+    assert str(verdict(table, 1200 + SILENCE + 1)).startswith("process 0 (h) gives no sign of life")
+    table[0].heard = table[1].heard = 1200 + STALL
+    assert verdict(table, 1200 + STALL - 1) is None
+    assert str(verdict(table, 1200 + STALL + 1)).startswith("process 1 (h) hangs")
 
 
 def test_the_watchdog_tells_when_nobody_moves():
