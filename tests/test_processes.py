@@ -286,6 +286,30 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
 
 
 @pytest.mark.soak
+def test_a_run_that_is_suspended_as_a_whole_goes_on(data_dir: str, tmp_path: Path, processes: Callable):
+    common = ["main", "--config=tests/configs/tiny.py", "--config.num_epochs=10000", f"--data_dir={data_dir}"]
+    run = processes(2, 1, *common, f"--workdir={tmp_path}", SILENCE=8, STALL=10)
+
+    def wait_for(step: int) -> int:
+        until = time.monotonic() + 150
+        while not (tmp_path / "metrics.jsonl").exists() or max(losses(tmp_path), default=0) < step:
+            assert time.monotonic() < until
+            assert [process.poll() for process in run.started] == [None, None], run.finish()
+            time.sleep(0.2)
+        return max(losses(tmp_path))
+
+    wait_for(3)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in run.started:
+            process.send_signal(number)
+        time.sleep(20)
+    step = wait_for(4)
+    wait_for(step + 3)
+    run.started[1].terminate()
+    assert [(status, err) for status, _, err in run.finish()] == [(75, "")] * 2
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize(("call", "views"), [(1, "in training"), (2, "final, 1"), (3, "final, 10")])
 def test_a_signal_in_an_evaluation_is_everybodys(
     data_dir: str, tmp_path: Path, processes: Callable, call: int, views: str
