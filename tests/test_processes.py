@@ -23,7 +23,6 @@ from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.watchdog import SILENCE, STALL, STUCK, Seen, note, postpone, verdict
 from tests.conftest import ROOT
 
-SHORT = {"num_epochs": 1.0}  # six updates
 HOST = socket.gethostname()
 
 
@@ -90,51 +89,42 @@ def steps(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
-def test_any_number_of_processes_trains_and_evaluates_like_one(
+def reference(
+    tiny_config: Callable, data_dir: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, **mesh: int
+) -> None:
+    """Trains in this process, and writes the loss of every update."""
+    monkeypatch.setattr(report, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
+    config = tiny_config(num_epochs=1.0, **{f"mesh.{axis}": size for axis, size in mesh.items()})
+    train_and_evaluate(config, str(workdir), data_dir)
+
+
+def assert_alike(workdir: Path, expected: Path) -> None:
+    assert list(losses(expected)) == [1, 2, 3, 4, 5, 6]
+    assert losses(workdir) == pytest.approx(losses(expected), rel=2e-6)
+    found, result = (json.loads((folder / "result.json").read_text()) for folder in (workdir, expected))
+    assert result["count"] == 50
+    assert found == pytest.approx(result, rel=2e-6)
+
+
+def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
-    square = ["--config.mesh.data=2", "--config.mesh.tower=2"]
-    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
-    four = processes(
-        2, 2, "main", *common, *square, f"--workdir={tmp_path}/four", WHO=1, **sends(signal.SIGTERM, "_fetch", 3)
-    )
-    monkeypatch.setattr(report, "LINE_EVERY", 0.0)
-    monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
-    for name, towers in (("one", 1), ("two", 2)):
-        config = tiny_config(**SHORT | {"mesh.data": 1, "mesh.tower": towers})
-        train_and_evaluate(config, str(tmp_path / name), data_dir)
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
 
     # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
-    told = four.finish()
+    told = pair.finish()
     assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
+    assert "mesh data=1 tower=2" in told[0][1]
     assert told[0][1].splitlines()[-1] == "saved after update 4; the same command resumes here"
     assert told[1][1] == ""
-    assert steps(tmp_path / "four") == [4]
+    assert steps(tmp_path / "pair") == [4]
 
-    rest = processes(4, 1, "main", *common, *square, f"--workdir={tmp_path}/four")
-    told = pair.finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
-    assert "mesh data=1 tower=2" in told[0][1]
-    assert told[1][1] == ""
-    evaluation = processes(2, 1, "evaluate", f"--workdir={tmp_path}/pair", f"--data_dir={data_dir}", "--json")
-    told = rest.finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 4, told
-    assert "resuming after update 4" in told[0][1]
-
-    expected, result = losses(tmp_path / "one"), json.loads((tmp_path / "one/result.json").read_text())
-    assert list(expected) == [1, 2, 3, 4, 5, 6]
-    assert result["count"] == 50
-    for name in ("two", "pair", "four"):
-        assert losses(tmp_path / name) == pytest.approx(expected, rel=2e-6), name
-        assert json.loads((tmp_path / name / "result.json").read_text()) == pytest.approx(result, rel=2e-6), name
-        assert steps(tmp_path / name)[-1] == 6
-
-    told = evaluation.finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
-    found = json.loads(told[0][1])
-    assert (found["count"], found["loss"]) == (50, pytest.approx(result["loss_1_views"], rel=2e-6))
-    assert told[1][1] == ""
+    # One process with two devices goes on. Its config is the same but for the mesh, which changes no number.
+    reference(tiny_config, data_dir, tmp_path / "pair", monkeypatch, data=1, tower=2)
+    assert_alike(tmp_path / "pair", tmp_path / "one")
 
 
 def test_processes_that_differ_say_in_what(data_dir: str, tmp_path: Path, processes: Callable):
@@ -251,6 +241,34 @@ def test_a_cluster_that_is_none_or_half_described_is_told():
     assert lines[3] == "JAX_PROCESS_ID is 'first' and should be a whole number"
     assert lines[4].startswith("the other processes cannot be joined: process_id and num_processes must be nonnegative")
     assert lines[5] == "alone"
+
+
+@pytest.mark.soak
+def test_any_number_of_processes_trains_and_evaluates_like_one(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
+    square = ["--config.mesh.data=2", "--config.mesh.tower=2", f"--workdir={tmp_path}/four"]
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
+    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
+    assert [(status, err) for status, _, err in four.finish()] == [(75, "")] * 2
+    assert steps(tmp_path / "four") == [4]
+    rest = processes(4, 1, "main", *common, *square)
+    assert [(status, err) for status, _, err in pair.finish()] == [(0, "")] * 2
+    evaluation = processes(2, 1, "evaluate", f"--workdir={tmp_path}/pair", f"--data_dir={data_dir}", "--json")
+    told = rest.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 4, told
+    assert "resuming after update 4" in told[0][1]
+    assert [out for _, out, _ in told[1:]] == [""] * 3
+    for name in ("pair", "four"):
+        assert_alike(tmp_path / name, tmp_path / "one")
+
+    told = evaluation.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    found, result = json.loads(told[0][1]), json.loads((tmp_path / "one/result.json").read_text())
+    assert (found["count"], found["loss"]) == (50, pytest.approx(result["loss_1_views"], rel=2e-6))
+    assert told[1][1] == ""
 
 
 @pytest.mark.soak
