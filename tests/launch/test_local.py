@@ -1,0 +1,79 @@
+"""launch/local.sh: several processes as one command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "launch" / "local.sh"
+
+INTERPRETER = f"""#!{sys.executable}
+import os, signal, sys, time
+me = os.environ["JAX_PROCESS_ID"]
+def leave(number, _):
+    print(me, "got", number, flush=True)
+    time.sleep(0.3)
+    sys.exit({{15: 75, 2: 130}}[number])
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN if "deaf" in sys.argv else leave)
+print(me, *(os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES")), *sys.argv[1:], flush=True)
+if me == "1" and sys.argv[-1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[-1] in ("waits", "killed") and not (me == "1" and "fails" in sys.argv):
+    time.sleep(60)
+sys.exit(7 if me == "1" and "fails" in sys.argv else 0)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Starts the script with an interpreter that trains nothing."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(INTERPRETER)
+    interpreter.chmod(0o755)
+    started = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen:
+        variables = {"PYTHON": str(interpreter), "PORT": "1234"} | environment
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        run = subprocess.Popen([SCRIPT, *arguments], env=os.environ | variables, text=True, **pipes)
+        started.append(run)
+        return run
+
+    yield start
+    for run in started:
+        if run.poll() is None:
+            run.terminate()
+            run.communicate(timeout=60)
+
+
+def test_each_process_is_told_its_place(start):
+    run = start("--config=a b", PROCESSES="3")
+    out, err = run.communicate(timeout=60)
+    common = "127.0.0.1:1234 3 -u -m alexnet_jax.main --distributed=on --config=a b"
+    assert sorted(out.splitlines()) == [f"{number} {common}" for number in range(3)]
+    assert (run.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_reaches_each_process_once(start, number: signal.Signals, status: int):
+    run = start("waits")
+    assert {run.stdout.readline()[0], run.stdout.readline()[0]} == {"0", "1"}
+    run.send_signal(number)
+    out, _ = run.communicate(timeout=60)
+    assert sorted(out.splitlines()) == [f"0 got {number}", f"1 got {number}"]
+    assert run.returncode == status
+
+
+@pytest.mark.parametrize(("how", "status"), [(["fails", "waits"], 7), (["killed"], 137)])
+def test_the_rest_is_killed_when_one_has_failed(start, how: list[str], status: int):
+    begun = time.monotonic()
+    run = start("deaf", *how, GRACE="1")
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == status
+    assert err == f"process 1 left with status {status}; the others have 1 seconds\n"
+    assert time.monotonic() - begun < 30
