@@ -14,13 +14,16 @@ SCRIPT = Path(__file__).parents[2] / "launch" / "local.sh"
 INTERPRETER = f"""#!{sys.executable}
 import os, signal, sys, time
 me = os.environ["JAX_PROCESS_ID"]
+def say(*words):
+    os.write(1, (" ".join(words) + "\\n").encode())  # at once: the lines of two processes do not mix
 def leave(number, _):
-    print(me, "got", number, flush=True)
+    say(me, "got", str(number))
     time.sleep(0.3)
     sys.exit({{15: 75, 2: 130}}[number])
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN if "deaf" in sys.argv else leave)
-print(me, *(os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES")), *sys.argv[1:], flush=True)
+told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES")]
+say(me, *told, *sys.argv[1:])
 if me == "1" and sys.argv[-1] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[-1] in ("waits", "killed") and not (me == "1" and "fails" in sys.argv):
@@ -40,7 +43,9 @@ def start(tmp_path: Path):
     def start(*arguments: str, **environment: str) -> subprocess.Popen:
         variables = {"PYTHON": str(interpreter), "PORT": "1234"} | environment
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        run = subprocess.Popen([SCRIPT, *arguments], env=os.environ | variables, text=True, **pipes)
+        # Where pytest runs in the background, Ctrl-C is ignored, which a shell's trap cannot change.
+        command = ["env", "--default-signal=INT", SCRIPT, *arguments]
+        run = subprocess.Popen(command, env=os.environ | variables, text=True, **pipes)
         started.append(run)
         return run
 
@@ -48,7 +53,9 @@ def start(tmp_path: Path):
     for run in started:
         if run.poll() is None:
             run.terminate()
-            run.communicate(timeout=60)
+            run.wait(60)
+        run.stdout.close()
+        run.stderr.close()
 
 
 def test_each_process_is_told_its_place(start):
@@ -77,3 +84,18 @@ def test_the_rest_is_killed_when_one_has_failed(start, how: list[str], status: i
     assert run.returncode == status
     assert err == f"process 1 left with status {status}; the others have 1 seconds\n"
     assert time.monotonic() - begun < 30
+
+
+def test_a_run_in_two_processes_saves_on_sigterm(tmp_path: Path, data_dir: str, start):
+    flags = ("--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}/run")
+    run = start(*flags, f"--data_dir={data_dir}", PYTHON=sys.executable, PORT="")
+    deadline = time.monotonic() + 150
+    while not any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*")):
+        assert time.monotonic() < deadline, "the run has not saved"
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == 75, err
+    assert "data=1 tower=2" in out.splitlines()[0]
+    assert out.splitlines()[-1].endswith("; the same command resumes here")

@@ -105,7 +105,7 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
     (tmp_path / "alexnet").mkdir()
     stand_in(
         tmp_path / "venv" / "bin" / "python",
-        'trap "echo stopped; exit 75" TERM; echo "$@"; while :; do sleep 0.05; done',
+        'trap "echo stopped; exit 75" TERM; printf "%s\\n" "$@"; while :; do sleep 0.05; done',
     )
     stand_in(
         tmp_path / "gcloud",
@@ -120,7 +120,8 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
         ).stdout
 
     log = tpu_vm("run", "--config=a b")
-    assert log == "-u -m alexnet_jax.main --distributed=on --workdir=gs://bucket/run --config=a b\n"
+    words = ["-u", "-m", "alexnet_jax.main", "--distributed=on", "--workdir=gs://bucket/run", "--config=a b"]
+    assert log.splitlines() == words
     tpu_vm("stop")
     assert tpu_vm("log") == log + "stopped\n"
 
