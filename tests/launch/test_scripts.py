@@ -105,7 +105,7 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
     (tmp_path / "alexnet").mkdir()
     stand_in(
         tmp_path / "venv" / "bin" / "python",
-        'trap "echo stopped; exit 75" TERM; printf "%s\\n" "$@"; while :; do sleep 0.05; done',
+        'trap "echo stopped; exit 75" TERM; printf "%s\\n" "$@"; for _ in {1..200}; do sleep 0.05; done',
     )
     stand_in(
         tmp_path / "gcloud",

@@ -146,8 +146,8 @@ def test_sigterm_requeues_and_the_run_resumes_and_finishes(slurm, submit, tmp_pa
 
 
 def test_sigterm_comes_ahead_of_the_limit_and_a_cancelled_job_stays_away(slurm, submit, tmp_path: Path):
-    job = submit("--time=3", "--signal=TERM@90", flags=("--config.num_epochs=100000",))
-    wait_for(lambda: field(slurm, job, "Restarts") == "1", 240)
+    job = submit("--time=4", "--signal=TERM@90", flags=("--config.num_epochs=100000",))
+    wait_for(lambda: field(slurm, job, "Restarts") == "1", 330)
     text = (tmp_path / "log").read_text()
     assert re.search(r"saved after update \S+; the same command resumes here", text)
     assert "DUE TO TIME LIMIT" not in text
