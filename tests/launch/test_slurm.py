@@ -135,6 +135,7 @@ def test_sigterm_requeues_and_the_run_resumes_and_finishes(slurm, submit, tmp_pa
     slurm("scancel", "--signal=TERM", job)  # what --signal does: to the tasks, not to the script
     wait_for(lambda: field(slurm, job, "Restarts") == "1", 120)
     log = (tmp_path / "log").read_text()
+    assert "Terminating StepId" not in log, "srun cut nobody off"
     step = re.search(r"saved after update (\S+); the same command resumes here", log)[1]
     wait_for(lambda: field(slurm, job, "JobState") in ("COMPLETED", "FAILED", "CANCELLED"), 300)
     assert field(slurm, job, "ExitCode") == "0:0"
