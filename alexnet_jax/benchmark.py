@@ -1,7 +1,8 @@
 """Measures the program on this machine.
 
 python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch's
-python -m alexnet_jax.benchmark run --config=configs/default.py      # a run, and its waiting for input
+python -m alexnet_jax.benchmark run --config=configs/default.py      # a run: what takes time beside its updates
+python -m alexnet_jax.benchmark start --config=configs/default.py    # from the command to the first update
 """
 
 import dataclasses
@@ -15,13 +16,17 @@ from ml_collections import config_flags
 from alexnet_jax import door
 from alexnet_jax.errors import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="run: the experiment, such as configs/default.py.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "run: folder of prepared data sets; default: TFDS's own.")
-UPDATES = flags.DEFINE_integer("updates", 50, "run: updates that are timed.", lower_bound=1)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="run, start: the experiment, such as configs/default.py."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's own.")
+UPDATES = flags.DEFINE_integer("updates", None, "run: end after so many; default: the whole run.", lower_bound=2)
 PEER = flags.DEFINE_enum("peer", None, ["torch"], "What to measure beside it, in turn.")
 IMAGES = flags.DEFINE_integer("images", 1000, "input: images that are drawn.", lower_bound=2)
 BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in a round.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "input: rounds, in each of which everything has its turn.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer(
+    "rounds", 5, "input, start: rounds, in each of which everything has its turn.", lower_bound=1
+)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
@@ -54,11 +59,24 @@ def _run() -> tuple[Any, list[str]]:
     return result, measured.describe(result)
 
 
+def _start() -> tuple[Any, list[str]]:
+    from alexnet_jax.benchmarks import start as measured
+
+    door.config_of(lambda: CONFIG.value)  # a mistake is told before anything starts
+    config = flags.FLAGS["config"]
+    overrides = [f"--config.{name}={value}" for name, value in config_flags.get_override_values(config).items()]
+    arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]
+    if DATA_DIR.value is not None:
+        arguments.append(f"--data_dir={DATA_DIR.value}")
+    result = measured.measure(arguments, rounds=ROUNDS.value, say=_say)
+    return result, measured.describe(result)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-COMMANDS = {"input": _input, "run": _run}
+COMMANDS = {"input": _input, "run": _run, "start": _start}
 
 
 if __name__ == "__main__":

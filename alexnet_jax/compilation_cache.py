@@ -10,15 +10,18 @@ import contextlib
 import hashlib
 import os
 import sys
+import time
 import uuid
 from pathlib import Path
 
 import jax
 from jax._src import compilation_cache as jax_cache  # there is no public way to bring one's own store
+from jax._src.compilation_cache_interface import CacheInterface
 
 LARGEST = 512 * 2**20  # bytes of all entries; the default config's take some 10 MB
 SUFFIX = ".compiled"
 UNFINISHED = ".part"
+ABANDONED = 3600.0  # seconds after which whoever was writing a part is taken for dead
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -41,7 +44,7 @@ def use(folder: str) -> None:
         jax_cache._cache, jax_cache._cache_initialized = Entries(Path(folder)), True
 
 
-class Entries:
+class Entries(CacheInterface):
     """A folder of programs by key, at most `largest` bytes of them: those used last.
 
     Never raises an `OSError`: what cannot be read is not there, and what cannot be written is told once, on stderr.
@@ -81,7 +84,7 @@ class Entries:
             if not self._told:
                 print(
                     f"warning: compiled programs cannot be kept in {self._path}: {error}; every start compiles anew;"
-                    " name another folder with JAX_COMPILATION_CACHE_DIR, or go without: JAX_ENABLE_COMPILATION_CACHE=0",
+                    " name another folder in JAX_COMPILATION_CACHE_DIR or go without by JAX_ENABLE_COMPILATION_CACHE=0",
                     file=sys.stderr,
                 )
             self._told = True
@@ -90,10 +93,12 @@ class Entries:
         """Removes the entries not used for longest until the rest fits; other processes may do so too."""
         found = []
         for file in self._path.iterdir():
-            if file.suffix in (SUFFIX, UNFINISHED):  # a part was left by a process that died, or is being written
-                with contextlib.suppress(FileNotFoundError):
-                    status = file.stat()
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                if file.suffix == SUFFIX:
                     found.append((status.st_mtime, status.st_size, file))
+                elif file.suffix == UNFINISHED and status.st_mtime < time.time() - ABANDONED:
+                    file.unlink()
         total = sum(size for _, size, _ in found)
         for _, size, file in sorted(found):
             if total <= self._largest:

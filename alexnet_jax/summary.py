@@ -119,7 +119,7 @@ def describe(settings: Settings) -> str:
             *_table(settings, rows),
             "",
             *_memory(settings, tower, rows),
-            *_exchange(settings, tower, rows),
+            *_exchange(settings, rows),
             "",
             *_schedule(settings, clock),
         ]
@@ -169,12 +169,17 @@ def _memory(settings: Settings, tower: Tower, rows: list[Row]) -> list[str]:
     ]
 
 
-def _exchange(settings: Settings, tower: Tower, rows: list[Row]) -> list[str]:
+def exchanged_bytes(settings: Settings, rows: list[Row]) -> tuple[int, int]:
+    """What crosses the mesh each step: between towers, forward and backward; gradients over the data axis."""
     width = 2 if settings.network.bfloat16 else 4
     between = sum(row.exchanged for row in rows) * width * settings.batch_size
-    gradients = sum(row.params for row in rows) * 4
+    return 2 * between, sum(row.params for row in rows) * 4
+
+
+def _exchange(settings: Settings, rows: list[Row]) -> list[str]:
+    between, gradients = exchanged_bytes(settings, rows)
     return [
-        f"exchanged each step: {_megabytes(2 * between)} between towers (half forward, half backward),"
+        f"exchanged each step: {_megabytes(between)} between towers (half forward, half backward),"
         f" and with data > 1 gradients of {_megabytes(gradients)} summed over the data axis"
     ]
 

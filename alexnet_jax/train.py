@@ -195,10 +195,8 @@ class Loop:
             self._report.say(warning)
 
     def _measure(self, params: PyTree, views: int) -> Metrics | None:
-        begun = time.monotonic()
-        metrics = experiments.evaluate(self._experiment, params, views=views, stop=lambda _: self._interruption.due())
-        self._report.aside(time.monotonic() - begun)
-        return metrics
+        with self._report.aside("evaluation"):
+            return experiments.evaluate(self._experiment, params, views=views, stop=lambda _: self._interruption.due())
 
     def _evaluate(self, state: TrainState, step: int) -> float | None:
         """Centre-crop evaluation; the top-1 error, or None if a signal came."""
@@ -216,11 +214,10 @@ class Loop:
 
     def _save(self, state: TrainState, step: int, top1: float | None) -> None:
         self._settle()
-        begun = time.monotonic()
-        if not jax.device_get(_all_finite(state.params)):
-            self._stop_not_finite(step, "state")
-        self._checkpoints.save(step, state, top1=top1)
-        self._report.aside(time.monotonic() - begun)
+        with self._report.aside("saves"):
+            if not jax.device_get(_all_finite(state.params)):
+                self._stop_not_finite(step, "state")
+            self._checkpoints.save(step, state, top1=top1)
 
     def _stop_not_finite(self, step: int, what: str) -> None:
         self._checkpoints.wait()

@@ -20,6 +20,15 @@ jaxtyping.install_import_hook("alexnet_jax", "tests.typecheck.check")
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What doors compile is kept for this session's other doors, and is none of the user's."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(shared / "compiled")
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """ELPV at 64x64, prepared once for all workers (a run that comes second finds the first one's folder)."""

@@ -46,6 +46,13 @@ def test_a_finished_run_says_so(finished: Path, data_dir: str, door):
     assert out.startswith("finished: all 12 updates of the run in")
 
 
+def test_programs_that_cannot_be_kept_are_one_warning(finished: Path, data_dir: str, door):
+    flags = (CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}")
+    status, out, err = door("main", *flags, JAX_COMPILATION_CACHE_DIR="/proc/nowhere").finish()
+    assert status == 0 and out.startswith("finished: ")
+    assert err.startswith("warning: compiled programs cannot be kept in /proc/nowhere: ") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_evaluation_repeats_the_runs_own_result_on_any_devices(finished: Path, data_dir: str, door, devices: int):
     result = json.loads((finished / "result.json").read_text())

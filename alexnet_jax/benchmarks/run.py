@@ -1,13 +1,19 @@
-"""Measures a run: its updates, and the share of its time in which the devices waited for images."""
+"""Measures a run: where its time goes beside its updates."""
 
+import contextlib
 import dataclasses
-import time
+import sys
+import tempfile
 
 import jax
+from etils import epath
 
 from alexnet_jax import experiment as experiments
-from alexnet_jax.network import layout
+from alexnet_jax.interruption import Interruption
+from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.learning.report import Account, Report
 from alexnet_jax.settings import Settings
+from alexnet_jax.train import Loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,57 +21,55 @@ class RunResult:
     """What was measured.
 
     Attributes:
-      updates: timed.
-      images: of them.
-      seconds: they took.
-      waited: seconds in which the devices had nothing to do but wait for images.
+      account: of the time.
+      batch_size: images an update.
     """
 
-    updates: int
-    images: int
-    seconds: float
-    waited: float
-
-    @property
-    def wait_share(self) -> float:
-        """Of the time."""
-        return self.waited / self.seconds
+    account: Account
+    batch_size: int
 
 
-def measure(settings: Settings, data_dir: str | None, *, updates: int, warm_up: int = 3) -> RunResult:
-    """Makes the first updates of a run as training does, and keeps nothing of them.
+def measure(settings: Settings, data_dir: str | None, *, updates: int | None) -> RunResult:
+    """Trains and evaluates as `main` does, in a workdir that is then removed.
 
     Args:
       settings: of the experiment.
       data_dir: of prepared data sets; None: TFDS's own.
-      updates: how many are timed.
-      warm_up: how many are made before: the first one compiles.
+      updates: the run ends after so many, with evaluation and save as at every end; None: as the settings say.
     """
-    experiment = experiments.build(settings, data_dir, say=print)
-    batches = experiments.training_batches(experiment, start_step=0)
-    state, running = experiment.init(), None
-    begun, waited = 0.0, 0.0
-    for number in range(warm_up + updates):
-        if number == warm_up:
-            if running is not None:
-                jax.block_until_ready(running)
-            begun, waited = time.perf_counter(), 0.0
-        asked = time.perf_counter()
-        batch = layout.put_batch(next(batches), experiment.mesh)
-        if running is None or running.loss.is_ready():  # else the devices were busy all the while
-            waited += time.perf_counter() - asked
-        before = running
-        state, running = experiment.train_step(state, batch, experiment.key)
-        if before is not None:
-            jax.block_until_ready(before)
-    jax.block_until_ready(running)
-    seconds = time.perf_counter() - begun
-    return RunResult(updates, updates * settings.batch_size, seconds, waited)
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
+        folder = epath.Path(temporary)
+        experiment = experiments.build(settings, data_dir, say=print)
+        if updates is not None:
+            experiment = dataclasses.replace(experiment, num_steps=min(updates, experiment.num_steps))
+        checkpoints, state = Checkpoints(folder), experiment.init()
+        report = Report(
+            folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0
+        )
+        with jax.transfer_guard("disallow"):
+            loop = Loop(experiment, checkpoints, report, Interruption())
+            loop.final_evaluation(loop.run(state, 0))
+        with report.aside("saves"):
+            checkpoints.wait()
+        account = report.account()
+        report.close()
+        checkpoints.close()
+    return RunResult(account, settings.batch_size)
 
 
 def describe(result: RunResult) -> list[str]:
-    """The result as a line."""
-    return [
-        f"{result.updates:,} updates in {result.seconds:.1f} s, {result.images / result.seconds:,.1f} images/s;"
-        f" waiting for input {result.wait_share:.2%} of the time"
+    """The account as lines: what takes time beside the updates, in seconds and as a share of theirs."""
+    account = result.account
+    updates = account.updates * account.step
+    beside = {"first update, with compilation": account.first, "waiting for input": account.waited} | account.aside
+    lines = [
+        f"{account.updates:,} updates after the first, {account.step * 1e3:.1f} ms each (median), are {updates:.1f} s:"
+        f" {result.batch_size / account.step:,.1f} images/s",
+        *(_line(name, seconds, updates) for name, seconds in (beside | {"the rest": account.rest}).items()),
+        _line("all beside the updates", account.total - updates, updates),
     ]
+    return [*lines, f"telling and writing took {account.reporting:.1f} s while updates ran"]
+
+
+def _line(name: str, seconds: float, updates: float) -> str:
+    return f"  {name:32}{seconds:9.2f} s {seconds / updates:9.2%}"

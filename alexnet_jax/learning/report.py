@@ -1,10 +1,14 @@
 """What a run tells of itself: a progress line, `metrics.jsonl` and TensorBoard events. Silent off process 0."""
 
+import contextlib
+import dataclasses
 import json
 import shutil
+import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
 
 import jax
 import tensorboardX
@@ -12,6 +16,8 @@ from etils import epath
 
 from alexnet_jax.learning.metrics import ZERO, Metrics
 
+FIRST = "first update after "
+STEPS_KEPT = 10_000  # last ones, whose time is known
 LINE_EVERY = 10.0  # seconds, where the progress line cannot be redrawn
 WRITE_EVERY = 10.0  # seconds between two rows of training metrics
 
@@ -21,6 +27,34 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Where the time of a run went, in seconds.
+
+    Attributes:
+      updates: made after the first one.
+      total: since the report began.
+      first: until the first update was done: mostly compilation.
+      step: median of an update.
+      waited: for images, with nothing else to do.
+      aside: by name, what stood between updates, such as evaluation.
+      reporting: told and written, behind an update that ran.
+    """
+
+    updates: int
+    total: float
+    first: float
+    step: float
+    waited: float
+    aside: dict[str, float]
+    reporting: float
+
+    @property
+    def rest(self) -> float:
+        """What has no name."""
+        return self.total - self.first - self.updates * self.step - self.waited - sum(self.aside.values())
 
 
 class Report:
@@ -37,7 +71,12 @@ class Report:
         self._speaks = jax.process_index() == 0
         self._redraws = sys.stdout.isatty()
         self._sum, self._waited, self._aside = ZERO, 0.0, 0.0
-        self._since = self._shown = time.monotonic()
+        self._begun = self._since = self._shown = self._stepped = time.monotonic()
+        self._first: float | None = None
+        self._updates = 0
+        self._steps: deque[float] = deque(maxlen=STEPS_KEPT)
+        self._all_waited = self._reporting = 0.0
+        self._all_aside: dict[str, float] = defaultdict(float)
         self._line_since_step = start_step
         self._line_length = 0
         if self._speaks:
@@ -52,6 +91,19 @@ class Report:
         self._sum += metrics
         self._waited += waited
         now = time.monotonic()
+        if self._first is None:
+            self._first = now - self._begun
+            self.say(f"{FIRST}{self._first:.1f} s")
+        else:
+            self._updates += 1
+            self._all_waited += waited
+            self._steps.append(now - self._stepped - waited)
+        self._stepped = now
+        self._tell(step, now)
+        self._reporting += time.monotonic() - now
+
+    def _tell(self, step: int, now: float) -> None:
+        """The progress line, and at times a row of training metrics."""
         due = now - self._shown >= (0.2 if self._redraws else LINE_EVERY)
         if not (due or step == self._num_steps):
             return
@@ -76,9 +128,29 @@ class Report:
             self._sum, self._waited, self._aside = ZERO, 0.0, 0.0
             self._since, self._line_since_step = now, step
 
-    def aside(self, seconds: float) -> None:
-        """Seconds spent on something other than steps: they do not count as the steps' time."""
-        self._aside += seconds
+    @contextlib.contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """While something other than updates goes on: it does not count as the updates' time."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - begun
+            self._aside += seconds
+            self._all_aside[name] += seconds
+            self._stepped += seconds
+
+    def account(self) -> Account:
+        """Where the time went so far."""
+        return Account(
+            updates=self._updates,
+            total=time.monotonic() - self._begun,
+            first=self._first or 0.0,
+            step=statistics.median(self._steps) if self._steps else 0.0,
+            waited=self._all_waited,
+            aside=dict(self._all_aside),
+            reporting=self._reporting,
+        )
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """A row of `metrics.jsonl` and its scalars for TensorBoard."""

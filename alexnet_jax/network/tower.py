@@ -4,6 +4,7 @@ Who runs the two halves, and where, is `layout.py`'s business: here a tower only
 meets through `exchange`.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layers as ops
+from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
 TOWER = "tower"
@@ -85,7 +87,7 @@ class Tower(nn.Module):
             ops.overhang(n, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name)
             for n in x.shape[1:3]
         ]
-        kind: Any = nn.ConvLocal if layer.local else nn.Conv
+        kind: Any = nn.ConvLocal if layer.local else functools.partial(nn.Conv, conv_general_dilated=convolution)
         return kind(
             layer.features,
             (layer.window, layer.window),

@@ -1,0 +1,72 @@
+"""Measures the start: from the command to the first update, with an empty cache of compiled programs and a full one."""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.report import FIRST
+
+
+@dataclasses.dataclass(frozen=True)
+class StartResult:
+    """Seconds from the command to the first update, median of the rounds.
+
+    Attributes:
+      cold: nothing was compiled before.
+      warm: the same run was started before.
+      rounds: of each.
+    """
+
+    cold: float
+    warm: float
+    rounds: int
+
+
+def measure(arguments: list[str], *, rounds: int, say: Callable[[str], None]) -> StartResult:
+    """Starts training in processes of its own, and ends each once it has made an update.
+
+    Args:
+      arguments: of `python -m alexnet_jax.main`, without a workdir.
+      rounds: of a cold and a warm start each.
+      say: takes a line about what goes on.
+
+    Raises:
+      UsageError: the training did not start.
+    """
+    cold, warm = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            cold.append(_seconds(arguments, cache))
+            warm.append(_seconds(arguments, cache))
+        say(f"cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s")
+    return StartResult(statistics.median(cold), statistics.median(warm), rounds)
+
+
+def _seconds(arguments: list[str], cache: str) -> float:
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory() as workdir:
+        begun = time.monotonic()
+        command = [sys.executable, "-m", "alexnet_jax.main", f"--workdir={workdir}", *arguments]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    if FIRST in line:
+                        return time.monotonic() - begun
+            finally:
+                process.kill()
+    raise UsageError("the training did not start; its message is above")
+
+
+def describe(result: StartResult) -> list[str]:
+    """The result as a line."""
+    return [
+        f"from command to first update: {result.cold:.1f} s cold, {result.warm:.1f} s with what was compiled before"
+        f" (median of {result.rounds})"
+    ]

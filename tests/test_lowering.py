@@ -1,0 +1,172 @@
+"""The training step as it is lowered for accelerators that are not here: what it moves, and in which type."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+from alexnet_jax import summary, updates
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.learning.step import TrainState, init_state, train_step
+from alexnet_jax.network import layout
+from alexnet_jax.settings import Settings, read_settings
+
+SIZE, BATCH, CLASSES = 67, 8, 6
+BYTES = {"bf16": 2, "f32": 4}
+
+
+@functools.cache
+def settings_of(bfloat16: bool) -> Settings:
+    from tests.configs import tiny
+
+    settings = read_settings(tiny.get_config())
+    return dataclasses.replace(
+        settings,
+        batch_size=BATCH,
+        dataset=dataclasses.replace(settings.dataset, crop_size=SIZE, classes=CLASSES),
+        network=dataclasses.replace(settings.network, bfloat16=bfloat16, width=0.08),
+    )
+
+
+def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[TrainState, Batch, jax.Array]]:
+    """The compiled step of a network of real structure, and shapes for its arguments."""
+    settings = settings_of(bfloat16)
+    mesh = layout.make_mesh(data=data, tower=tower)
+    network = updates.build_tower(settings, CLASSES)
+    clock = updates.Clock(settings, 100)
+
+    def init(key: jax.Array) -> TrainState:
+        params = layout.init_params(network, key, SIZE)
+        return init_state(params, updates.build_optimizer(settings, params, clock.rate))
+
+    key = jax.random.key(0)
+    state = jax.eval_shape(init, key)
+    optimizer = updates.build_optimizer(settings, state.params, clock.rate)
+    shardings = layout.state_shardings(state, mesh)
+    step = jax.jit(
+        functools.partial(
+            train_step,
+            forward=layout.make_forward(network, mesh),
+            optimizer=optimizer,
+            photometry=lambda images, key, step: images.astype(jnp.float32),
+        ),
+        donate_argnums=0,
+        out_shardings=(shardings, layout.replicated(mesh)),
+    )
+
+    def placed(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    batch = Batch(
+        jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((BATCH,), jnp.int32),
+        jax.ShapeDtypeStruct((BATCH,), jnp.bool_),
+    )
+    batch = jax.tree.map(lambda leaf: placed(leaf, layout.batch_sharding(mesh)), batch)
+    return step, (jax.tree.map(placed, state, shardings), batch, placed(key, layout.replicated(mesh)))
+
+
+@functools.cache
+def lowered(platform: str, data: int, tower: int, bfloat16: bool) -> export.Exported:
+    """For a platform whose devices need not exist."""
+    step, arguments = step_of(data, tower, bfloat16)
+    return export.export(step, platforms=[platform])(*arguments)
+
+
+def operations(exported: export.Exported, name: str) -> list[tuple[list[str], list[str]]]:
+    """Types of operands and results of every operation of that name, such as `8x13x13x6xbf16`."""
+    found, lines = [], exported.mlir_module().splitlines()
+    for number, line in enumerate(lines):
+        if not re.search(rf"stablehlo\.{name}\b[\"( ]", line):
+            continue
+        if "({" in line:  # its region comes before its type
+            line = next(later for later in lines[number:] if later.lstrip().startswith("})"))
+        before, _, after = line.rpartition(" : ")[2].rpartition("->")
+        found.append((re.findall(r"tensor<(.*?)>", before), re.findall(r"tensor<(.*?)>", after)))
+    return found
+
+
+def size(kind: str) -> int:
+    """Bytes of a tensor type."""
+    *shape, element = kind.split("x")
+    return math.prod(map(int, shape)) * BYTES[element]
+
+
+TWO_DEVICES = [("tpu", 1, 2, True), ("cuda", 2, 2, False)]
+
+
+@pytest.mark.parametrize("case", TWO_DEVICES)
+def test_towers_exchange_what_the_dry_run_says(case: tuple):
+    exported, settings = lowered(*case), settings_of(case[-1])
+    gathered = [operands for operands, _ in operations(exported, "all_gather")]
+    scattered = [results for _, results in operations(exported, "reduce_scatter")]
+    assert (len(gathered), len(scattered)) == (4, 4)
+    rows = summary.rows_of(updates.build_tower(settings, CLASSES), SIZE)
+    # A tower sends its half of what is gathered, and the twin's half of what is summed: each as large as the other.
+    sent = 2 * sum(size(kind) for kinds in gathered + scattered for kind in kinds)
+    assert sent == summary.exchanged_bytes(settings, rows)[0]
+    others = {name for name in ("all_reduce", "all_to_all", "collective_permute") if operations(exported, name)}
+    assert not others
+
+
+def test_gradients_are_summed_over_the_data_axis_once():
+    """The compiler does it, so this is seen in what it compiles for the CPU."""
+    step, arguments = step_of(2, 1, False)
+    text = step.lower(*arguments).compile().as_text()
+    kinds = re.findall(r"= (.*?) all-reduce(?:-start)?\(", text)
+    summed = sum(
+        math.prod(int(n) for n in shape.split(",") if n) * 4
+        for kind in kinds
+        for shape in re.findall(r"f32\[([\d,]*)\]", kind)
+    )
+    settings = settings_of(False)
+    gradients = summary.exchanged_bytes(settings, summary.rows_of(updates.build_tower(settings, CLASSES), SIZE))[1]
+    assert gradients <= summed <= gradients + 64, "beside them only the metrics are summed"
+
+
+@pytest.mark.parametrize("case", TWO_DEVICES)
+def test_a_tower_a_device_transposes_kernels_alone(case: tuple):
+    shapes = [operands[0].split("x") for operands, _ in operations(lowered(*case), "transpose")]
+    assert shapes and all(len(shape) == 3 and str(BATCH) not in shape[:2] for shape in shapes)
+
+
+def test_two_towers_a_device_transpose_feature_maps_where_they_meet_alone():
+    exported = lowered("cuda", 1, 1, True)
+    maps = [operands[0] for operands, _ in operations(exported, "transpose") if operands[0].count("x") == 5]
+    meetings = {frozenset(kind.split("x")[:-1]) for kind in maps}
+    assert len(maps) == 4 and len(meetings) == 2, "before conv3 and fc6, forward and backward"
+    assert not re.search(r"feature_group_count = [^1]|batch_group_count = [^1]", exported.mlir_module())
+    assert len(operations(exported, "convolution")) == 2 * (5 + 5 + 4), "none for the gradient of the images"
+
+
+@pytest.mark.parametrize("case", [("tpu", 1, 2, True), ("cuda", 1, 1, True)])
+def test_bfloat16_is_what_flows_and_float32_what_stays(case: tuple):
+    exported = lowered(*case)
+    types = {
+        name: {
+            kind.rpartition("x")[2] for operands, results in operations(exported, name) for kind in operands + results
+        }
+        for name in ("convolution", "dot_general", "all_gather", "reduce_scatter", "rsqrt", "exponential", "log")
+    }
+    if case[2] == 1:
+        del types["all_gather"], types["reduce_scatter"]
+    wide = {"rsqrt", "exponential", "log"}  # response norm, softmax
+    assert types == {name: {"f32"} if name in wide else {"bf16"} for name in types}
+    state, metrics = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state.velocity, metrics))}
+    assert kinds == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("case", [*TWO_DEVICES, ("cuda", 1, 1, True)])
+def test_the_state_is_donated_and_nothing_asks_the_host(case: tuple):
+    text = lowered(*case).mlir_module()
+    _, arguments = step_of(*case[1:])
+    donated = text.count("tf.aliasing_output") + text.count("jax.buffer_donor")
+    assert donated == len(jax.tree.leaves(arguments[0]))
+    assert not re.search("infeed|outfeed|callback|stablehlo.send|stablehlo.recv", text)
