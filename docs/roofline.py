@@ -64,14 +64,17 @@ way (NVIDIA H100 data sheet); TPU v5e 197 TFLOP/s (bfloat16), 819 GB/s (cloud.go
 """
 
 FOOT = """
-The chip is bound by the smallest figure of its line, and so is what a host must give: with batches of {batch:,},
-{needs}. A core decodes about {decoded:,} JPEG a second; `--encoding=raw` at the preparation decodes none and reads
-{raw:.0f} KB an image instead of {record:.0f}. `python -m alexnet_jax.benchmark input` measures what this machine gives.
+A chip does the smallest figure of its line at best, and a host must give as much. With batches of {batch:,}:
 
-Both towers on one chip are one convolution with a batch of kernels, which `vmap` makes a grouped convolution. That is
-left as it is on purpose: cuDNN and the TPU compiler have kernels for groups, and two groups of 48 or more maps fill
-the {lanes} about as well as two calls would, in half the launches; on a CPU, where grouped kernels are slow, the layout
-of a tower on each of two devices avoids them.
+{needs}
+
+A core is counted with {decoded:,} JPEG a second; `--encoding=raw` at the preparation leaves nothing to decode and reads
+{raw:.0f} KB an image instead of {record:.0f}. `python -m alexnet_jax.benchmark input` measures what a host gives.
+
+Two towers on one chip are two plain convolutions a layer, not one in groups (`network/convolution.py`). `vmap` would
+give a grouped one, and transpose every activation before and after, two more passes over memory, which is what binds
+here; on a CPU of one device it takes more than twice the time. The price is twice the kernels: {kernels} more an
+update, each some microseconds.
 """
 
 
@@ -106,17 +109,17 @@ def section() -> str:
             text += f"| {chip.name} | {batch:,} | {' | '.join(cells)} | {least} |\n"
         rate = min(bounds.values())
         needs.append(
-            f"an {chip.name} wants {rate:,.0f} images/s: {rate * image / 1e9:.1f} GB/s over the link,"
+            f"* {chip.name}: {rate:,.0f} images/s: {rate * image / 1e9:.1f} GB/s over the link,"
             f" {rate * RECORD / 1e9:.1f} GB/s of JPEG from storage, {math.ceil(rate / DECODED)} cores to decode them"
         )
     text += "\nImages a second.\n"
     return text + FOOT.format(
         batch=BATCHES[-1],
-        needs="; ".join(needs),
+        needs="\n".join(needs),
         decoded=DECODED,
         raw=256 * 256 * 3 / 1e3,
         record=RECORD / 1e3,
-        lanes="lanes",
+        kernels=sum(3 if row.name != "conv1" else 2 for row in rows if row.name.startswith("conv")),
     ).rstrip("\n")
 
 
@@ -127,16 +130,19 @@ def flops(row: Row) -> float:
 
 def rates(chip: Chip, tower: Tower, rows: list[Row], batch: int) -> dict[str, float]:
     """Images a second by each bound."""
-
-    def padded(row: Row) -> float:
-        maps = row.params // (tower.towers * (row.multiply_adds * 0 + _inputs(row) + 1)) if row.output else 0
-        return flops(row) * math.ceil(maps / chip.lanes) * chip.lanes / maps
-
+    padded = 0.0
+    for row, layer in zip(rows, tower.layers, strict=True):
+        maps = layer.features or math.ceil(tower.num_classes / tower.towers)
+        padded += flops(row) * math.ceil(maps / chip.lanes) * chip.lanes / maps
     moved = sum(row.kept for row in rows) * PASSES * ACTIVATION
     moved += sum(row.params for row in rows) * PARAMETER_PASSES * PARAMETER / batch
     return {
         "compute": chip.flops / sum(map(flops, rows)),
-        "compute, maps padded": chip.flops / sum(map(padded, rows)),
+        "compute, maps padded": chip.flops / padded,
         "memory": chip.memory / moved,
         "input": math.inf if chip.link is None else chip.link / (SIDE * SIDE * 3),
     }
+
+
+if __name__ == "__main__":
+    print(section())

@@ -154,6 +154,8 @@ def test_bfloat16_is_what_flows_and_float32_what_stays(case: tuple):
         }
         for name in ("convolution", "dot_general", "all_gather", "reduce_scatter", "rsqrt", "exponential", "log")
     }
+    sums = [operands[0] for operands, _ in operations(exported, "reduce")]
+    assert not [kind for kind in sums if kind.endswith("bf16")], "biases' gradients are summed in float32"
     if case[2] == 1:
         del types["all_gather"], types["reduce_scatter"]
     wide = {"rsqrt", "exponential", "log"}  # response norm, softmax

@@ -32,7 +32,7 @@ def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def convolution(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Any, **options: Any) -> Array:
-    """`lax.conv_general_dilated`, for `flax.linen.Conv`; differentiable once, and in reverse alone."""
+    """`lax.conv_general_dilated`; differentiable once, and in reverse alone."""
 
     def plain(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)

@@ -4,7 +4,6 @@ Who runs the two halves, and where, is `layout.py`'s business: here a tower only
 meets through `exchange`.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -87,26 +86,33 @@ class Tower(nn.Module):
             ops.overhang(n, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name)
             for n in x.shape[1:3]
         ]
-        kind: Any = nn.ConvLocal if layer.local else functools.partial(nn.Conv, conv_general_dilated=convolution)
-        return kind(
-            layer.features,
-            (layer.window, layer.window),
-            strides=layer.stride,
-            padding=padding,
-            dtype=self.dtype,
-            kernel_init=self._kernel_init(layer),
-            bias_init=self._bias_init(layer),
-            name=layer.name,
-        )(x)
+        if layer.local:
+            return nn.ConvLocal(
+                layer.features,
+                (layer.window, layer.window),
+                strides=layer.stride,
+                padding=padding,
+                dtype=self.dtype,
+                kernel_init=self._kernel_init(layer),
+                bias_init=self._bias_init(layer),
+                name=layer.name,
+            )(x)
+        kernel, bias = self._weights(layer, (layer.window, layer.window, x.shape[-1], layer.features))
+        x, kernel = self._narrow(x), self._narrow(kernel)
+        strides = (layer.stride, layer.stride)
+        return _biased(convolution(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")), bias)
 
     def _connection(self, layer: Layer, x: Array) -> Array:
-        return nn.Dense(
-            layer.features or math.ceil(self.num_classes / self.towers),
-            dtype=self.dtype,
-            kernel_init=self._kernel_init(layer),
-            bias_init=self._bias_init(layer),
-            name=layer.name,
-        )(x.reshape(x.shape[0], -1))
+        x = x.reshape(x.shape[0], -1)
+        units = layer.features or math.ceil(self.num_classes / self.towers)
+        kernel, bias = self._weights(layer, (x.shape[1], units))
+        return _biased(self._narrow(x) @ self._narrow(kernel), bias)
+
+    def _weights(self, layer: Layer, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        return _Weights(shape, self._kernel_init(layer), self._bias_init(layer), name=layer.name)()
+
+    def _narrow(self, x: Array) -> Array:
+        return x.astype(self.dtype) if self.dtype else x
 
     def _kernel_init(self, layer: Layer) -> nn.initializers.Initializer:
         """The standard deviation in every place; `layout.init_params` draws."""
@@ -154,6 +160,25 @@ class Tower(nn.Module):
             x = _with_neighbours(x, margin, layer.name)
         x = ops.response_norm(x, size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
         return lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1)
+
+
+class _Weights(nn.Module):
+    """Kernel and bias of a layer, under its name."""
+
+    shape: tuple[int, ...]
+    kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        return self.param("kernel", self.kernel_init, self.shape, jnp.float32), self.param(
+            "bias", self.bias_init, self.shape[-1:], jnp.float32
+        )
+
+
+def _biased(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
+    """Adds in the bias's type: its gradient is a sum over batch and places, which eight bits cannot hold."""
+    return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
 
 
 class _Leaves(nn.Module):
