@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -217,9 +218,14 @@ def evaluate(
         shard=experiment.shard,
         crop_size=settings.dataset.crop_size,
     )
-    for number, batch in enumerate(batches):
+    running: Metrics | None = None
+    for number, batch in enumerate(itertools.chain(batches, [None])):
         processes.at(f"batch {number} of an evaluation")
-        total += jax.device_get(experiment.eval_step(params, layout.put_batch(batch, experiment.mesh)))
-        if stop(int(total.count)):
-            return None
+        before, running = running, None
+        if batch is not None:
+            running = experiment.eval_step(params, layout.put_batch(batch, experiment.mesh))
+        if before is not None:  # only now: the devices have the next batch to work on
+            total += jax.device_get(before)
+            if stop(int(total.count)):
+                return None
     return total

@@ -45,22 +45,22 @@ CHIPS = (
 HEAD = """## Accelerators, on paper
 
 Nothing here is measured: no accelerator was at hand. These are bounds from the makers' peaks, for one chip that holds
-both towers of the recipe `original`, {side} x {side} crops, a whole update, bfloat16 activations and float32 parameters
-(`--config.network.bfloat16=true`). Made by `python -m docs.roofline` from the table that `--dry_run` prints; a test
-keeps it so.
+both towers of the recipe `original`, crops of {side} x {side}, a whole update, bfloat16 activations and float32
+parameters (`--config.network.bfloat16=true`). Made by `python -m docs.roofline` from the table that `--dry_run`
+prints; a test keeps it so.
 
-Peaks: H100 SXM 989.4 TFLOP/s (bfloat16, dense: half of the 1,979 with sparsity), 3.35 TB/s, PCIe 5.0 x16 64 GB/s each
-way (NVIDIA H100 data sheet); TPU v5e 197 TFLOP/s (bfloat16), 819 GB/s (cloud.google.com/tpu/docs/v5e).
+Peaks: H100 SXM 989.4 TFLOP/s (bfloat16, dense: half of the 1,979 with sparsity), 3.35 TB/s, PCIe 5.0 x16 with 64 GB/s
+each way (NVIDIA's H100 data sheet); TPU v5e 197 TFLOP/s (bfloat16), 819 GB/s (cloud.google.com/tpu/docs/v5e).
 
-* **Arithmetic**: {flops:.2f} GFLOP an image: two a multiply-add, forward, kernel gradient and input gradient, but no
-  input gradient of conv1, which nobody needs.
-* **Channels**: a matrix unit pads the maps of a tower to its width ({lanes}). conv1 has 48 maps a tower, conv3 and
-  conv4 have 192; that much of the peak is lost before anything else.
+* **Compute**: {flops:.2f} GFLOP an image: two a multiply-add, forward, for the kernel's gradient and for the input's,
+  but not for the gradient of the images, which nobody needs.
+* **Maps padded**: a TPU's matrix unit is 128 wide, and works as long on the 48 maps of a tower's conv1, or the 192 of
+  conv3, as on 128 or 256. Tensor cores are content with multiples of 16.
 * **Memory**: {kept:.2f} million numbers an image are kept for the backward pass, and {passes} passes are made over them
-  (written, read forward, read backward; the gradient written and read): {activations:.1f} MB an image. Each of the
-  {params:.2f} million parameters costs {parameter_bytes} bytes an update. No fusion is counted on: XLA does better by
-  fusing ReLU into the convolution and norm into pooling.
-* **Input**: {image:,} bytes an image over the link, since crops travel as uint8.
+  (written, read forward, read backward; the gradient written and read): {activations:.1f} MB an image. Each of
+  {params:.2f} million parameters takes {parameter_bytes} bytes an update. Fusion, such as of ReLU into the
+  convolution, is not counted on, so this bound may be passed.
+* **Input**: {image:,} bytes an image over the link from the host, since crops travel as uint8.
 """
 
 FOOT = """
@@ -84,11 +84,9 @@ def section() -> str:
     rows = rows_of(tower, SIDE)
     params, kept = sum(row.params for row in rows), sum(row.kept for row in rows)
     image = SIDE * SIDE * 3
-    lanes = ", ".join(f"{chip.lanes} channels on {chip.name}" for chip in CHIPS)
     text = HEAD.format(
         side=SIDE,
         flops=sum(map(flops, rows)) / 1e9,
-        lanes=lanes,
         kept=kept / 1e6,
         passes=PASSES,
         activations=kept * PASSES * ACTIVATION / 1e6,

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.benchmarks import input as measured
-from alexnet_jax.benchmarks.run import RunResult
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 
 
@@ -32,7 +31,7 @@ def test_input(tmp_path):
 def test_what_cannot_be_measured(tmp_path):
     run = benchmark("speed", cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, run")
+    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, run, start")
 
 
 def test_a_peer_that_is_not_there(monkeypatch):
@@ -60,5 +59,23 @@ def test_the_table_says_how_many_times_as_fast():
     assert lines[-1] == "memory 1,024 MiB; 50 epochs of 256 images added +1.0 MiB"
 
 
-def test_wait_share():
-    assert RunResult(updates=10, images=100, seconds=4.0, waited=1.0).wait_share == 0.25
+def test_run_and_start(door, data_dir):
+    flags = ("--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--json")
+    status, out, err = door("benchmark", "run", "--updates=4", *flags).finish()
+    assert status == 0, err
+    account = json.loads(out)["account"]
+    assert account["updates"] == 3 and account["step"] > 0
+    assert account["aside"].keys() == {"evaluation", "saves"}
+    named = account["first"] + account["waited"] + sum(account["aside"].values())
+    assert 0 < named < account["total"]
+    status, out, err = door("benchmark", "start", "--config.seed=1", "--rounds=1", *flags).finish()
+    assert status == 0, err
+    result = json.loads(out)
+    assert 0 < result["warm"] < result["cold"]
+
+
+def test_a_start_that_fails_is_said(door, data_dir):
+    flags = ("--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--config.network.recipe=lenet")
+    status, out, err = door("benchmark", "start", "--rounds=1", *flags).finish()
+    assert (status, out) == (2, "")
+    assert "no recipe 'lenet'" in err and err.endswith("error: the training did not start; its message is above\n")

@@ -10,7 +10,7 @@ from alexnet_jax.settings import read_settings
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
-from docs import variants
+from docs import roofline, variants
 
 EVERY = [
     (name, variant) for name in variants.CONFIGS for variant in importlib.import_module(f"configs.{name}").VARIANTS
@@ -48,6 +48,12 @@ def test_an_unknown_variant_lists_the_known():
 
 def test_a_config_that_changed_changes_the_page():
     assert (ROOT / "docs/variants.md").read_text() == variants.page(), "run python -m docs.variants > docs/variants.md"
+
+
+def test_a_network_that_changed_changes_the_roofline():
+    assert roofline.section() in (ROOT / "docs/performance.md").read_text(), (
+        "put in what python -m docs.roofline prints"
+    )
 
 
 def test_log145_in_updates():
