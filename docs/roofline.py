@@ -60,8 +60,8 @@ each way (NVIDIA's H100 data sheet); TPU v5e 197 TFLOP/s (bfloat16), 819 GB/s (c
   (written, read forward, read backward; the gradient written and read): {activations:.1f} MB an image. Each of
   {params:.2f} million parameters takes {parameter_bytes} bytes an update. Fusion, such as of ReLU into the
   convolution, is not counted on, so this bound may be passed.
-* **Input**: {image:,} bytes an image over the link from the host, since crops travel as uint8. For the TPU's link no figure is
-  published.
+* **Input**: {image:,} bytes an image over the link from the host, since crops travel as uint8. For the TPU's link
+  no figure is published.
 """
 
 FOOT = """
