@@ -74,9 +74,9 @@ A core is counted with {decoded:,} JPEG a second; `--encoding=raw` at the prepar
 
 Two towers on one chip are two plain convolutions a layer, not one in groups (`network/convolution.py`). `vmap` would
 give a grouped one, and transpose every activation before and after, two more passes over memory, which is what binds
-here. On a CPU with one device, where it can be measured, an update of the default config takes 3.5 times as long with it
-(`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run`). The price is twice the kernels: {kernels} more an update,
-each some microseconds.
+here. On a CPU with one device, where it can be measured, an update of the default config takes 3.5 times as long with
+it (`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run`). The price is twice the kernels: {kernels} more an
+update, each some microseconds.
 """
 
 

@@ -2,7 +2,7 @@
 
 Under `vmap` over the towers JAX interleaves the channels of all towers, which transposes every activation there and
 back, and asks for a convolution in groups. No platform is the better for it: a CPU runs two plain ones in a third of
-the time; GPUs and TPUs have their best kernels for plain ones, and on them the network is bound by memory, of which each
+the time; GPUs and TPUs have their best kernels for plain ones, and there the network is bound by memory, of which each
 transposition is a pass. What is left to pay is twice as many kernels, smaller ones, some microseconds each.
 """
 

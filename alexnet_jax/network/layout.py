@@ -54,7 +54,8 @@ def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = N
 def fastest_tower_axis(device_count: int, platform: str) -> int:
     """How many devices a pair of towers should take where the user does not say.
 
-    On a CPU a tower on each of two devices is the fastest layout. On accelerators a chip holds both towers easily, so devices serve the data axis.
+    On a CPU a tower on each of two devices is the fastest layout. On accelerators a chip holds both towers easily, so
+    devices serve the data axis.
     """
     return 2 if platform == "cpu" and device_count % 2 == 0 else 1
 
