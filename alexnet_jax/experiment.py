@@ -22,6 +22,8 @@ from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.settings import Settings
 
+EVALUATED = 128  # crops of a batch at least: an evaluation need not take the small batches that train well
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -209,7 +211,8 @@ def evaluate(
       stop: is told after each batch how many images are done; True ends the evaluation, which returns None.
     """
     settings, data_axis = experiment.settings, experiment.mesh.shape[layout.DATA]
-    batch_size = max(1, settings.batch_size // views // data_axis) * data_axis
+    crops = max(settings.batch_size, EVALUATED)
+    batch_size = max(1, crops // views // data_axis) * data_axis
     total = ZERO
     batches = eval_batches(
         experiment.eval_source,

@@ -37,8 +37,9 @@ def test_a_batch_that_the_mesh_cannot_divide_is_refused(tiny_config: Callable):
 @pytest.mark.parametrize("views", [1, 10])
 @pytest.mark.parametrize("batch_size", [16, 70, 130])
 def test_every_image_is_evaluated_once_whatever_the_batch(
-    tiny_config: Callable, data_dir: str, batch_size: int, views: int
+    tiny_config: Callable, data_dir: str, batch_size: int, views: int, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(experiment, "EVALUATED", 1)
     settings = read_settings(tiny_config(batch_size=batch_size, **{"mesh.data": 2, "mesh.tower": 1}))
     built = experiment.build(settings, data_dir, say=print)
     source = built.eval_source

@@ -75,7 +75,11 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     assert [f"{kind} {number}" for kind, number in events] == [*order, "get 3"]
 
 
-def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(events: list, tiny_config: Callable, data_dir: str):
+def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(
+    events: list, tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(experiments, "EVALUATED", 1)
+
     def step(params, batch):
         number = sum(kind == "step" for kind, _ in events)
         events.append(("step", number))
