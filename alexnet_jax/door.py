@@ -55,7 +55,8 @@ def _parse(arguments: list[str], *, words: int) -> list[str]:
             raise
         raise UsageError(_one_line(error)) from error
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # orbax and TFDS tell each file they write; --verbosity=0 hears them
+        # Orbax and TFDS tell each file they write, and errors that they also raise; --verbosity=0 hears them.
+        logging.set_verbosity(logging.FATAL)
     if len(rest) > 1 + words:
         raise UsageError(f"{rest[1 + words]!r} is not a flag; flags start with --, and --helpfull lists them")
     return rest

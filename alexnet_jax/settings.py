@@ -108,6 +108,7 @@ class Settings:
     fresh: tuple[str, ...]
     evaluate_every: float
     save_every: float
+    on_failed_save: Literal["continue", "stop"]
     mesh: Mesh
 
     def on_any_mesh(self) -> "Settings":

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
 from alexnet_jax.init_from import init_from
 from alexnet_jax.interruption import Interruption
-from alexnet_jax.learning.checkpoint import Checkpoints, MisfitError
+from alexnet_jax.learning.checkpoint import Checkpoints, MisfitError, SaveError
 from alexnet_jax.learning.flat import FlatLoss
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.report import Report
@@ -49,7 +49,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
     workdirs.check(folder, config)
-    with Interruption() as interruption:
+    with workdirs.lock(folder), Interruption() as interruption:
         experiment = experiments.build(settings, data_dir, say=processes.say)
         interruption.share(experiment.mesh)
         checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
@@ -145,7 +145,11 @@ class Loop:
             if step == experiment.num_steps:
                 break
             processes.at(f"fetching the images of update {step + 1:,}")
-            batch, waited = self._fetch(batches)
+            try:
+                batch, waited = self._fetch(batches)
+            except UsageError:
+                self._keep(state, step)
+                raise
             processes.at(f"update {step + 1:,}")
             state, metrics = experiment.train_step(state, batch, experiment.key)
             self._settle()
@@ -154,7 +158,11 @@ class Loop:
         return state
 
     def final_evaluation(self, state: TrainState) -> dict[str, float]:
-        """Centre and ten views of the final state, told and returned by name."""
+        """Centre and ten views of the final state, told and returned by name; by then it is saved.
+
+        Raises:
+          SaveError: it is not.
+        """
         step = self._experiment.num_steps
         result: dict[str, float] = {"step": step}
         for views in (1, 10):
@@ -164,6 +172,10 @@ class Loop:
             else:
                 result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
                 result["count"] = int(metrics.count)
+        self._try(self._checkpoints.wait)
+        if step not in self._checkpoints.steps():  # once more, for there is no next time
+            self._checkpoints.save(step, state, top1=result["top1_1_views"])
+            self._checkpoints.wait()
         self._report.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
         self._report.say(f"finished: {_errors(result)}")
         return result
@@ -217,10 +229,26 @@ class Loop:
         with self._report.aside("saves"):
             if not jax.device_get(_all_finite(state.params)):
                 self._stop_not_finite(step, "state")
-            self._checkpoints.save(step, state, top1=top1)
+            self._try(self._checkpoints.wait)  # tells what became of the one before
+            self._try(lambda: self._checkpoints.save(step, state, top1=top1))
+
+    def _try(self, write: Callable[[], None]) -> None:
+        """Goes on after a failure, where the config says so or the run is leaving anyway."""
+        leaving = self._interruption.agreed is not None
+        try:
+            write()
+        except SaveError as error:
+            if self._experiment.settings.on_failed_save == "stop" and not leaving:
+                raise
+            self._report.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
+
+    def _keep(self, state: TrainState, step: int) -> None:
+        """Saves what was learned before the data failed; alone, for several processes save together."""
+        if jax.process_count() == 1 and step not in self._checkpoints.steps():
+            self._save(state, step, None)
 
     def _stop_not_finite(self, step: int, what: str) -> None:
-        self._checkpoints.wait()
+        self._try(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
         raise UsageError(f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew")
@@ -229,8 +257,13 @@ class Loop:
         """Saves and ends the process with the signal's status."""
         if step not in self._checkpoints.steps():
             self._save(state, step, top1)
-        self._checkpoints.wait()
-        self._report.say(f"saved after update {step:,}; the same command resumes here")
+        self._try(self._checkpoints.wait)
+        steps = self._checkpoints.steps()
+        if steps and steps[-1] == step:
+            self._report.say(f"saved after update {step:,}; the same command resumes here")
+        else:
+            there = f"after update {steps[-1]:,}" if steps else "at the beginning"
+            self._report.say(f"update {step:,} is not saved; the same command resumes {there}")
         self._interruption.leave()
 
 

@@ -1,20 +1,29 @@
 """What lies in a workdir besides metrics: the config as run, the checkpoints, the final result."""
 
+import contextlib
+import errno
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
+import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.files import write_whole
 
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+LOCK_FILE = "lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 PACKAGES = [
     "alexnet_jax",
     "jax",
@@ -29,7 +38,7 @@ PACKAGES = [
 ]
 
 # Keys that change where and when things happen but not a single number of the training.
-FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every")
+FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every", "on_failed_save")
 
 
 def check(folder: epath.Path, config: ConfigDict) -> None:
@@ -56,6 +65,39 @@ def check(folder: epath.Path, config: ConfigDict) -> None:
         raise UsageError(f"{folder} holds a run of another config: {changes}; name another --workdir")
 
 
+@contextlib.contextmanager
+def lock(folder: epath.Path) -> Iterator[None]:
+    """Keeps the workdir for this process, until it leaves or dies; other runs would delete what this one writes.
+
+    It holds on one machine, and over NFS between Linux machines. Object stores have no locks: there nothing keeps two
+    runs apart, which both would lose by.
+
+    Raises:
+      UsageError: another process has it, or the folder cannot be written.
+    """
+    if "://" in str(folder) or processes.index() != 0:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            # Never removed: then two processes could each have the lock of a file of this name.
+            file = stack.enter_context(open(folder / LOCK_FILE, "a+"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UsageError(
+                f"another run is at work in {folder} ({file.read().strip()}); wait for it, or name another --workdir"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise _unwritable(folder, error) from error
+            print(f"warning: the file system of {folder} has no locks; see that no other run uses this workdir")
+        yield
+
+
 def record(folder: epath.Path, config: ConfigDict) -> None:
     """Writes the config as run, with the versions and the command, unless a run before has.
 
@@ -66,7 +108,7 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
         return
     try:
         text = json.dumps({"config": _plain(config), "versions": versions(), "command": sys.argv}, indent=2)
-        (folder / CONFIG_FILE).write_text(text + "\n")
+        write_whole(folder / CONFIG_FILE, text + "\n")
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -101,8 +143,15 @@ def read_config(folder: epath.Path) -> ConfigDict:
 
 
 def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
-    """Marks the run as finished, with the errors of its final state."""
-    (folder / RESULT_FILE).write_text(json.dumps(result, indent=2) + "\n")
+    """Marks the run as finished, with the errors of its final state.
+
+    Raises:
+      UsageError: the folder cannot be written.
+    """
+    try:
+        write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def read_result(folder: epath.Path) -> dict[str, Any] | None:

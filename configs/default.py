@@ -86,6 +86,9 @@ def get_config() -> ConfigDict:
 
     config.evaluate_every = 5.0  # epochs; and at the end
     config.save_every = 5.0  # epochs; and at the end
+    # What to do when a checkpoint cannot be written, as on a full disk: 'continue' (say so, train on, save when next
+    # due) or 'stop'. Either way the last complete one stays.
+    config.on_failed_save = "continue"
 
     # Devices along each axis; None: what is fastest here. A pair of towers on a CPU takes two devices, else one.
     config.mesh = ConfigDict()

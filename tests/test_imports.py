@@ -23,7 +23,7 @@ HOMES = {
     "ml_collections": ["door.py", "main.py", "benchmark.py", "train.py", "settings.py", "workdirs.py"],
     "tensorflow_datasets": ["data/"],
     "grain": ["data/"],
-    "tensorboardX": ["learning/report.py"],
+    "tensorboardX": ["learning/events.py"],
     "tensorflow": [],
     "torch": ["benchmark.py", "benchmarks/"],
 }

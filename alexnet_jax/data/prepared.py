@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from alexnet_jax.errors import UsageError
 
 DEFAULT_DATA_DIR = str(tfds.core.constants.DATA_DIR)  # ~/tensorflow_datasets or TFDS_DATA_DIR
 ENCODED = {"image": tfds.decode.SkipDecoding()}
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt to read from storage that fails
 RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
 
 
@@ -28,26 +30,51 @@ class Examples(Sequence[dict[str, Any]]):
 
     Reads the records itself, in a third of the time that TFDS takes for it, most of it under the interpreter's lock.
 
+    Storage that fails is opened anew and read again, for half a minute.
+
     Args:
-      records: serialized examples.
+      name: of the split, for errors.
+      open_records: opens the serialized examples.
       shape: of the pixels of raw images; None: images are encoded.
     """
 
-    def __init__(self, records: Sequence[bytes], shape: tuple[int, int, int] | None):
-        self._records, self._shape = records, shape
+    def __init__(self, name: str, open_records: Callable[[], Sequence[bytes]], shape: tuple[int, int, int] | None):
+        self._name, self._open, self._shape = name, open_records, shape
+        self._records = open_records()
+        self._records[0], self._records[len(self._records) - 1]
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: Any) -> Any:
-        """The example at a place, counted from 0."""
+        """The example at a place, counted from 0.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
         if not 0 <= index < len(self._records):
             raise IndexError(index)  # which ends a loop over the examples
-        feature = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+        feature = tf_example_pb2.Example.FromString(self._read(index)).features.feature
         stored = feature["image"].bytes_list.value[0]
         image = stored if self._shape is None else np.frombuffer(stored, np.uint8).reshape(self._shape)
         example = {"image": image, "label": feature["label"].int64_list.value[0]}
         return example | {"name": feature["name"].bytes_list.value[0]} if "name" in feature else example
+
+    def _read(self, index: int) -> bytes:
+        for wait in WAITS:
+            try:
+                return self._records[index]
+            except Exception:  # array_record has no common error for storage that fails
+                time.sleep(wait)
+            with contextlib.suppress(Exception):  # a file of storage that went and came back stays lost to its reader
+                self._records = self._open()
+        try:
+            return self._records[index]
+        except Exception as error:
+            raise UsageError(
+                f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
+                f" {' '.join(str(error).split())[:200]}; see to the storage, and run the same command again"
+            ) from error
 
 
 class Prepared:
@@ -100,8 +127,11 @@ class Prepared:
         if not count:
             raise UsageError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         try:
-            records = self._builder.as_data_source(name, deserialize_method=RAW_BYTES)
-            source = Examples(records, (self.image_size, self.image_size, 3) if self._raw else None)
+            source = Examples(
+                f"split {name!r} of {self._folder}",
+                lambda: self._builder.as_data_source(name, deserialize_method=RAW_BYTES),
+                (self.image_size, self.image_size, 3) if self._raw else None,
+            )
             source[0], source[count - 1]
         except Exception as error:  # array_record has no common error for missing or broken bytes
             raise half_prepared(self._folder, f"split {name!r} cannot be read") from error

@@ -1,5 +1,9 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
+import contextlib
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +22,15 @@ from alexnet_jax.learning.step import TrainState
 # Of the checkpoint as a whole: its times, and that it is complete. The data does not depend on them.
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
+
 
 class MisfitError(UsageError):
     """A sound checkpoint of another network."""
+
+
+class SaveError(UsageError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 def _error_of(metrics: dict[str, float]) -> float:
@@ -85,13 +95,21 @@ class Checkpoints:
           step: updates done; names the checkpoint.
           state: what to write.
           top1: validation error in [0, 1], where it is known.
+
+        Raises:
+          SaveError: the checkpoint before this one, or this one, could not be written.
         """
         self.wait()
+        if problem := _agreed(lambda: _no_room(self._folder, state)):
+            raise SaveError(f"the checkpoint of update {step} could not be written: {problem}")
         if step in self._manager.all_steps():
             self._manager.delete(step)  # a damaged one, which the run has come past again
         self._writing = step
         metrics = None if top1 is None else {"top1": top1}
-        self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
+        try:
+            self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
+        except Exception as error:  # as in `restore`
+            raise self._failed(error) from error
 
     def restore(self, step: int, target: PyTree) -> PyTree:
         """What was saved at `step`, or a part of it.
@@ -145,13 +163,29 @@ class Checkpoints:
         manifest.extend(folder, but=LATE_FILES)
 
     def wait(self) -> None:
-        """Returns when what was saved is complete on disk."""
+        """Returns when what was saved is complete on disk.
+
+        Raises:
+          SaveError: it could not be written.
+        """
         try:
             self._manager.wait_until_finished()
-            if self._writing is not None and jax.process_index() == 0:
+        except Exception as error:  # as in `restore`
+            raise self._failed(error) from error
+        if self._writing is not None and jax.process_index() == 0:
+            with contextlib.suppress(OSError):  # the state is listed, whether or not these files are
                 manifest.extend(self._folder / str(self._writing))
-        finally:
-            self._writing = None
+        self._writing = None
+
+    def _failed(self, error: Exception) -> SaveError:
+        """Frees the room of a checkpoint that could not be written."""
+        step, self._writing = self._writing, None
+        for path in self._folder.iterdir():
+            if path.name.startswith(f"{step}.") and jax.process_index() == 0:
+                path.rmtree(missing_ok=True)
+        self._manager.reload()  # orbax took those for gone that the failed one was to replace
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return SaveError(f"the checkpoint of update {step} could not be written: {reason}")
 
     def close(self) -> None:
         """Waits, and ends orbax's threads."""
@@ -159,10 +193,25 @@ class Checkpoints:
         self._manager.close()
 
 
+def _no_room(folder: epath.Path, state: TrainState) -> str | None:
+    """Whether there is too little room for a state: asked first, since a writer that fails leaves others at work."""
+    if "://" in str(folder):
+        return None
+    size = round(1.1 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))) + SMALL_FILES
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # unlike the free bytes, it knows of quotas
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return f"there is no room for {size:,} bytes in {folder} ({error.strerror})"
+    return None
+
+
 def _agreed(look: Callable[[], str | None]) -> str | None:
-    """What process 0 sees: all of them restore the checkpoint, or none does."""
+    """What process 0 sees: all of them write or restore the checkpoint, or none does."""
     if jax.process_count() == 1:
         return look()
     told = (look() or "").encode()[:500] if jax.process_index() == 0 else b""
-    agreed = multihost_utils.broadcast_one_to_all(np.frombuffer(told.ljust(500), np.uint8))
+    with jax.transfer_guard("allow"):
+        agreed = multihost_utils.broadcast_one_to_all(np.frombuffer(told.ljust(500), np.uint8))
     return np.asarray(agreed).tobytes().decode(errors="replace").strip() or None

@@ -10,6 +10,8 @@ from collections.abc import Container
 
 from etils import epath
 
+from alexnet_jax.learning.files import write_whole
+
 FILE = "MANIFEST"  # its first line is the checksum of the rest: JSON, {name: [bytes, SHA-256]}
 CHUNK = 2**24  # bytes read at once
 
@@ -26,9 +28,7 @@ def extend(folder: epath.Path, *, but: Container[str] = ()) -> None:
         if name not in listed and name not in but:
             listed[name] = _measure(folder / name)
     text = json.dumps(listed, indent=1)
-    part = folder / f"{FILE}.part"  # renamed when whole: a manifest is there, or it is not
-    part.write_text(f"{_digest(text)}\n{text}\n")
-    part.replace(folder / FILE)
+    write_whole(folder / FILE, f"{_digest(text)}\n{text}\n")
 
 
 def damage(folder: epath.Path, *, below: str = "") -> str | None:
@@ -46,10 +46,11 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
         return None
     except ValueError:
         return f"{FILE} has changed since it was written"
+    there = set(_names(folder))  # a manifest is not to be trusted with names of files elsewhere
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
             continue
-        if not (folder / name).exists():
+        if name not in there:
             return f"{name} is missing"
         found_size, found_digest = _measure(folder / name)
         if found_size != size:

@@ -11,9 +11,11 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
 import jax
-import tensorboardX
 from etils import epath
 
+from alexnet_jax.errors import UsageError
+from alexnet_jax.learning.events import Events
+from alexnet_jax.learning.files import write_whole
 from alexnet_jax.learning.metrics import ZERO, Metrics
 
 FIRST = "first update after "
@@ -64,6 +66,9 @@ class Report:
       workdir: gets `metrics.jsonl` and the events file.
       num_steps, steps_per_epoch: of the whole run.
       start_step: updates already done.
+
+    Raises:
+      UsageError: the workdir cannot be written.
     """
 
     def __init__(self, workdir: epath.Path, *, num_steps: int, steps_per_epoch: float, start_step: int):
@@ -82,9 +87,15 @@ class Report:
         if self._speaks:
             self._file = workdir / "metrics.jsonl"
             self._rows = _rows_up_to(self._file, start_step)
-            self._file.write_text(self._rows)
+            self._written = len(self._rows)  # what is known to be in the file
             self._appends = "://" not in str(workdir)  # object stores rewrite a file whole
-            self._events = tensorboardX.SummaryWriter(str(workdir), purge_step=start_step + 1)
+            self._workdir, self._failed = workdir, False
+            try:
+                write_whole(self._file, self._rows)
+                self._events: Events | None = Events(workdir, purge_step=start_step + 1)
+            except OSError as error:
+                message = f"the workdir {workdir} cannot be written: {error}; make room, or name another with --workdir"
+                raise UsageError(message) from error
 
     def step(self, step: int, metrics: Metrics, *, waited: float) -> None:
         """Takes the metrics of the update that made `step`, and the seconds the loop waited for its images."""
@@ -157,15 +168,28 @@ class Report:
         if not self._speaks:
             return
         epoch = step / self._steps_per_epoch
-        line = json.dumps({"step": step, "epoch": round(epoch, 4)} | dict(row)) + "\n"
-        if self._appends:
-            with self._file.open("a") as file:
-                file.write(line)
-        else:
-            self._rows += line
+        self._rows += json.dumps({"step": step, "epoch": round(epoch, 4)} | dict(row)) + "\n"
+        try:
+            self._write_rows()
+            if self._events is None:
+                self._events = Events(self._workdir, purge_step=step)
+            self._events.add(step, row)
+            self._failed = False
+        except OSError as error:
+            self._events = None
+            if not self._failed:  # once; rows are kept until there is room, but for TensorBoard's
+                self.say(f"warning: metrics cannot be written: {error}; training goes on")
+            self._failed = True
+
+    def _write_rows(self) -> None:
+        if not self._appends:
             self._file.write_text(self._rows)
-        for name, value in row.items():
-            self._events.add_scalar(name, value, step)
+            return
+        with open(self._file, "r+") as file:
+            file.seek(self._written)
+            file.truncate()  # what a failed write left of a row
+            file.write(self._rows[self._written :])
+        self._written = len(self._rows)
 
     def say(self, line: str) -> None:
         """A line of its own, above the progress line."""
@@ -186,7 +210,9 @@ class Report:
     def close(self) -> None:
         """Ends the progress line and the events file."""
         if self._speaks:
-            self._events.close()
+            if self._events is not None:
+                with contextlib.suppress(OSError):
+                    self._events.close()
             if self._line_length:
                 print(flush=True)
 

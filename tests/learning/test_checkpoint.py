@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.learning import manifest
 from alexnet_jax.learning.checkpoint import Checkpoints
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state
@@ -129,6 +130,25 @@ def test_a_checkpoint_is_never_without_its_manifest(checkpoints: Checkpoints, tm
     # Orbax writes these two in the same moment; they are listed after it.
     assert {name for name in there if f'"{name}"' not in listed[0]} == {"_CHECKPOINT_METADATA", "commit_success.txt"}
     assert {name for name in there if f'"{name}"' not in (folder / "MANIFEST").read_text()} == set()
+
+
+def test_no_room_for_the_last_line_of_a_manifest_does_no_harm(checkpoints: Checkpoints, tmp_path: Path):
+    mesh = layout.make_mesh(data=1, tower=1)
+    state = state_of(1.0, mesh)
+    extend = manifest.extend
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(folder, **options):
+            if not options:
+                raise OSError(28, "No space left on device")
+            extend(folder, **options)
+
+        patch.setattr(manifest, "extend", full)
+        checkpoints.save(7, state, top1=0.5)
+        checkpoints.wait()
+    assert '"commit_success.txt"' not in (tmp_path / "checkpoints/7/MANIFEST").read_text()
+    restored = checkpoints.restore(7, target_of(state, mesh))
+    np.testing.assert_array_equal(restored.params["conv1"]["bias"], state.params["conv1"]["bias"])
 
 
 def test_one_without_a_manifest_is_used_and_what_orbax_finds_is_told(checkpoints: Checkpoints, tmp_path: Path):

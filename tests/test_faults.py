@@ -1,0 +1,403 @@
+"""What goes wrong around a run: signals, full disks, storage that fails, clocks, other layouts, hostile files."""
+
+import os
+import pickle
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+
+from alexnet_jax import experiment as experiments
+from alexnet_jax import train as train_module
+from alexnet_jax.data import prepared, statistics
+from alexnet_jax.errors import UsageError
+from alexnet_jax.interruption import Interrupted
+from alexnet_jax.learning import checkpoint, manifest
+from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.learning.report import Report
+from alexnet_jax.learning.step import TrainState
+from alexnet_jax.settings import read_settings
+from alexnet_jax.train import train_and_evaluate
+
+
+def assert_same(a, b):
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> tuple[Path, TrainState]:
+    """A run that nothing went wrong with: its workdir and its last state."""
+    from tests.configs import tiny
+
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train_and_evaluate(tiny.get_config(), str(workdir), data_dir)
+
+
+@pytest.fixture
+def terminate_in(monkeypatch: pytest.MonkeyPatch):
+    """Arranges for a SIGTERM at a stage of the next run, once."""
+    wanted: list[str] = []
+
+    def reached(stage: str) -> None:
+        if stage in wanted:
+            wanted.clear()
+            signal.raise_signal(signal.SIGTERM)
+
+    def compiling(*args, **kwargs):
+        reached("compilation")
+        return step(*args, **kwargs)
+
+    def evaluating(*args, views: int, **kwargs):
+        reached("evaluation" if views == 1 else "last evaluation")
+        return evaluate(*args, views=views, **kwargs)
+
+    def saving(*args, **kwargs):
+        save(*args, **kwargs)
+        reached("save")
+
+    step, evaluate, save = experiments.train_step, experiments.evaluate, Checkpoints.save
+    monkeypatch.setattr(experiments, "train_step", compiling)
+    monkeypatch.setattr(experiments, "evaluate", evaluating)
+    monkeypatch.setattr(Checkpoints, "save", saving)
+    return wanted.append
+
+
+def test_sigterm_is_answered_with_a_whole_checkpoint(
+    whole, tiny_config: Callable, data_dir: str, tmp_path: Path, terminate_in, capsys: pytest.CaptureFixture
+):
+    for stage, after in (("compilation", 1), ("evaluation", 4), ("save", 8), ("last evaluation", 12)):
+        terminate_in(stage)
+        with pytest.raises(Interrupted) as caught:
+            train_and_evaluate(tiny_config(evaluate_every=0.5), str(tmp_path), data_dir)
+        assert caught.value.code == 75
+        assert f"saved after update {after}; the same command resumes here" in capsys.readouterr().out
+        assert manifest.damage(epath.Path(tmp_path / "checkpoints" / str(after))) is None
+        assert not (tmp_path / "result.json").exists()
+    assert_same(whole[1], train_and_evaluate(tiny_config(evaluate_every=0.5), str(tmp_path), data_dir))
+
+
+def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_dir: str, door):
+    run = door("main", "--config=tests/configs/tiny.py", f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}")
+    status = Path(f"/proc/{run.process.pid}/status")
+    while True:
+        caught = next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line[:6] == "SigCgt")
+        if caught >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.001)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish() == (75, "", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Path, data_dir: str, door):
+    flags = "--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}"
+    run = door("main", *flags, f"--data_dir={data_dir}")
+    deadline = time.monotonic() + 150
+    while not (tmp_path / "checkpoints" / "7").exists():
+        assert time.monotonic() < deadline and run.process.poll() is None
+        time.sleep(0.1)
+    status, out, err = door("main", *flags, f"--data_dir={data_dir}").finish()
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: another run is at work in {tmp_path} (process {run.process.pid} on ")
+    assert run.process.poll() is None
+    run.process.send_signal(signal.SIGSTOP)  # so that both signals come before it can answer the first
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGINT)
+    run.process.send_signal(signal.SIGCONT)
+    begun = time.monotonic()
+    status, out, err = run.finish()
+    assert (status in (75, 130), err) == (True, "")
+    assert "saved after" not in out
+    assert time.monotonic() - begun < 5
+    assert door("evaluate", f"--workdir={tmp_path}", f"--data_dir={data_dir}").finish()[0] == 0
+
+
+def test_kill_9_in_a_save_changes_no_bit(whole, tiny_config: Callable, data_dir: str, tmp_path: Path, door):
+    """At random moments: tests/test_soak.py."""
+    flags = "--config=tests/configs/tiny.py", f"--workdir={tmp_path}", f"--data_dir={data_dir}"
+    run = door("main", *flags, devices=jax.device_count())
+    while not list(tmp_path.glob("checkpoints/*.orbax-checkpoint-tmp")):
+        assert run.process.poll() is None, run.finish()
+    run.process.kill()
+    assert run.finish()[0] == -signal.SIGKILL
+    assert not (tmp_path / "result.json").exists()
+    assert_same(whole[1], train_and_evaluate(tiny_config(), str(tmp_path), data_dir))
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[bool], None]]:
+    """Makes this process unable to write files of more than 20 kB: saves fail, and metrics do not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda on: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]) if on else before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(("wanted", "asked"), [("continue", True), ("continue", False), ("stop", True)])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writers that orbax leaves at work
+def test_a_failed_save_is_told_and_the_last_checkpoint_stays(
+    wanted: str,
+    asked: bool,
+    whole,
+    tiny_config: Callable,
+    data_dir: str,
+    tmp_path: Path,
+    small_files: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    """As on a full disk: found when the room is asked for, or not before orbax writes."""
+    save = train_module.Loop._save
+    failing = {7, 10}
+
+    def failing_save(self, state, step, top1):
+        small_files(step in failing)
+        save(self, state, step, top1)
+        self._try(self._checkpoints.wait)
+        small_files(False)
+
+    monkeypatch.setattr(train_module.Loop, "_save", failing_save)
+    if not asked:
+        monkeypatch.setattr(checkpoint, "_no_room", lambda *_: None)
+    config = tiny_config(save_every=0.5, on_failed_save=wanted)
+    if wanted == "stop":
+        with pytest.raises(UsageError, match=r"the checkpoint of update 7 could not be written: there is no room for"):
+            train_and_evaluate(config, str(tmp_path), data_dir)
+        assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4"}
+        assert manifest.damage(epath.Path(tmp_path / "checkpoints/4")) is None
+        failing.clear()
+    state = train_and_evaluate(config, str(tmp_path), data_dir)
+    out = capsys.readouterr().out
+    if wanted == "continue":
+        for step in (7, 10):
+            assert f"warning: the checkpoint of update {step} could not be written: " in out
+        assert out.count("(File too large); the run goes on, and saves when next due") == (2 if asked else 0)
+        assert out.count("Failed to write") == (0 if asked else 2)
+        assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "12"}
+    else:
+        assert "resuming after update 4" in out
+    assert_same(whole[1], state)
+
+
+def test_a_run_whose_last_state_cannot_be_saved_is_not_finished(
+    whole, tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def full(folder, state):
+        asked.append(folder)
+        return "there is no room" if len(asked) in (2, 3, 4) else None  # at 7; at 12, once more; at 12, once more
+
+    monkeypatch.setattr(checkpoint, "_no_room", full)
+    with pytest.raises(UsageError, match="the checkpoint of update 12 could not be written: there is no room"):
+        train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
+    assert not (tmp_path / "result.json").exists()
+    assert_same(whole[1], train_and_evaluate(tiny_config(), str(tmp_path), data_dir))
+    assert len(asked) == 5
+    assert (tmp_path / "result.json").exists()
+    assert manifest.damage(epath.Path(tmp_path / "checkpoints/12")) is None
+
+
+class Unreliable:
+    """Records that can be read only once they were opened often enough."""
+
+    def __init__(self, broken: bool):
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> bytes:
+        if self.broken:
+            raise OSError(5, "Input/output error")
+        return b""
+
+
+@pytest.mark.parametrize(("failures", "pauses"), [(2, (0.5, 1.0, 2.0)), (100, prepared.WAITS)])
+def test_reading_is_tried_again_and_then_given_up(
+    failures: int, pauses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    opened = iter([False] + [True] * failures + [False])
+    examples = prepared.Examples("split 'train' of /data", lambda: Unreliable(next(opened)), None)
+    examples._records.broken = True
+    if failures == 100:
+        message = (
+            r"example 1 of split 'train' of /data cannot be read, tried for 32 s: .*Input/output error; see to the"
+            " storage, and run the same command again"
+        )
+        with pytest.raises(UsageError, match=message):
+            examples._read(1)
+    else:
+        assert examples._read(1) == b""
+    assert tuple(slept) == pauses
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_data_folder_that_vanishes(
+    returns: bool,
+    whole,
+    tiny_config: Callable,
+    data_dir: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    data, away = tmp_path / "data", tmp_path / "away"
+    shutil.copytree(data_dir, data)
+    monkeypatch.setattr(prepared, "WAITS", (0.1,) * 5)
+    fetch = train_module.Loop._fetch
+    count, sleeps = 0, []
+
+    def vanishing(self, batches):
+        nonlocal count
+        count += 1
+        if count == 3:
+            data.rename(away)  # a reader that has the file open would not notice
+            self._experiment.train_source._records = Gone()
+        return fetch(self, batches)
+
+    class Gone:
+        def __len__(self) -> int:
+            return 196
+
+        def __getitem__(self, index: int) -> bytes:
+            raise OSError(116, "Stale file handle")
+
+    sleep = time.sleep
+
+    def sleeping(seconds: float) -> None:
+        if seconds == 0.1:
+            sleeps.append(seconds)
+            if returns and len(sleeps) == 2:
+                away.rename(data)
+        sleep(seconds)
+
+    monkeypatch.setattr(train_module.Loop, "_fetch", vanishing)
+    monkeypatch.setattr(prepared.time, "sleep", sleeping)
+    workdir = tmp_path / "run"
+    if not returns:
+        with pytest.raises(UsageError, match=r"of split 'train\[:10%\]' of .* cannot be read, tried for .*see to the"):
+            train_and_evaluate(tiny_config(), str(workdir), str(data))
+        kept = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+        assert kept == count - 1, "the updates before the batch that could not be read are kept"
+        away.rename(data)
+    state = train_and_evaluate(tiny_config(), str(workdir), str(data))
+    assert sleeps
+    assert_same(whole[1], state)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    whole, tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, calls = time.time(), 0
+
+    def backwards() -> float:
+        nonlocal calls
+        calls += 1
+        return now - 3600 * calls
+
+    monkeypatch.setattr(time, "time", backwards)
+    monkeypatch.setattr(time, "time_ns", lambda: int(backwards() * 1e9))
+    state = train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
+    assert calls > 5
+    checkpoints = Checkpoints(epath.Path(tmp_path / "checkpoints"), read_only=True)
+    assert checkpoints.steps() == [7, 12]
+    checkpoints.close()
+    assert_same(whole[1], state)
+    (tmp_path / "result.json").unlink()
+    assert_same(whole[1], train_and_evaluate(tiny_config(), str(tmp_path), data_dir))
+
+
+def test_a_run_moves_from_layout_to_layout(
+    whole, tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    losses: dict[int, float] = {}
+    step, fetch = Report.step, train_module.Loop._fetch
+
+    def listening(self, number, metrics, *, waited):
+        losses[number] = float(metrics.loss / metrics.count)
+        step(self, number, metrics, waited=waited)
+
+    monkeypatch.setattr(Report, "step", listening)
+    straight = train_and_evaluate(tiny_config(), str(tmp_path / "straight"), data_dir)
+    expected, losses = losses, {}
+    fetched = 0
+
+    def leaving(self, batches):
+        nonlocal fetched
+        fetched += 1
+        if fetched in (4, 8):
+            signal.raise_signal(signal.SIGTERM)
+        return fetch(self, batches)
+
+    monkeypatch.setattr(train_module.Loop, "_fetch", leaving)
+    for mesh in ((2, 2), (1, 1)):
+        config = tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]})
+        with pytest.raises(Interrupted):
+            train_and_evaluate(config, str(tmp_path / "moved"), data_dir)
+    config = tiny_config(**{"mesh.data": 1, "mesh.tower": 2})
+    moved = train_and_evaluate(config, str(tmp_path / "moved"), data_dir)
+    assert sorted(losses) == sorted(expected) == list(range(1, 13))
+    for number, loss in expected.items():
+        assert losses[number] == pytest.approx(loss, abs=1e-5), number
+    for a, b in zip(jax.tree.leaves(straight.params), jax.tree.leaves(moved.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+    results = []
+    for mesh in ((2, 2), (1, 1), (1, 2)):
+        settings = read_settings(tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]}))
+        experiment = experiments.build(settings, data_dir, say=print)
+        checkpoints = Checkpoints(epath.Path(tmp_path / "moved/checkpoints"), read_only=True)
+        params = checkpoints.restore(12, {"params": experiment.target.params})["params"]
+        checkpoints.close()
+        results.append(experiments.evaluate(experiment, params, views=1))
+    for metrics in results:
+        assert (metrics.top1, metrics.top5, metrics.count) == (results[0].top1, results[0].top5, results[0].count)
+        assert float(metrics.loss) == pytest.approx(float(results[0].loss), rel=1e-6)
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path):
+        self._file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._file),)
+
+
+def test_nothing_in_a_checkpoint_or_a_data_set_is_run(whole, tmp_path: Path, data_dir: str, tiny_config: Callable):
+    struck = tmp_path / "struck"
+    pickle.loads(pickle.dumps(Payload(struck)))
+    assert struck.exists(), "the payload works"
+    struck.rmdir()
+    experiment = experiments.build(read_settings(tiny_config()), data_dir, say=print)
+    source = whole[0] / "checkpoints" / "12"
+    names = [path.relative_to(source) for path in source.rglob("*") if path.is_file() and path.name != manifest.FILE]
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        shutil.copytree(source, folder / "12")
+        (folder / "12" / manifest.FILE).unlink()  # whoever puts the payload there makes the manifest fit
+        (folder / "12" / name).write_bytes(pickle.dumps(Payload(struck)))
+        try:
+            checkpoints = Checkpoints(epath.Path(folder), read_only=True)
+            checkpoints.restore(12, experiment.target)
+            checkpoints.close()
+        except UsageError:
+            pass
+        assert not struck.exists(), name
+    file = tmp_path / statistics.FILE_NAME
+    with file.open("wb") as out:
+        np.savez(out, mean_image=np.array([Payload(struck)], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        statistics.load(epath.Path(tmp_path))
+    assert not struck.exists()
