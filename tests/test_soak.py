@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import random
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from etils import epath
 
 from alexnet_jax import experiment as experiments
 from alexnet_jax import workdirs
-from alexnet_jax.learning import manifest
+from alexnet_jax.learning import checkpoint, manifest
 from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.network import layout
 from alexnet_jax.settings import read_settings
 
 pytestmark = pytest.mark.soak
@@ -135,6 +137,39 @@ def test_a_disk_that_is_full_and_then_is_not(small_disk: Path, wanted: str, tmp_
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writers that orbax leaves at work
+def test_a_save_that_fails_halfway_leaves_nothing_and_the_next_one_works(tmp_path: Path):
+    """The room was there when it was asked for."""
+    from tests.learning.test_checkpoint import state_of, target_of
+
+    mesh = layout.make_mesh(data=1, tower=1)
+    checkpoints = Checkpoints(epath.Path(tmp_path))
+    checkpoints.save(1, state_of(1.0, mesh), top1=None)
+    checkpoints.wait()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "_no_room", lambda *_: None)
+            checkpoints.save(2, state_of(2.0, mesh), top1=None)
+            with pytest.raises(
+                checkpoint.SaveError, match=r"the checkpoint of update 2 could not be written: .*File too l"
+            ):
+                checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoints.steps() == [1]
+    time.sleep(1)  # in which writers that are still at work put things back
+    checkpoints.save(3, state_of(3.0, mesh), top1=None)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 3]
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "3"}
+    for step in (1, 3):
+        restored = checkpoints.restore(step, target_of(state_of(0.0, mesh), mesh))
+        np.testing.assert_array_equal(restored.params["conv1"]["kernel"], np.full((2, 3, 4), step, np.float32))
+    checkpoints.close()
 
 
 def test_a_long_run_needs_no_more_at_its_end_than_at_its_beginning(tmp_path: Path, data_dir: str, door):

@@ -61,6 +61,7 @@ class Checkpoints:
         best = BestN(get_metric_fn=_error_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
+        self._has_failed = False
         self._manager = _Manager(
             folder,
             item_handlers=ocp.PyTreeCheckpointHandler(),
@@ -100,16 +101,21 @@ class Checkpoints:
           SaveError: the checkpoint before this one, or this one, could not be written.
         """
         self.wait()
+        if self._has_failed:
+            self._remove_parts()  # once more: writers of the failed one were still at work
         if problem := _agreed(lambda: _no_room(self._folder, state)):
             raise SaveError(f"the checkpoint of update {step} could not be written: {problem}")
         if step in self._manager.all_steps():
             self._manager.delete(step)  # a damaged one, which the run has come past again
         self._writing = step
         metrics = None if top1 is None else {"top1": top1}
-        try:
-            self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
-        except Exception as error:  # as in `restore`
-            raise self._failed(error) from error
+        for again in (True, False) if self._has_failed else (False,):  # orbax may raise the same failure twice
+            try:
+                self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
+                break
+            except Exception as error:  # as in `restore`
+                if not again:
+                    raise self._failed(error) from error
 
     def restore(self, step: int, target: PyTree) -> PyTree:
         """What was saved at `step`, or a part of it.
@@ -175,17 +181,23 @@ class Checkpoints:
         if self._writing is not None and jax.process_index() == 0:
             with contextlib.suppress(OSError):  # the state is listed, whether or not these files are
                 manifest.extend(self._folder / str(self._writing))
-        self._writing = None
+        if self._writing is not None:
+            self._writing, self._has_failed = None, False
 
     def _failed(self, error: Exception) -> SaveError:
         """Frees the room of a checkpoint that could not be written."""
-        step, self._writing = self._writing, None
-        for path in self._folder.iterdir():
-            if path.name.startswith(f"{step}.") and jax.process_index() == 0:
-                path.rmtree(missing_ok=True)
+        step, self._writing, self._has_failed = self._writing, None, True
+        self._remove_parts()
         self._manager.reload()  # orbax took those for gone that the failed one was to replace
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[-200:] or type(error).__name__  # tensorstore tells the cause last
         return SaveError(f"the checkpoint of update {step} could not be written: {reason}")
+
+    def _remove_parts(self) -> None:
+        """Removes what is not complete, while nothing is being written."""
+        for path in self._folder.iterdir():
+            if not path.name.isdigit() and jax.process_index() == 0:
+                with contextlib.suppress(OSError):
+                    path.rmtree()
 
     def close(self) -> None:
         """Waits, and ends orbax's threads."""
