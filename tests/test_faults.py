@@ -275,9 +275,6 @@ def test_a_data_folder_that_vanishes_and_comes_back(
         return fetch(self, batches)
 
     class Gone:
-        def __len__(self) -> int:
-            return 196
-
         def __getitem__(self, index: int) -> bytes:
             raise OSError(116, "Stale file handle")
 

@@ -41,10 +41,11 @@ class Examples(Sequence[dict[str, Any]]):
     def __init__(self, name: str, open_records: Callable[[], Sequence[bytes]], shape: tuple[int, int, int] | None):
         self._name, self._open, self._shape = name, open_records, shape
         self._records = open_records()
-        self._records[0], self._records[len(self._records) - 1]
+        self._count = len(self._records)
+        self._records[0], self._records[self._count - 1]
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._count
 
     def __getitem__(self, index: Any) -> Any:
         """The example at a place, counted from 0.
@@ -52,7 +53,7 @@ class Examples(Sequence[dict[str, Any]]):
         Raises:
           UsageError: it cannot be read.
         """
-        if not 0 <= index < len(self._records):
+        if not 0 <= index < self._count:
             raise IndexError(index)  # which ends a loop over the examples
         feature = tf_example_pb2.Example.FromString(self._read(index)).features.feature
         stored = feature["image"].bytes_list.value[0]
