@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from alexnet_jax import processes
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.files import write_whole
 
