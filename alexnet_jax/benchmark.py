@@ -1,6 +1,7 @@
 """Measures the program on this machine.
 
 python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch's
+python -m alexnet_jax.benchmark step --peer=torch                    # an update and an evaluation, beside PyTorch's
 python -m alexnet_jax.benchmark run --config=configs/default.py      # a run: what takes time beside its updates
 python -m alexnet_jax.benchmark start --config=configs/default.py    # from the command to the first update
 """
@@ -25,7 +26,7 @@ PEER = flags.DEFINE_enum("peer", None, ["torch"], "What to measure beside it, in
 IMAGES = flags.DEFINE_integer("images", 1000, "input: images that are drawn.", lower_bound=2)
 BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in a round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "input, start: rounds, in each of which everything has its turn.", lower_bound=1
+    "rounds", 5, "input, step, start: rounds, in each of which everything has its turn.", lower_bound=1
 )
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
@@ -72,11 +73,18 @@ def _start() -> tuple[Any, list[str]]:
     return result, measured.describe(result)
 
 
+def _step() -> tuple[Any, list[str]]:
+    from alexnet_jax.benchmarks import step as measured
+
+    result = measured.measure(rounds=ROUNDS.value, peer=PEER.value, say=_say)
+    return result, measured.describe(result)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-COMMANDS = {"input": _input, "run": _run, "start": _start}
+COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}
 
 
 if __name__ == "__main__":

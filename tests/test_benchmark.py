@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.benchmarks import input as measured
+from alexnet_jax.benchmarks import step, turns
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 
 
@@ -31,7 +32,7 @@ def test_input(tmp_path):
 def test_what_cannot_be_measured(tmp_path):
     run = benchmark("speed", cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, run, start")
+    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, step, run, start")
 
 
 def test_a_peer_that_is_not_there(monkeypatch):
@@ -79,3 +80,38 @@ def test_a_start_that_fails_is_said(door, data_dir):
     status, out, err = door("benchmark", "start", "--rounds=1", *flags).finish()
     assert (status, out) == (2, "")
     assert "no recipe 'lenet'" in err and err.endswith("error: the training did not start; its message is above\n")
+
+
+def test_processes_answer_in_turn(tmp_path, monkeypatch):
+    (tmp_path / "counting.py").write_text(
+        "import sys\n"
+        "from alexnet_jax.benchmarks.turns import peak_memory, serve\n"
+        "count = iter(range(int(sys.argv[1]), 100))\n"
+        "serve({'next': lambda: next(count), 'memory': peak_memory, 'die': lambda: sys.exit(3)})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent.parent}")
+    one, other = turns.Process("counting", "10"), turns.Process("counting", "20")
+    assert [process.ask("next") for process in (one, other, one)] == [10, 20, 11]
+    assert 2**20 < one.ask("memory") < 2**30
+    with pytest.raises(RuntimeError, match="counting ended with status 3 when asked for 'die'"):
+        other.ask("die")
+    for process in (one, other):
+        process.close()
+
+
+def test_the_table_of_updates():
+    part = {"name": "conv1", "forward": 0.5, "backward": 1.0, "flops": 1e11, "gradients": 1}
+    result = step.StepResult(
+        update={step.OURS: 32.0, step.NORM: 8.0},
+        forward={step.OURS: 80.0, step.NORM: 40.0},
+        memory={step.OURS: 2**30, step.NORM: 2**31},
+        product={step.OURS: 2e11, step.NORM: 2.5e11},
+        format={step.NORM: "channels_last"},
+        parts=[part],
+    )
+    lines = step.describe(result)
+    assert lines[2].split()[:5] == ["ours", "32.0", "1.00x", "80.0", "1.00x"]
+    assert lines[3].split()[:5] == ["torch", "8.0", "4.00x", "40.0", "2.00x"] and lines[3].endswith("channels_last")
+    assert "66% of ours's and 53% of torch's" in lines[4]  # 32 x 4.13 GFLOP of 200 and of 250
+    assert lines[7].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
+    assert lines[8].split() == ["not", "in", "any", "part", "62.5%"]

@@ -5,10 +5,12 @@ needs, and they send the gradient where the 2012 kernels sent it.
 """
 
 import functools
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
@@ -51,8 +53,7 @@ def _window_sum(x: Array, size: int, axes: tuple[int, ...]) -> Array:
 
 def _inverse_power(d: Array, beta: float) -> Array:
     if beta == 0.75:  # every norm of 2012; two square roots cost a fraction of a power
-        root = lax.rsqrt(d)
-        return root * jnp.sqrt(root)
+        return lax.rsqrt(d * jnp.sqrt(d))
     return d**-beta
 
 
@@ -139,18 +140,32 @@ def _max_pool_forward(x, size, stride):
 
 
 def _max_pool_backward(size, stride, kept, dy):
+    # Pixels are taken apart by their place between the starts of two windows: those of one place lie in equally many
+    # windows, so each pixel is written once. Adding up one array a place of the window costs several times as much.
     x, y = kept
-    dx = jnp.zeros((), x.dtype)
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // stride), -(-width // stride)
     zero = jnp.zeros((), x.dtype)
-    places = [(i, j) for i in range(size) for j in range(size)]
-    for (i, j), at_place in zip(places, _window_slices(x, size, stride), strict=True):
-        share = jnp.where(at_place == y, dy, zero)
-        ends = [
-            length - ((out - 1) * stride + 1) - start
-            for start, out, length in ((i, y.shape[1], x.shape[1]), (j, y.shape[2], x.shape[2]))
-        ]
-        dx += lax.pad(share, zero, [(0, 0, 0), (i, ends[0], stride - 1), (j, ends[1], stride - 1), (0, 0, 0)])
-    return (dx,)
+    grid = lax.pad(x, zero, _ends(0, rows * stride - height, 0, columns * stride - width))
+    grid = grid.reshape(batch, rows, stride, columns, stride, channels)
+    back = (size - 1) // stride  # the windows before a pixel's own that may still reach it
+    around = _ends(back, rows - y.shape[1], back, columns - y.shape[2])
+    y, dy = (lax.pad(array, zero, around) for array in (y, dy))  # where dy is 0, it does not matter what y is
+
+    def at_place(i: int, j: int) -> Array:
+        dx = jnp.zeros((), x.dtype)
+        for up, left in itertools.product(range(len(range(i, size, stride))), range(len(range(j, size, stride)))):
+            window = np.s_[:, back - up : back - up + rows, back - left : back - left + columns]
+            dx += jnp.where(grid[:, :, i, :, j] == y[window], dy[window], zero)
+        return jnp.broadcast_to(dx, (batch, rows, columns, channels))
+
+    dx = jnp.stack([jnp.stack([at_place(i, j) for j in range(stride)], axis=3) for i in range(stride)], axis=2)
+    return (dx.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width],)
+
+
+def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int]]:
+    """`lax.pad`'s configuration for so many rows and columns more, or less."""
+    return [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)]
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

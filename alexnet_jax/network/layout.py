@@ -6,8 +6,10 @@ global batch: the numbers do not depend on the layout.
 """
 
 import collections
+import functools
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -121,15 +123,30 @@ def count_params(params: PyTree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+# Has YNNPACK run matrix products, plain convolutions and their gradients; experimental in jaxlib 0.10.
+YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
 def compile_options(mesh: Mesh) -> dict[str, str] | None:
     """Compiler options for this mesh's platform.
 
-    On the CPU, YNNPACK runs matrix products, plain convolutions and their gradients: conv2's kernel gradient takes a
-    twentieth of the default lowering's time.
+    On the CPU, YNNPACK: conv2's kernel gradient takes a twentieth of the default lowering's time.
     """
-    if mesh.devices.flat[0].platform == "cpu":
-        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    if mesh.devices.flat[0].platform == "cpu" and _knows_ynnpack():
+        return dict(YNNPACK)
     return None
+
+
+@functools.cache
+def _knows_ynnpack() -> bool:
+    """Whether this jaxlib takes the option; warns once where it does not."""
+    try:
+        jax.jit(lambda x: x, compiler_options=YNNPACK).lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"without YNNPACK, which makes training on a CPU several times as fast: {reason}", stacklevel=3)
+        return False
+    return True
 
 
 def init_params(tower: Tower, key: PRNGKeyArray, image_size: int) -> Params:

@@ -23,7 +23,9 @@ TOWER = "tower"
 
 def exchange(x: Float[Array, "... c"]) -> Float[Array, "... both"]:
     """The channels of all towers, side by side: where the paper's GPUs communicate (section 3.5)."""
-    return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True)
+    # Gathered on an axis of their own: on the last one a CPU would turn channels to the front and back again.
+    both = lax.all_gather(x, TOWER)
+    return jnp.concatenate([both[tower] for tower in range(both.shape[0])], axis=-1)
 
 
 class Tower(nn.Module):

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import re
 
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_jax.benchmarks.timing import resident_bytes
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
@@ -113,3 +115,53 @@ def test_the_compiler_option_changes_no_number():
     assert float(plain_metrics.loss) == pytest.approx(float(fast_metrics.loss), rel=1e-5)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(a).max()))
+
+
+def test_a_jaxlib_without_the_compiler_option_goes_on_with_one_warning(monkeypatch):
+    monkeypatch.setattr(layout, "YNNPACK", {"xla_cpu_is_not_known": "1"})
+    layout._knows_ynnpack.cache_clear()
+    try:
+        mesh = layout.make_mesh(data=1, tower=2)
+        with pytest.warns(UserWarning, match="without YNNPACK.*xla_cpu_is_not_known") as warned:
+            assert [layout.compile_options(mesh) for _ in range(2)] == [None, None]
+        assert len(warned) == 1
+    finally:
+        layout._knows_ynnpack.cache_clear()
+
+
+def small_steps(options: dict[str, str] | None):
+    """Loss after loss of a small network with dropout, and learning."""
+    mesh = layout.make_mesh(data=1, tower=2)
+    params = jax.jit(lambda key: layout.init_params(TOWER, key, 67))(KEY)
+    optimizer = krizhevsky_sgd(jax.tree.map(lambda _: piecewise([(0, 0.001)]), params), momentum=0.9, weight_decay=5e-4)
+    state = init_state(params, optimizer)
+    shardings = layout.state_shardings(state, mesh)
+    state, batch = jax.device_put(state, shardings), layout.put_batch(batch_of(), mesh)
+    step = jax.jit(
+        functools.partial(
+            train_step, forward=layout.make_forward(TOWER, mesh), optimizer=optimizer, photometry=photometry
+        ),
+        donate_argnums=0,
+        out_shardings=(shardings, layout.replicated(mesh)),
+        compiler_options=options,
+    )
+    while True:
+        state, metrics = step(state, batch, KEY)
+        yield float(metrics.loss)
+
+
+@pytest.mark.soak
+def test_the_compiler_option_changes_no_loss_of_200_steps():
+    plain, fast = (list(itertools.islice(small_steps(options), 200)) for options in (None, layout.YNNPACK))
+    np.testing.assert_allclose(fast, plain, rtol=1e-3)
+    assert plain[-1] < 0.5 * plain[0], "nothing was learned"
+
+
+@pytest.mark.soak
+def test_ten_thousand_steps_take_no_more_memory():
+    steps = small_steps(layout.YNNPACK)
+    used = []
+    for number, _ in enumerate(itertools.islice(steps, 10_000)):
+        if number % 500 == 499:
+            used.append(resident_bytes())
+    assert max(used[4:]) - max(used[:4]) < 2**22, used

@@ -1,0 +1,139 @@
+"""One update, one ten-view evaluation and each layer of the real network, as this program runs them.
+
+python -m alexnet_jax.benchmarks.our_step
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexnet_jax.benchmarks import breakdown, turns
+from alexnet_jax.data.photometry import photometry
+from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
+from alexnet_jax.learning.step import eval_step, init_state, train_step
+from alexnet_jax.network import layout
+from alexnet_jax.network.tower import make_tower
+
+BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Until all that it returns is there."""
+    begun = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - begun
+
+
+class Ours:
+    """Net 145 in training, compiled as `experiment.build` does it."""
+
+    def __init__(self) -> None:
+        devices = jax.device_count()
+        towers = layout.fastest_tower_axis(devices, jax.default_backend())
+        mesh = self._mesh = layout.make_mesh(data=1, tower=towers)
+        tower = self._tower = make_tower("original", num_classes=CLASSES)
+        forward = layout.make_forward(tower, mesh)
+        self._key = jax.jit(lambda: jax.random.key(0), out_shardings=layout.replicated(mesh))()
+
+        def init_params(key: Any) -> Any:
+            return layout.init_params(tower, key, CROP_SIZE)
+
+        shapes = jax.eval_shape(init_params, self._key)
+        rates = {
+            layer: {leaf: piecewise([(0, 0.02 if leaf == "bias" else 0.01)]) for leaf in leaves}
+            for layer, leaves in shapes.items()
+        }
+        self._optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.0005)
+        pixels = functools.partial(
+            photometry,
+            mean_image=np.full((CROP_SIZE, CROP_SIZE, 3), 120, np.float32),
+            color_directions=np.eye(3, dtype=np.float32) * 60,
+            noise=piecewise([(0, 0.1)]),
+            pixel_scale=1.0,
+        )
+
+        def init(key: Any) -> Any:
+            return init_state(init_params(key), self._optimizer)
+
+        shardings = layout.state_shardings(jax.eval_shape(init, self._key), mesh)
+        self._state = jax.jit(init, out_shardings=shardings)(self._key)
+        options = layout.compile_options(mesh)
+        self._train_step = jax.jit(
+            functools.partial(train_step, forward=forward, optimizer=self._optimizer, photometry=pixels),
+            donate_argnums=0,
+            out_shardings=(shardings, layout.replicated(mesh)),
+            compiler_options=options,
+        )
+        self._eval_step = jax.jit(
+            functools.partial(eval_step, forward=forward, photometry=pixels),
+            out_shardings=layout.replicated(mesh),
+            compiler_options=options,
+        )
+        rng = np.random.default_rng(0)
+        images: Any = rng.integers(0, 256, (BATCH_SIZE, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        labels: Any = rng.integers(0, CLASSES, BATCH_SIZE, np.int32)
+        mask: Any = np.ones(BATCH_SIZE, bool)
+        self._batch = Batch(images, labels, mask)
+        examples = BATCH_SIZE // VIEWS
+        self._views = Batch(
+            self._batch.image[: examples * VIEWS].reshape(examples, VIEWS, CROP_SIZE, CROP_SIZE, 3),
+            self._batch.label[:examples],
+            self._batch.mask[:examples],
+        )
+        for _ in range(2):
+            self.update()
+
+    def update(self) -> float:
+        """Seconds of one, the batch's way onto the devices included."""
+
+        def run() -> Any:
+            self._state, metrics = self._train_step(self._state, layout.put_batch(self._batch, self._mesh), self._key)
+            return self._state, metrics
+
+        return seconds_of(run)
+
+    def forward(self) -> float:
+        """Seconds of an image in ten-view evaluation."""
+        batch = layout.put_batch(self._views, self._mesh)
+        return seconds_of(lambda: self._eval_step(self._state.params, batch)) / (BATCH_SIZE // VIEWS * VIEWS)
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Seconds and FLOP of every part of the update alone, by direction."""
+        parts = breakdown.measure(self._tower, self._mesh, BATCH_SIZE, CROP_SIZE)
+        parts.append(breakdown.measure_optimizer(self._optimizer, self._state, self._mesh))
+        return [dataclasses.asdict(part) for part in parts]
+
+
+def product(size: int = 2048) -> float:
+    """FLOP a second of the product of two square matrices."""
+    a, b = jnp.asarray(np.random.default_rng(0).standard_normal((2, size, size), np.float32))
+    multiply = jax.jit(jnp.matmul)
+    seconds_of(lambda: multiply(a, b))
+    return 8 * 2 * size**3 / seconds_of(lambda: [multiply(a, b) for _ in range(8)])
+
+
+def main() -> None:
+    """Serves."""
+    jax.config.update("jax_num_cpu_devices", 2)
+    ours = Ours()
+    turns.serve(
+        {
+            "ready": lambda: None,
+            "update": ours.update,
+            "forward": ours.forward,
+            "parts": ours.parts,
+            "product": product,
+            "memory": turns.peak_memory,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

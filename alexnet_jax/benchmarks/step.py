@@ -1,0 +1,130 @@
+"""Measures an update and an evaluation of the real network, beside PyTorch's, and where the time goes."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from alexnet_jax.benchmarks.turns import Process
+from alexnet_jax.errors import UsageError
+
+BATCH_SIZE, CROP_SIZE = 128, 224
+GFLOP = 4.13  # of an update, an image: products alone, conv1's input gradient not among them
+PACKAGE = "alexnet_jax.benchmarks"
+OURS, NORM, PLAIN = "ours", "torch", "torch, no norm"
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What was measured.
+
+    Attributes:
+      update, forward: images a second by participant, medians: in training, and in ten-view evaluation.
+      memory: the most bytes that a participant's process had in memory while it trained.
+      product: FLOP a second of a product of 2048 x 2048 matrices in float32, by participant: medians.
+      format: the faster memory format, by participant of PyTorch.
+      parts: seconds of every part of our update alone: `breakdown.Part`s as dicts.
+    """
+
+    update: dict[str, float]
+    forward: dict[str, float]
+    memory: dict[str, int]
+    product: dict[str, float]
+    format: dict[str, str]
+    parts: list[dict[str, Any]]
+
+    def share(self, participant: str) -> float:
+        """Of a participant's matrix product that our update reaches."""
+        return self.update[OURS] * GFLOP * 1e9 / self.product[participant]
+
+
+def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print) -> StepResult:
+    """Starts every participant as a process of its own, warms it up, and lets it run in turn.
+
+    Args:
+      rounds: in each of which everyone makes one update, one evaluation and some matrix products.
+      peer: `torch`: the same network there, and the same without any response norm; or None.
+      say: takes a line about what goes on.
+
+    Raises:
+      UsageError: the peer is not installed.
+    """
+    if peer == "torch":
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise UsageError("--peer=torch needs PyTorch: pip install torch") from error
+    programs = {OURS: ["our_step"]}
+    if peer == "torch":
+        programs |= {NORM: ["torch_step", "norm"], PLAIN: ["torch_step", "plain"]}
+    processes: dict[str, Process] = {}
+    try:
+        for name, (module, *arguments) in programs.items():  # one after the other, for each uses every core
+            say(f"starting {name}")
+            processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
+            processes[name].ask("ready")
+        found: dict[str, dict[str, list[float]]] = {}
+        memory: dict[str, int] = {}
+        for word in ("update", "forward", "product"):
+            found[word] = {name: [] for name in processes}
+            for number in range(rounds):
+                for name, process in processes.items():
+                    value = process.ask(word)
+                    found[word][name].append(value)
+                    unit = f"{value / 1e9:.0f} GFLOP/s" if word == "product" else f"{value:.2f} s"
+                    say(f"{word} {number + 1}/{rounds}  {name:15} {unit}")
+            if word == "update":
+                memory = {name: process.ask("memory") for name, process in processes.items()}
+        format = {name: process.ask("format") for name, process in processes.items() if name != OURS}
+        say("our update, part by part")
+        parts = processes[OURS].ask("parts")
+    finally:
+        for process in processes.values():
+            process.close()
+    median = {
+        word: {name: statistics.median(values) for name, values in by_name.items()} for word, by_name in found.items()
+    }
+    return StepResult(
+        update={name: BATCH_SIZE / seconds for name, seconds in median["update"].items()},
+        forward={name: 1 / seconds for name, seconds in median["forward"].items()},
+        memory=memory,
+        product=median["product"],
+        format=format,
+        parts=parts,
+    )
+
+
+def describe(result: StepResult) -> list[str]:
+    """The result as lines of two tables."""
+    lines = [
+        f"net 145, {CROP_SIZE}x{CROP_SIZE}, 1000 classes, batch {BATCH_SIZE}, float32: images/s,"
+        " and how many times as fast ours is",
+        f"{'':18}{'update':>10}{'':>7}{'ten views':>12}{'':>7}{'memory':>12}{'product':>14}",
+    ]
+    for name in result.update:
+        update, forward = (rates[OURS] / rates[name] for rates in (result.update, result.forward))
+        lines.append(
+            f"{name:18}{result.update[name]:10.1f}{update:6.2f}x{result.forward[name]:12.1f}{forward:6.2f}x"
+            f"{result.memory[name] / 2**20:8,.0f} MiB{result.product[name] / 1e9:6.0f} GFLOP/s"
+            f"  {result.format.get(name, '')}".rstrip()
+        )
+    shares = " and ".join(f"{result.share(name):.0%} of {name}'s" for name in result.product if name != PLAIN)
+    lines.append(f"at {GFLOP} GFLOP an image our update runs at {shares} matrix product")
+    return lines + _breakdown(result)
+
+
+def _breakdown(result: StepResult) -> list[str]:
+    update = BATCH_SIZE / result.update[OURS]
+    lines = ["", f"{'our update, part by part':45}{'forward':>12}{'backward':>12}{'share':>8}{'GFLOP/s':>14}"]
+    total = 0.0
+    for part in result.parts:
+        seconds = part["forward"] + part["backward"]
+        total += seconds
+        rates = ""
+        if part["flops"]:
+            back = part["gradients"] * part["flops"] / part["backward"]
+            rates = f"{part['flops'] / part['forward'] / 1e9:8.0f}{back / 1e9:6.0f}"
+        times = f"{1000 * part['forward']:9,.0f} ms{1000 * part['backward']:9,.0f} ms"
+        lines.append(f"{part['name']:45}{times}{seconds / update:8.1%}{rates}")
+    lines.append(f"{'not in any part':45}{'':24}{1 - total / update:8.1%}")
+    return lines

@@ -1,0 +1,57 @@
+"""Processes that are measured in turn: each a program of its own, which answers words with lines of JSON."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Process:
+    """A running `python -m MODULE`, whose main calls `serve`.
+
+    Args:
+      module: its name.
+      arguments: its command line.
+    """
+
+    def __init__(self, module: str, *arguments: str):
+        self._module = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, word: str) -> Any:
+        """The answer to a word.
+
+        Raises:
+          RuntimeError: the process has died; its standard error has told why.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self._module} ended with status {self._process.wait()} when asked for {word!r}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve(answers: Mapping[str, Callable[[], Any]]) -> None:
+    """Answers the words that come on standard input until it ends."""
+    for line in sys.stdin:
+        print(json.dumps(answers[line.strip()]()), flush=True)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process ever had in memory (`ru_maxrss` would count what its parent had, too)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
