@@ -15,6 +15,7 @@ from alexnet_jax import summary, updates
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.step import TrainState, init_state, train_step
 from alexnet_jax.network import layout
+from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.settings import Settings, read_settings
 
 SIZE, BATCH, CLASSES = 67, 8, 6
@@ -127,6 +128,8 @@ def test_gradients_are_summed_over_the_data_axis_once():
     )
     settings = settings_of(False)
     gradients = summary.exchanged_bytes(settings, summary.rows_of(updates.build_tower(settings, CLASSES), SIZE))[1]
+    zeros = 12**2 - 11**2  # a CPU has conv1's kernel in blocks of 4 x 4 (`network/blocks.py`)
+    gradients += 4 * zeros * 3 * 2 * layers_of("original", width=0.08)[0].features
     assert gradients <= summed <= gradients + 64, "beside them only the metrics are summed"
 
 
@@ -136,11 +139,9 @@ def test_a_tower_a_device_transposes_kernels_alone(case: tuple):
     assert shapes and all(len(shape) == 3 and str(BATCH) not in shape[:2] for shape in shapes)
 
 
-def test_two_towers_a_device_transpose_feature_maps_where_they_meet_alone():
+def test_two_towers_a_device_transpose_no_feature_map():
     exported = lowered("cuda", 1, 1, True)
-    maps = [operands[0] for operands, _ in operations(exported, "transpose") if operands[0].count("x") == 5]
-    meetings = {frozenset(kind.split("x")[:-1]) for kind in maps}
-    assert len(maps) == 4 and len(meetings) == 2, "before conv3 and fc6, forward and backward"
+    assert not [operands[0] for operands, _ in operations(exported, "transpose") if operands[0].count("x") == 5]
     assert not re.search(r"feature_group_count = [^1]|batch_group_count = [^1]", exported.mlir_module())
     assert len(operations(exported, "convolution")) == 2 * (5 + 5 + 4), "none for the gradient of the images"
 

@@ -11,6 +11,11 @@ from alexnet_jax.errors import UsageError
 BATCH_SIZE, CROP_SIZE = 128, 224
 GFLOP = 4.13  # of an update, an image: products alone, conv1's input gradient not among them
 PACKAGE = "alexnet_jax.benchmarks"
+UNITS: dict[str, Callable[[float], str]] = {
+    "update": lambda seconds: f"{seconds:.2f} s",
+    "forward": lambda seconds: f"{1 / seconds:.1f} images/s",
+    "product": lambda flops: f"{flops / 1e9:.0f} GFLOP/s",
+}
 OURS, NORM, PLAIN = "ours", "torch", "torch, no norm"
 
 
@@ -65,14 +70,13 @@ def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print
             processes[name].ask("ready")
         found: dict[str, dict[str, list[float]]] = {}
         memory: dict[str, int] = {}
-        for word in ("update", "forward", "product"):
+        for word in UNITS:
             found[word] = {name: [] for name in processes}
             for number in range(rounds):
                 for name, process in processes.items():
                     value = process.ask(word)
                     found[word][name].append(value)
-                    unit = f"{value / 1e9:.0f} GFLOP/s" if word == "product" else f"{value:.2f} s"
-                    say(f"{word} {number + 1}/{rounds}  {name:15} {unit}")
+                    say(f"{word} {number + 1}/{rounds}  {name:15} {UNITS[word](value)}")
             if word == "update":
                 memory = {name: process.ask("memory") for name, process in processes.items()}
         format = {name: process.ask("format") for name, process in processes.items() if name != OURS}
