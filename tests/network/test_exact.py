@@ -10,7 +10,6 @@ from hypothesis import strategies as some
 from jax import lax
 
 from alexnet_jax.network import layers
-from alexnet_jax.network.blocks import by_blocks
 
 few = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 sizes = some.integers(3, 12)
@@ -31,29 +30,6 @@ def values_and_gradients(operation, *arguments):
 
 def both(own, plain, *arguments):
     return zip(values_and_gradients(own, *arguments), values_and_gradients(plain, *arguments), strict=True)
-
-
-@few
-@given(
-    height=sizes,
-    width=sizes,
-    windows=some.tuples(some.integers(1, 3), some.integers(1, 3)),
-    strides=some.tuples(some.integers(1, 4), some.integers(1, 4)),
-    ends=some.lists(some.integers(0, 3), min_size=4, max_size=4),
-)
-def test_a_strided_convolution_by_blocks(height, width, windows, strides, ends):
-    padding = (tuple(ends[:2]), tuple(ends[2:]))
-    plain = functools.partial(
-        lax.conv_general_dilated,
-        window_strides=strides,
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    own = functools.partial(by_blocks, strides=strides, padding=padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    with jax.enable_x64(True):
-        x, kernel = draw(2, height, width, 3, seed=0), draw(*windows, 3, 2, seed=1)
-        for actual, expected in both(own, plain, x, kernel):
-            np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @few
