@@ -22,11 +22,14 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What doors compile is kept for this session's other doors, and is none of the user's."""
+    """What tests and doors compile is kept for this session's others, and is none of the user's."""
+    from alexnet_jax import compilation_cache
+
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(shared / "compiled")
+    compilation_cache.use(compilation_cache.default_folder())
 
 
 @pytest.fixture(scope="session")

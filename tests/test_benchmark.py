@@ -69,7 +69,7 @@ def test_run_and_start(door, data_dir):
     assert account["aside"].keys() == {"evaluation", "saves"}
     named = account["first"] + account["waited"] + sum(account["aside"].values())
     assert 0 < named < account["total"]
-    status, out, err = door("benchmark", "start", "--config.seed=1", "--rounds=1", *flags).finish()
+    status, out, err = door("benchmark", "start", *flags, "--config.seed=1", "--rounds=1").finish()
     assert status == 0, err
     result = json.loads(out)
     assert result["rounds"] == 1 and result["warm"] > 0 and result["cold"] > 0

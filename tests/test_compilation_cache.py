@@ -24,21 +24,12 @@ from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
 
-OPTIONS = [
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_enable_xla_caches",
-]
-
 
 @pytest.fixture
 def use() -> Iterator[Callable[[Path], None]]:
-    """Lets this process keep what it compiles, while the test runs."""
-    before = {name: getattr(jax.config, name) for name in OPTIONS}
+    """Lets this process keep what it compiles in a folder of the test's."""
     yield lambda folder: compilation_cache.use(str(folder))
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.jax_cache.reset_cache()
+    compilation_cache.use(compilation_cache.default_folder())
 
 
 def three_updates() -> list[np.ndarray]:
@@ -69,7 +60,12 @@ def three_updates() -> list[np.ndarray]:
 
 
 def test_a_cold_a_warm_and_a_damaged_cache_give_the_same_bits(use: Callable, tmp_path: Path):
-    without = three_updates()
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        compilation_cache.jax_cache.reset_cache()
+        without = three_updates()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
     use(tmp_path)
     cold = three_updates()
     entries = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -79,6 +79,7 @@ class Tower(nn.Module):
             if layer.exchange:
                 x = exchange(x)
             x = self._convolution(layer, x) if layer.window else self._connection(layer, x)
+            self.sow("signals", f"{layer.name}_out", x)  # kept for those alone who apply with mutable=["signals"]
             for operation in layer.then:
                 x = self._apply(operation, x, layer, train=train)
         return x.astype(wide)

@@ -38,8 +38,8 @@ def signals(recipe, images):
         params = layout.init_params(tower, jax.random.key(0), 224)
 
         def one_tower(params):
-            _, kept = tower.apply({"params": params}, images, train=False, capture_intermediates=True)
-            return {name: kept["intermediates"][name]["__call__"][0] for name in LAYERS}
+            _, kept = tower.apply({"params": params}, images, train=False, mutable=["signals"])
+            return {name: kept["signals"][f"{name}_out"][0] for name in LAYERS}
 
         return jax.vmap(one_tower, axis_name="tower", out_axes=1)(params)
 
