@@ -41,6 +41,8 @@ def tree(tmp_path_factory):
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
+    # What a shell starts in the background ignores Ctrl-C, and so would its children.
+    command = ["env", "--default-signal=INT", *command]
     return subprocess.Popen(
         command, cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
