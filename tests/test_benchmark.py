@@ -11,6 +11,7 @@ import pytest
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import step, turns
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
+from alexnet_jax.errors import UsageError
 
 
 def benchmark(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -37,7 +38,7 @@ def test_what_cannot_be_measured(tmp_path):
 
 def test_a_peer_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(measured.UsageError, match="pip install torch"):
+    with pytest.raises(UsageError, match="pip install torch"):
         measured.measure(images=2, batches=1, rounds=1, peer="torch", say=lambda _: None)
 
 

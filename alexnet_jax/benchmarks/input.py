@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from alexnet_jax.benchmarks.peers import check_peer
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of, resident_bytes
 from alexnet_jax.data import decoders, preparation
 from alexnet_jax.data.builders.folder import folder
 from alexnet_jax.data.pipeline import Shard, Source, threads, train_batches
 from alexnet_jax.data.prepared import open_dataset
-from alexnet_jax.errors import UsageError
 
 IMAGE_SIZE, CROP_SIZE, BATCH_SIZE = 256, 224, 128
 EPOCHS = 50  # over which memory must not grow
@@ -64,11 +64,7 @@ def measure(
     Raises:
       UsageError: the peer is not installed.
     """
-    if peer == "torch":
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise UsageError("--peer=torch needs PyTorch: pip install torch") from error
+    check_peer(peer)
     with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
         say(f"drawing {images:,} images")
         sources = _prepare(Path(place), images)

@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from alexnet_jax.benchmarks.peers import check_peer
 from alexnet_jax.benchmarks.turns import Process
-from alexnet_jax.errors import UsageError
 
 BATCH_SIZE, CROP_SIZE = 128, 224
 GFLOP = 4.13  # of an update, an image: products alone, conv1's input gradient not among them
@@ -54,11 +54,7 @@ def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print
     Raises:
       UsageError: the peer is not installed.
     """
-    if peer == "torch":
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise UsageError("--peer=torch needs PyTorch: pip install torch") from error
+    check_peer(peer)
     programs = {OURS: ["our_step"]}
     if peer == "torch":
         programs |= {NORM: ["torch_step", "norm"], PLAIN: ["torch_step", "plain"]}
