@@ -17,7 +17,7 @@ from alexnet_jax.data.prepared import Prepared, open_dataset
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.metrics import ZERO, Metrics
-from alexnet_jax.learning.step import Photometry, TrainState, eval_step, init_state, stream, train_step
+from alexnet_jax.learning.step import Photometry, TrainState, init_state, jit_eval_step, jit_train_step, stream
 from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.settings import Settings
@@ -102,7 +102,6 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
 
     abstract = jax.eval_shape(init, key)
     shardings = layout.state_shardings(abstract, mesh)
-    options = layout.compile_options(mesh)
     return Experiment(
         settings=settings,
         mesh=mesh,
@@ -117,23 +116,15 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
         ),
         init=lambda: jax.jit(init, out_shardings=shardings)(key),
-        train_step=jax.jit(
-            functools.partial(
-                train_step,
-                forward=forward,
-                optimizer=update,
-                photometry=photometry,
-                label_smoothing=settings.label_smoothing,
-            ),
-            donate_argnums=0,
-            out_shardings=(shardings, layout.replicated(mesh)),
-            compiler_options=options,
+        train_step=jit_train_step(
+            mesh,
+            shardings,
+            forward=forward,
+            optimizer=update,
+            photometry=photometry,
+            label_smoothing=settings.label_smoothing,
         ),
-        eval_step=jax.jit(
-            functools.partial(eval_step, forward=forward, photometry=photometry),
-            out_shardings=layout.replicated(mesh),
-            compiler_options=options,
-        ),
+        eval_step=jit_eval_step(mesh, forward=forward, photometry=photometry),
         observe=updates.build_observe(settings, mesh) if settings.schedule == "plateau" else None,
     )
 

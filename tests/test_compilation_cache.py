@@ -1,6 +1,5 @@
 """Compiled programs on disk: they change no number, and nothing that befalls them stops a run."""
 
-import functools
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from alexnet_jax import compilation_cache
 from alexnet_jax.compilation_cache import Entries
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, train_step
+from alexnet_jax.learning.step import init_state, jit_train_step
 from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
@@ -43,16 +42,12 @@ def three_updates() -> list[np.ndarray]:
     state = jax.device_put(state, shardings)
     images = np.random.default_rng(0).integers(0, 256, (4, 67, 67, 3), np.uint8)
     batch = layout.put_batch(Batch(images, np.arange(4, dtype=np.int32) % 2, np.ones(4, bool)), mesh)
-    step = jax.jit(
-        functools.partial(
-            train_step,
-            forward=layout.make_forward(tower, mesh),
-            optimizer=optimizer,
-            photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
-        ),
-        donate_argnums=0,
-        out_shardings=(shardings, layout.replicated(mesh)),
-        compiler_options=layout.compile_options(mesh),
+    step = jit_train_step(
+        mesh,
+        shardings,
+        forward=layout.make_forward(tower, mesh),
+        optimizer=optimizer,
+        photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
     )
     for _ in range(3):
         state, _ = step(state, batch, jax.random.key(1))

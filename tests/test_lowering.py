@@ -13,7 +13,7 @@ from jax import export
 
 from alexnet_jax import summary, updates
 from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.learning.step import TrainState, init_state, train_step
+from alexnet_jax.learning.step import TrainState, init_state, jit_train_step
 from alexnet_jax.network import layout
 from alexnet_jax.settings import Settings, read_settings
 
@@ -49,15 +49,12 @@ def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[Trai
     state = jax.eval_shape(init, key)
     optimizer = updates.build_optimizer(settings, state.params, clock.rate)
     shardings = layout.state_shardings(state, mesh)
-    step = jax.jit(
-        functools.partial(
-            train_step,
-            forward=layout.make_forward(network, mesh),
-            optimizer=optimizer,
-            photometry=lambda images, key, step: images.astype(jnp.float32),
-        ),
-        donate_argnums=0,
-        out_shardings=(shardings, layout.replicated(mesh)),
+    step = jit_train_step(
+        mesh,
+        shardings,
+        forward=layout.make_forward(network, mesh),
+        optimizer=optimizer,
+        photometry=lambda images, key, step: images.astype(jnp.float32),
     )
 
     def placed(leaf, sharding):

@@ -17,7 +17,7 @@ from alexnet_jax.benchmarks import breakdown, turns
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import eval_step, init_state, train_step
+from alexnet_jax.learning.step import init_state, jit_eval_step, jit_train_step
 from alexnet_jax.network import layout
 from alexnet_jax.network.tower import make_tower
 
@@ -64,18 +64,10 @@ class Ours:
 
         shardings = layout.state_shardings(jax.eval_shape(init, self._key), mesh)
         self._state = jax.jit(init, out_shardings=shardings)(self._key)
-        options = layout.compile_options(mesh)
-        self._train_step = jax.jit(
-            functools.partial(train_step, forward=forward, optimizer=self._optimizer, photometry=pixels),
-            donate_argnums=0,
-            out_shardings=(shardings, layout.replicated(mesh)),
-            compiler_options=options,
+        self._train_step = jit_train_step(
+            mesh, shardings, forward=forward, optimizer=self._optimizer, photometry=pixels
         )
-        self._eval_step = jax.jit(
-            functools.partial(eval_step, forward=forward, photometry=pixels),
-            out_shardings=layout.replicated(mesh),
-            compiler_options=options,
-        )
+        self._eval_step = jit_eval_step(mesh, forward=forward, photometry=pixels)
         rng = np.random.default_rng(0)
         images: Any = rng.integers(0, 256, (BATCH_SIZE, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         labels: Any = rng.integers(0, CLASSES, BATCH_SIZE, np.int32)

@@ -1,15 +1,19 @@
 """One update and one evaluation of a batch, as pure functions of state, batch and key."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree, UInt8
 
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.metrics import Metrics, measure
+from alexnet_jax.network import layout
 from alexnet_jax.network.layout import Forward, Params
 
 # Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
@@ -86,6 +90,19 @@ def train_step(
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
+def jit_train_step(mesh: Mesh, shardings: TrainState, **fields: Any) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`train_step` with these keyword arguments, `(state, batch, key) -> (state, Metrics)`, to be compiled for a mesh.
+
+    The state that it is given is donated; the one that it gives back lies as `shardings` say.
+    """
+    return jax.jit(
+        functools.partial(train_step, **fields),
+        donate_argnums=0,
+        out_shardings=(shardings, layout.replicated(mesh)),
+        compiler_options=layout.compile_options(mesh),
+    )
+
+
 def predict_log_probs(
     params: Params, images: UInt8[Array, "B *views h w 3"], *, forward: Forward, photometry: Photometry
 ) -> Float[Array, "B classes"]:
@@ -99,4 +116,13 @@ def eval_step(params: Params, batch: Batch, *, forward: Forward, photometry: Pho
     """The batch's metrics; error and loss are those of the averaged probabilities."""
     return measure(
         predict_log_probs(params, batch.image, forward=forward, photometry=photometry), batch.label, batch.mask
+    )
+
+
+def jit_eval_step(mesh: Mesh, **fields: Any) -> Callable[[Params, Batch], Metrics]:
+    """`eval_step` with these keyword arguments, `(params, batch) -> Metrics`, to be compiled for a mesh."""
+    return jax.jit(
+        functools.partial(eval_step, **fields),
+        out_shardings=layout.replicated(mesh),
+        compiler_options=layout.compile_options(mesh),
     )

@@ -11,7 +11,7 @@ from alexnet_jax.benchmarks.timing import resident_bytes
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, loss_fn, train_step
+from alexnet_jax.learning.step import init_state, jit_train_step, loss_fn, train_step
 from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
@@ -50,11 +50,7 @@ def run(data: int, tower: int):
     loss = functools.partial(loss_fn, forward=forward)
     gradients, _ = jax.jit(jax.grad(loss, has_aux=True), **options)(state.params, images, batch, KEY)
     gradients = jax.device_get(gradients)
-    step = jax.jit(
-        functools.partial(train_step, forward=forward, optimizer=optimizer, photometry=photometry),
-        out_shardings=(shardings, layout.replicated(mesh)),
-        **options,
-    )
+    step = jit_train_step(mesh, shardings, forward=forward, optimizer=optimizer, photometry=photometry)
     losses = []
     for _ in range(4):
         state, metrics = step(state, batch, KEY)

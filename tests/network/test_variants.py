@@ -1,6 +1,5 @@
 """Properties of the networks beside net 145: `tests/reference` has their numbers."""
 
-import functools
 import re
 
 import jax
@@ -11,7 +10,7 @@ import pytest
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, train_step
+from alexnet_jax.learning.step import init_state, jit_train_step
 from alexnet_jax.network import layers, layout
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
@@ -82,15 +81,12 @@ def test_the_layout_changes_no_number(recipe, shape):
         update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=5e-4)
         state = init_state(params, update)
         shardings = layout.state_shardings(state, mesh)
-        step = jax.jit(
-            functools.partial(
-                train_step,
-                forward=layout.make_forward(tower, mesh),
-                optimizer=update,
-                photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
-            ),
-            out_shardings=(shardings, layout.replicated(mesh)),
-            compiler_options=layout.compile_options(mesh),
+        step = jit_train_step(
+            mesh,
+            shardings,
+            forward=layout.make_forward(tower, mesh),
+            optimizer=update,
+            photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
         )
         state, found = jax.device_put(state, shardings), []
         for _ in range(3):
