@@ -24,7 +24,7 @@ STALL = 90.0  # seconds a process may stay behind the others at one piece of wor
 STUCK = 600.0  # seconds all may stay at one piece of work: a compilation, a slow storage
 
 STATUS = 75  # EX_TEMPFAIL, start me again: the run resumes from its last checkpoint
-FOLDER = "alexnet_jax/watchdog/"
+LIFE, VERDICT = "alexnet_jax/watchdog/life/", "alexnet_jax/watchdog/verdict/"  # folders, which end in a slash
 
 
 @dataclasses.dataclass
@@ -142,7 +142,7 @@ class Watchdog:
         print(line, file=sys.stderr, flush=True)
         if time.monotonic() - self._looked < SILENCE:
             with contextlib.suppress(Exception):  # another process was faster
-                self._client.key_value_set(f"{FOLDER}verdict", json.dumps([told, status]))
+                self._client.key_value_set(VERDICT + "first", json.dumps([told, status]))
             with contextlib.suppress(Exception):
                 self._ended = True
                 self._exchange()
@@ -165,7 +165,7 @@ class Watchdog:
         while not self._over.wait(BEAT):
             try:
                 self._exchange()
-                told = self._client.key_value_dir_get(f"{FOLDER}verdict")
+                told = self._client.key_value_dir_get(VERDICT)
             except Exception:  # the other thread sees how long this lasts
                 continue
             if told:
@@ -193,8 +193,8 @@ class Watchdog:
         with self._talking:
             self._beats += 1
             sign = [self._beats, socket.gethostname(), self._place, self._doing, self._ended]
-            self._client.key_value_set(f"{FOLDER}life/{self._index}", json.dumps(sign), allow_overwrite=True)
-            signs = self._client.key_value_dir_get(f"{FOLDER}life/")
+            self._client.key_value_set(f"{LIFE}{self._index}", json.dumps(sign), allow_overwrite=True)
+            signs = self._client.key_value_dir_get(LIFE)
             self._looked = time.monotonic()
             note(self._seen, {int(name.rsplit("/", 1)[1]): json.loads(text) for name, text in signs}, self._looked)
 
