@@ -82,11 +82,11 @@ def cut(image: Pixels, crop: Crop, out: UInt8[np.ndarray, "size size 3"]) -> Non
 def _turned(image: Pixels, crop: Crop, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The square, turned and scaled about its centre; beyond the image's border lies its mirror image."""
     half = (size - 1) / 2
-    reach = int(np.ceil(half * np.sqrt(2) / crop.factor)) + 1  # from the crop's centre to the farthest pixel asked for
+    a, b = np.cos(crop.angle) / crop.factor, np.sin(crop.angle) / crop.factor
+    reach = int(np.ceil(half * (abs(a) + abs(b)))) + 1  # from the crop's centre to the farthest row or column asked for
     margin = min(max(0, reach - int(half)), min(image.shape[:2]) - 1)
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "reflect")
     # Pillow asks, for each pixel of the crop, where in the source it lies; its pixel centres are at one half.
-    a, b = np.cos(crop.angle) / crop.factor, np.sin(crop.angle) / crop.factor
     x, y, middle = crop.left + margin + half + 0.5, crop.top + margin + half + 0.5, half + 0.5
     matrix = (a, b, x - a * middle - b * middle, -b, a, y + b * middle - a * middle)
     source = Image.fromarray(padded)
