@@ -127,7 +127,7 @@ def test_half_width_activations_leave_parameters_and_logits_wide():
     params = initial(wide, 67)
     images = jnp.asarray(RNG.normal(0, 60, (2, 67, 67, 3)), jnp.float32)
     mesh = layout.make_mesh(data=1, tower=1)
-    expected, found = (layout.make_forward(tower, mesh)(params, images) for tower in (wide, narrow))
+    expected, found = (jax.jit(layout.make_forward(tower, mesh))(params, images) for tower in (wide, narrow))
     assert {leaf.dtype for leaf in jax.tree.leaves(initial(narrow, 67))} == {jnp.dtype("float32")}
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, expected)
