@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import math
 import shutil
 import time
 import uuid
@@ -14,7 +15,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax.data import statistics
+from alexnet_jax.data import geometry, statistics
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
@@ -23,6 +24,39 @@ DEFAULT_DATA_DIR = str(tfds.core.constants.DATA_DIR)  # ~/tensorflow_datasets or
 ENCODED = {"image": tfds.decode.SkipDecoding()}
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt to read from storage that fails
 RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
+Features: Any = type(tf_example_pb2.Example().features)
+
+
+class RawPixels:
+    """Takes raw pixels from serialized `tf.train.Example`s where they lie.
+
+    Protocol buffers would copy them twice under the interpreter's lock, which takes as long as reading them.
+
+    Args:
+      shape: of the pixels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self._shape, self._count = shape, math.prod(shape)
+        alone = Features()
+        alone.feature["image"].bytes_list.value.append(bytes(self._count))
+        self._before = alone.SerializeToString()[: -self._count]
+
+    def split(self, record: bytes) -> tuple[Any, geometry.Pixels]:
+        """The features of an Example but for `image`, and that one's pixels.
+
+        Raises:
+          ValueError: there are no pixels of this shape.
+        """
+        start = record.find(self._before)
+        if start < 0:
+            raise ValueError(f"no image of {self._shape}")
+        first = start + len(self._before)
+        features = 1  # where they begin: behind a tag of one byte, and their length, whose last byte is below 128
+        while record[features] >= 128:
+            features += 1
+        others = Features.FromString(record[features + 1 : start] + record[first + self._count :])
+        return others.feature, np.frombuffer(record, np.uint8, self._count, first).reshape(self._shape)
 
 
 class Examples(Sequence[dict[str, Any]]):
@@ -39,7 +73,7 @@ class Examples(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, name: str, open_records: Callable[[], Sequence[bytes]], shape: tuple[int, int, int] | None):
-        self._name, self._open, self._shape = name, open_records, shape
+        self._name, self._open, self._raw = name, open_records, RawPixels(shape) if shape else None
         self._records = open_records()
         self._count = len(self._records)
         self._records[0], self._records[self._count - 1]
@@ -55,9 +89,12 @@ class Examples(Sequence[dict[str, Any]]):
         """
         if not 0 <= index < self._count:
             raise IndexError(index)  # which ends a loop over the examples
-        feature = tf_example_pb2.Example.FromString(self._read(index)).features.feature
-        stored = feature["image"].bytes_list.value[0]
-        image = stored if self._shape is None else np.frombuffer(stored, np.uint8).reshape(self._shape)
+        record = self._read(index)
+        if self._raw is None:
+            feature = tf_example_pb2.Example.FromString(record).features.feature
+            image: Any = feature["image"].bytes_list.value[0]
+        else:
+            feature, image = self._raw.split(record)
         example = {"image": image, "label": feature["label"].int64_list.value[0]}
         return example | {"name": feature["name"].bytes_list.value[0]} if "name" in feature else example
 
