@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax import processes
 
-STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # 75: EX_TEMPFAIL, start me again
+STATUS = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 130}  # EX_TEMPFAIL is 75: start me again
 
 
 class Interrupted(SystemExit):

@@ -7,7 +7,7 @@ import os
 import signal
 
 if __name__ == "__main__":  # the imports take seconds, in which there is nothing to save: start me again
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(os.EX_TEMPFAIL))
 
 from absl import flags
 from ml_collections import config_flags

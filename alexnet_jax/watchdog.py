@@ -23,7 +23,7 @@ SILENCE = 60.0  # seconds without one after which a process counts as dead
 STALL = 90.0  # seconds a process may stay behind the others at one piece of work
 STUCK = 600.0  # seconds all may stay at one piece of work: a compilation, a slow storage
 
-STATUS = 75  # EX_TEMPFAIL, start me again: the run resumes from its last checkpoint
+STATUS = os.EX_TEMPFAIL  # 75, start me again: the run resumes from its last checkpoint
 LIFE, VERDICT = "alexnet_jax/watchdog/life/", "alexnet_jax/watchdog/verdict/"  # folders, which end in a slash
 
 

@@ -4,6 +4,7 @@ tensorboardX's own writer has a thread that dies of a full disk, and a queue of 
 then wait for ever.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -41,4 +42,9 @@ class Events:
 
     def close(self) -> None:
         """Ends the file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError:  # tensorboardX then leaves the file open, of which Python would complain later
+            with contextlib.suppress(OSError):
+                self._writer._py_recordio_writer.close()
+            raise

@@ -176,7 +176,7 @@ class Report:
             self._events.add(step, row)
             self._failed = False
         except OSError as error:
-            self._events = None
+            self._close_events()
             if not self._failed:  # once; rows are kept until there is room, but for TensorBoard's
                 self.say(f"warning: metrics cannot be written: {error}; training goes on")
             self._failed = True
@@ -210,11 +210,15 @@ class Report:
     def close(self) -> None:
         """Ends the progress line and the events file."""
         if self._speaks:
-            if self._events is not None:
-                with contextlib.suppress(OSError):
-                    self._events.close()
+            self._close_events()
             if self._line_length:
                 print(flush=True)
+
+    def _close_events(self) -> None:
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+            self._events = None
 
 
 def _rows_up_to(file: epath.Path, step: int) -> str:
