@@ -27,7 +27,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=str(size), description=f"{size}x{size} pixels, JPEG of quality 95")
-        for size in (64, 128, 256)
+        for size in (64, 128, 160, 256)
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
