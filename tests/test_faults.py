@@ -23,6 +23,7 @@ from alexnet_jax.data import prepared, statistics
 from alexnet_jax.errors import UsageError
 from alexnet_jax.interruption import Interrupted
 from alexnet_jax.learning import checkpoint, manifest
+from alexnet_jax.learning import step as steps
 from alexnet_jax.learning.checkpoint import Checkpoints
 from alexnet_jax.learning.report import Report
 from alexnet_jax.learning.step import TrainState
@@ -86,8 +87,8 @@ def terminate_in(monkeypatch: pytest.MonkeyPatch):
         save(*args, **kwargs)
         reached("save")
 
-    step, evaluate, save = experiments.train_step, experiments.evaluate, Checkpoints.save
-    monkeypatch.setattr(experiments, "train_step", compiling)
+    step, evaluate, save = steps.train_step, experiments.evaluate, Checkpoints.save
+    monkeypatch.setattr(steps, "train_step", compiling)
     monkeypatch.setattr(experiments, "evaluate", evaluating)
     monkeypatch.setattr(Checkpoints, "save", saving)
     return wanted.append
