@@ -1,6 +1,8 @@
 """Who may import whom, and which library lives where."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,8 @@ def test_libraries_stay_where_they_belong(file: Path):
 
 def test_every_file_is_seen():
     assert len(FILES) > 20
+
+
+def test_training_does_without_torch():
+    program = "import sys, alexnet_jax.train; assert 'torch' not in sys.modules; from tensorboardX import summary"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
