@@ -73,7 +73,7 @@ def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path):
     arguments = ["folder", "pets", f"--source_dir={tree}", "--data_dir=data", f"--size={SIZE}"]
     arguments += ["--per_shard=3", "--processes=2"]
     (tmp_path / "whole").mkdir()
-    run = prepare(*arguments[:-1], "--processes=1", cwd=tmp_path / "whole")
+    run = prepare(*arguments, cwd=tmp_path / "whole")
     assert run.returncode == 0, run.stderr
     assert "120/120 images" in run.stdout and "no split but 'train': 12 images are held out" in run.stdout
     result = Path("data") / "pets" / str(SIZE) / "1.0.0"
