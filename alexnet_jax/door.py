@@ -10,7 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from alexnet_jax import compilation_cache, processes
+from alexnet_jax import allocator, compilation_cache, processes
 from alexnet_jax.errors import UsageError
 
 
@@ -97,7 +97,7 @@ def absolute(folder: str) -> str:
 
 
 def start(*, cpu_devices: int) -> None:
-    """Makes the devices of a CPU, before JAX counts them, and opens the cache of compiled programs.
+    """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
 
     Args:
       cpu_devices: of all processes together; `JAX_NUM_CPU_DEVICES`, of one process, goes before it.
@@ -105,4 +105,5 @@ def start(*, cpu_devices: int) -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
     processes.quiet()
+    allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())

@@ -12,8 +12,8 @@ from etils import epath
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from alexnet_jax import allocator, processes, workdirs
 from alexnet_jax import experiment as experiments
-from alexnet_jax import processes, workdirs
 from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import Experiment
@@ -208,7 +208,11 @@ class Loop:
 
     def _measure(self, params: PyTree, views: int) -> Metrics | None:
         with self._report.aside("evaluation"):
-            return experiments.evaluate(self._experiment, params, views=views, stop=lambda _: self._interruption.due())
+            metrics = experiments.evaluate(
+                self._experiment, params, views=views, stop=lambda _: self._interruption.due()
+            )
+            allocator.give_back()
+        return metrics
 
     def _evaluate(self, state: TrainState, step: int) -> float | None:
         """Centre-crop evaluation; the top-1 error, or None if a signal came."""
@@ -230,6 +234,7 @@ class Loop:
             if not jax.device_get(_all_finite(state.params)):
                 self._stop_not_finite(step, "state")
             self._try(self._checkpoints.wait)  # tells what became of the one before
+            allocator.give_back()
             self._try(lambda: self._checkpoints.save(step, state, top1=top1))
 
     def _try(self, write: Callable[[], None]) -> None:

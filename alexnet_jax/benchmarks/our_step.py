@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alexnet_jax import allocator
 from alexnet_jax.benchmarks import breakdown, turns
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch
@@ -114,6 +115,7 @@ def product(size: int = 2048) -> float:
 def main() -> None:
     """Serves."""
     jax.config.update("jax_num_cpu_devices", 2)
+    allocator.keep_memory()
     ours = Ours()
     turns.serve(
         {
