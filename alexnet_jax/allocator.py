@@ -27,7 +27,7 @@ def keep_memory() -> bool:
     """Keeps freed memory in this process; whether the C library can, and the environment does not choose otherwise."""
     if _mallopt is None or any(name.startswith(OWN) for name in os.environ):
         return False
-    return all([_mallopt(*option) for option in OPTIONS.items()])
+    return all(_mallopt(*option) for option in OPTIONS.items())
 
 
 def give_back() -> None:
