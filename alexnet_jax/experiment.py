@@ -138,10 +138,18 @@ def build_mesh(settings: Settings) -> Mesh:
     """The mesh of the settings; what they leave open is chosen by what there is.
 
     Raises:
-      UsageError: there are too few devices, or the batch cannot be divided.
+      UsageError: there are too few devices, the batch cannot be divided, or the CPU cannot exchange bfloat16.
     """
     devices = jax.devices()
     fastest = layout.fastest_tower_axis(len(devices), devices[0].platform)
+    if settings.network.bfloat16 and devices[0].platform == "cpu":
+        # An exchange's gradient is a sum of bfloat16 between devices, on which jaxlib 0.10's compiler for CPUs aborts.
+        if settings.mesh.tower == 2:
+            raise UsageError(
+                "config.network.bfloat16 with a tower on each of two devices of a CPU is more than jaxlib can compile;"
+                " use config.mesh.tower=1, or leave bfloat16 to GPUs and TPUs"
+            )
+        fastest = 1
     tower = settings.mesh.tower or min(fastest, towers_of(settings.network.recipe))
     pairs = max(1, len(devices) // tower)
     data = settings.mesh.data or max(count for count in range(1, pairs + 1) if settings.batch_size % count == 0)

@@ -1,6 +1,8 @@
 import dataclasses
+import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -8,6 +10,7 @@ from alexnet_jax import experiment
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.metrics import Metrics
+from alexnet_jax.network import layout
 from alexnet_jax.settings import read_settings
 
 
@@ -21,6 +24,7 @@ from alexnet_jax.settings import read_settings
         (32, {"mesh.data": 1}, (1, 2)),
         (32, {"network.recipe": "one_tower"}, (4, 1)),
         (32, {"mesh.data": 1, "mesh.tower": 1}, (1, 1)),
+        (32, {"network.bfloat16": True}, (4, 1)),  # a CPU cannot exchange it between devices
     ],
 )
 def test_what_the_mesh_leaves_open_is_chosen(tiny_config: Callable, batch_size: int, asked: dict, shape: tuple):
@@ -31,6 +35,21 @@ def test_what_the_mesh_leaves_open_is_chosen(tiny_config: Callable, batch_size: 
 def test_a_batch_that_the_mesh_cannot_divide_is_refused(tiny_config: Callable):
     settings = read_settings(tiny_config(batch_size=31, **{"mesh.data": 2}))
     with pytest.raises(UsageError, match="batch_size is 31 and cannot be divided by the mesh's data axis of 2"):
+        experiment.build_mesh(settings)
+
+
+def test_bfloat16_trains_on_a_cpu(tiny_config: Callable, data_dir: str):
+    settings = read_settings(tiny_config(**{"network.bfloat16": True}))
+    built = experiment.build(settings, data_dir, say=print)
+    batches = experiment.training_batches(built, start_step=0)
+    state, metrics = built.train_step(built.init(), layout.put_batch(next(batches), built.mesh), built.key)
+    assert float(metrics.loss / metrics.count) == pytest.approx(math.log(2), abs=0.2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_is_refused_where_the_compiler_would_abort(tiny_config: Callable):
+    settings = read_settings(tiny_config(**{"network.bfloat16": True, "mesh.tower": 2}))
+    with pytest.raises(UsageError, match=r"use config\.mesh\.tower=1"):
         experiment.build_mesh(settings)
 
 
