@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     # He et al. 2015 instead of the recipe's initial values, which want 1.2 million images: `original` at full width
     # still swung between 25 % and 31 % error after 488 updates of 32.
     config.network.he_init = True
-    config.network.bfloat16 = False  # what flows between layers; parameters stay float32
+    config.network.bfloat16 = False  # what flows between layers, not parameters; on a CPU both towers share a device
 
     config.photometry = ConfigDict()
     config.photometry.noise = ((0, 0.1),)  # colour noise, a table as `rates`; 2012: 0.1 (A/convdata_jpeg.py:57-66)

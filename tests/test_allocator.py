@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from alexnet_jax import allocator
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
@@ -43,7 +44,7 @@ def run(program: str, **environment: str) -> tuple[int, int]:
     """The two numbers that a program tells."""
     told = subprocess.run(
         [sys.executable, "-c", program],
-        env={name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith(allocator.OWN)} | environment,
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -23,11 +23,11 @@ from alexnet_jax.learning.step import TrainState
 # Of the checkpoint as a whole: its times, and that it is complete. The data does not depend on them.
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
+
 # Orbax asks TensorStore before and after each save how much it has written, for a line of its log. TensorStore 0.1.86
 # never frees what it answers, 430 Python objects a save; of nothing written orbax says nothing.
 tensorstore_utils.get_tensorstore_raw_bytes = lambda *_, **__: 0
-
-SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
 
 
 class MisfitError(UsageError):
