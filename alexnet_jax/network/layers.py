@@ -7,6 +7,7 @@ needs, and they send the gradient where the 2012 kernels sent it.
 import functools
 import itertools
 import math
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,15 +41,28 @@ def overhang(size: int, *, window: int, stride: int, padding: int = 0, layer: st
     return padding, max(0, (out - 1) * stride + window - size - padding)
 
 
-def _window_sum(x: Array, size: int, axes: tuple[int, ...]) -> Array:
-    """Sum over a centred window of `size` along each of `axes`; what lies outside counts as 0."""
-    half = size // 2
+def _shifted(x: Array, size: int, axis: int) -> Iterator[Array]:
+    """For each place of a centred window of `size` along `axis`, that neighbour of every number; outside it is 0."""
+    half, length = size // 2, x.shape[axis]
+    padded = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)])
+    return (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
+
+
+def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
+    """Sum over a centred window of `size` along each of `axes`."""
     for axis in axes:
-        widths = [(half, half) if i == axis else (0, 0) for i in range(x.ndim)]
-        length = x.shape[axis]
-        padded = jnp.pad(x, widths)
-        x = functools.reduce(jnp.add, (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size)))
+        x = functools.reduce(jnp.add, _shifted(x, size, axis))
     return x
+
+
+def _window_sum_of_squares(x: Array, size: int, axes: Sequence[int]) -> Array:
+    """`_window_sum(x * x, size, axes)`, with each number squared anew at every place of the window.
+
+    For the backward pass: the compiler takes the same expression for the forward pass's, and keeps its squares and
+    powers from one to the other, two arrays as large as x.
+    """
+    first, *others = axes
+    return _window_sum(functools.reduce(jnp.add, (part * part for part in _shifted(x, size, first))), size, others)
 
 
 def _inverse_power(d: Array, beta: float) -> Array:
@@ -68,7 +82,7 @@ def _normalise_forward(x, axes, size, k, alpha, beta):
 
 def _normalise_backward(axes, size, k, alpha, beta, x, dy):
     # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
-    d = k + alpha * _window_sum(x * x, size, axes)
+    d = k + alpha * _window_sum_of_squares(x, size, axes)
     p = _inverse_power(d, beta)
     return (dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, axes),)
 
