@@ -6,8 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when jaxlib is loaded
-
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -23,6 +21,7 @@ def run(main: Callable[..., int | None], *, words: int = 0) -> None:
       main: takes the words of the command line that are no flags, such as a sub-command.
       words: how many of them there may be.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         parse = functools.partial(_parse, words=words)
         app.run(lambda arguments: sys.exit(main(*arguments[1:])), flags_parser=parse)

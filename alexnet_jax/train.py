@@ -154,7 +154,6 @@ class Loop:
             state, metrics = experiment.train_step(state, batch, experiment.key)
             self._settle()
             self._pending = step + 1, metrics, waited
-            allocator.settle(step + 1 - start_step)
         self._settle()
         return state
 

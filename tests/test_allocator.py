@@ -18,10 +18,10 @@ def faults():
 
 kept = allocator.keep_memory()
 for _ in range(3):
-    np.ones(2**23, np.float64)  # 64 MiB
+    np.ones(2**20, np.float64)
 before = faults()
 for _ in range(10):
-    np.ones(2**23, np.float64)
+    np.ones(2**20, np.float64)
 print(int(kept), faults() - before)
 """
 PAGES = """
@@ -56,27 +56,16 @@ def run(program: str, **environment: str) -> tuple[int, int]:
 def test_freed_memory_is_taken_again():
     kept, faults = run(FAULTS)
     assert kept
-    assert faults < 100  # each array has 16,384 pages
+    assert faults < 100  # each array has 2,048 pages
 
 
 def test_who_chooses_otherwise_is_left_alone():
     kept, faults = run(FAULTS, MALLOC_TRIM_THRESHOLD_="131072", NUMPY_MADVISE_HUGEPAGE="0")
     assert not kept
-    assert faults > 100_000
+    assert faults > 10_000
 
 
 def test_free_pages_between_used_ones_are_given_back():
     pages, whole = run(PAGES)
     assert pages > 0.7 * 25_600  # of which three quarters were freed
     assert whole == 400
-
-
-def test_pages_are_given_back_while_a_process_finds_its_size(monkeypatch):
-    calls = []
-    monkeypatch.setattr(allocator, "give_back", lambda: calls.append(None))
-    given_back = []
-    for updates in range(1, 40):
-        allocator.settle(updates)
-        given_back += [updates] * len(calls)
-        calls.clear()
-    assert given_back == [1, 2, 4, 8, 16, 32]

@@ -1,33 +1,14 @@
 """The doors as users open them: `python -m alexnet_jax.NAME` in a process of its own."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-
 CONFIG = "--config=tests/configs/tiny.py"
-LARGE = """
-import sys
-from importlib import import_module
-
-import_module(f"alexnet_jax.{sys.argv[1]}")
-
-import jax
-import jax.numpy as jnp
-from alexnet_jax.network import layout
-
-options = layout.compile_options(layout.make_mesh(data=1, tower=1))
-large = jax.ShapeDtypeStruct((2**14, 2**12), jnp.float32)
-jax.jit(lambda x: jnp.cumsum(x @ x.T) @ (x @ x.T).ravel(), compiler_options=options).lower(large).compile()
-"""
 
 
 @pytest.fixture(scope="session")
@@ -152,14 +133,6 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, door,
     assert err.count("\n") == 1
     assert out == ""
     assert not (tmp_path / "checkpoints").exists()
-
-
-@pytest.mark.parametrize("name", ["main", "evaluate"])
-def test_the_compiler_does_not_tell_of_every_array_larger_than_a_block(name: str):
-    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
-    program = [sys.executable, "-c", LARGE, name]
-    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
 
 
 def test_help_explains(door):
