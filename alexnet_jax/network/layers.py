@@ -149,8 +149,21 @@ def _pool_geometry(length: int, size: int, stride: int) -> tuple[int, int]:
 
 
 def _max_pool_forward(x, size, stride):
-    y = _max_pool(x, size, stride)
+    y = _computed_once(_max_pool(x, size, stride))
     return y, (x, y)
+
+
+def _computed_once(x: Array) -> Array:
+    """x, which a CPU's compiler is to keep where it would rather compute it again for each reader.
+
+    Of a pooling read in another order, as by the next kernel's gradient, that takes a twelfth of an update. Nothing is
+    fused across a matrix product, and one with the identity is exact; an infinity makes its pixel NaN.
+    """
+
+    def product(x: Array) -> Array:
+        return x @ jnp.eye(x.shape[-1], dtype=x.dtype)
+
+    return lax.platform_dependent(x, cpu=product, default=lambda x: x)
 
 
 def _max_pool_backward(size, stride, kept, dy):

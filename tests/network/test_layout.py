@@ -12,7 +12,8 @@ from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state, jit_train_step, loss_fn, train_step
-from alexnet_jax.network import layout
+from alexnet_jax.network import layers, layout
+from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
 
@@ -133,8 +134,23 @@ def test_a_jaxlib_without_a_compiler_option_goes_on_with_one_warning(monkeypatch
     assert layout.compile_options(mesh) is None
 
 
+def test_a_pooling_is_not_computed_again_for_the_next_kernels_gradient():
+    mesh = layout.make_mesh(data=1, tower=1)
+
+    def loss(kernel, images):
+        pooled = jax.nn.relu(layers.max_pool(images, size=3, stride=2))
+        return (convolution(pooled, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2).sum()
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=layout.compile_options(mesh))
+    kernel, images = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 3, 8, 16), (4, 27, 27, 8)))
+    computations = gradient.lower(kernel, images).compile().as_text().split("\n}\n")
+    transposing = [body.count(" maximum(") for body in computations if " transpose(" in body]
+    assert transposing
+    assert max(transposing) <= 1, "ReLU alone"
+
+
 def test_the_gradient_needs_little_memory():
-    """Without the order for the least memory it takes 15 times conv1's maps; with the norms' sums kept 10.2 times."""
+    """It takes 10.0 times conv1's maps: 14.6 without the order for the least memory, 11.5 with norms' sums kept."""
     mesh = layout.make_mesh(data=1, tower=2)
     tower = Tower(layers_of("original", width=0.5), num_classes=5)
     params = jax.tree.map(
@@ -146,9 +162,9 @@ def test_the_gradient_needs_little_memory():
         jax.grad(lambda params, images: jnp.square(forward(params, images, KEY)).sum()),
         compiler_options=layout.compile_options(mesh),
     )
-    compiled = gradient.lower(params, jax.ShapeDtypeStruct((32, 224, 224, 3), jnp.float32)).compile()
-    maps = 32 * 55 * 55 * 24 * 4  # bytes, of one tower
-    assert compiled.memory_analysis().temp_size_in_bytes < 9.5 * maps
+    compiled = gradient.lower(params, jax.ShapeDtypeStruct((128, 224, 224, 3), jnp.float32)).compile()
+    maps = 128 * 55 * 55 * 24 * 4  # bytes, of one tower
+    assert compiled.memory_analysis().temp_size_in_bytes < 11.0 * maps
 
 
 def small_steps(options: dict[str, str] | None):
