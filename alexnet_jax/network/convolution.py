@@ -8,12 +8,13 @@ transposition is a pass. What is left to pay is twice as many kernels, smaller o
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
+
+from alexnet_jax.network import native
 
 
 def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -31,27 +32,58 @@ def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
     return mapped
 
 
-def convolution(lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Any, **options: Any) -> Array:
-    """`lax.conv_general_dilated`; differentiable once, and in reverse alone."""
+def convolution(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "size size c maps"],
+    *,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+    whole_batch: bool = True,
+) -> Float[Array, "b out_h out_w maps"]:
+    """Cross-correlation, as networks have it; differentiable once, and in reverse alone.
+
+    Args:
+      x: the images.
+      kernel: square.
+      stride: pixels between two windows.
+      padding: rows before and after the image, and columns.
+      whole_batch: the batch is not divided over devices, as the operations for CPUs need.
+    """
 
     def plain(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    size, before = kernel.shape[0], padding[0][0]
+    on_cpu = functools.partial(native.on_cpu, fits=whole_batch and padding[1][0] == before < size)
+
+    def of_both(x: Array, kernel: Array) -> Array:
+        return on_cpu("convolution", plain, x, kernel, stride=stride, pad=before)
+
+    def of_image(x: Array, kernel: Array, dy: Array) -> Array:
+        def gradient(dy: Array, kernel: Array) -> Array:
+            return jax.vjp(functools.partial(plain, kernel=kernel), x)[1](dy)[0]
+
+        if stride > 1:
+            return gradient(dy, kernel)
+        return on_cpu("convolution", gradient, dy, kernel, stride=1, pad=size - 1 - before, turned=1)
+
+    def of_kernel(x: Array, kernel: Array, dy: Array) -> Array:
+        def gradient(x: Array, dy: Array) -> Array:
+            return jax.vjp(functools.partial(plain, x), kernel)[1](dy)[0]
+
+        return on_cpu("convolution_gradient", gradient, x, dy, stride=stride, pad=before)
 
     @jax.custom_vjp
     def differentiable(x: Array, kernel: Array) -> Array:
-        return _one_by_one(plain)(x, kernel)
+        return _one_by_one(of_both)(x, kernel)
 
     def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
         return differentiable(x, kernel), (x, kernel)
 
     def backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-        def of_image(x: Array, kernel: Array, dy: Array) -> Array:
-            return jax.vjp(functools.partial(plain, kernel=kernel), x)[1](dy)[0]
-
-        def of_kernel(x: Array, kernel: Array, dy: Array) -> Array:
-            return jax.vjp(functools.partial(plain, x), kernel)[1](dy)[0]
-
         return _one_by_one(of_image)(*kept, dy), _one_by_one(of_kernel)(*kept, dy)
 
     differentiable.defvjp(forward, backward)
-    return differentiable(lhs, rhs)
+    return differentiable(x, kernel)

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network import native
 
 
 def output_size(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> int:
@@ -44,7 +45,7 @@ def overhang(size: int, *, window: int, stride: int, padding: int = 0, layer: st
 def _shifted(x: Array, size: int, axis: int) -> Iterator[Array]:
     """For each place of a centred window of `size` along `axis`, that neighbour of every number; outside it is 0."""
     half, length = size // 2, x.shape[axis]
-    padded = jnp.pad(x, [(half, half) if i == axis else (0, 0) for i in range(x.ndim)])
+    padded = jnp.pad(x, [(half, half) if i == axis % x.ndim else (0, 0) for i in range(x.ndim)])
     return (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
 
 
@@ -71,26 +72,39 @@ def _inverse_power(d: Array, beta: float) -> Array:
     return d**-beta
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
-def _normalise(x: Array, axes: tuple[int, ...], size: int, k: float, alpha: float, beta: float) -> Array:
-    return x * _inverse_power(k + alpha * _window_sum(x * x, size, axes), beta)
+AXES = {"response_norm": (-1,), "spatial_norm": (-3, -2)}
 
 
-def _normalise_forward(x, axes, size, k, alpha, beta):
-    return _normalise(x, axes, size, k, alpha, beta), x
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
+def _normalise(x: Array, kind: str, size: int, k: float, alpha: float, beta: float, whole_batch: bool) -> Array:
+    def plain(x: Array) -> Array:
+        return x * _inverse_power(k + alpha * _window_sum(x * x, size, AXES[kind]), beta)
+
+    fits = whole_batch and beta == 0.75
+    return native.on_cpu(kind, plain, x, fits=fits, size=size, k=float(k), alpha=float(alpha))
 
 
-def _normalise_backward(axes, size, k, alpha, beta, x, dy):
+def _normalise_forward(x, *constants):
+    return _normalise(x, *constants), x
+
+
+def _normalise_backward(kind, size, k, alpha, beta, whole_batch, x, dy):
     # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
-    d = k + alpha * _window_sum_of_squares(x, size, axes)
-    p = _inverse_power(d, beta)
-    return (dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, axes),)
+    def plain(x: Array, dy: Array) -> Array:
+        d = k + alpha * _window_sum_of_squares(x, size, AXES[kind])
+        p = _inverse_power(d, beta)
+        return dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, AXES[kind])
+
+    fits = whole_batch and beta == 0.75
+    return (native.on_cpu(f"{kind}_gradient", plain, x, dy, fits=fits, size=size, k=float(k), alpha=float(alpha)),)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-def response_norm(x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float) -> Float[Array, "... c"]:
+def response_norm(
+    x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float, whole_batch: bool = True
+) -> Float[Array, "... c"]:
     """Response normalisation across maps: `x (k + alpha sum x^2)^-beta`, the sum over `size` neighbouring channels.
 
     Paper section 3.3; kernel C2/cudaconv3/src/conv_util.cu:1190-1207. Channels outside the tower count as 0.
@@ -102,16 +116,17 @@ def response_norm(x: Float[Array, "... c"], *, size: int, k: float, alpha: float
       alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1182),
         which makes 2e-5 here.
       beta: exponent.
+      whole_batch: as in `convolution`.
 
     Raises:
       UsageError: `size` is even.
     """
     _check_odd(size)
-    return _normalise(x, (x.ndim - 1,), size, k, alpha, beta)
+    return _normalise(x, "response_norm", size, k, alpha, beta, whole_batch)
 
 
 def spatial_norm(
-    x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float, beta: float
+    x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float, beta: float, whole_batch: bool = True
 ) -> Float[Array, "b h w c"]:
     """Response normalisation within a map, over a centred `size` x `size` window clipped at the border.
 
@@ -119,7 +134,7 @@ def spatial_norm(
     V1/src/cudaconv2/conv_util.cu:924-1012). Arguments as for `response_norm`.
     """
     _check_odd(size)
-    return _normalise(x, (1, 2), size, k, alpha, beta)
+    return _normalise(x, "spatial_norm", size, k, alpha, beta, whole_batch)
 
 
 def _check_odd(size: int) -> None:
@@ -127,9 +142,12 @@ def _check_odd(size: int) -> None:
         raise UsageError(f"the window of a response norm must be odd to have a centre, not {size}")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_pool(x: Array, size: int, stride: int) -> Array:
-    return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: Array, size: int, stride: int, whole_batch: bool) -> Array:
+    def plain(x: Array) -> Array:
+        return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
+
+    return native.on_cpu("max_pool", plain, x, fits=whole_batch, size=size, stride=stride)
 
 
 def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
@@ -148,28 +166,19 @@ def _pool_geometry(length: int, size: int, stride: int) -> tuple[int, int]:
     return output_size(length, window=size, stride=stride), overhang(length, window=size, stride=stride)[1]
 
 
-def _max_pool_forward(x, size, stride):
-    y = _computed_once(_max_pool(x, size, stride))
+def _max_pool_forward(x, *constants):
+    y = _max_pool(x, *constants)
     return y, (x, y)
 
 
-def _computed_once(x: Array) -> Array:
-    """x, which a CPU's compiler is to keep where it would rather compute it again for each reader.
-
-    Of a pooling read in another order, as by the next kernel's gradient, that takes a twelfth of an update. Nothing is
-    fused across a matrix product, and one with the identity is exact; an infinity makes its pixel NaN.
-    """
-
-    def product(x: Array) -> Array:
-        return x @ jnp.eye(x.shape[-1], dtype=x.dtype)
-
-    return lax.platform_dependent(x, cpu=product, default=lambda x: x)
+def _max_pool_backward(size, stride, whole_batch, kept, dy):
+    plain = functools.partial(_max_pool_gradient, size, stride)
+    return (native.on_cpu("max_pool_gradient", plain, *kept, dy, fits=whole_batch, size=size, stride=stride),)
 
 
-def _max_pool_backward(size, stride, kept, dy):
+def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:
     # Pixels are taken apart by their place between the starts of two windows: those of one place lie in equally many
     # windows, so each pixel is written once. Adding up one array a place of the window costs several times as much.
-    x, y = kept
     batch, height, width, channels = x.shape
     rows, columns = -(-height // stride), -(-width // stride)
     zero = jnp.zeros((), x.dtype)
@@ -187,7 +196,7 @@ def _max_pool_backward(size, stride, kept, dy):
         return jnp.broadcast_to(dx, (batch, rows, columns, channels))
 
     dx = jnp.stack([jnp.stack([at_place(i, j) for j in range(stride)], axis=3) for i in range(stride)], axis=2)
-    return (dx.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width],)
+    return dx.reshape(batch, rows * stride, columns * stride, channels)[:, :height, :width]
 
 
 def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int]]:
@@ -198,15 +207,18 @@ def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def max_pool(x: Float[Array, "b h w c"], *, size: int, stride: int) -> Float[Array, "b out_h out_w c"]:
+def max_pool(
+    x: Float[Array, "b h w c"], *, size: int, stride: int, whole_batch: bool = True
+) -> Float[Array, "b out_h out_w c"]:
     """Overlapping max pooling (paper section 3.4), windows clipped at the right and bottom border.
 
     The gradient goes to every position that equals the maximum, undivided, as in V1/src/cudaconv2/conv_util.cu:1559.
+    `whole_batch` is as in `convolution`.
 
     Raises:
       UsageError: no pixel is left.
     """
-    return _max_pool(x, size, stride)
+    return _max_pool(x, size, stride, whole_batch)
 
 
 def dropout(

@@ -183,6 +183,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
       UsageError: the mesh has more places on its tower axis than the network has towers, or the network cannot run
         on both axes at once.
     """
+    tower = tower.clone(whole_batch=mesh.shape[DATA] == 1)
 
     def one_tower(params, images, key):
         rngs = None if key is None else {"dropout": jax.random.fold_in(key, jax.lax.axis_index(TOWER))}

@@ -47,6 +47,7 @@ class Tower(nn.Module):
       pool_size, pool_stride: overlapping pooling (paper section 3.4).
       keep: share of units that dropout keeps (paper section 4.2).
       inverted_dropout: dropout divides by `keep` in training, as in Caffe, instead of multiplying at test.
+      whole_batch: the batch is not divided over devices; see `convolution`.
     """
 
     layers: tuple[Layer, ...]
@@ -66,6 +67,7 @@ class Tower(nn.Module):
     pool_stride: int = 2
     keep: float = 0.5
     inverted_dropout: bool = False
+    whole_batch: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b share"]:
@@ -102,8 +104,8 @@ class Tower(nn.Module):
             )(x)
         kernel, bias = self._weights(layer, (layer.window, layer.window, x.shape[-1], layer.features))
         x, kernel = self._narrow(x), self._narrow(kernel)
-        strides = (layer.stride, layer.stride)
-        return _biased(convolution(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")), bias)
+        y = convolution(x, kernel, stride=layer.stride, padding=padding, whole_batch=self.whole_batch)
+        return _biased(y, bias)
 
     def _connection(self, layer: Layer, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1)
@@ -142,7 +144,7 @@ class Tower(nn.Module):
                     ops.output_size(
                         n, window=self.pool_size, stride=self.pool_stride, layer=f"the pooling after {layer.name}"
                     )
-                return ops.max_pool(x, size=self.pool_size, stride=self.pool_stride)
+                return ops.max_pool(x, size=self.pool_size, stride=self.pool_stride, whole_batch=self.whole_batch)
             case "dropout":
                 key = self.make_rng("dropout") if train else None
                 return ops.dropout(x, self.keep, key, inverted=self.inverted_dropout)
@@ -156,12 +158,26 @@ class Tower(nn.Module):
                 )()
                 return ops.batch_norm(x, **statistics, train=train)
             case "spatial_norm":
-                return ops.spatial_norm(x, size=self.spatial_size, k=1.0, alpha=self.spatial_alpha, beta=self.norm_beta)
+                return ops.spatial_norm(
+                    x,
+                    size=self.spatial_size,
+                    k=1.0,
+                    alpha=self.spatial_alpha,
+                    beta=self.norm_beta,
+                    whole_batch=self.whole_batch,
+                )
         width = x.shape[-1]
         margin = self.norm_size // 2 if self.whole_norm and self.towers > 1 else 0
         if margin:
             x = _with_neighbours(x, margin, layer.name)
-        x = ops.response_norm(x, size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
+        x = ops.response_norm(
+            x,
+            size=self.norm_size,
+            k=self.norm_k,
+            alpha=self.norm_alpha,
+            beta=self.norm_beta,
+            whole_batch=self.whole_batch,
+        )
         return lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1)
 
 

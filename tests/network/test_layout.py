@@ -12,8 +12,7 @@ from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state, jit_train_step, loss_fn, train_step
-from alexnet_jax.network import layers, layout
-from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network import layout
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
 
@@ -132,21 +131,6 @@ def test_a_jaxlib_without_a_compiler_option_goes_on_with_one_warning(monkeypatch
     assert len(warned) == 1
     monkeypatch.setattr(layout, "CPU_OPTIONS", unknown)
     assert layout.compile_options(mesh) is None
-
-
-def test_a_pooling_is_not_computed_again_for_the_next_kernels_gradient():
-    mesh = layout.make_mesh(data=1, tower=1)
-
-    def loss(kernel, images):
-        pooled = jax.nn.relu(layers.max_pool(images, size=3, stride=2))
-        return (convolution(pooled, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2).sum()
-
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), compiler_options=layout.compile_options(mesh))
-    kernel, images = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 3, 8, 16), (4, 27, 27, 8)))
-    computations = gradient.lower(kernel, images).compile().as_text().split("\n}\n")
-    transposing = [body.count(" maximum(") for body in computations if " transpose(" in body]
-    assert transposing
-    assert max(transposing) <= 1, "ReLU alone"
 
 
 def test_the_gradient_needs_little_memory():

@@ -1,0 +1,130 @@
+"""Operations of JAX for CPUs, written in C; the machine's own compiler builds them at the first use.
+
+A help and no more: where there is no compiler, for other types than float32, and on accelerators, the plain form that
+is given with each operation runs.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / "maps.c", FOLDER / "convolution.c"]
+FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread"]
+OPERATIONS = (
+    "response_norm",
+    "response_norm_gradient",
+    "spatial_norm",
+    "spatial_norm_gradient",
+    "max_pool",
+    "max_pool_gradient",
+    "convolution",
+    "convolution_gradient",
+)
+
+
+def on_cpu(
+    name: str, plain: Callable[..., Array], *inputs: Float[Array, "..."], fits: bool, **constants: float
+) -> Float[Array, "..."]:
+    """`plain(*inputs)`, as far as it runs on a CPU computed by the operation of that name.
+
+    Args:
+      name: one of `OPERATIONS`.
+      plain: the same in JAX, for all other platforms.
+      inputs: maps `[... rows columns channels]`, and a convolution's kernel.
+      fits: the operation can serve: it knows the case, and the batch is on one device as a whole, since the compiler
+        could not divide it. Float32 is asked for besides.
+      constants: the operation's, whole or real as it expects them.
+    """
+    if not fits or any(x.dtype != jnp.float32 or x.ndim < 3 for x in inputs) or jax.default_backend() != "cpu":
+        return plain(*inputs)
+    if not _known():
+        return plain(*inputs)
+    result = jax.ShapeDtypeStruct(jax.eval_shape(plain, *inputs).shape, jnp.float32)
+
+    def own(*inputs: Array) -> Array:
+        run = jax.ffi.ffi_call(_target(name), result, vmap_method="broadcast_all")
+        y = run(*inputs, **{key: np.int64(n) if isinstance(n, int) else np.float32(n) for key, n in constants.items()})
+        # Under shard_map JAX would take it for the same on all devices.
+        varying = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in inputs))
+        return lax.pcast(y, tuple(varying), to="varying") if varying else y
+
+    return lax.platform_dependent(*inputs, cpu=own, default=plain)
+
+
+def _target(name: str) -> str:
+    return f"alexnet_jax_{name}"
+
+
+@functools.cache
+def _known() -> bool:
+    """Makes the operations known to XLA; warns once where that cannot be."""
+    try:
+        library = _library()
+        for name in OPERATIONS:
+            jax.ffi.register_ffi_target(_target(name), jax.ffi.pycapsule(library[f"serve_{name}"]), platform="cpu")
+    except (OSError, subprocess.CalledProcessError, jax.errors.JaxRuntimeError) as error:
+        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+        warnings.warn(
+            f"training on a CPU takes twice as long without a C compiler: {reason}; install gcc or clang, or name one"
+            " in CC",
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def _library() -> ctypes.CDLL:
+    """What this processor and compiler make of the sources.
+
+    Raises:
+      OSError: there is no compiler, or no room.
+      subprocess.CalledProcessError: the compiler fails.
+    """
+    compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
+    seen = _told(
+        [compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull]
+    )  # the compiler's version and the processor's kind
+    sources = "".join(file.read_text() for file in (FOLDER / "work.h", *SOURCES))
+    key = hashlib.sha256("".join((seen, sources, jax.lib.__version__)).encode()).hexdigest()
+    kept = _kept_in()
+    if kept and (kept / f"{key}.so").exists():
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(kept / f"{key}.so"))
+    with tempfile.TemporaryDirectory() as passing:
+        built = Path(passing) / "native.so"
+        _told([compiler, *FLAGS, "-I", jax.ffi.include_dir(), *map(str, SOURCES), "-o", str(built)])
+        if kept:
+            with contextlib.suppress(OSError):  # a help and no more
+                kept.mkdir(parents=True, exist_ok=True)
+                beside = kept / f"{uuid.uuid4().hex}.part"
+                shutil.copy(built, beside)
+                beside.replace(kept / f"{key}.so")
+        return ctypes.CDLL(str(built))
+
+
+def _kept_in() -> Path | None:
+    """The folder where JAX keeps what it compiles, if there is one on this machine."""
+    config: Any = jax.config  # whose fields are made at run time
+    folder = config.jax_compilation_cache_dir if config.jax_enable_compilation_cache else None
+    return Path(folder) if folder and "://" not in folder else None
+
+
+def _told(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
