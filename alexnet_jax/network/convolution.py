@@ -38,7 +38,7 @@ def convolution(
     *,
     stride: int,
     padding: Sequence[tuple[int, int]],
-    whole_batch: bool = True,
+    division: native.Division | None = None,
 ) -> Float[Array, "b out_h out_w maps"]:
     """Cross-correlation, as networks have it; differentiable once, and in reverse alone.
 
@@ -47,7 +47,7 @@ def convolution(
       kernel: square.
       stride: pixels between two windows.
       padding: rows before and after the image, and columns.
-      whole_batch: the batch is not divided over devices, as the operations for CPUs need.
+      division: how the batch is divided over devices, if it is.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
@@ -56,10 +56,10 @@ def convolution(
         )
 
     size, before = kernel.shape[0], padding[0][0]
-    on_cpu = functools.partial(native.on_cpu, fits=whole_batch and padding[1][0] == before < size)
+    on_cpu = functools.partial(native.on_cpu, fits=padding[1][0] == before < size, division=division)
 
     def of_both(x: Array, kernel: Array) -> Array:
-        return on_cpu("convolution", plain, x, kernel, stride=stride, pad=before)
+        return on_cpu("convolution", plain, x, kernel, batched="image", stride=stride, pad=before)
 
     def of_image(x: Array, kernel: Array, dy: Array) -> Array:
         def gradient(dy: Array, kernel: Array) -> Array:
@@ -67,13 +67,13 @@ def convolution(
 
         if stride > 1:
             return gradient(dy, kernel)
-        return on_cpu("convolution", gradient, dy, kernel, stride=1, pad=size - 1 - before, turned=1)
+        return on_cpu("convolution", gradient, dy, kernel, batched="image", stride=1, pad=size - 1 - before, turned=1)
 
     def of_kernel(x: Array, kernel: Array, dy: Array) -> Array:
         def gradient(x: Array, dy: Array) -> Array:
             return jax.vjp(functools.partial(plain, x), kernel)[1](dy)[0]
 
-        return on_cpu("convolution_gradient", gradient, x, dy, stride=stride, pad=before)
+        return on_cpu("convolution_gradient", gradient, x, dy, batched="kernel", stride=stride, pad=before)
 
     @jax.custom_vjp
     def differentiable(x: Array, kernel: Array) -> Array:

@@ -76,34 +76,43 @@ AXES = {"response_norm": (-1,), "spatial_norm": (-3, -2)}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
-def _normalise(x: Array, kind: str, size: int, k: float, alpha: float, beta: float, whole_batch: bool) -> Array:
+def _normalise(
+    x: Array, kind: str, size: int, k: float, alpha: float, beta: float, division: native.Division | None
+) -> Array:
     def plain(x: Array) -> Array:
         return x * _inverse_power(k + alpha * _window_sum(x * x, size, AXES[kind]), beta)
 
-    fits = whole_batch and beta == 0.75
-    return native.on_cpu(kind, plain, x, fits=fits, size=size, k=float(k), alpha=float(alpha))
+    return native.on_cpu(
+        kind, plain, x, fits=beta == 0.75, division=division, size=size, k=float(k), alpha=float(alpha)
+    )
 
 
 def _normalise_forward(x, *constants):
     return _normalise(x, *constants), x
 
 
-def _normalise_backward(kind, size, k, alpha, beta, whole_batch, x, dy):
+def _normalise_backward(kind, size, k, alpha, beta, division, x, dy):
     # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
     def plain(x: Array, dy: Array) -> Array:
         d = k + alpha * _window_sum_of_squares(x, size, AXES[kind])
         p = _inverse_power(d, beta)
         return dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, AXES[kind])
 
-    fits = whole_batch and beta == 0.75
-    return (native.on_cpu(f"{kind}_gradient", plain, x, dy, fits=fits, size=size, k=float(k), alpha=float(alpha)),)
+    constants = dict(size=size, k=float(k), alpha=float(alpha))
+    return (native.on_cpu(f"{kind}_gradient", plain, x, dy, fits=beta == 0.75, division=division, **constants),)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
 def response_norm(
-    x: Float[Array, "... c"], *, size: int, k: float, alpha: float, beta: float, whole_batch: bool = True
+    x: Float[Array, "... c"],
+    *,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    division: native.Division | None = None,
 ) -> Float[Array, "... c"]:
     """Response normalisation across maps: `x (k + alpha sum x^2)^-beta`, the sum over `size` neighbouring channels.
 
@@ -116,17 +125,23 @@ def response_norm(
       alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1182),
         which makes 2e-5 here.
       beta: exponent.
-      whole_batch: as in `convolution`.
+      division: how the batch is divided over devices, if it is.
 
     Raises:
       UsageError: `size` is even.
     """
     _check_odd(size)
-    return _normalise(x, "response_norm", size, k, alpha, beta, whole_batch)
+    return _normalise(x, "response_norm", size, k, alpha, beta, division)
 
 
 def spatial_norm(
-    x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float, beta: float, whole_batch: bool = True
+    x: Float[Array, "b h w c"],
+    *,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    division: native.Division | None = None,
 ) -> Float[Array, "b h w c"]:
     """Response normalisation within a map, over a centred `size` x `size` window clipped at the border.
 
@@ -134,7 +149,7 @@ def spatial_norm(
     V1/src/cudaconv2/conv_util.cu:924-1012). Arguments as for `response_norm`.
     """
     _check_odd(size)
-    return _normalise(x, "spatial_norm", size, k, alpha, beta, whole_batch)
+    return _normalise(x, "spatial_norm", size, k, alpha, beta, division)
 
 
 def _check_odd(size: int) -> None:
@@ -143,11 +158,11 @@ def _check_odd(size: int) -> None:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: Array, size: int, stride: int, whole_batch: bool) -> Array:
+def _max_pool(x: Array, size: int, stride: int, division: native.Division | None) -> Array:
     def plain(x: Array) -> Array:
         return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
 
-    return native.on_cpu("max_pool", plain, x, fits=whole_batch, size=size, stride=stride)
+    return native.on_cpu("max_pool", plain, x, division=division, size=size, stride=stride)
 
 
 def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
@@ -171,9 +186,9 @@ def _max_pool_forward(x, *constants):
     return y, (x, y)
 
 
-def _max_pool_backward(size, stride, whole_batch, kept, dy):
+def _max_pool_backward(size, stride, division, kept, dy):
     plain = functools.partial(_max_pool_gradient, size, stride)
-    return (native.on_cpu("max_pool_gradient", plain, *kept, dy, fits=whole_batch, size=size, stride=stride),)
+    return (native.on_cpu("max_pool_gradient", plain, *kept, dy, division=division, size=size, stride=stride),)
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:
@@ -208,17 +223,17 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def max_pool(
-    x: Float[Array, "b h w c"], *, size: int, stride: int, whole_batch: bool = True
+    x: Float[Array, "b h w c"], *, size: int, stride: int, division: native.Division | None = None
 ) -> Float[Array, "b out_h out_w c"]:
     """Overlapping max pooling (paper section 3.4), windows clipped at the right and bottom border.
 
     The gradient goes to every position that equals the maximum, undivided, as in V1/src/cudaconv2/conv_util.cu:1559.
-    `whole_batch` is as in `convolution`.
+    `division` tells how the batch is divided over devices, if it is.
 
     Raises:
       UsageError: no pixel is left.
     """
-    return _max_pool(x, size, stride, whole_batch)
+    return _max_pool(x, size, stride, division)
 
 
 def dropout(

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network import native
 from alexnet_jax.network.tower import TOWER, Tower
 
 DATA = "data"
@@ -183,7 +184,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
       UsageError: the mesh has more places on its tower axis than the network has towers, or the network cannot run
         on both axes at once.
     """
-    tower = tower.clone(whole_batch=mesh.shape[DATA] == 1)
+    tower = tower.clone(division=native.Division(mesh, DATA) if mesh.shape[DATA] > 1 else None)
 
     def one_tower(params, images, key):
         rngs = None if key is None else {"dropout": jax.random.fold_in(key, jax.lax.axis_index(TOWER))}

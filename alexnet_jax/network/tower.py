@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layers as ops
+from alexnet_jax.network import native
 from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
@@ -47,7 +48,7 @@ class Tower(nn.Module):
       pool_size, pool_stride: overlapping pooling (paper section 3.4).
       keep: share of units that dropout keeps (paper section 4.2).
       inverted_dropout: dropout divides by `keep` in training, as in Caffe, instead of multiplying at test.
-      whole_batch: the batch is not divided over devices; see `convolution`.
+      division: how the batch is divided, if it is; `layout.make_forward` tells.
     """
 
     layers: tuple[Layer, ...]
@@ -67,7 +68,7 @@ class Tower(nn.Module):
     pool_stride: int = 2
     keep: float = 0.5
     inverted_dropout: bool = False
-    whole_batch: bool = True
+    division: native.Division | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b share"]:
@@ -104,7 +105,7 @@ class Tower(nn.Module):
             )(x)
         kernel, bias = self._weights(layer, (layer.window, layer.window, x.shape[-1], layer.features))
         x, kernel = self._narrow(x), self._narrow(kernel)
-        y = convolution(x, kernel, stride=layer.stride, padding=padding, whole_batch=self.whole_batch)
+        y = convolution(x, kernel, stride=layer.stride, padding=padding, division=self.division)
         return _biased(y, bias)
 
     def _connection(self, layer: Layer, x: Array) -> Array:
@@ -144,7 +145,7 @@ class Tower(nn.Module):
                     ops.output_size(
                         n, window=self.pool_size, stride=self.pool_stride, layer=f"the pooling after {layer.name}"
                     )
-                return ops.max_pool(x, size=self.pool_size, stride=self.pool_stride, whole_batch=self.whole_batch)
+                return ops.max_pool(x, size=self.pool_size, stride=self.pool_stride, division=self.division)
             case "dropout":
                 key = self.make_rng("dropout") if train else None
                 return ops.dropout(x, self.keep, key, inverted=self.inverted_dropout)
@@ -164,7 +165,7 @@ class Tower(nn.Module):
                     k=1.0,
                     alpha=self.spatial_alpha,
                     beta=self.norm_beta,
-                    whole_batch=self.whole_batch,
+                    division=self.division,
                 )
         width = x.shape[-1]
         margin = self.norm_size // 2 if self.whole_norm and self.towers > 1 else 0
@@ -176,7 +177,7 @@ class Tower(nn.Module):
             k=self.norm_k,
             alpha=self.norm_alpha,
             beta=self.norm_beta,
-            whole_batch=self.whole_batch,
+            division=self.division,
         )
         return lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1)
 

@@ -16,12 +16,13 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 FOLDER = Path(__file__).parent
@@ -39,33 +40,63 @@ OPERATIONS = (
 )
 
 
+class Division(NamedTuple):
+    """The axis of a mesh over which the compiler divides the batch."""
+
+    mesh: Mesh
+    axis: str
+
+
 def on_cpu(
-    name: str, plain: Callable[..., Array], *inputs: Float[Array, "..."], fits: bool, **constants: float
+    name: str,
+    plain: Callable[..., Array],
+    *inputs: Float[Array, "..."],
+    fits: bool = True,
+    division: Division | None,
+    batched: str = "",
+    **constants: float,
 ) -> Float[Array, "..."]:
     """`plain(*inputs)`, as far as it runs on a CPU computed by the operation of that name.
 
     Args:
       name: one of `OPERATIONS`.
       plain: the same in JAX, for all other platforms.
-      inputs: maps `[... rows columns channels]`, and a convolution's kernel.
-      fits: the operation can serve: it knows the case, and the batch is on one device as a whole, since the compiler
-        could not divide it. Float32 is asked for besides.
+      inputs: maps `[batch rows columns channels]`; a convolution's kernel comes last.
+      fits: the operation knows the case. Float32 is asked for besides.
+      division: how the batch is divided, if it is; the compiler cannot divide the operation itself.
+      batched: "image": the last input is a kernel; "kernel": the result is one, the sum over the batch.
       constants: the operation's, whole or real as it expects them.
     """
-    if not fits or any(x.dtype != jnp.float32 or x.ndim < 3 for x in inputs) or jax.default_backend() != "cpu":
+    usable = fits and all(x.dtype == jnp.float32 and x.ndim >= 3 for x in inputs)
+    if not usable or jax.default_backend() != "cpu" or not _known():
         return plain(*inputs)
-    if not _known():
-        return plain(*inputs)
-    result = jax.ShapeDtypeStruct(jax.eval_shape(plain, *inputs).shape, jnp.float32)
+    shape = jax.eval_shape(plain, *inputs).shape
 
-    def own(*inputs: Array) -> Array:
-        run = jax.ffi.ffi_call(_target(name), result, vmap_method="broadcast_all")
+    def own(*inputs: Array, shape: tuple[int, ...] = shape) -> Array:
+        run = jax.ffi.ffi_call(_target(name), jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="broadcast_all")
         y = run(*inputs, **{key: np.int64(n) if isinstance(n, int) else np.float32(n) for key, n in constants.items()})
         # Under shard_map JAX would take it for the same on all devices.
         varying = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in inputs))
         return lax.pcast(y, tuple(varying), to="varying") if varying else y
 
-    return lax.platform_dependent(*inputs, cpu=own, default=plain)
+    if division is None:
+        return lax.platform_dependent(*inputs, cpu=own, default=plain)
+    mesh, axis = division
+
+    def part(*inputs: Array) -> Array:
+        if batched == "kernel":
+            return lax.psum(own(*inputs), axis)
+        return own(*inputs, shape=(shape[0] // mesh.shape[axis], *shape[1:]))
+
+    images, kernel = PartitionSpec(axis), PartitionSpec()
+    parts = jax.shard_map(
+        part,
+        mesh=None if jax.sharding.get_abstract_mesh().manual_axes else mesh,  # the one we are in, beside the towers'
+        in_specs=(*[images] * (len(inputs) - 1), kernel if batched == "image" else images),
+        out_specs=kernel if batched == "kernel" else images,
+        axis_names={axis},
+    )
+    return lax.platform_dependent(*inputs, cpu=parts, default=plain)
 
 
 def _target(name: str) -> str:
