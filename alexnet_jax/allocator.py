@@ -1,33 +1,45 @@
 """The C library's memory: what an update gives back is kept for the next one, and no longer than that.
 
 XLA takes every array of an update anew. The GNU C library gives large ones back to the system at once, so that each
-update touches all its memory for the first time, a page fault every 4 KiB. And it has up to eight heaps a core, among
-which the threads of evaluations and saves that come and go spread what they leave, a little more each time.
-Other C libraries are left as they are.
+update touches all its memory for the first time, a page fault every 4 KiB, and the system clears it. And it has up to
+eight heaps a core, among which the threads of evaluations and saves that come and go spread what they leave, a little
+more each time. Other C libraries are left as they are.
 """
 
 import ctypes
 import os
+from typing import Any
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8  # malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -2, -3, -4, -8  # malloc.h
 OPTIONS = {
-    MMAP_THRESHOLD: 2**25,  # bytes, the most there may be: larger arrays still go back at once, for memory's sake
-    TRIM_THRESHOLD: 2**31 - 1,
-    TOP_PAD: 2**27,  # above a heap's 64 MiB, so that one that is all free stays too
-    ARENA_MAX: 2,
+    ARENA_MAX: 1,  # heaps beside the first hold 64 MiB at most: what is larger would go back at once
+    MMAP_THRESHOLD: 2**25,  # bytes, the most there may be
+    TRIM_THRESHOLD: -1,  # never
+    TOP_PAD: 2**27,  # bytes
 }
 OWN = ("MALLOC_", "GLIBC_TUNABLES")  # how users choose for themselves
 
 _library = ctypes.CDLL(None) if os.name == "posix" else None
-_mallopt = getattr(_library, "mallopt", None)
+_mallopt: Any = getattr(_library, "mallopt", None)
 _malloc_trim = getattr(_library, "malloc_trim", None)
+_keeping = False
 
 
 def keep_memory() -> bool:
     """Keeps freed memory in this process; whether the C library can, and the environment does not choose otherwise."""
-    if _mallopt is None or any(name.startswith(OWN) for name in os.environ):
-        return False
-    return all(_mallopt(*option) for option in OPTIONS.items())
+    global _keeping
+    if _mallopt is not None and not any(name.startswith(OWN) for name in os.environ):
+        _keeping = all(_mallopt(*option) for option in OPTIONS.items())
+    return _keeping
+
+
+def keep_large() -> None:
+    """After `keep_memory`, keeps large arrays' memory too. Call it when the programs that take them are compiled.
+
+    Sooner, what a compiler leaves would come to lie in their midst, and the next ones would no longer fit in between.
+    """
+    if _keeping:
+        _mallopt(MMAP_MAX, 0)
 
 
 def give_back() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
-from alexnet_jax import processes, updates
+from alexnet_jax import allocator, processes, updates
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Batch, Shard, Source, eval_batches, train_batches
 from alexnet_jax.data.prepared import Prepared, open_dataset
@@ -228,6 +228,7 @@ def evaluate(
             running = experiment.eval_step(params, layout.put_batch(batch, experiment.mesh))
         if before is not None:  # only now: the devices have the next batch to work on
             total += jax.device_get(before)
+            allocator.keep_large()  # the step is compiled by now
             if stop(int(total.count)):
                 return None
     return total

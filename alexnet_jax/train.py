@@ -200,6 +200,7 @@ class Loop:
         step, metrics, waited = self._pending
         self._pending = None
         metrics = jax.device_get(metrics)
+        allocator.keep_large()  # the step is compiled by now
         if not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "loss")
         self._report.step(step, metrics, waited=waited)
