@@ -70,14 +70,18 @@ def on_cpu(
     usable = fits and all(x.dtype == jnp.float32 and x.ndim >= 3 for x in inputs)
     if not usable or jax.default_backend() != "cpu" or not _known():
         return plain(*inputs)
-    shape = jax.eval_shape(plain, *inputs).shape
+    expected = jax.eval_shape(plain, *inputs)
+    shape = expected.shape
 
     def own(*inputs: Array, shape: tuple[int, ...] = shape) -> Array:
         run = jax.ffi.ffi_call(_target(name), jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="broadcast_all")
         y = run(*inputs, **{key: np.int64(n) if isinstance(n, int) else np.float32(n) for key, n in constants.items()})
-        # Under shard_map JAX would take it for the same on all devices.
-        varying = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in inputs))
-        return lax.pcast(y, tuple(varying), to="varying") if varying else y
+        # Under shard_map JAX would take it for the same on all devices. Where plain's is, since the images are, their
+        # gradient is the sum of all devices'.
+        varying = frozenset().union(*(_varying(jax.typeof(x)) for x in inputs))
+        y = lax.pcast(y, tuple(varying), to="varying") if varying else y
+        summed = varying - _varying(expected) - {division.axis if division else None}
+        return lax.psum(y, tuple(summed)) if summed else y
 
     if division is None:
         return lax.platform_dependent(*inputs, cpu=own, default=plain)
@@ -99,6 +103,11 @@ def on_cpu(
     return lax.platform_dependent(*inputs, cpu=parts, default=plain)
 
 
+def _varying(kind: Any) -> frozenset[str]:
+    """The axes under `shard_map` along which an array differs."""
+    return kind.manual_axis_type.varying if kind.manual_axis_type else frozenset()
+
+
 def _target(name: str) -> str:
     return f"alexnet_jax_{name}"
 
@@ -113,8 +122,8 @@ def _known() -> bool:
     except (OSError, subprocess.CalledProcessError, jax.errors.JaxRuntimeError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
         warnings.warn(
-            f"training on a CPU takes twice as long without a C compiler: {reason}; install gcc or clang, or name one"
-            " in CC",
+            f"training on a CPU takes twice as long without operations built in C: {reason}; install gcc or clang, or"
+            " name one in CC",
             stacklevel=4,
         )
         return False

@@ -3,6 +3,8 @@
 // XLA's compiler for the CPU computes a window's neighbours anew at each of its places and takes ten times as long. Maps
 // are [images, rows, columns, channels]. Work is handed out by the image, or by the run of pixels, to XLA's own threads.
 
+#include <float.h>
+
 #include "work.h"
 
 enum { PIXELS = 512 /* of one item */, BLOCK = 1536 /* numbers, so that a few such arrays fit L1 */ };
@@ -159,7 +161,7 @@ static void max_pool(const void *of, long item, float *scratch) {
     for (long w = 0; w < call->out_columns; w++, out += c) {
       const long bottom = least(call->rows, h * call->stride + call->size);
       const long right = least(call->columns, w * call->stride + call->size);
-      memcpy(out, image + (h * call->stride * call->columns + w * call->stride) * c, c * sizeof *out);
+      for (long i = 0; i < c; i++) out[i] = -FLT_MAX;  // what is left where a window lies beyond the border
       for (long row = h * call->stride; row < bottom; row++)
         for (long column = w * call->stride; column < right; column++) {
           const float *restrict x = image + (row * call->columns + column) * c;
