@@ -34,7 +34,7 @@ def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
 
 def convolution(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "size size c maps"],
+    kernel: Float[Array, "height width c maps"],
     *,
     stride: int,
     padding: Sequence[tuple[int, int]],
@@ -44,9 +44,9 @@ def convolution(
 
     Args:
       x: the images.
-      kernel: square.
+      kernel: of any size; those with sides alike are the faster ones on a CPU.
       stride: pixels between two windows.
-      padding: rows before and after the image, and columns.
+      padding: rows of zeros before and after the image, and columns.
       division: how the batch is divided over devices, if it is.
     """
 
@@ -56,7 +56,8 @@ def convolution(
         )
 
     size, before = kernel.shape[0], padding[0][0]
-    on_cpu = functools.partial(native.on_cpu, fits=padding[1][0] == before < size, division=division)
+    fits = kernel.shape[1] == size and padding[1][0] == before < size
+    on_cpu = functools.partial(native.on_cpu, fits=fits, division=division)
 
     def of_both(x: Array, kernel: Array) -> Array:
         return on_cpu("convolution", plain, x, kernel, batched="image", stride=stride, pad=before)

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from alexnet_jax.network import layers, layout, native
 from alexnet_jax.network.convolution import convolution
-from alexnet_jax.network.tower import TOWER
+from alexnet_jax.network.tower import TOWER, make_tower
 from tests.conftest import ROOT
 
 few = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -112,6 +112,28 @@ def test_max_pool_and_its_gradient(shape, size, stride, ties):
     pool = functools.partial(layers.max_pool, size=size, stride=stride)
     x = draw(*shape, seed=0, levels=3 if ties else 0) - 3
     check(pool, x, names=["max_pool", "max_pool_gradient"], tolerance=1e-6)
+
+
+def test_the_whole_network_and_its_gradient_at_full_size():
+    tower = make_tower("original", num_classes=6, width=0.25, he_init=True)
+    mesh = layout.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
+    params = jax.jit(lambda key: layout.init_params(tower, key, 224))(jax.random.key(0))
+    images = 20 * draw(2, 224, 224, 3, seed=0)
+
+    @jax.jit
+    def loss_and_gradient(params, images):
+        forward = layout.make_forward(tower, mesh)
+        return jax.value_and_grad(lambda params: jnp.sin(forward(params, images)).sum())(params)
+
+    loss, gradient = loss_and_gradient(params, images)
+    assert "@alexnet_jax_convolution(" in loss_and_gradient.lower(params, images).as_text()
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, images))
+        expected_loss, expected = loss_and_gradient(*wide)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
+    for own, plain in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        own, plain = np.asarray(own), np.asarray(plain)
+        assert np.linalg.norm(own - plain) < 1e-4 * np.linalg.norm(plain)
 
 
 def test_a_window_beyond_the_border_has_the_lowest_number():

@@ -1,7 +1,8 @@
 // Norms and pooling on a CPU, each in one pass over memory: what layers.py says in JAX, for float32, beta 0.75.
 //
-// XLA's compiler for the CPU computes a window's neighbours anew at each of its places and takes ten times as long. Maps
-// are [images, rows, columns, channels]. Work is handed out by the image, or by the run of pixels, to XLA's own threads.
+// XLA's compiler for the CPU computes a window's neighbours anew at each of its places and takes ten times as long.
+// Maps are [images, rows, columns, channels]. Work is handed out by the image, or by the run of pixels, to XLA's own
+// threads.
 
 #include <float.h>
 
@@ -10,10 +11,10 @@
 enum { PIXELS = 512 /* of one item */, BLOCK = 1536 /* numbers, so that a few such arrays fit L1 */ };
 
 typedef struct {
-  const float *in[3];
-  float *out;
+  const float* in[3];
+  float* out;
   long images, rows, columns, channels;  // of the first input
-  long out_rows, out_columns;  // of what is pooled
+  long out_rows, out_columns;            // of what is pooled
   long size, stride;
   float k, alpha;
 } Call;
@@ -21,7 +22,7 @@ typedef struct {
 // ---- window sums ---------------------------------------------------------------------------------------------------
 
 // out[i] = in[i] + in[i + step] + ... , `size` of them.
-static void sum_of_shifted(const float *restrict in, float *restrict out, long n, long size, long step) {
+static void sum_of_shifted(const float* restrict in, float* restrict out, long n, long size, long step) {
   if (size == 5) {  // every norm of 2012
     for (long i = 0; i < n; i++) out[i] = in[i] + in[i + step] + in[i + 2 * step] + in[i + 3 * step] + in[i + 4 * step];
     return;
@@ -37,8 +38,8 @@ static inline float inverse_power(float d) { return 1 / __builtin_sqrtf(d * __bu
 // ---- response norm: windows over channels --------------------------------------------------------------------------
 // Pixels lie in scratch with `half` zeros before, between and after them, so that one loop serves a whole block.
 
-static void response_norm(const void *of, long item, float *scratch) {
-  const Call *call = of;
+static void response_norm(const void* of, long item, float* scratch) {
+  const Call* call = of;
   const long c = call->channels, half = call->size / 2, pitch = c + half, block = most(1, BLOCK / c);
   const long pixels = call->images * call->rows * call->columns, end = least(pixels, (item + 1) * PIXELS);
   float *squares = scratch, *power = squares + block * pitch + half;
@@ -46,23 +47,23 @@ static void response_norm(const void *of, long item, float *scratch) {
   for (long first = item * PIXELS; first < end; first += block) {
     const long count = least(block, end - first), n = count * pitch - half;
     for (long p = 0; p < count; p++) {
-      const float *restrict x = call->in[0] + (first + p) * c;
-      float *restrict square = squares + half + p * pitch;
+      const float* restrict x = call->in[0] + (first + p) * c;
+      float* restrict square = squares + half + p * pitch;
       for (long i = 0; i < c; i++) square[i] = x[i] * x[i];
     }
     sum_of_shifted(squares, power, n, call->size, 1);
     for (long i = 0; i < n; i++) power[i] = inverse_power(call->k + call->alpha * power[i]);
     for (long p = 0; p < count; p++) {
-      const float *restrict x = call->in[0] + (first + p) * c, *restrict own = power + p * pitch;
-      float *restrict y = call->out + (first + p) * c;
+      const float* restrict x = call->in[0] + (first + p) * c, * restrict own = power + p * pitch;
+      float* restrict y = call->out + (first + p) * c;
       for (long i = 0; i < c; i++) y[i] = x[i] * own[i];
     }
   }
 }
 
 // dx = dy d^-b - 2ab x sum(dy x d^-(b+1))
-static void response_norm_gradient(const void *of, long item, float *scratch) {
-  const Call *call = of;
+static void response_norm_gradient(const void* of, long item, float* scratch) {
+  const Call* call = of;
   const long c = call->channels, half = call->size / 2, pitch = c + half, block = most(1, BLOCK / c);
   const long pixels = call->images * call->rows * call->columns, end = least(pixels, (item + 1) * PIXELS);
   const long room = block * pitch + half;
@@ -72,8 +73,8 @@ static void response_norm_gradient(const void *of, long item, float *scratch) {
   for (long first = item * PIXELS; first < end; first += block) {
     const long count = least(block, end - first), n = count * pitch - half;
     for (long p = 0; p < count; p++) {
-      const float *restrict x = call->in[0] + (first + p) * c, *restrict dy = call->in[1] + (first + p) * c;
-      float *restrict square = squares + half + p * pitch, *restrict product = products + half + p * pitch;
+      const float* restrict x = call->in[0] + (first + p) * c, * restrict dy = call->in[1] + (first + p) * c;
+      float* restrict square = squares + half + p * pitch, * restrict product = products + half + p * pitch;
       for (long i = 0; i < c; i++) square[i] = x[i] * x[i], product[i] = x[i] * dy[i];
     }
     sum_of_shifted(squares, sums, n, call->size, 1);
@@ -84,9 +85,9 @@ static void response_norm_gradient(const void *of, long item, float *scratch) {
     }
     sum_of_shifted(products, sums, n, call->size, 1);
     for (long p = 0; p < count; p++) {
-      const float *restrict x = call->in[0] + (first + p) * c, *restrict dy = call->in[1] + (first + p) * c;
-      const float *restrict own = power + p * pitch, *restrict sum = sums + p * pitch;
-      float *restrict dx = call->out + (first + p) * c;
+      const float* restrict x = call->in[0] + (first + p) * c, * restrict dy = call->in[1] + (first + p) * c;
+      const float* restrict own = power + p * pitch, * restrict sum = sums + p * pitch;
+      float* restrict dx = call->out + (first + p) * c;
       for (long i = 0; i < c; i++) dx[i] = dy[i] * own[i] - factor * x[i] * sum[i];
     }
   }
@@ -94,14 +95,14 @@ static void response_norm_gradient(const void *of, long item, float *scratch) {
 
 // ---- spatial norm: windows over the pixels of a map ----------------------------------------------------------------
 
-// The sum over the window around each number of row h: first down the columns, into `margin`, which has half a window of
-// zeros at either end, then along the row.
-static void sum_around(const float *image, long h, const Call *call, int squared, float *margin, float *sums) {
+// The sum over the window around each number of row h: first down the columns, into `margin`, which has half a window
+// of zeros at either end, then along the row.
+static void sum_around(const float* image, long h, const Call* call, int squared, float* margin, float* sums) {
   const long n = call->columns * call->channels, half = call->size / 2;
-  float *restrict column = margin + half * call->channels;
+  float* restrict column = margin + half * call->channels;
   memset(column, 0, n * sizeof *column);
   for (long r = most(0, h - half); r <= least(call->rows - 1, h + half); r++) {
-    const float *restrict x = image + r * n;
+    const float* restrict x = image + r * n;
     if (squared)
       for (long i = 0; i < n; i++) column[i] += x[i] * x[i];
     else
@@ -110,30 +111,30 @@ static void sum_around(const float *image, long h, const Call *call, int squared
   sum_of_shifted(margin, sums, n, call->size, call->channels);
 }
 
-static void spatial_norm(const void *of, long item, float *scratch) {
-  const Call *call = of;
+static void spatial_norm(const void* of, long item, float* scratch) {
+  const Call* call = of;
   const long n = call->columns * call->channels, margins = (call->size - 1) * call->channels;
   float *margin = scratch, *restrict sums = margin + n + margins;
   memset(margin, 0, (n + margins) * sizeof *margin);
-  const float *image = call->in[0] + item * call->rows * n;
+  const float* image = call->in[0] + item * call->rows * n;
   for (long h = 0; h < call->rows; h++) {
-    const float *restrict x = image + h * n;
-    float *restrict y = call->out + (item * call->rows + h) * n;
+    const float* restrict x = image + h * n;
+    float* restrict y = call->out + (item * call->rows + h) * n;
     sum_around(image, h, call, 1, margin, sums);
     for (long i = 0; i < n; i++) y[i] = x[i] * inverse_power(call->k + call->alpha * sums[i]);
   }
 }
 
-static void spatial_norm_gradient(const void *of, long item, float *scratch) {
-  const Call *call = of;
+static void spatial_norm_gradient(const void* of, long item, float* scratch) {
+  const Call* call = of;
   const long n = call->columns * call->channels, margins = (call->size - 1) * call->channels;
   float *margin = scratch, *restrict sums = margin + n + margins, *products = sums + n;
   memset(margin, 0, (n + margins) * sizeof *margin);
-  const float *image = call->in[0] + item * call->rows * n;
+  const float* image = call->in[0] + item * call->rows * n;
   const float factor = 2 * call->alpha * 0.75f;
   for (long h = 0; h < call->rows; h++) {
-    const float *restrict x = image + h * n, *restrict dy = call->in[1] + (item * call->rows + h) * n;
-    float *restrict dx = call->out + (item * call->rows + h) * n, *restrict product = products + h * n;
+    const float* restrict x = image + h * n, * restrict dy = call->in[1] + (item * call->rows + h) * n;
+    float* restrict dx = call->out + (item * call->rows + h) * n, * restrict product = products + h * n;
     sum_around(image, h, call, 1, margin, sums);
     for (long i = 0; i < n; i++) {
       const float d = call->k + call->alpha * sums[i], power = inverse_power(d);
@@ -142,8 +143,8 @@ static void spatial_norm_gradient(const void *of, long item, float *scratch) {
     }
   }
   for (long h = 0; h < call->rows; h++) {
-    const float *restrict x = image + h * n;
-    float *restrict dx = call->out + (item * call->rows + h) * n;
+    const float* restrict x = image + h * n;
+    float* restrict dx = call->out + (item * call->rows + h) * n;
     sum_around(products, h, call, 0, margin, sums);
     for (long i = 0; i < n; i++) dx[i] -= factor * x[i] * sums[i];
   }
@@ -151,12 +152,12 @@ static void spatial_norm_gradient(const void *of, long item, float *scratch) {
 
 // ---- max pooling, windows clipped at the right and bottom border ---------------------------------------------------
 
-static void max_pool(const void *of, long item, float *scratch) {
+static void max_pool(const void* of, long item, float* scratch) {
   (void)scratch;
-  const Call *call = of;
+  const Call* call = of;
   const long c = call->channels;
-  const float *image = call->in[0] + item * call->rows * call->columns * c;
-  float *out = call->out + item * call->out_rows * call->out_columns * c;
+  const float* image = call->in[0] + item * call->rows * call->columns * c;
+  float* out = call->out + item * call->out_rows * call->out_columns * c;
   for (long h = 0; h < call->out_rows; h++)
     for (long w = 0; w < call->out_columns; w++, out += c) {
       const long bottom = least(call->rows, h * call->stride + call->size);
@@ -164,28 +165,28 @@ static void max_pool(const void *of, long item, float *scratch) {
       for (long i = 0; i < c; i++) out[i] = -FLT_MAX;  // what is left where a window lies beyond the border
       for (long row = h * call->stride; row < bottom; row++)
         for (long column = w * call->stride; column < right; column++) {
-          const float *restrict x = image + (row * call->columns + column) * c;
-          float *restrict y = out;
+          const float* restrict x = image + (row * call->columns + column) * c;
+          float* restrict y = out;
           for (long i = 0; i < c; i++) y[i] = (x[i] > y[i]) | (x[i] != x[i]) ? x[i] : y[i];  // NaN goes through
         }
     }
 }
 
 // Every place that equals its window's maximum gets all of the window's gradient (V1/src/cudaconv2/conv_util.cu:1559).
-static void max_pool_gradient(const void *of, long item, float *scratch) {
+static void max_pool_gradient(const void* of, long item, float* scratch) {
   (void)scratch;
-  const Call *call = of;
+  const Call* call = of;
   const long c = call->channels, stride = call->stride, size = call->size;
-  const float *x = call->in[0] + item * call->rows * call->columns * c;
+  const float* x = call->in[0] + item * call->rows * call->columns * c;
   const long outs = item * call->out_rows * call->out_columns * c;
-  float *restrict dx = call->out + item * call->rows * call->columns * c;
+  float* restrict dx = call->out + item * call->rows * call->columns * c;
   for (long row = 0; row < call->rows; row++)
     for (long column = 0; column < call->columns; column++, x += c, dx += c) {
       memset(dx, 0, c * sizeof *dx);
       for (long h = least(row / stride, call->out_rows - 1); h >= 0 && h * stride + size > row; h--)
         for (long w = least(column / stride, call->out_columns - 1); w >= 0 && w * stride + size > column; w--) {
           const long window = outs + (h * call->out_columns + w) * c;
-          const float *restrict y = call->in[1] + window, *restrict dy = call->in[2] + window;
+          const float* restrict y = call->in[1] + window, * restrict dy = call->in[2] + window;
           for (long i = 0; i < c; i++) dx[i] += x[i] == y[i] ? dy[i] : 0;
         }
     }
@@ -193,9 +194,10 @@ static void max_pool_gradient(const void *of, long item, float *scratch) {
 
 // ---- entry points --------------------------------------------------------------------------------------------------
 
-static void serve(const XLA_FFI_CallFrame *frame, Kernel *kernel, int by_pixels) {
+static void serve(const XLA_FFI_CallFrame* frame, Kernel* kernel, int by_pixels) {
   const XLA_FFI_Buffer *in = input(frame, 0), *pooled = frame->args.size == 3 ? input(frame, 1) : output(frame);
-  Call call = {.out = output(frame)->data, .images = 1, .rows = dim(in, -3), .columns = dim(in, -2), .channels = dim(in, -1)};
+  Call call = {
+      .out = output(frame)->data, .images = 1, .rows = dim(in, -3), .columns = dim(in, -2), .channels = dim(in, -1)};
   for (long i = 0; i < frame->args.size; i++) call.in[i] = input(frame, i)->data;
   for (long i = 0; i < in->rank - 3; i++) call.images *= in->dims[i];
   call.out_rows = dim(pooled, -3), call.out_columns = dim(pooled, -2);
