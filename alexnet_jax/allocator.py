@@ -22,7 +22,7 @@ OWN = ("MALLOC_", "GLIBC_TUNABLES")  # how users choose for themselves
 _library = ctypes.CDLL(None) if os.name == "posix" else None
 _mallopt: Any = getattr(_library, "mallopt", None)
 _malloc_trim = getattr(_library, "malloc_trim", None)
-_keeping = False
+_keeping = _keeping_large = False
 
 
 def keep_memory() -> bool:
@@ -38,8 +38,9 @@ def keep_large() -> None:
 
     Sooner, what a compiler leaves would come to lie in their midst, and the next ones would no longer fit in between.
     """
-    if _keeping:
-        _mallopt(MMAP_MAX, 0)
+    global _keeping_large
+    if _keeping and not _keeping_large:
+        _keeping_large = bool(_mallopt(MMAP_MAX, 0))
 
 
 def give_back() -> None:

@@ -24,7 +24,7 @@ def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
     @mapped.def_vmap
     def rule(size: int, batched: Sequence[bool], *arrays: Array) -> tuple[Array, bool]:
         entries = [
-            function(*(array[i] if own else array for array, own in zip(arrays, batched, strict=True)))
+            mapped(*(array[i] if own else array for array, own in zip(arrays, batched, strict=True)))
             for i in range(size)
         ]
         return jnp.stack(entries), True
@@ -56,7 +56,7 @@ def convolution(
         )
 
     size, before = kernel.shape[0], padding[0][0]
-    fits = kernel.shape[1] == size and padding[1][0] == before < size
+    fits = kernel.shape[1] == size and 0 <= before == padding[1][0] < size
     on_cpu = functools.partial(native.on_cpu, fits=fits, division=division)
 
     def of_both(x: Array, kernel: Array) -> Array:

@@ -125,9 +125,9 @@ def count_params(params: PyTree) -> int:
 
 
 # For the CPU's compiler: option, value, and what training is without it. Experimental in jaxlib 0.10.
-# YNNPACK runs matrix products, plain convolutions and their gradients: conv2's kernel gradient takes a twentieth of the
-# default lowering's time. The order of operations that needs the least memory spares a tenth of an update's, and the
-# page faults with it.
+# YNNPACK runs matrix products and, where `native` has none, turns gradients of convolutions into plain ones, which take
+# a twentieth of the default lowering's time. The order of operations that needs the least memory spares a tenth of an
+# update's, and the page faults with it.
 CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": ("LIBRARY_FUSION_TYPE_DOT", "several times as slow"),
     "xla_cpu_scheduler_type": ("CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED", "larger in memory"),

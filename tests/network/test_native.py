@@ -82,6 +82,25 @@ def test_a_convolution_and_its_gradients(images, height, width, channels, maps, 
     check(convolve, x, kernel, names=["convolution", "convolution_gradient"], tolerance=5e-6)
 
 
+def test_a_convolution_mapped_twice_and_one_of_nothing():
+    x, kernel = map(jnp.asarray, (draw(2, 3, 1, 7, 6, 4, seed=0), draw(2, 3, 3, 4, 5, seed=1)))
+    convolve = functools.partial(convolution, stride=1, padding=[(1, 1)] * 2)
+    both = jax.jit(jax.vmap(jax.vmap(convolve, in_axes=(0, None))))
+    assert "@alexnet_jax_convolution(" in both.lower(x, kernel).as_text()
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(both(x, kernel)[i, j], convolve(x[i, j], kernel[i]), rtol=1e-5, atol=1e-5)
+    (gradient,) = jax.vjp(functools.partial(convolve, x[0, 0, :0]), kernel[0])[1](jnp.zeros((0, 7, 6, 5)))
+    assert not gradient.any()
+
+
+def test_a_convolution_that_cuts_the_image():
+    x, kernel = map(jnp.asarray, (draw(2, 8, 8, 16, seed=0), draw(3, 3, 16, 4, seed=1)))
+    cut = jax.jit(functools.partial(convolution, stride=1, padding=[(-1, 0)] * 2))
+    np.testing.assert_allclose(
+        cut(x, kernel), convolution(x[:, 1:, 1:], kernel, stride=1, padding=[(0, 0)] * 2), rtol=1e-4, atol=1e-4
+    )
+
+
 @few
 @given(
     shape=some.tuples(some.integers(1, 5), some.integers(1, 9), some.integers(1, 9), some.integers(1, 40)),
@@ -142,12 +161,27 @@ def test_a_window_beyond_the_border_has_the_lowest_number():
     assert (pooled[:, 2] == np.finfo(np.float32).min).all()
 
 
+def test_a_window_of_what_is_below_all_numbers():
+    x = jnp.full((1, 3, 3, 2), -jnp.inf)
+    y, pull = jax.vjp(jax.jit(functools.partial(layers.max_pool, size=3, stride=2)), x)
+    assert (y == -jnp.inf).all()
+    assert (pull(jnp.ones_like(y))[0] == 1).all()
+
+
 @pytest.mark.parametrize("place", [0, 4, 8])
 def test_what_is_not_a_number_goes_through_pooling(place: int):
     x = np.zeros((1, 3, 3, 20), np.float32)
     x.reshape(9, 20)[place, 7] = np.nan
     pooled = jax.jit(functools.partial(layers.max_pool, size=3, stride=2))(x)
     np.testing.assert_array_equal(np.isnan(pooled[0, 0, 0]), np.arange(20) == 7)
+
+
+def test_what_is_not_a_number_stays_at_its_pixel_in_a_norms_gradient():
+    x = draw(1, 1, 90, 4, seed=0)
+    x[0, 0, 3, 2] = np.nan
+    norm = functools.partial(layers.response_norm, size=5, **NORM)
+    (gradient,) = jax.jit(lambda x: jax.vjp(norm, x)[1](jnp.ones_like(x)))(x)
+    np.testing.assert_array_equal(np.isnan(gradient).any(axis=(0, 1, 3)), np.arange(90) == 3)
 
 
 def test_gradients_have_the_same_bits_however_the_threads_take_turns():

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,7 +42,7 @@ OPERATIONS = (
 
 
 class Division(NamedTuple):
-    """The axis of a mesh over which the compiler divides the batch."""
+    """The axis of a mesh over which the batch is divided; the compiler sees to it, but for the operations here."""
 
     mesh: Mesh
     axis: str
@@ -63,19 +64,20 @@ def on_cpu(
       plain: the same in JAX, for all other platforms.
       inputs: maps `[batch rows columns channels]`; a convolution's kernel comes last.
       fits: the operation knows the case. Float32 is asked for besides.
-      division: how the batch is divided, if it is; the compiler cannot divide the operation itself.
+      division: how the batch is divided, if it is; the operation is then divided by hand.
       batched: "image": the last input is a kernel; "kernel": the result is one, the sum over the batch.
       constants: the operation's, whole or real as it expects them.
     """
-    usable = fits and all(x.dtype == jnp.float32 and x.ndim >= 3 for x in inputs)
-    if not usable or jax.default_backend() != "cpu" or not _known():
-        return plain(*inputs)
     expected = jax.eval_shape(plain, *inputs)
     shape = expected.shape
+    usable = fits and all(x.dtype == jnp.float32 and x.ndim >= 3 and x.size > 0 for x in (expected, *inputs))
+    if not usable or not available():
+        return plain(*inputs)
 
     def own(*inputs: Array, shape: tuple[int, ...] = shape) -> Array:
-        run = jax.ffi.ffi_call(_target(name), jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="broadcast_all")
-        y = run(*inputs, **{key: np.int64(n) if isinstance(n, int) else np.float32(n) for key, n in constants.items()})
+        vmap_method = "sequential" if batched else "broadcast_all"  # maps may have any axes before their last three
+        run = jax.ffi.ffi_call(_target(name), jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method=vmap_method)
+        y = run(*inputs, **{key: _attribute(constant) for key, constant in constants.items()})
         # Under shard_map JAX would take it for the same on all devices. Where plain's is, since the images are, their
         # gradient is the sum of all devices'.
         varying = frozenset().union(*(_varying(jax.typeof(x)) for x in inputs))
@@ -101,6 +103,15 @@ def on_cpu(
         axis_names={axis},
     )
     return lax.platform_dependent(*inputs, cpu=parts, default=plain)
+
+
+def available() -> bool:
+    """Whether this process has a CPU for its devices, and the operations for it."""
+    return jax.default_backend() == "cpu" and _known()
+
+
+def _attribute(constant: float) -> np.int64 | np.float32:
+    return np.int64(constant) if isinstance(constant, (int, np.integer)) else np.float32(constant)
 
 
 def _varying(kind: Any) -> frozenset[str]:
@@ -137,25 +148,24 @@ def _library() -> ctypes.CDLL:
       OSError: there is no compiler, or no room.
       subprocess.CalledProcessError: the compiler fails.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or "gcc"
-    seen = _told(
-        [compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull]
-    )  # the compiler's version and the processor's kind
+    command = [*(shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]), *FLAGS]
+    defined = _told([*command, "-dM", "-E", "-x", "c", os.devnull])  # by its version and the kind of processor
     sources = "".join(file.read_text() for file in (FOLDER / "work.h", *SOURCES))
-    key = hashlib.sha256("".join((seen, sources, jax.lib.__version__)).encode()).hexdigest()
+    key = hashlib.sha256("\0".join((*command, defined, sources, jax.lib.__version__)).encode()).hexdigest()
     kept = _kept_in()
-    if kept and (kept / f"{key}.so").exists():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if kept:
             return ctypes.CDLL(str(kept / f"{key}.so"))
     with tempfile.TemporaryDirectory() as passing:
         built = Path(passing) / "native.so"
-        _told([compiler, *FLAGS, "-I", jax.ffi.include_dir(), *map(str, SOURCES), "-o", str(built)])
-        if kept:
-            with contextlib.suppress(OSError):  # a help and no more
+        _told([*command, "-I", jax.ffi.include_dir(), *map(str, SOURCES), "-o", str(built)])
+        with contextlib.suppress(OSError):  # to keep it is a help and no more
+            if kept:
                 kept.mkdir(parents=True, exist_ok=True)
                 beside = kept / f"{uuid.uuid4().hex}.part"
                 shutil.copy(built, beside)
                 beside.replace(kept / f"{key}.so")
+                return ctypes.CDLL(str(kept / f"{key}.so"))
         return ctypes.CDLL(str(built))
 
 

@@ -79,7 +79,13 @@ static void product(const Product* p) {
 
 // ---- the call ------------------------------------------------------------------------------------------------------
 
-enum { SIDE = 6, PLACES = SIDE * SIDE, TILES = 96 /* at once */, TILES_OF_GRADIENT = 192, GROUPS = 4 };
+enum {
+  SIDE = 6,
+  PLACES = SIDE * SIDE,
+  TILES = 96 /* at once, but one image's at least */,
+  TILES_OF_GRADIENT = 192,
+  GROUPS = 4
+};
 
 typedef struct {
   const float *x, *other;  // the images; the kernel, or the result's gradient
@@ -358,7 +364,7 @@ static void convolve_directly(const void* of, long image, float* scratch) {
   const Call* call = of;
   const long width = call->vectors * LANES, depth = call->size * call->channels;
   const long row_size = call->wide_columns * call->channels;
-  float *wide = scratch, *line = wide + call->wide_rows * row_size + LANES;
+  float *wide = scratch, *line = wide + call->wide_rows * row_size;
   widen(call->x + image * call->rows * call->columns * call->channels, call->rows, call->columns, call->channels,
         call->pad, wide, call->wide_rows, call->wide_columns, call->channels);
   float* to = call->result + image * call->out_rows * call->out_columns * call->maps;
@@ -462,7 +468,7 @@ static long lay_tiles(Call* call, long tiles) {
 static long lay_rows(Call* call) {
   call->wide_rows = (call->out_rows - 1) * call->stride + call->size;
   call->wide_columns = (round_up(call->out_columns, call->block) - 1) * call->stride + call->size;
-  return call->wide_rows * call->wide_columns * call->channels + LANES + call->block +
+  return call->wide_rows * call->wide_columns * call->channels + call->block +
          call->maps_up * (call->out_columns + call->block) * (call->maps == call->maps_up ? 1 : call->out_rows);
 }
 

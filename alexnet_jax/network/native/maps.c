@@ -83,6 +83,8 @@ static void response_norm_gradient(const void* of, long item, float* scratch) {
       power[i] = inverse_power(d);
       products[half + i] *= power[i] / d;
     }
+    for (long p = 1; p <= count; p++)  // where the sum of the pixels on either side is no number, 0 did not stay 0
+      memset(products + p * pitch, 0, half * sizeof *products);
     sum_of_shifted(products, sums, n, call->size, 1);
     for (long p = 0; p < count; p++) {
       const float* restrict x = call->in[0] + (first + p) * c, * restrict dy = call->in[1] + (first + p) * c;
@@ -99,7 +101,7 @@ static void response_norm_gradient(const void* of, long item, float* scratch) {
 // of zeros at either end, then along the row.
 static void sum_around(const float* image, long h, const Call* call, int squared, float* margin, float* sums) {
   const long n = call->columns * call->channels, half = call->size / 2;
-  float* restrict column = margin + half * call->channels;
+  float* column = margin + half * call->channels;
   memset(column, 0, n * sizeof *column);
   for (long r = most(0, h - half); r <= least(call->rows - 1, h + half); r++) {
     const float* restrict x = image + r * n;
@@ -162,7 +164,10 @@ static void max_pool(const void* of, long item, float* scratch) {
     for (long w = 0; w < call->out_columns; w++, out += c) {
       const long bottom = least(call->rows, h * call->stride + call->size);
       const long right = least(call->columns, w * call->stride + call->size);
-      for (long i = 0; i < c; i++) out[i] = -FLT_MAX;  // what is left where a window lies beyond the border
+      // A window that hangs over has the lowest number there.
+      const int whole = bottom == h * call->stride + call->size && right == w * call->stride + call->size;
+      const float* corner = image + (h * call->stride * call->columns + w * call->stride) * c;
+      for (long i = 0; i < c; i++) out[i] = whole ? corner[i] : -FLT_MAX;
       for (long row = h * call->stride; row < bottom; row++)
         for (long column = w * call->stride; column < right; column++) {
           const float* restrict x = image + (row * call->columns + column) * c;

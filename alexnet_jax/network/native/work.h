@@ -29,7 +29,7 @@ typedef struct {
 
 static inline void* found(void* memory) {
   if (memory) return memory;
-  fputs("alexnet_jax: no memory is left for an operation on the CPU; use smaller batches\n", stderr);
+  fputs("alexnet_jax: the machine has no memory left\n", stderr);
   abort();
 }
 
@@ -113,7 +113,9 @@ static inline long whole(const XLA_FFI_CallFrame* frame, const char* name) {
 }
 
 static inline float real(const XLA_FFI_CallFrame* frame, const char* name) {
-  return *(const float*)attribute(frame, name);
+  float value;
+  memcpy(&value, attribute(frame, name), sizeof value);
+  return value;
 }
 
 // XLA asks for the version of its interface before anything else.
@@ -125,7 +127,7 @@ static inline int asked_for_version(const XLA_FFI_CallFrame* frame) {
   return 1;
 }
 
-// Makes XLA's entry point `serve_NAME` of a function `void function(const XLA_FFI_CallFrame *)`.
+// Makes XLA's entry point `serve_NAME` of a call `function`, to which the `frame` is known.
 #define SERVE(name, function)                             \
   XLA_FFI_Error* serve_##name(XLA_FFI_CallFrame* frame) { \
     if (!asked_for_version(frame)) function;              \
