@@ -84,7 +84,7 @@ enum {
   PLACES = SIDE * SIDE,
   TILES = 96 /* at once, but one image's at least */,
   TILES_OF_GRADIENT = 192,
-  GROUPS = 4
+  GROUPS = 8
 };
 
 typedef struct {
