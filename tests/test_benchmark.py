@@ -113,6 +113,6 @@ def test_the_table_of_updates():
     lines = step.describe(result)
     assert lines[2].split()[:5] == ["ours", "32.0", "1.00x", "80.0", "1.00x"]
     assert lines[3].split()[:5] == ["torch", "8.0", "4.00x", "40.0", "2.00x"] and lines[3].endswith("channels_last")
-    assert "66% of ours's and 53% of torch's" in lines[4]  # 32 x 4.13 GFLOP of 200 and of 250
+    assert "66% of its own and 53% of torch's" in lines[4]  # 32 x 4.13 GFLOP of 200 and of 250
     assert lines[7].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
     assert lines[8].split() == ["not", "in", "any", "part", "62.5%"]

@@ -108,7 +108,8 @@ def describe(result: StepResult) -> list[str]:
             f"{result.memory[name] / 2**20:8,.0f} MiB{result.product[name] / 1e9:6.0f} GFLOP/s"
             f"  {result.format.get(name, '')}".rstrip()
         )
-    shares = " and ".join(f"{result.share(name):.0%} of {name}'s" for name in result.product if name != PLAIN)
+    owners = {name: "its own" if name == OURS else f"{name}'s" for name in result.product if name != PLAIN}
+    shares = " and ".join(f"{result.share(name):.0%} of {owner}" for name, owner in owners.items())
     lines.append(f"at {GFLOP} GFLOP an image our update runs at {shares} matrix product")
     return lines + _breakdown(result)
 
