@@ -53,16 +53,21 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
     assert checkpoints.best_step() == 2
 
 
-def test_saves_leave_nothing_in_memory(checkpoints: Checkpoints):
-    """Each of orbax's questions to TensorStore's metrics left some 70 objects that nothing frees."""
+def test_saves_leave_little_in_memory(checkpoints: Checkpoints):
+    """Each of orbax's questions to TensorStore's metrics left some 70 objects that nothing frees, 300 a save here.
+
+    Caches of paths fill over the first 30 saves. What then stays, some 50 objects a save, are names in the
+    descriptions of arrays that orbax has TensorStore 0.1.86 turn to JSON.
+    """
     state = state_of(1.0, layout.make_mesh(data=1, tower=2))
     blocks = []
-    for step in range(1, 13):
+    for step in range(1, 45):
         checkpoints.save(step, state, top1=None)
         checkpoints.wait()
-        gc.collect()
-        blocks.append(sys.getallocatedblocks())
-    assert (blocks[-1] - blocks[5]) / 6 < 100
+        if step > 32:
+            gc.collect()
+            blocks.append(sys.getallocatedblocks())
+    assert np.median(np.diff(blocks)) < 100
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2)])
