@@ -225,7 +225,8 @@ def test_images_that_all_towers_have_get_the_sum_of_their_gradients(layout_of: t
 
 
 @pytest.mark.parametrize(
-    ("compiler", "told"), [("/nowhere/cc", "No such file or directory: '/nowhere/cc'"), ("false", "exit status 1")]
+    ("compiler", "told"),
+    [("/nowhere/cc", "No such file or directory: '/nowhere/cc'"), ("false", "in C: 'false' ended with status 1")],
 )
 def test_without_a_compiler_the_plain_form_runs_after_one_warning(monkeypatch, compiler: str, told: str):
     x = draw(2, 6, 6, 4, seed=0)

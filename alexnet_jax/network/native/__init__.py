@@ -131,7 +131,10 @@ def _known() -> bool:
         for name in OPERATIONS:
             jax.ffi.register_ffi_target(_target(name), jax.ffi.pycapsule(library[f"serve_{name}"]), platform="cpu")
     except (OSError, subprocess.CalledProcessError, jax.errors.JaxRuntimeError) as error:
-        reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+        said = str(error)
+        if isinstance(error, subprocess.CalledProcessError):  # its text is the whole command
+            said = error.stderr.strip() or f"{error.cmd[0]!r} ended with status {error.returncode}"
+        reason = said.splitlines()[0]
         warnings.warn(
             f"training on a CPU takes twice as long without operations built in C: {reason}; install gcc or clang, or"
             " name one in CC",
