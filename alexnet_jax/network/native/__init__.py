@@ -130,11 +130,8 @@ def _known() -> bool:
         library = _library()
         for name in OPERATIONS:
             jax.ffi.register_ffi_target(_target(name), jax.ffi.pycapsule(library[f"serve_{name}"]), platform="cpu")
-    except (OSError, subprocess.CalledProcessError, jax.errors.JaxRuntimeError) as error:
-        said = str(error)
-        if isinstance(error, subprocess.CalledProcessError):  # its text is the whole command
-            said = error.stderr.strip() or f"{error.cmd[0]!r} ended with status {error.returncode}"
-        reason = said.splitlines()[0]
+    except (OSError, jax.errors.JaxRuntimeError) as error:
+        reason = str(error).splitlines()[0]
         warnings.warn(
             f"training on a CPU takes twice as long without operations built in C: {reason}; install gcc or clang, or"
             " name one in CC",
@@ -148,8 +145,7 @@ def _library() -> ctypes.CDLL:
     """What this processor and compiler make of the sources.
 
     Raises:
-      OSError: there is no compiler, or no room.
-      subprocess.CalledProcessError: the compiler fails.
+      OSError: there is no compiler, it fails, or there is no room.
     """
     command = [*(shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or "gcc"]), *FLAGS]
     defined = _told([*command, "-dM", "-E", "-x", "c", os.devnull])  # by its version and the kind of processor
@@ -180,4 +176,7 @@ def _kept_in() -> Path | None:
 
 
 def _told(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(done.stderr.strip() or f"{command[0]!r} ended with status {done.returncode}")
+    return done.stdout
