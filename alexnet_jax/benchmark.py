@@ -14,7 +14,6 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import door
 from alexnet_jax.errors import UsageError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -50,12 +49,12 @@ def _input() -> tuple[Any, list[str]]:
 
 
 def _run() -> tuple[Any, list[str]]:
-    from alexnet_jax import experiment
     from alexnet_jax.benchmarks import run as measured
-    from alexnet_jax.settings import read_settings
+    from alexnet_jax.experiment import build as experiment
+    from alexnet_jax.experiment.settings import read_settings
 
-    settings = read_settings(door.config_of(lambda: CONFIG.value))
-    door.start(cpu_devices=experiment.cpu_devices(settings))
+    settings = read_settings(cli.config_of(lambda: CONFIG.value))
+    cli.start(cpu_devices=experiment.cpu_devices(settings))
     result = measured.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measured.describe(result)
 
@@ -63,7 +62,7 @@ def _run() -> tuple[Any, list[str]]:
 def _start() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import start as measured
 
-    door.config_of(lambda: CONFIG.value)  # a mistake is told before anything starts
+    cli.config_of(lambda: CONFIG.value)  # a mistake is told before anything starts
     config = flags.FLAGS["config"]
     overrides = [f"--config.{name}={value}" for name, value in config_flags.get_override_values(config).items()]
     arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]
@@ -88,4 +87,4 @@ COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}
 
 
 if __name__ == "__main__":
-    door.run(main, words=1)
+    cli.run(main, words=1)

@@ -4,5 +4,5 @@
 class UsageError(ValueError):
     """A mistake of the user's, told in one line: what was found, what was expected, what to do.
 
-    The doors print it without a traceback and exit with status 2. Any other exception is a bug of ours.
+    The commands print it without a traceback and exit with status 2. Any other exception is a bug of ours.
     """

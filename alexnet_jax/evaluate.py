@@ -10,11 +10,12 @@ from collections.abc import Callable
 from absl import flags
 from etils import epath
 
-from alexnet_jax import door, processes, workdirs
-from alexnet_jax import experiment as experiments
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.checkpoint import Checkpoints
-from alexnet_jax.settings import read_settings
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.runtime import processes
+from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.workdir.checkpoint import Checkpoints
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a training run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
@@ -29,12 +30,12 @@ def main() -> None:
     processes.start(DISTRIBUTED.value)
     if WORKDIR.value is None:
         raise UsageError("--workdir is missing; name the workdir of a training run")
-    folder = epath.Path(door.absolute(WORKDIR.value))
+    folder = epath.Path(cli.absolute(WORKDIR.value))
     config = workdirs.read_config(folder)
     processes.agree(workdirs.facts(config) | {"--workdir": str(folder), "--views": VIEWS.value})
     # The run's own mesh may not fit here, and changes no number.
     settings = read_settings(config).on_any_mesh()
-    door.start(cpu_devices=experiments.cpu_devices(settings))
+    cli.start(cpu_devices=experiments.cpu_devices(settings))
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
     experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
@@ -86,4 +87,4 @@ def describe(means: dict[str, float], *, step: int, views: int, count: int, clas
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

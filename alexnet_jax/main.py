@@ -12,8 +12,10 @@ if __name__ == "__main__":  # the imports take seconds, in which there is nothin
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import door, experiment, processes, summary
-from alexnet_jax.settings import read_settings
+from alexnet_jax.experiment import build as experiment
+from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, such as configs/default.py.")
@@ -29,15 +31,15 @@ def main() -> None:
     """Trains what the flags say."""
     if not DRY_RUN.value:
         processes.start(DISTRIBUTED.value)
-    config = door.config_of(lambda: CONFIG.value)
+    config = cli.config_of(lambda: CONFIG.value)
     settings = read_settings(config)
     if DRY_RUN.value:
         print(summary.describe(settings))
         return
-    door.start(cpu_devices=experiment.cpu_devices(settings))
+    cli.start(cpu_devices=experiment.cpu_devices(settings))
     workdir = WORKDIR.value or os.path.join("runs", settings.name)
-    train_and_evaluate(config, door.absolute(workdir), DATA_DIR.value)
+    train_and_evaluate(config, cli.absolute(workdir), DATA_DIR.value)
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

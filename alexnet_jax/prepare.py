@@ -19,14 +19,14 @@ import time
 
 from absl import flags
 
-from alexnet_jax import door, workdirs
-from alexnet_jax.data import preparation
-from alexnet_jax.data.builders.source import Found
+from alexnet_jax.data.dataset import DEFAULT_DATA_DIR, open_dataset
 from alexnet_jax.data.pipeline import threads
-from alexnet_jax.data.prepared import DEFAULT_DATA_DIR, open_dataset
-from alexnet_jax.data.shards import ENCODINGS
+from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing.listing import Found
+from alexnet_jax.data.preparing.shards import ENCODINGS
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.report import duration
+from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.workdir.progress import duration
 
 SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder of the archives, or of the tree of images.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
@@ -108,7 +108,8 @@ def name_of(command: str, name: str | None) -> str:
 
 def find(command: str, name: str | None) -> Found:
     """Lists the source's images."""
-    from alexnet_jax.data.builders import copied, folder, idx, imagenet
+    from alexnet_jax.data.preparing.sources import folder, idx, imagenet
+    from alexnet_jax.data.preparing.sources import tfds as copied
 
     if command == "tfds":
         found = copied.copied(str(name), SOURCE_DIR.value, say=print)
@@ -149,4 +150,4 @@ class Progress:
 
 
 if __name__ == "__main__":
-    door.run(main, words=2)
+    cli.run(main, words=2)

@@ -12,20 +12,21 @@ from etils import epath
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from alexnet_jax import allocator, processes, workdirs
-from alexnet_jax import experiment as experiments
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import Experiment
-from alexnet_jax.init_from import init_from
-from alexnet_jax.interruption import Interruption
-from alexnet_jax.learning.checkpoint import Checkpoints, MisfitError, SaveError
-from alexnet_jax.learning.flat import FlatLoss
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.init_from import init_from
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
-from alexnet_jax.learning.report import Report
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.network import layout
-from alexnet_jax.settings import read_settings
+from alexnet_jax.learning.stuck_loss import FlatLoss
+from alexnet_jax.network import sharding
+from alexnet_jax.runtime import allocator, processes
+from alexnet_jax.runtime.interruption import Interruption
+from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.workdir.checkpoint import Checkpoints, MisfitError, SaveError
+from alexnet_jax.workdir.progress import Report
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
@@ -77,7 +78,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         )
         report.say(
             f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
-            f" {layout.count_params(experiment.target.params):,} parameters, mesh data={experiment.mesh.shape['data']}"
+            f" {sharding.count_params(experiment.target.params):,} parameters,"
+            f" mesh data={experiment.mesh.shape[sharding.DATA]}"
             f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
         )
         if start_step:
@@ -188,7 +190,7 @@ class Loop:
     def _fetch(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
         """The next batch on the devices, and the seconds for which they had nothing else to do."""
         begun = time.monotonic()
-        batch = layout.put_batch(next(batches), self._experiment.mesh)
+        batch = sharding.put_batch(next(batches), self._experiment.mesh)
         running: Any = self._pending and self._pending[1].loss
         busy = running is not None and not running.is_ready()
         return batch, 0.0 if busy else time.monotonic() - begun

@@ -6,8 +6,8 @@ A test compares the two.
 import dataclasses
 import math
 
+from alexnet_jax.experiment.summary import Row, rows_of
 from alexnet_jax.network.tower import Tower, make_tower
-from alexnet_jax.summary import Row, rows_of
 
 SIDE = 224
 BATCHES = (128, 1024)

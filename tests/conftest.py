@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What tests and doors compile is kept for this session's others, and is none of the user's."""
-    from alexnet_jax import compilation_cache
+    """What tests and commands compile is kept for this session's others, and is none of the user's."""
+    from alexnet_jax.runtime import compilation_cache
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -35,7 +35,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """ELPV at 64x64, prepared once for all workers (a run that comes second finds the first one's folder)."""
-    from alexnet_jax.data.prepared import open_dataset
+    from alexnet_jax.data.dataset import open_dataset
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -59,7 +59,7 @@ def tiny_config() -> Callable:
     return make
 
 
-class Door:
+class Command:
     """A running `python -m alexnet_jax.NAME`, as a user starts it."""
 
     def __init__(self, module: str, *arguments: object, devices: int = 2, **environment: str):
@@ -79,12 +79,12 @@ class Door:
 
 
 @pytest.fixture
-def door():
-    """Starts doors, and ends those that a failed test leaves behind."""
-    started: list[Door] = []
+def command():
+    """Starts commands, and ends those that a failed test leaves behind."""
+    started: list[Command] = []
 
-    def start(module: str, *arguments: object, devices: int = 2, **environment: str) -> Door:
-        started.append(Door(module, *arguments, devices=devices, **environment))
+    def start(module: str, *arguments: object, devices: int = 2, **environment: str) -> Command:
+        started.append(Command(module, *arguments, devices=devices, **environment))
         return started[-1]
 
     yield start

@@ -1,4 +1,4 @@
-"""A door as one process of several: `python -m tests.process main --config=...`, hurried on by the environment.
+"""A command as one process of several: `python -m tests.process main --config=...`, hurried on by the environment.
 
 Writes the metrics of every step; gives a lost process SILENCE seconds instead of 60, and one that hangs STALL. If it is
 process WHO it sends itself the signal SEND (a number) when the loop's METHOD is called for the CALL-th time; with 0 it
@@ -10,8 +10,9 @@ import runpy
 import sys
 import time
 
-from alexnet_jax import processes, train, watchdog
-from alexnet_jax.learning import report
+from alexnet_jax import train
+from alexnet_jax.runtime import processes, watchdog
+from alexnet_jax.workdir import progress as report
 
 report.LINE_EVERY = report.WRITE_EVERY = 0.0
 watchdog.BEAT = 1.0

@@ -4,10 +4,10 @@ import sys
 
 from etils import epath
 
-from alexnet_jax import experiment as experiments
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.checkpoint import Checkpoints
-from alexnet_jax.settings import read_settings
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.workdir.checkpoint import Checkpoints
 from tests.configs import tiny
 
 experiment = experiments.build(read_settings(tiny.get_config()), sys.argv[1], say=print)

@@ -1,4 +1,4 @@
-"""The door of measurements: it runs, and its numbers are of what they say."""
+"""The command of measurements: it runs, and its numbers are of what they say."""
 
 import json
 import subprocess
@@ -61,24 +61,24 @@ def test_the_table_says_how_many_times_as_fast():
     assert lines[-1] == "memory 1,024 MiB; 50 epochs of 256 images added +1.0 MiB"
 
 
-def test_run_and_start(door, data_dir):
+def test_run_and_start(command, data_dir):
     flags = ("--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--json")
-    status, out, err = door("benchmark", "run", "--updates=4", *flags).finish()
+    status, out, err = command("benchmark", "run", "--updates=4", *flags).finish()
     assert status == 0, err
     account = json.loads(out)["account"]
     assert account["updates"] == 3 and account["step"] > 0
     assert account["aside"].keys() == {"evaluation", "saves"}
     named = account["first"] + account["waited"] + sum(account["aside"].values())
     assert 0 < named < account["total"]
-    status, out, err = door("benchmark", "start", *flags, "--config.seed=1", "--rounds=1").finish()
+    status, out, err = command("benchmark", "start", *flags, "--config.seed=1", "--rounds=1").finish()
     assert status == 0, err
     result = json.loads(out)
     assert result["rounds"] == 1 and result["warm"] > 0 and result["cold"] > 0
 
 
-def test_a_start_that_fails_is_said(door, data_dir):
+def test_a_start_that_fails_is_said(command, data_dir):
     flags = ("--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--config.network.recipe=lenet")
-    status, out, err = door("benchmark", "start", "--rounds=1", *flags).finish()
+    status, out, err = command("benchmark", "start", "--rounds=1", *flags).finish()
     assert (status, out) == (2, "")
     assert "no recipe 'lenet'" in err and err.endswith("error: the training did not start; its message is above\n")
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from alexnet_jax import summary
 from alexnet_jax.errors import UsageError
-from alexnet_jax.settings import read_settings
+from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.settings import read_settings
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT))

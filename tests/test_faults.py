@@ -17,18 +17,19 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import experiment as experiments
 from alexnet_jax import train as train_module
-from alexnet_jax.data import prepared, statistics
+from alexnet_jax.data import dataset as prepared
+from alexnet_jax.data import statistics
 from alexnet_jax.errors import UsageError
-from alexnet_jax.interruption import Interrupted
-from alexnet_jax.learning import checkpoint, manifest
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning import step as steps
-from alexnet_jax.learning.checkpoint import Checkpoints
-from alexnet_jax.learning.report import Report
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.settings import read_settings
+from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir import checkpoint, manifest
+from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.progress import Report
 from tests.conftest import ROOT
 
 
@@ -108,8 +109,8 @@ def test_sigterm_is_answered_with_a_whole_checkpoint(
     assert_same(whole.state, train_and_evaluate(tiny_config(evaluate_every=0.5), str(tmp_path), data_dir))
 
 
-def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_dir: str, door):
-    run = door("main", "--config=tests/configs/tiny.py", f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}")
+def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_dir: str, command):
+    run = command("main", "--config=tests/configs/tiny.py", f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}")
     status = Path(f"/proc/{run.process.pid}/status")
     while True:
         caught = next(int(line.split()[1], 16) for line in status.read_text().splitlines() if line[:6] == "SigCgt")
@@ -121,14 +122,14 @@ def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_d
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Path, data_dir: str, door):
+def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Path, data_dir: str, command):
     flags = "--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}"
-    run = door("main", *flags, f"--data_dir={data_dir}")
+    run = command("main", *flags, f"--data_dir={data_dir}")
     deadline = time.monotonic() + 150
     while not (tmp_path / "checkpoints" / "7").exists():
         assert time.monotonic() < deadline and run.process.poll() is None
         time.sleep(0.1)
-    status, out, err = door("main", *flags, f"--data_dir={data_dir}").finish()
+    status, out, err = command("main", *flags, f"--data_dir={data_dir}").finish()
     assert (status, out) == (2, "")
     assert err.startswith(f"error: another run is at work in {tmp_path} (process {run.process.pid} on ")
     assert run.process.poll() is None
@@ -141,13 +142,13 @@ def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Pa
     assert (status in (75, 130), err) == (True, "")
     assert "saved after" not in out
     assert time.monotonic() - begun < 5
-    assert door("evaluate", f"--workdir={tmp_path}", f"--data_dir={data_dir}").finish()[0] == 0
+    assert command("evaluate", f"--workdir={tmp_path}", f"--data_dir={data_dir}").finish()[0] == 0
 
 
-def test_kill_9_in_a_save_changes_no_bit(whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, door):
+def test_kill_9_in_a_save_changes_no_bit(whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, command):
     """At random moments: tests/test_soak.py."""
     flags = "--config=tests/configs/tiny.py", f"--workdir={tmp_path}", f"--data_dir={data_dir}"
-    run = door("main", *flags, devices=jax.device_count())
+    run = command("main", *flags, devices=jax.device_count())
     while not list(tmp_path.glob("checkpoints/*.orbax-checkpoint-tmp")):
         assert run.process.poll() is None, run.finish()
     run.process.kill()

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import experiment as experiments
 from alexnet_jax import train
 from alexnet_jax.benchmarks.run import RunResult, describe
-from alexnet_jax.interruption import Interruption
-from alexnet_jax.learning import report as reports
-from alexnet_jax.learning.checkpoint import Checkpoints
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
-from alexnet_jax.learning.report import Report
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.network import layout
-from alexnet_jax.settings import read_settings
+from alexnet_jax.runtime.interruption import Interruption
+from alexnet_jax.workdir import progress as reports
+from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.progress import Report
 
 
 class Running:
@@ -48,7 +47,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         happened.append(("get", metrics.loss.number))
         return metrics_of(np.float64(1))
 
-    monkeypatch.setattr(layout, "put_batch", put)
+    monkeypatch.setattr(sharding, "put_batch", put)
     monkeypatch.setattr(train.jax, "device_get", get)
     return happened
 

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-from alexnet_jax import summary, updates
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.batch import Batch
+from alexnet_jax.experiment import schedules as updates
+from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.settings import Settings, read_settings
 from alexnet_jax.learning.step import TrainState, init_state, jit_train_step
-from alexnet_jax.network import layout
-from alexnet_jax.settings import Settings, read_settings
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
 
 SIZE, BATCH, CLASSES = 67, 8, 6
 BYTES = {"bf16": 2, "f32": 4}
@@ -37,22 +39,22 @@ def settings_of(bfloat16: bool) -> Settings:
 def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[TrainState, Batch, jax.Array]]:
     """The compiled step of a network of real structure, and shapes for its arguments."""
     settings = settings_of(bfloat16)
-    mesh = layout.make_mesh(data=data, tower=tower)
+    mesh = sharding.make_mesh(data=data, tower=tower)
     network = updates.build_tower(settings, CLASSES)
     clock = updates.Clock(settings, 100)
 
     def init(key: jax.Array) -> TrainState:
-        params = layout.init_params(network, key, SIZE)
+        params = forwards.init_params(network, key, SIZE)
         return init_state(params, updates.build_optimizer(settings, params, clock.rate))
 
     key = jax.random.key(0)
     state = jax.eval_shape(init, key)
     optimizer = updates.build_optimizer(settings, state.params, clock.rate)
-    shardings = layout.state_shardings(state, mesh)
+    shardings = sharding.state_shardings(state, mesh)
     step = jit_train_step(
         mesh,
         shardings,
-        forward=layout.make_forward(network, mesh),
+        forward=forwards.make_forward(network, mesh),
         optimizer=optimizer,
         photometry=lambda images, key, step: images.astype(jnp.float32),
     )
@@ -65,8 +67,8 @@ def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[Trai
         jax.ShapeDtypeStruct((BATCH,), jnp.int32),
         jax.ShapeDtypeStruct((BATCH,), jnp.bool_),
     )
-    batch = jax.tree.map(lambda leaf: placed(leaf, layout.batch_sharding(mesh)), batch)
-    return step, (jax.tree.map(placed, state, shardings), batch, placed(key, layout.replicated(mesh)))
+    batch = jax.tree.map(lambda leaf: placed(leaf, sharding.batch_sharding(mesh)), batch)
+    return step, (jax.tree.map(placed, state, shardings), batch, placed(key, sharding.replicated(mesh)))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The door that prepares data sets: from the command line, killed and started again."""
+"""The command that prepares data sets: from the command line, killed and started again."""
 
 import os
 import signal
@@ -141,7 +141,6 @@ def test_names(words, name):
 def test_mistakes_are_told_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
     from absl import flags
 
-    from alexnet_jax import door
     from alexnet_jax import prepare as module
 
     monkeypatch.chdir(tmp_path)
@@ -149,7 +148,7 @@ def test_mistakes_are_told_in_a_line(arguments, message, tmp_path, monkeypatch, 
     before = flags.FLAGS.flag_values_dict()
     try:
         with pytest.raises(SystemExit) as ended:
-            door.run(module.main, words=2)
+            cli.run(module.main, words=2)
     finally:
         flags.FLAGS.unparse_flags()
         for name in ("source_dir", "data_dir", "encoding"):

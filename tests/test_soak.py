@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import experiment as experiments
-from alexnet_jax import workdirs
-from alexnet_jax.learning import checkpoint, manifest
-from alexnet_jax.learning.checkpoint import Checkpoints
-from alexnet_jax.network import layout
-from alexnet_jax.settings import read_settings
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.network import sharding
+from alexnet_jax.workdir import checkpoint, manifest
+from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.workdir.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.soak
 CONFIG = "--config=tests/configs/tiny.py"
@@ -47,12 +47,14 @@ def phase(workdir: Path, out: str) -> str:
     return "final evaluation" if (workdir / "checkpoints" / "123").exists() else "steps and evaluations"
 
 
-def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, data_dir: str, door):
+def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path, data_dir: str, command):
     """123 updates with 40 saves and evaluations; a run that is through is compared, and another begun."""
 
     def start(workdir: Path):
         every = "--config.evaluate_every=0.5", "--config.save_every=0.5"
-        return door("main", CONFIG, "--config.num_epochs=20", *every, f"--workdir={workdir}", f"--data_dir={data_dir}")
+        return command(
+            "main", CONFIG, "--config.num_epochs=20", *every, f"--workdir={workdir}", f"--data_dir={data_dir}"
+        )
 
     begun = time.monotonic()
     status, _, err = start(tmp_path / "whole").finish()
@@ -96,13 +98,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("wanted", ["continue", "stop"])
-def test_a_disk_that_is_full_and_then_is_not(small_disk: Path, wanted: str, tmp_path: Path, data_dir: str, door):
+def test_a_disk_that_is_full_and_then_is_not(small_disk: Path, wanted: str, tmp_path: Path, data_dir: str, command):
     workdir, filling = small_disk / "run", small_disk / "filling"
     flags = CONFIG, "--config.num_epochs=150", "--config.save_every=5", "--config.evaluate_every=1000"
     flags = *flags, f"--config.on_failed_save={wanted}", f"--data_dir={data_dir}"
-    status, _, err = door("main", *flags, f"--workdir={tmp_path / 'whole'}").finish()
+    status, _, err = command("main", *flags, f"--workdir={tmp_path / 'whole'}").finish()
     assert (status, err) == (0, "")
-    run = door("main", *flags, f"--workdir={workdir}")
+    run = command("main", *flags, f"--workdir={workdir}")
     while not list(workdir.glob("checkpoints/[0-9]*/commit_success.txt")):
         assert run.process.poll() is None
         time.sleep(0.02)
@@ -126,7 +128,7 @@ def test_a_disk_that_is_full_and_then_is_not(small_disk: Path, wanted: str, tmp_
         complete = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
         assert complete and all(manifest.damage(epath.Path(path)) is None for path in complete)
         filling.unlink()
-        status, out, err = door("main", *flags, f"--workdir={workdir}").finish()
+        status, out, err = command("main", *flags, f"--workdir={workdir}").finish()
         assert "resuming after update" in out
     else:
         assert "warning: the checkpoint of update " in out
@@ -144,7 +146,7 @@ def test_a_save_that_fails_halfway_leaves_nothing_and_the_next_one_works(tmp_pat
     """The room was there when it was asked for."""
     from tests.learning.test_checkpoint import state_of, target_of
 
-    mesh = layout.make_mesh(data=1, tower=1)
+    mesh = sharding.make_mesh(data=1, tower=1)
     checkpoints = Checkpoints(epath.Path(tmp_path))
     checkpoints.save(1, state_of(1.0, mesh), top1=None)
     checkpoints.wait()
@@ -172,11 +174,11 @@ def test_a_save_that_fails_halfway_leaves_nothing_and_the_next_one_works(tmp_pat
     checkpoints.close()
 
 
-def test_a_long_run_needs_no_more_at_its_end_than_at_its_beginning(tmp_path: Path, data_dir: str, door):
+def test_a_long_run_needs_no_more_at_its_end_than_at_its_beginning(tmp_path: Path, data_dir: str, command):
     """Small steps with 100 evaluations and saves; the first tenth is left out, in which caches fill."""
     epochs = STEPS / (197 / 32)
     every = f"--config.evaluate_every={epochs / 100}", f"--config.save_every={epochs / 100}"
-    run = door(
+    run = command(
         "main", CONFIG, f"--config.num_epochs={epochs}", *every, f"--workdir={tmp_path}", f"--data_dir={data_dir}"
     )
     proc, samples = Path(f"/proc/{run.process.pid}"), []

@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_jax import train as train_module
 from alexnet_jax.errors import UsageError
-from alexnet_jax.interruption import Interrupted
+from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 
 

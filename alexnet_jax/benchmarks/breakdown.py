@@ -12,7 +12,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.network import layout
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import TOWER, Tower, exchange
 
@@ -95,14 +96,14 @@ def _layer(
 
 def measure_optimizer(optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh) -> Part:
     """The update of all parameters, given their gradients; it has no other direction."""
-    shardings = layout.state_shardings((state.params, state.opt_state), mesh)
+    shardings = sharding.state_shardings((state.params, state.opt_state), mesh)
 
     def update(params: Any, opt_state: Any, gradients: Any) -> Any:
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     compiled = jax.jit(
-        update, donate_argnums=(0, 1), out_shardings=shardings, compiler_options=layout.compile_options(mesh)
+        update, donate_argnums=(0, 1), out_shardings=shardings, compiler_options=forwards.compile_options(mesh)
     )
     params, opt_state, gradients = jax.tree.map(jnp.copy, (state.params, state.opt_state, state.params))
     seconds = []
@@ -140,7 +141,7 @@ def _seconds(mesh: Mesh, run: Callable[..., Any], *arguments: Any) -> float:
 
     compiled = jax.jit(
         jax.shard_map(one_tower, mesh=mesh, in_specs=SAMPLE, out_specs=SAMPLE, check_vma=False),
-        compiler_options=layout.compile_options(mesh),
+        compiler_options=forwards.compile_options(mesh),
     )
     jax.block_until_ready(compiled(*arguments))
     seconds = []

@@ -15,10 +15,12 @@ from PIL import Image
 
 from alexnet_jax.benchmarks.peers import check_peer
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of, resident_bytes
-from alexnet_jax.data import decoders, preparation
-from alexnet_jax.data.builders.folder import folder
-from alexnet_jax.data.pipeline import Shard, Source, threads, train_batches
-from alexnet_jax.data.prepared import open_dataset
+from alexnet_jax.data import decoders
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.pipeline import Source, threads, train_batches
+from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing.sources.folder import folder
 
 IMAGE_SIZE, CROP_SIZE, BATCH_SIZE = 256, 224, 128
 EPOCHS = 50  # over which memory must not grow

@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax import allocator
 from alexnet_jax.benchmarks import breakdown, turns
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.photometry import photometry
-from alexnet_jax.data.pipeline import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state, jit_eval_step, jit_train_step
-from alexnet_jax.network import layout
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
 from alexnet_jax.network.tower import make_tower
+from alexnet_jax.runtime import allocator
 
 BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
 
@@ -37,14 +38,14 @@ class Ours:
 
     def __init__(self) -> None:
         devices = jax.device_count()
-        towers = layout.fastest_tower_axis(devices, jax.default_backend())
-        mesh = self._mesh = layout.make_mesh(data=1, tower=towers)
+        towers = sharding.fastest_tower_axis(devices, jax.default_backend())
+        mesh = self._mesh = sharding.make_mesh(data=1, tower=towers)
         tower = self._tower = make_tower("original", num_classes=CLASSES)
-        forward = layout.make_forward(tower, mesh)
-        self._key = jax.jit(lambda: jax.random.key(0), out_shardings=layout.replicated(mesh))()
+        forward = forwards.make_forward(tower, mesh)
+        self._key = jax.jit(lambda: jax.random.key(0), out_shardings=sharding.replicated(mesh))()
 
         def init_params(key: Any) -> Any:
-            return layout.init_params(tower, key, CROP_SIZE)
+            return forwards.init_params(tower, key, CROP_SIZE)
 
         shapes = jax.eval_shape(init_params, self._key)
         rates = {
@@ -63,7 +64,7 @@ class Ours:
         def init(key: Any) -> Any:
             return init_state(init_params(key), self._optimizer)
 
-        shardings = layout.state_shardings(jax.eval_shape(init, self._key), mesh)
+        shardings = sharding.state_shardings(jax.eval_shape(init, self._key), mesh)
         self._state = jax.jit(init, out_shardings=shardings)(self._key)
         self._train_step = jit_train_step(
             mesh, shardings, forward=forward, optimizer=self._optimizer, photometry=pixels
@@ -89,14 +90,14 @@ class Ours:
         """Seconds of one, the batch's way onto the devices included."""
 
         def run() -> Any:
-            self._state, metrics = self._train_step(self._state, layout.put_batch(self._batch, self._mesh), self._key)
+            self._state, metrics = self._train_step(self._state, sharding.put_batch(self._batch, self._mesh), self._key)
             return self._state, metrics
 
         return seconds_of(run)
 
     def forward(self) -> float:
         """Seconds of an image in ten-view evaluation."""
-        batch = layout.put_batch(self._views, self._mesh)
+        batch = sharding.put_batch(self._views, self._mesh)
         return seconds_of(lambda: self._eval_step(self._state.params, batch)) / (BATCH_SIZE // VIEWS * VIEWS)
 
     def parts(self) -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ import tempfile
 import jax
 from etils import epath
 
-from alexnet_jax import experiment as experiments
-from alexnet_jax.interruption import Interruption
-from alexnet_jax.learning.checkpoint import Checkpoints
-from alexnet_jax.learning.report import Account, Report
-from alexnet_jax.settings import Settings
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.settings import Settings
+from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.train import Loop
+from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.progress import Account, Report
 
 
 @dataclasses.dataclass(frozen=True)

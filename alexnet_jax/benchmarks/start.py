@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.report import FIRST
+from alexnet_jax.workdir.progress import FIRST
 
 
 @dataclasses.dataclass(frozen=True)

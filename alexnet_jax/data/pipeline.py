@@ -1,16 +1,16 @@
 """Batches of training and evaluation images, functions of `(seed, step)`, read from a prepared data set."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Float
 
 from alexnet_jax.data import geometry
+from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.decoders import Decode, decode
 
 
@@ -25,22 +25,6 @@ class Source(Protocol):
 
 AHEAD = 2  # batches made before they are asked for
 FOREVER = 2**40  # batches; Grain wants to know an end
-
-
-class Batch(NamedTuple):
-    """Images with what is known of them: on the host this shard's NumPy arrays, on the devices the global batch."""
-
-    image: UInt8[Array, "B *views h w 3"]
-    label: Int32[Array, "B"]
-    mask: Bool[Array, "B"]  # False: padding, counts for nothing
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Part `index` of `count` equal parts of every batch: a coordinate on the mesh's data axis."""
-
-    index: int = 0
-    count: int = 1
 
 
 def train_batches(

@@ -11,10 +11,11 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree, UInt8
 
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning.metrics import Metrics, measure
-from alexnet_jax.network import layout
-from alexnet_jax.network.layout import Forward, Params
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
+from alexnet_jax.network.forward import Forward, Params
 
 # Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
 STREAMS = {"init": 0, "dropout": 1, "noise": 2}
@@ -98,8 +99,8 @@ def jit_train_step(mesh: Mesh, shardings: TrainState, **fields: Any) -> Callable
     return jax.jit(
         functools.partial(train_step, **fields),
         donate_argnums=0,
-        out_shardings=(shardings, layout.replicated(mesh)),
-        compiler_options=layout.compile_options(mesh),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        compiler_options=forwards.compile_options(mesh),
     )
 
 
@@ -123,6 +124,6 @@ def jit_eval_step(mesh: Mesh, **fields: Any) -> Callable[[Params, Batch], Metric
     """`eval_step` with these keyword arguments, `(params, batch) -> Metrics`, to be compiled for a mesh."""
     return jax.jit(
         functools.partial(eval_step, **fields),
-        out_shardings=layout.replicated(mesh),
-        compiler_options=layout.compile_options(mesh),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=forwards.compile_options(mesh),
     )

@@ -1,6 +1,6 @@
 """One GPU's half of the network, written once.
 
-Who runs the two halves, and where, is `layout.py`'s business: here a tower only knows that it has a twin, which it
+Who runs the two halves, and where, is `forward.py`'s business: here a tower only knows that it has a twin, which it
 meets through `exchange`.
 """
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_jax.data import decoders, geometry
-from alexnet_jax.data.pipeline import Shard, eval_batches, train_batches
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 SIZE, CROP = 12, 8
 
@@ -185,7 +186,8 @@ def test_threads_end_with_the_batches():
 
 LEFT_OPEN = """
 import numpy as np
-from alexnet_jax.data.pipeline import Shard, train_batches
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.pipeline import train_batches
 source = [{"image": np.zeros((256, 256, 3), np.uint8), "label": 0}] * 100
 batches = train_batches(source, seed=0, batch_size=512, start_step=0, shard=Shard(), crop_size=224)
 next(batches)

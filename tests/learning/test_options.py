@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline import Batch
-from alexnet_jax.learning.flat import FlatLoss
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.plateau import fresh, observe
 from alexnet_jax.learning.step import loss_fn
+from alexnet_jax.learning.stuck_loss import FlatLoss
 
 RNG = np.random.default_rng(0)
 PARAMS = {"a": {"kernel": RNG.normal(size=(2, 3, 4)), "bias": RNG.normal(size=(2, 4))}}

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning import step
 
 RNG = np.random.default_rng(0)

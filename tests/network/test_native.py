@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as some
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.network import layers, layout, native
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import layers, native, sharding
 from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.tower import TOWER, make_tower
 from tests.conftest import ROOT
@@ -135,13 +136,13 @@ def test_max_pool_and_its_gradient(shape, size, stride, ties):
 
 def test_the_whole_network_and_its_gradient_at_full_size():
     tower = make_tower("original", num_classes=6, width=0.25, he_init=True)
-    mesh = layout.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
-    params = jax.jit(lambda key: layout.init_params(tower, key, 224))(jax.random.key(0))
+    mesh = sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
+    params = jax.jit(lambda key: forwards.init_params(tower, key, 224))(jax.random.key(0))
     images = 20 * draw(2, 224, 224, 3, seed=0)
 
     @jax.jit
     def loss_and_gradient(params, images):
-        forward = layout.make_forward(tower, mesh)
+        forward = forwards.make_forward(tower, mesh)
         return jax.value_and_grad(lambda params: jnp.sin(forward(params, images)).sum())(params)
 
     loss, gradient = loss_and_gradient(params, images)
@@ -200,8 +201,8 @@ def test_gradients_have_the_same_bits_however_the_threads_take_turns():
 
 @pytest.mark.parametrize("layout_of", [(1, 2), (2, 2)])
 def test_images_that_all_towers_have_get_the_sum_of_their_gradients(layout_of: tuple[int, int]):
-    mesh = layout.make_mesh(data=layout_of[0], tower=layout_of[1])
-    division = native.Division(mesh, layout.DATA) if layout_of[0] > 1 else None
+    mesh = sharding.make_mesh(data=layout_of[0], tower=layout_of[1])
+    division = native.Division(mesh, sharding.DATA) if layout_of[0] > 1 else None
     x, kernels = draw(4, 9, 8, 3, seed=0), draw(2, 3, 3, 3, 5, seed=1)
 
     def loss(x, kernels, convolve):
@@ -216,8 +217,8 @@ def test_images_that_all_towers_have_get_the_sum_of_their_gradients(layout_of: t
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     own = functools.partial(convolution, stride=1, padding=[(1, 1)] * 2, division=division)
-    x = jax.device_put(x, layout.batch_sharding(mesh))
-    kernels = jax.device_put(kernels, layout.param_sharding(mesh))
+    x = jax.device_put(x, sharding.batch_sharding(mesh))
+    kernels = jax.device_put(kernels, sharding.param_sharding(mesh))
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
     assert "@alexnet_jax_convolution_gradient(" in gradient.lower(x, kernels, own).as_text()
     for a, b in zip(gradient(x, kernels, own), gradient(x, kernels, by_lax), strict=True):

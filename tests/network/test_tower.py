@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.network import layout
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import ORIGINAL, layers_of
 from alexnet_jax.network.tower import Tower
 
 
 def shapes(tower: Tower, image_size: int):
-    return jax.eval_shape(lambda key: layout.init_params(tower, key, image_size), jax.random.key(0))
+    return jax.eval_shape(lambda key: forwards.init_params(tower, key, image_size), jax.random.key(0))
 
 
 def test_the_network_of_2012_has_its_parameters():
     params = shapes(Tower(ORIGINAL, num_classes=1000), 224)
-    counts = {name: layout.count_params(leaves) for name, leaves in params.items()}
+    counts = {name: sharding.count_params(leaves) for name, leaves in params.items()}
     # layers-145.cfg; 60 million in the paper
     assert counts == {
         "conv1": 34_944,
@@ -27,12 +28,12 @@ def test_the_network_of_2012_has_its_parameters():
         "fc7": 16_781_312,
         "fc8": 4_097_000,
     }
-    assert layout.count_params(params) == 60_965_224
+    assert sharding.count_params(params) == 60_965_224
 
 
 def test_initial_values_are_those_of_the_configuration():
     tower = Tower(ORIGINAL, num_classes=10)
-    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
+    params = jax.jit(lambda key: forwards.init_params(tower, key, 67))(jax.random.key(0))
     for layer in ORIGINAL:
         kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
         assert float(kernel.std()) == pytest.approx(layer.std, rel=0.03)
@@ -43,9 +44,9 @@ def test_initial_values_are_those_of_the_configuration():
 def test_layers_have_the_sizes_of_the_paper():
     tower = Tower(ORIGINAL, num_classes=10)
     params = shapes(tower, 224)
-    mesh = layout.make_mesh(data=1, tower=1)
+    mesh = sharding.make_mesh(data=1, tower=1)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    text = jax.jit(layout.make_forward(tower, mesh)).lower(params, images).as_text()
+    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, images).as_text()
     # Side by side, the two towers of 48 maps are one grouped convolution; the axis of towers stands before the maps.
     for size in ("55x55x", "27x27x", "13x13x", "6x6x"):
         assert size in text
@@ -53,12 +54,12 @@ def test_layers_have_the_sizes_of_the_paper():
 
 def test_each_tower_draws_dropout_masks_of_its_own():
     tower = Tower(layers_of("original", width=0.05), num_classes=4, he_init=True)
-    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
+    params = jax.jit(lambda key: forwards.init_params(tower, key, 67))(jax.random.key(0))
     twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), params)
     half = twins["fc8"]["kernel"].shape[1] // 2
     own = twins["fc8"]["kernel"][0].at[half:].set(0)  # so that each tower's logits come of its own units alone
     twins["fc8"]["kernel"] = jnp.stack([own, jnp.roll(own, half, axis=0)])
-    forward = jax.jit(layout.make_forward(tower, layout.make_mesh(data=1, tower=2)))
+    forward = jax.jit(forwards.make_forward(tower, sharding.make_mesh(data=1, tower=2)))
     images = jax.random.normal(jax.random.key(1), (2, 67, 67, 3))
     first, second = jnp.split(forward(twins, images, None), 2, axis=1)
     np.testing.assert_allclose(first, second, rtol=1e-5)
@@ -69,8 +70,8 @@ def test_each_tower_draws_dropout_masks_of_its_own():
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_any_number_of_classes(classes: int):
     tower = Tower(layers_of("original", width=0.05), num_classes=classes)
-    params = jax.jit(lambda key: layout.init_params(tower, key, 67))(jax.random.key(0))
-    forward = layout.make_forward(tower, layout.make_mesh(data=1, tower=2))
+    params = jax.jit(lambda key: forwards.init_params(tower, key, 67))(jax.random.key(0))
+    forward = forwards.make_forward(tower, sharding.make_mesh(data=1, tower=2))
     logits = jax.jit(forward)(params, jnp.ones((2, 67, 67, 3), jnp.float32))
     assert logits.shape == (2, classes)
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.pipeline import Batch
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state, jit_train_step
-from alexnet_jax.network import layers, layout
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import layers, sharding
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
 
@@ -19,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def initial(tower, size):
-    return jax.jit(lambda key: layout.init_params(tower, key, size))(jax.random.key(0))
+    return jax.jit(lambda key: forwards.init_params(tower, key, size))(jax.random.key(0))
 
 
 def test_batch_norm_normalises_by_the_batch_and_tracks_it():
@@ -75,22 +76,22 @@ def test_the_layout_changes_no_number(recipe, shape):
     )
 
     def losses(data, places):
-        mesh = layout.make_mesh(data=data, tower=places)
+        mesh = sharding.make_mesh(data=data, tower=places)
         params = initial(tower, 67)
         rates = jax.tree.map(lambda _: piecewise([(0, 0.01)]), params)
         update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=5e-4)
         state = init_state(params, update)
-        shardings = layout.state_shardings(state, mesh)
+        shardings = sharding.state_shardings(state, mesh)
         step = jit_train_step(
             mesh,
             shardings,
-            forward=layout.make_forward(tower, mesh),
+            forward=forwards.make_forward(tower, mesh),
             optimizer=update,
             photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
         )
         state, found = jax.device_put(state, shardings), []
         for _ in range(3):
-            state, metrics = step(state, layout.put_batch(batch, mesh), jax.random.key(1))
+            state, metrics = step(state, sharding.put_batch(batch, mesh), jax.random.key(1))
             found.append(float(metrics.loss))
         return found
 
@@ -100,15 +101,15 @@ def test_the_layout_changes_no_number(recipe, shape):
 def test_batch_norm_refuses_both_axes_at_once():
     tower = make_tower("batch_norm", num_classes=5, width=0.08)
     with pytest.raises(UsageError, match=r"data=2 x tower=2; use config\.mesh\.tower=1"):
-        layout.make_forward(tower, layout.make_mesh(data=2, tower=2))
+        forwards.make_forward(tower, sharding.make_mesh(data=2, tower=2))
 
 
 def test_a_norm_across_towers_exchanges_its_margins_alone():
     tower = make_tower("bvlc", num_classes=4, width=0.1)
-    mesh = layout.make_mesh(data=1, tower=2)
+    mesh = sharding.make_mesh(data=1, tower=2)
     params = jax.eval_shape(lambda: initial(tower, 227))
     images = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
-    text = jax.jit(layout.make_forward(tower, mesh)).lower(params, images).as_text()
+    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, images).as_text()
     widths = [
         int(shape.split("x")[3])
         for shape in re.findall(r'"stablehlo.all_gather".*?\(tensor<(\d+x\d+x\d+x\d+)xf32', text, re.S)
@@ -119,15 +120,15 @@ def test_a_norm_across_towers_exchanges_its_margins_alone():
 def test_a_tower_too_narrow_for_a_norm_across_towers():
     tower = make_tower("bvlc", num_classes=2, width=0.025)
     with pytest.raises(UsageError, match="conv1 has 1 maps, too few"):
-        jax.eval_shape(lambda: layout.init_params(tower, jax.random.key(0), 67))
+        jax.eval_shape(lambda: forwards.init_params(tower, jax.random.key(0), 67))
 
 
 def test_half_width_activations_leave_parameters_and_logits_wide():
     wide, narrow = (make_tower("original", num_classes=4, width=0.1, dtype=dtype) for dtype in (None, jnp.bfloat16))
     params = initial(wide, 67)
     images = jnp.asarray(RNG.normal(0, 60, (2, 67, 67, 3)), jnp.float32)
-    mesh = layout.make_mesh(data=1, tower=1)
-    expected, found = (jax.jit(layout.make_forward(tower, mesh))(params, images) for tower in (wide, narrow))
+    mesh = sharding.make_mesh(data=1, tower=1)
+    expected, found = (jax.jit(forwards.make_forward(tower, mesh))(params, images) for tower in (wide, narrow))
     assert {leaf.dtype for leaf in jax.tree.leaves(initial(narrow, 67))} == {jnp.dtype("float32")}
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, expected)

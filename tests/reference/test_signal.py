@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.network import layout
+from alexnet_jax.network import forward as forwards
 from alexnet_jax.network.tower import make_tower
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -35,7 +35,7 @@ def signals(recipe, images):
     tower = make_tower(recipe, num_classes=1000)
 
     def run(images):
-        params = layout.init_params(tower, jax.random.key(0), 224)
+        params = forwards.init_params(tower, jax.random.key(0), 224)
 
         def one_tower(params):
             _, kept = tower.apply({"params": params}, images, train=False, mutable=["signals"])

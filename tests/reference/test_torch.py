@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.network import layout
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
 from alexnet_jax.network.tower import make_tower
 from tests.reference import network, weights
 
@@ -24,8 +25,8 @@ def setting(name, batch):
     """Forward of the program, its parameters in float64, images and labels."""
     rng, size = np.random.default_rng(1), network.SIZES[name]
     tower = make_tower(name, num_classes=CLASSES, width=WIDTH)
-    mesh = layout.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
-    shapes = jax.eval_shape(lambda key: layout.init_params(tower, key, size), jax.random.key(0))
+    mesh = sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
+    shapes = jax.eval_shape(lambda key: forwards.init_params(tower, key, size), jax.random.key(0))
 
     def draw(path, leaf):
         fan_in = np.prod(leaf.shape[1:-1])
@@ -34,7 +35,7 @@ def setting(name, batch):
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
     return (
-        layout.make_forward(tower, mesh),
+        forwards.make_forward(tower, mesh),
         params,
         rng.normal(0, 60, (batch, size, size, 3)),
         rng.integers(0, CLASSES, batch),

@@ -1,0 +1,1 @@
+"""A config made into parts: settings, schedules, compiled steps."""

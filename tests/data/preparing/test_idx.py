@@ -1,0 +1,53 @@
+import gzip
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.preparing.sources import idx
+from alexnet_jax.errors import UsageError
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for begin, count in (("train", 30), ("t10k", 10)):
+        write(tmp_path / f"{begin}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28), np.uint8))
+        write(tmp_path / f"{begin}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 10)
+    idx.read_idx.cache_clear()
+    return tmp_path
+
+
+def test_every_image_is_found_with_its_label(source: Path):
+    found = idx.fashion_mnist(str(source))
+    assert {split: len(items) for split, items in found.splits.items()} == {"train": 30, "test": 10}
+    pixels = idx.read_idx(str(source / "train-images-idx3-ubyte.gz"))
+    encoded, label = found.read(found.splits["train"][13])
+    assert label == 3
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), pixels[13])
+
+
+def test_wrong_files_are_named(source: Path):
+    images = source / "t10k-images-idx3-ubyte.gz"
+    write(source / "t10k-labels-idx1-ubyte.gz", np.zeros(9, np.uint8))
+    with pytest.raises(UsageError, match=r"holds 10 images and .* 9 labels; fetch both anew"):
+        idx.fashion_mnist(str(source))
+    idx.read_idx.cache_clear()
+    write(source / "t10k-labels-idx1-ubyte.gz", np.full(10, 10, np.uint8))
+    with pytest.raises(UsageError, match="has the label 10, and there are 10 classes"):
+        idx.fashion_mnist(str(source))
+    idx.read_idx.cache_clear()
+    images.write_bytes(images.read_bytes()[:100])
+    with pytest.raises(UsageError, match="is no whole IDX file"):
+        idx.fashion_mnist(str(source))
+    images.unlink()
+    with pytest.raises(UsageError, match="is missing; --source_dir must hold the four files"):
+        idx.fashion_mnist(str(source))

@@ -1,0 +1,157 @@
+"""Odd images become what they show; broken and hostile ones a reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.preparing import images
+
+COLOR = (200, 120, 40)
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def colored(size=(90, 60)) -> Image.Image:
+    return Image.new("RGB", size, COLOR)
+
+
+def pixels(data: bytes, size: int = 32) -> np.ndarray:
+    image = images.square(data, size)
+    assert image.mode == "RGB" and image.size == (size, size)
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_plain(kind):
+    assert np.abs(pixels(encode(colored(), kind)) - COLOR).max() <= 4
+
+
+def test_the_shorter_side_is_scaled_and_the_centre_cut_out():
+    wide = np.zeros((64, 192, 3), np.uint8)
+    wide[:, 64:128] = COLOR
+    found = pixels(encode(Image.fromarray(wide), "PNG"))
+    assert np.abs(found[:, 2:-2] - COLOR).max() <= 1  # the outer columns are antialiased with their neighbours
+
+
+def test_antialiasing():
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(pixels(encode(Image.fromarray(stripes), "PNG"), 64)[:, 2:-2] - 127.5).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P"])
+def test_grey_and_palette(mode):
+    image = Image.new("RGB", (40, 40), "white").convert(mode)
+    assert (pixels(encode(image, "PNG")) == 255).all()
+
+
+def test_cmyk_jpeg():
+    assert np.abs(pixels(encode(colored().convert("CMYK"), "JPEG", quality=100)) - COLOR).max() <= 4
+
+
+def test_grey_jpeg():
+    assert np.abs(pixels(encode(Image.new("L", (40, 50), 77), "JPEG")) - 77).max() <= 2
+
+
+def test_16_bit_png_keeps_its_brightness():
+    grey = Image.fromarray(np.full((40, 40), 100 * 256, np.uint16))
+    assert (pixels(encode(grey, "PNG")) == 100).all()
+
+
+def test_transparent_parts_are_white():
+    image = Image.new("RGBA", (40, 40), (*COLOR, 0))
+    image.paste((*COLOR, 255), (0, 0, 40, 20))
+    found = pixels(encode(image, "PNG"))
+    assert (found[:14] == COLOR).all() and (found[18:] == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(orientation):
+    upright = np.zeros((48, 48, 3), np.uint8)
+    upright[:24, :24, 0], upright[24:, :24, 1] = 255, 255
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    stored = Image.fromarray(upright)
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    if orientation in images.TURNS:
+        stored = stored.transpose(undo.get(orientation, images.TURNS[orientation]))
+    found = pixels(encode(stored, "PNG", exif=exif), 48)
+    assert (found == upright).all()
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0",  # the orientation is the text abc
+    ],
+)
+def test_damaged_exif_is_no_matter(exif):
+    assert np.abs(pixels(encode(colored(), "JPEG", exif=exif)) - COLOR).max() <= 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (1, 100_000), (100_000, 1)])
+def test_one_pixel_sides(size):
+    assert np.abs(pixels(encode(colored(size), "PNG"), 256) - COLOR).max() <= 1
+
+
+def test_a_large_jpeg_keeps_its_content():
+    half = np.zeros((2000, 3000, 3), np.uint8)
+    half[:1000] = COLOR
+    found = pixels(encode(Image.fromarray(half), "JPEG"), 64)
+    assert np.abs(found[:30] - COLOR).max() <= 6 and found[34:].max() <= 6
+
+
+def bomb() -> bytes:
+    """A PNG of 50,000 x 50,000 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"GIF89a nothing", "not an image"),
+        (b"<html>gone</html>", "not an image"),
+        (encode(colored((300, 300)), "JPEG")[:-200], "truncated"),
+        (encode(colored((300, 300)), "PNG")[:60], "truncated|broken|end"),
+        (bomb(), "pixels"),
+    ],
+    ids=["empty", "gif", "html", "cut jpeg", "cut png", "bomb"],
+)
+def test_broken(data, reason):
+    with pytest.raises(images.BrokenImageError, match=reason):
+        images.square(data, 32)
+
+
+def test_any_damage_is_an_image_or_a_reason():
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+    for kind in images.FORMATS:
+        whole = encode(noise, kind)
+        for _ in range(40):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), 5):
+                data[place] = rng.integers(256)
+            try:
+                image = images.square(bytes(data), 16)
+            except images.BrokenImageError as error:
+                reason = str(error)
+                assert reason and "\n" not in reason
+            else:
+                assert image.size == (16, 16)

@@ -1,0 +1,286 @@
+"""Data sets made of found images: what is in them, and that neither a break nor the number of processes shows."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from alexnet_jax.data import statistics
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing import shards
+from alexnet_jax.data.preparing.listing import Found, Item
+from alexnet_jax.data.preparing.make import Options, prepare
+from alexnet_jax.data.preparing.sources.folder import folder
+from alexnet_jax.errors import UsageError
+
+SIZE = 24
+RECORD = {"command": "a command"}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """24 training and 6 test images of two classes, of varied sizes and formats."""
+    path, rng = tmp_path_factory.mktemp("tree"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 3)):
+        for kind in ("cat", "dog"):
+            (path / split / kind).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (*rng.integers(20, 60, 2), 3), np.uint8)
+                Image.fromarray(pixels).save(path / split / kind / f"{number}.{'png' if number % 2 else 'jpg'}")
+    return path
+
+
+def silent(done: int, todo: int) -> None:
+    pass
+
+
+def make(source, data_dir, progress=silent, **options) -> Path:
+    options = Options(**{"size": SIZE, "per_shard": 5} | options)
+    found = folder("pets", str(source), say=lambda _: None)
+    return prepare(found, options, str(data_dir), record=RECORD, progress=progress)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def decoded(stored) -> np.ndarray:
+    if isinstance(stored, np.ndarray):
+        return stored
+    with Image.open(io.BytesIO(stored)) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("encoding", shards.ENCODINGS)
+def test_what_is_made_opens_with_tfds_and_with_ours(tree, tmp_path, encoding):
+    path = make(tree, tmp_path, encoding=encoding)
+    builder = tfds.builder_from_directory(path)
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 24, "test": 6}
+    data = open_dataset("pets", str(tmp_path), say=print)
+    assert data.class_names == ["cat", "dog"] and data.image_size == SIZE
+    theirs = builder.as_data_source("train")
+    ours = data.split("train")
+    for a, b in zip(theirs, ours, strict=True):
+        assert a["label"] == b["label"] and a["name"] == b["name"]
+        np.testing.assert_array_equal(a["image"], decoded(b["image"]))
+    names = [example["name"].decode() for example in theirs]
+    assert len(set(names)) == 24 and names != sorted(names)
+    assert all((example["label"] == 0) == example["name"].startswith(b"cat") for example in theirs)
+    pixels = np.stack([example["image"] for example in theirs])
+    np.testing.assert_array_equal(data.statistics.mean_image, pixels.mean(0))
+    np.testing.assert_allclose(data.statistics.covariance, np.cov(pixels.reshape(-1, 3).T, bias=True), rtol=1e-9)
+    with np.load(path / statistics.FILE_NAME) as arrays:
+        np.testing.assert_allclose(
+            arrays["eigenvectors"].T * arrays["eigenvalues"] @ arrays["eigenvectors"], arrays["covariance"], rtol=1e-9
+        )
+        np.testing.assert_allclose(arrays["standard_deviations"] ** 2, arrays["eigenvalues"])
+        np.testing.assert_allclose(arrays["channel_means"], pixels.mean((0, 1, 2)))
+    assert '"cat": 12' in (path / "prepared.json").read_text()
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["1.0.0"]
+
+
+class Break(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, 6, 13, 23, 29])
+def test_a_break_at_any_image_does_not_show(tree, tmp_path, at):
+    whole = content(make(tree, tmp_path / "whole"))
+
+    def break_off(done: int, todo: int) -> None:
+        if done == at:
+            raise Break
+
+    with pytest.raises(Break):
+        make(tree, tmp_path / "broken", break_off)
+    work = tmp_path / "broken" / "pets" / str(SIZE) / ".incomplete-1.0.0"
+    (work / "data" / "rest.part").write_bytes(b"left by kill -9")
+    counts = []
+    path = make(tree, tmp_path / "broken", lambda done, todo: counts.append(todo))
+    assert content(path) == whole
+    finished = max(end for end in (0, 3, 6, 10, 15, 20, 25) if end < at)  # of 6 and 24 images in shards of up to 5
+    assert counts[0] == 30 - finished, "finished shards are not made again"
+
+
+KILLED = """
+import os, sys
+from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing import shards
+from alexnet_jax.data.preparing.sources.folder import folder
+place = int(sys.argv[3])
+seen = 0
+def replace(a, b, real=os.replace):
+    global seen
+    seen += 1
+    if seen == place: os.kill(os.getpid(), 9)
+    real(a, b)
+os.replace = replace
+options = preparation.Options(size=24, per_shard=5)
+found, record = folder("pets", sys.argv[1]), {"command": "a command"}
+preparation.prepare(found, options, sys.argv[2], record=record, progress=lambda a, b: None)
+"""
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_killed_between_writing_and_renaming(tree, tmp_path, at):
+    """Odd: before a shard gets its name; even: before its summary does."""
+    whole = content(make(tree, tmp_path / "whole"))
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tree), str(tmp_path / "killed"), str(at)], check=False)
+    assert run.returncode == -9
+    assert content(make(tree, tmp_path / "killed")) == whole
+
+
+def test_processes_do_not_show(tree, tmp_path):
+    done = []
+    path = make(tree, tmp_path / "two", lambda count, todo: done.append((count, todo)), processes=2)
+    assert content(path) == content(make(tree, tmp_path / "one"))
+    assert done[-1] == (30, 30)
+
+
+def test_a_damaged_shard_is_made_again(tree, tmp_path):
+    whole = content(make(tree, tmp_path / "whole"))
+
+    def break_off(done: int, todo: int) -> None:
+        if done == 20:
+            raise Break
+
+    with pytest.raises(Break):
+        make(tree, tmp_path / "broken", break_off)
+    data = tmp_path / "broken" / "pets" / str(SIZE) / ".incomplete-1.0.0" / "data"
+    os.truncate(sorted(data.iterdir())[0], 10)
+    assert content(make(tree, tmp_path / "broken")) == whole
+
+
+def with_broken(tree: Path, path: Path) -> Path:
+    for file in tree.rglob("*.*"):
+        target = path / file.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    (path / "train/cat/0.jpg").write_bytes(b"")
+    (path / "train/dog/1.png").write_bytes(bytes((path / "train/dog/1.png").stat().st_size))  # as long as when mended
+    cut = (path / "test/dog/0.jpg").read_bytes()
+    (path / "test/dog/0.jpg").write_bytes(cut[: len(cut) // 2])
+    return path
+
+
+def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    with pytest.raises(UsageError, match=r"3 images are broken.*--on_error=skip"):
+        make(source, tmp_path / "data")
+    work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
+    listed = dict(line.split("\t") for line in (work / "broken.txt").read_text().splitlines())
+    assert listed.keys() == {"train/cat/0.jpg", "train/dog/1.png", "test/dog/0.jpg"}
+    assert listed["train/cat/0.jpg"] == "empty file"
+    # Mended, the data set is as if nothing had been wrong.
+    for name in listed:
+        (source / name).write_bytes((tree / name).read_bytes())
+    assert content(make(source, tmp_path / "data")) == content(make(source, tmp_path / "other"))
+
+
+def test_broken_images_are_left_out(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    path = make(source, tmp_path / "data", skip_broken=True)
+    data = open_dataset("pets", str(tmp_path / "data"), say=print)
+    assert len(data.split("train")) == 22 and len(data.split("test")) == 5
+    assert "test/dog/0.jpg" in (path / "prepared.json").read_text()
+
+
+def test_a_shard_may_lose_all_its_images(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    make(source, tmp_path / "data", skip_broken=True, per_shard=1)
+    data = open_dataset("pets", str(tmp_path / "data"), say=print)
+    assert len([example["label"] for example in data.split("train")]) == 22
+
+
+def test_a_split_without_a_readable_image(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    for file in (source / "test").rglob("*.*"):
+        file.write_bytes(b"x")
+    with pytest.raises(UsageError, match="no image of the split 'test' can be read"):
+        make(source, tmp_path / "data", skip_broken=True)
+
+
+def test_a_label_outside_the_classes(tmp_path):
+    found = Found("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
+    with pytest.raises(UsageError, match="label 2, outside the 2 classes"):
+        prepare(found, Options(), str(tmp_path), record={}, progress=silent)
+
+
+def test_two_runs_at_once(tree, tmp_path):
+    def again(done: int, todo: int) -> None:
+        make(tree, tmp_path)
+
+    with pytest.raises(UsageError, match="another run is preparing"):
+        make(tree, tmp_path, again)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB; making one is a right of root's."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("cannot mount a small disk here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk(tree, tmp_path, small_disk):
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1_700_000))
+    with pytest.raises(UsageError, match=r"the disk of .* is full; make room and run the same command"):
+        make(tree, small_disk, encoding="raw")
+    filler.unlink()
+    assert content(make(tree, small_disk, encoding="raw")) == content(make(tree, tmp_path / "whole", encoding="raw"))
+
+
+def test_a_folder_that_cannot_be_written(tree, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--data_dir"):
+        make(tree, tmp_path / "file")
+
+
+def test_another_source_under_the_same_name(tree, tmp_path):
+    """What a first attempt left of other images is not mixed in."""
+
+    def break_off(done: int, todo: int) -> None:
+        if done == 12:
+            raise Break
+
+    shutil.copytree(tree, tmp_path / "tree")
+    for file in (tmp_path / "tree").rglob("*.jpg"):
+        Image.new("RGB", (30, 30), "red").save(file)
+    with pytest.raises(Break):
+        make(tmp_path / "tree", tmp_path / "data", break_off)
+    with pytest.raises(Break):
+        make(tmp_path / "tree", tmp_path / "data", break_off, per_shard=4)
+    assert content(make(tree, tmp_path / "data")) == content(make(tree, tmp_path / "whole"))
+
+
+def test_what_open_dataset_says(tree, tmp_path):
+    make(tree, tmp_path)
+    with pytest.raises(UsageError, match=r"no data set 'dogs' in .*; there are pets, and elpv/64, .* are made when"):
+        open_dataset("dogs", str(tmp_path), say=print)
+    make(tree, tmp_path, encoding="raw")
+    with pytest.raises(UsageError, match="several forms; name one: pets/24, pets/24_raw"):
+        open_dataset("pets", str(tmp_path), say=print)
+    data = open_dataset("pets/24_raw", str(tmp_path), say=print)
+    with pytest.raises(UsageError, match="has no split 'validation'; it has test, train"):
+        data.split("validation")
+    path = preparation.place("pets", Options(size=SIZE), str(tmp_path))
+    (path / statistics.FILE_NAME).write_bytes(b"damaged")
+    with pytest.raises(UsageError, match=r"half prepared: statistics.npz cannot be read"):
+        open_dataset("pets/24", str(tmp_path), say=print)
+    (path / statistics.FILE_NAME).unlink()
+    with pytest.raises(UsageError, match=r"half prepared: statistics.npz is missing"):
+        open_dataset("pets/24", str(tmp_path), say=print)

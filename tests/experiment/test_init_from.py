@@ -1,0 +1,99 @@
+"""Starting from another run, and a plateau schedule through a stop, by whole runs of seconds."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.init_from import init_from
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.train import train_and_evaluate
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    """The workdir of a finished run of net 145."""
+    from tests.configs import tiny
+
+    workdir = str(tmp_path_factory.mktemp("before") / "run")
+    config = tiny.get_config()
+    config.num_epochs = 0.4
+    config.rates.all.update(kernel=((0, 0.01),), bias=((0, 0.02),))
+    return workdir, train_and_evaluate(config, workdir, data_dir)
+
+
+def build(make, data_dir, **changes):
+    return experiments.build(read_settings(make(**changes)), data_dir, say=print)
+
+
+def test_layers_come_from_the_other_run_but_for_fresh_ones(run, tiny_config, data_dir):
+    workdir, before = run
+    changes = {"network.recipe": "six_conv", "init_from": workdir, "fresh": ("conv6", "fc8"), "seed": 1}
+    state = init_from(build(tiny_config, data_dir, **changes))
+    assert int(state.step) == 0
+    for layer in ("conv1", "fc6", "fc7"):
+        assert np.array_equal(state.params[layer]["kernel"], before.params[layer]["kernel"])
+    assert not np.array_equal(state.params["fc8"]["kernel"], before.params["fc8"]["kernel"])
+    assert np.any(state.params["conv6"]["kernel"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state.velocity))
+
+
+def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_config, data_dir):
+    wider = build(tiny_config, data_dir, **{"init_from": run[0], "network.width": 0.05})
+    with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):
+        init_from(wider)
+    missing = build(tiny_config, data_dir, **{"init_from": run[0], "network.recipe": "six_conv"})
+    with pytest.raises(UsageError, match=r"conv6/bias .* does not have it; .*'conv6' in config\.fresh"):
+        init_from(missing)
+
+
+def test_no_such_run_and_no_such_layer(run, tiny_config, data_dir, tmp_path):
+    with pytest.raises(UsageError, match="there are no checkpoints; name the workdir of a run"):
+        init_from(build(tiny_config, data_dir, init_from=str(tmp_path)))
+    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
+        init_from(build(tiny_config, data_dir, init_from=run[0], fresh=("fc9",)))
+
+
+def test_a_checkpoint_of_another_network_is_not_deleted(run, tmp_path, tiny_config, data_dir):
+    from etils import epath
+
+    from alexnet_jax.train import restore_latest
+    from alexnet_jax.workdir.checkpoint import Checkpoints
+
+    shutil.copytree(run[0], tmp_path / "copy")
+    checkpoints = Checkpoints(epath.Path(tmp_path / "copy" / "checkpoints"))
+    steps = list(checkpoints.steps())
+    with pytest.raises(UsageError, match="does not fit the network"):
+        restore_latest(checkpoints, build(tiny_config, data_dir, **{"network.width": 0.05}).target)
+    assert steps and list(checkpoints.steps()) == steps
+    checkpoints.close()
+
+
+def test_a_plateau_is_resumed_where_it_was(tiny_config, data_dir, tmp_path):
+    """Cut off after two of three evaluations; the state is that of the uninterrupted run, to the bit."""
+    changes = {
+        "schedule": "plateau",
+        "plateau.patience": 1,
+        "num_epochs": 1.2,
+        "evaluate_every": 0.4,
+        "save_every": 0.4,
+    }
+
+    def config():
+        made = tiny_config(**changes)
+        made.rates.all.update(kernel=((0, 0.01),), bias=((0, 0.02),))
+        return made
+
+    whole = train_and_evaluate(config(), str(tmp_path / "whole"), data_dir)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "result.json").unlink()
+    checkpoints = sorted((tmp_path / "cut" / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
+    shutil.rmtree(checkpoints[-1])
+    resumed = train_and_evaluate(config(), str(tmp_path / "cut"), data_dir)
+    assert int(whole.opt_state.plateau.drops) > 0
+    assert int(whole.opt_state.plateau.seen) == int(whole.step)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        assert np.array_equal(one, other)

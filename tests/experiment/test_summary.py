@@ -1,0 +1,66 @@
+import jax
+import pytest
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.network import forward as forwards
+from alexnet_jax.network import sharding
+from alexnet_jax.network.recipes import RECIPES
+from alexnet_jax.network.tower import make_tower
+
+
+def size_of(recipe):
+    return 24 if recipe.startswith("cifar") else 227 if recipe in ("bvlc", "caffenet") else 224
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_parameters_are_those_of_the_network(recipe, classes):
+    tower = make_tower(recipe, num_classes=classes)
+    params = jax.eval_shape(lambda key: forwards.init_params(tower, key, size_of(recipe)), jax.random.key(0))
+    rows = summary.rows_of(tower, size_of(recipe))
+    assert sum(row.params for row in rows) == sharding.count_params(params)
+    assert {name: set(leaves) for name, leaves in params.items()} == {
+        name: set(leaves) for name, leaves in summary.leaves_of(tower).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "total"), [("original", 60_965_224), ("six_conv", 61_555_304), ("one_tower", 59_798_312)]
+)
+def test_totals_of_2012(recipe, total):
+    """Counted from A/layers/*.cfg."""
+    rows = summary.rows_of(make_tower(recipe, num_classes=1000), 224)
+    assert sum(row.params for row in rows) == total
+
+
+def test_the_paper_s_figures():
+    rows = {row.name: row for row in summary.rows_of(make_tower("original", num_classes=1000), 224)}
+    neurons = {name: row.neurons for name, row in rows.items()}
+    assert neurons.pop("conv1") == 55 * 55 * 96
+    assert neurons == {name: count for name, count in summary.PAPER_NEURONS.items() if name in neurons}
+    assert rows["conv3"].multiply_adds == 13 * 13 * 384 * 3 * 3 * 256
+    assert {name for name, row in rows.items() if row.exchanged} == {"conv3", "fc6", "fc7", "fc8"}
+
+
+def test_dry_run_prints_without_data(command, tmp_path):
+    status, out, err = command(
+        "main", "--config=configs/imagenet2012.py:no_norm", "--dry_run", f"--data_dir={tmp_path}/none"
+    ).finish()
+    assert (status, err) == (0, "")
+    assert "60,965,224" in out and "253,440" in out and "290,400" in out and "910,830 updates" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_of_an_unknown_variant_is_one_line(command):
+    status, out, err = command("main", "--config=configs/imagenet2012.py:nonorm", "--dry_run").finish()
+    assert (status, out) == (2, "")
+    assert err.startswith("error: there is no variant 'nonorm'; known: original, ") and err.count("\n") == 1
+
+
+def test_a_count_that_is_missing(tiny_config):
+    config = tiny_config()
+    config.dataset.classes = None
+    with pytest.raises(UsageError, match=r"config\.dataset\.classes is None"):
+        summary.describe(read_settings(config))

@@ -1,0 +1,399 @@
+"""Several processes on this machine, joined by gloo: the same numbers as one, and an end together."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from etils import epath
+
+from alexnet_jax.data import statistics
+from alexnet_jax.runtime.processes import difference
+from alexnet_jax.runtime.watchdog import SILENCE, STALL, STUCK, Seen, note, postpone, verdict
+from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir import progress as report
+from alexnet_jax.workdir import record as workdirs
+from tests.conftest import ROOT
+
+HOST = socket.gethostname()
+
+
+class Processes:
+    """`python -m tests.process DOOR`, as many times, each with `own` flags of its number besides."""
+
+    def __init__(self, count: int, devices: int, *arguments: object, own: dict[int, str] | None = None, **env: object):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_NUM_CPU_DEVICES": devices}
+        self.started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.process", *map(str, arguments), *(own or {}).get(index, "").split()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=os.environ
+                | {name: str(value) for name, value in (cluster | env | {"JAX_PROCESS_ID": index}).items()},
+            )
+            for index in range(count)
+        ]
+
+    def finish(self, seconds: float = 240, leave: int | None = None) -> list[tuple[int, str, str]]:
+        """Status, standard output and standard error of each; `leave` is stopped and will be killed at the end."""
+        until = time.monotonic() + seconds
+        for index, process in enumerate(self.started):
+            if index != leave:
+                process.wait(until - time.monotonic())
+        self.kill()
+        return [(process.returncode, *process.communicate()) for process in self.started]
+
+    def kill(self) -> None:
+        for process in self.started:
+            process.kill()
+
+
+@pytest.fixture
+def processes():
+    """Starts processes, and ends those that a failed test leaves behind."""
+    started: list[Processes] = []
+
+    def start(*arguments: object, **keywords: object) -> Processes:
+        started.append(Processes(*arguments, **keywords))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+def sends(number: int, method: str, call: int) -> dict[str, object]:
+    """What makes a process send itself a signal."""
+    return {"SEND": int(number), "METHOD": method, "CALL": call}
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def reference(
+    tiny_config: Callable, data_dir: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, **mesh: int
+) -> None:
+    """Trains in this process, and writes the loss of every update."""
+    monkeypatch.setattr(report, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
+    config = tiny_config(num_epochs=1.0, **{f"mesh.{axis}": size for axis, size in mesh.items()})
+    train_and_evaluate(config, str(workdir), data_dir)
+
+
+def assert_alike(workdir: Path, expected: Path) -> None:
+    assert list(losses(expected)) == [1, 2, 3, 4, 5, 6]
+    assert losses(workdir) == pytest.approx(losses(expected), rel=2e-6)
+    found, result = (json.loads((folder / "result.json").read_text()) for folder in (workdir, expected))
+    assert result["count"] == 50
+    assert found == pytest.approx(result, rel=2e-6)
+
+
+def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
+
+    # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
+    told = pair.finish()
+    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
+    assert "mesh data=1 tower=2" in told[0][1]
+    assert told[0][1].splitlines()[-1] == "saved after update 4; the same command resumes here"
+    assert told[1][1] == ""
+    assert steps(tmp_path / "pair") == [4]
+
+    # One process with two devices goes on. Its config is the same but for the mesh, which changes no number.
+    reference(tiny_config, data_dir, tmp_path / "pair", monkeypatch, data=1, tower=2)
+    assert_alike(tmp_path / "pair", tmp_path / "one")
+
+
+def test_processes_that_differ_say_in_what(data_dir: str, tmp_path: Path, processes: Callable):
+    common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
+    told = processes(2, 1, "main", *common, own={1: "--config.momentum=0.8"}).finish()
+    line = (
+        f"error: the processes differ in config.momentum: 0.9 in process 0 ({HOST}), 0.8 in process 1 ({HOST});"
+        " start all with the same command, packages and data\n"
+    )
+    assert told == [(2, "", line)] * 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_one_process_ends_the_others_in_its_words(data_dir: str, tmp_path: Path, processes: Callable):
+    common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
+    first, second = processes(2, 1, "main", *common, own={1: "--data_dir=/proc/data"}).finish()
+    assert second[0] == 2
+    assert second[2].startswith("error: the data folder /proc/data cannot be written: ")
+    reason = second[2].removeprefix("error: ")
+    assert first == (2, "", f"error: process 1 ({HOST}) stopped: {reason}")
+
+
+def test_the_first_difference_is_named():
+    same = {"host": "a", "config.seed": 0, "the version of jax": "1"}
+    assert difference([same, same | {"host": "b"}]) == ""
+    other = same | {"host": "c", "the version of jax": "2"}
+    assert "the version of jax: 1 in process 0 (a), 2 in process 2 (c);" in difference([same, same, other])
+    assert "config.x: None in process 0 (a), 1 in process 1 (a);" in difference([same, same | {"config.x": 1}])
+
+
+def test_a_workdir_that_is_not_shared_is_noticed(tmp_path: Path):
+    assert not workdirs.shows(epath.Path(tmp_path), patience=0.1)
+    (tmp_path / workdirs.CONFIG_FILE).touch()
+    assert workdirs.shows(epath.Path(tmp_path), patience=0.1)
+
+
+def seen(**changes: object) -> Seen:
+    return Seen(
+        **{"host": "h", "place": 9, "doing": "update 3", "ended": False, "heard": 1000.0, "moved": 1000.0} | changes
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, None),
+        ({"heard": 1000 - SILENCE - 1}, "process 1 (h) gives no sign of life for 60 s"),
+        ({"heard": 1000 - SILENCE - 1, "ended": True}, None),
+        ({"place": 8, "behind": 1000 - STALL + 1}, None),
+        ({"place": 8, "behind": 1000 - STALL - 1}, "process 1 (h) hangs: for 90 s it is at update 3"),
+        ({"place": 8, "behind": 1000 - 1, "moved": 1000 - STALL - 1}, None),  # it is the last to have compiled
+        ({"place": 0, "behind": 1000 - STALL - 1}, None),  # it has not begun: it prepares data or compiles
+        ({"moved": 1000 - STUCK - 1}, None),
+    ],
+)
+def test_the_watchdog_names_who_is_lost(changes: dict, line: str | None):
+    told = verdict({0: seen(), 1: seen(**changes), 2: seen()}, 1000.0)
+    assert told is None if line is None else told is not None and told.startswith(line)
+
+
+def test_who_is_the_last_to_compile_does_not_hang_and_who_stays_behind_does():
+    table = {index: seen(place=0, heard=0.0, moved=0.0) for index in range(2)}
+    told = []
+    for beat, (now, places) in enumerate([(0, (7, 7)), (200, (7, 7)), (205, (9, 7)), (290, (9, 7)), (296, (9, 7))], 1):
+        note(table, {index: (beat, "h", place, "update 1", False) for index, place in enumerate(places)}, float(now))
+        told.append(verdict(table, float(now)))
+    assert told[:4] == [None] * 4
+    assert str(told[4]).startswith("process 1 (h) hangs")
+    for now in (300, 350, 360):  # process 0 gives no more signs
+        note(table, {0: (5, "h", 9, "update 1", False), 1: (now, "h", 10, "update 2", False)}, float(now))
+    assert str(verdict(table, 360.0)).startswith("process 0 (h) gives no sign of life")
+
+
+def test_time_in_which_a_process_stood_still_itself_does_not_count():
+    table = {0: seen(), 1: seen(place=8, behind=1000.0)}
+    postpone(table, 200.0)
+    assert verdict(table, 1200.0) is None
+    assert str(verdict(table, 1200 + SILENCE + 1)).startswith("process 0 (h) gives no sign of life")
+    table[0].heard = table[1].heard = 1200 + STALL
+    assert verdict(table, 1200 + STALL - 1) is None
+    assert str(verdict(table, 1200 + STALL + 1)).startswith("process 1 (h) hangs")
+
+
+def test_the_watchdog_tells_when_nobody_moves():
+    level = {index: seen(heard=1000 + STUCK) for index in range(3)}
+    assert verdict(level, 1000 + STUCK - 1) is None
+    assert str(verdict(level, 1000 + STUCK + 1)).startswith(
+        "no process has moved for 600 s; process 0 (h) is at update 3"
+    )
+
+
+def test_a_cluster_that_is_none_or_half_described_is_told():
+    program = """
+        import os
+        from alexnet_jax.runtime import processes
+        from alexnet_jax.errors import UsageError
+
+        def told(mode, **environment):
+            for name in processes.VARIABLES:
+                os.environ.pop(name, None)
+            os.environ.update(environment)
+            try:
+                processes.start(mode)
+                print("alone" if processes.count() == 1 else "joined")
+            except UsageError as error:
+                print(error)
+
+        told("auto")
+        told("on")
+        told("auto", JAX_NUM_PROCESSES="2")
+        told("on", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="first")
+        told("auto", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+        told("off", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    lines = run.stdout.splitlines()
+    assert lines[0] == "alone"
+    none = "JAX recognises no cluster here; set"
+    assert lines[1].startswith(f"{none} JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, or start under")
+    assert lines[2].startswith(f"{none} JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID, or start under")
+    assert lines[3] == "JAX_PROCESS_ID is 'first' and should be a whole number"
+    assert lines[4].startswith("the other processes cannot be joined: process_id and num_processes must be nonnegative")
+    assert lines[5] == "alone"
+
+
+@pytest.mark.soak
+def test_any_number_of_processes_trains_and_evaluates_like_one(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
+    square = ["--config.mesh.data=2", "--config.mesh.tower=2", f"--workdir={tmp_path}/four"]
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
+    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
+    assert [(status, err) for status, _, err in four.finish()] == [(75, "")] * 2
+    assert steps(tmp_path / "four") == [4]
+    rest = processes(4, 1, "main", *common, *square)
+    assert [(status, err) for status, _, err in pair.finish()] == [(0, "")] * 2
+    evaluation = processes(2, 1, "evaluate", f"--workdir={tmp_path}/pair", f"--data_dir={data_dir}", "--json")
+    told = rest.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 4, told
+    assert "resuming after update 4" in told[0][1]
+    assert [out for _, out, _ in told[1:]] == [""] * 3
+    for name in ("pair", "four"):
+        assert_alike(tmp_path / name, tmp_path / "one")
+
+    told = evaluation.finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    found, result = json.loads(told[0][1]), json.loads((tmp_path / "one/result.json").read_text())
+    assert (found["count"], found["loss"]) == (50, pytest.approx(result["loss_1_views"], rel=2e-6))
+    assert told[1][1] == ""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, 0])
+def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
+    data_dir: str, tmp_path: Path, processes: Callable, number: int, who: int
+):
+    run = processes(
+        3,
+        1,
+        "main",
+        "--config=tests/configs/tiny.py",
+        "--config.num_epochs=10000",
+        "--config.network.recipe=one_tower",
+        "--config.batch_size=30",
+        f"--data_dir={data_dir}",
+        f"--workdir={tmp_path}",
+        SILENCE=10,
+        STALL=15,
+        WHO=who,
+        **sends(number, "_fetch", 5),
+    )
+    told = run.finish(leave=None if number == 0 else who)
+    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5"
+    if number:
+        expected = f"process {who} ({'127.0.0.1' if who == 0 else HOST}"
+    for index, (status, _, err) in enumerate(told):
+        if index != who or number == 0:
+            assert status == 75, told
+            assert expected in err.splitlines()[-1], told
+            assert err.splitlines()[-1].endswith("the same command resumes from the last checkpoint")
+
+
+@pytest.mark.soak
+def test_a_run_that_is_suspended_as_a_whole_goes_on(data_dir: str, tmp_path: Path, processes: Callable):
+    common = ["main", "--config=tests/configs/tiny.py", "--config.num_epochs=10000", f"--data_dir={data_dir}"]
+    run = processes(2, 1, *common, f"--workdir={tmp_path}", SILENCE=8, STALL=10)
+
+    def wait_for(step: int) -> int:
+        until = time.monotonic() + 150
+        while not (tmp_path / "metrics.jsonl").exists() or max(losses(tmp_path), default=0) < step:
+            assert time.monotonic() < until
+            assert [process.poll() for process in run.started] == [None, None], run.finish()
+            time.sleep(0.2)
+        return max(losses(tmp_path))
+
+    wait_for(3)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in run.started:
+            process.send_signal(number)
+        time.sleep(20)
+    step = wait_for(4)
+    wait_for(step + 3)
+    run.started[1].terminate()
+    assert [(status, err) for status, _, err in run.finish()] == [(75, "")] * 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("call", "views"), [(1, "in training"), (2, "final, 1"), (3, "final, 10")])
+def test_a_signal_in_an_evaluation_is_everybodys(
+    data_dir: str, tmp_path: Path, processes: Callable, call: int, views: str
+):
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    common += ["--config.num_epochs=1.0", "--config.batch_size=16"]
+    told = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "_measure", call)).finish()
+    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
+    assert told[0][1].splitlines()[-1] == "saved after update 12; the same command resumes here"
+    assert steps(tmp_path) == [12]
+    told = processes(2, 1, *common).finish()
+    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    assert json.loads((tmp_path / "result.json").read_text())["count"] == 50
+
+
+@pytest.mark.soak
+def test_a_loss_that_is_not_finite_stops_all(data_dir: str, tmp_path: Path, processes: Callable):
+    rates = "((0, 1e30),)"
+    flags = [f"--config.rates.all.{leaf}={rates}" for leaf in ("kernel", "bias")]
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    for status, _, err in processes(2, 1, *common, *flags).finish():
+        assert status == 2
+        assert "is not finite; there is no checkpoint yet; lower the learning rate" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.soak
+def test_an_error_in_one_process_ends_the_others_with_it(data_dir: str, tmp_path: Path, processes: Callable):
+    """Process 1 finds its part of the data unreadable in the middle of the run."""
+    common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
+    told = processes(2, 1, *common, WHO=1, SEND="error", METHOD="_fetch", CALL=4).finish()
+    assert [status for status, _, _ in told] == [1, 1], told
+    assert told[0][2].splitlines()[-1] == f"error: process 1 ({HOST}) stopped: OSError: unreadable"
+    assert "Traceback" in told[1][2]
+
+
+@pytest.mark.soak
+def test_a_data_set_that_differs_is_named(data_dir: str, tmp_path: Path, processes: Callable):
+    """Each host may have a disk of its own; another part of the data there is noticed."""
+    run = processes(
+        2,
+        1,
+        "main",
+        "--config=tests/configs/tiny.py",
+        f"--workdir={tmp_path}/run",
+        own={0: f"--data_dir={data_dir}", 1: f"--data_dir={changed_copy(data_dir, tmp_path)}"},
+    )
+    for status, _, err in run.finish():
+        assert status == 2
+        assert "the processes differ in the digest of the data set's statistics: " in err
+        assert err.count("\n") == 1
+
+
+def changed_copy(data_dir: str, tmp_path: Path) -> Path:
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    folder = epath.Path(next(copy.rglob("dataset_info.json")).parent)
+    before = statistics.load(folder)
+    statistics.save(statistics.Statistics(before.mean_image + 1, before.covariance), folder)
+    return copy

@@ -1,0 +1,142 @@
+"""The commands as users open them: `python -m alexnet_jax.NAME` in a process of its own."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+CONFIG = "--config=tests/configs/tiny.py"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+    """The workdir of a run that is through."""
+    from tests.conftest import Command
+
+    workdir = tmp_path_factory.mktemp("finished")
+    status, out, err = Command("main", CONFIG, f"--workdir={workdir}", f"--data_dir={data_dir}").finish()
+    assert status == 0, err
+    assert err == "", "libraries are quiet"
+    (workdir / "stdout").write_text(out)
+    return workdir
+
+
+def test_training_tells_and_leaves_what_it_promises(finished: Path):
+    lines = (finished / "stdout").read_text().splitlines()
+    assert lines[0].startswith("tiny: 12 updates of 32 images")
+    assert "tower=2" in lines[0]
+    assert any(line.startswith("step 12/12") and "input wait" in line and "left 0:00" in line for line in lines)
+    assert lines[-1].startswith("finished: top-1 error")
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {"train/loss", "train/images_per_second", "train/input_wait", "eval/top1"} <= set().union(*rows)
+    assert rows[-1]["final/count"] == 50
+    record = json.loads((finished / "config.json").read_text())
+    assert record["config"]["momentum"] == 0.9
+    assert "jax" in record["versions"]
+    assert list(finished.glob("events.out.tfevents.*"))
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"7", "12"}
+
+
+def test_a_finished_run_says_so(finished: Path, data_dir: str, command):
+    status, out, err = command("main", CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}").finish()
+    assert (status, err) == (0, "")
+    assert out.startswith("finished: all 12 updates of the run in")
+
+
+def test_programs_that_cannot_be_kept_are_one_warning(finished: Path, data_dir: str, command):
+    flags = (CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}")
+    status, out, err = command("main", *flags, JAX_COMPILATION_CACHE_DIR="/proc/nowhere").finish()
+    assert status == 0 and out.startswith("finished: ")
+    assert err.startswith("warning: compiled programs cannot be kept in /proc/nowhere: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_evaluation_repeats_the_runs_own_result_on_any_devices(finished: Path, data_dir: str, command, devices: int):
+    result = json.loads((finished / "result.json").read_text())
+    for views in (1, 10):
+        flags = (f"--workdir={finished}", f"--data_dir={data_dir}", f"--views={views}", "--json")
+        status, out, err = command("evaluate", *flags, devices=devices).finish()
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        assert found["top1"] == pytest.approx(result[f"top1_{views}_views"])
+        assert found["loss"] == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
+        assert (found["count"], found["step"], found["views"]) == (50, 12, views)
+        assert "top5" not in found
+
+
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_is_used(
+    finished: Path, data_dir: str, command, tmp_path: Path
+):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    (workdir / "result.json").unlink()
+    for file in (workdir / "checkpoints" / "12" / "default").rglob("d/*"):
+        file.write_bytes(b"")
+    status, out, err = command("main", CONFIG, f"--workdir={workdir}", f"--data_dir={data_dir}").finish()
+    assert (status, err) == (0, "")
+    assert out.startswith(f"warning: the checkpoint {workdir}/checkpoints/12 is damaged: default/")
+    assert " has 0 bytes, and " in out
+    assert "resuming after update 7" in out
+    assert json.loads((workdir / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
+
+
+def test_evaluation_names_its_checkpoints(finished: Path, data_dir: str, command):
+    common = (f"--workdir={finished}", f"--data_dir={data_dir}")
+    status, out, _ = command("evaluate", *common, "--checkpoint=7").finish()
+    assert status == 0
+    assert out.startswith("step 7  1 view  top-1 error ")
+    status, _, err = command("evaluate", *common, "--checkpoint=8").finish()
+    assert (status, err) == (2, "error: there is no checkpoint '8'; there are last, best, 7, 12\n")
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, number: signal.Signals, expected: int):
+    long = "--config.num_epochs=100000"
+    run = command("main", CONFIG, long, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
+    deadline = time.monotonic() + 150
+    while not (tmp_path / "checkpoints" / "7").exists():
+        assert time.monotonic() < deadline, "the run has not saved"
+        assert run.process.poll() is None, run.finish()
+        time.sleep(0.1)
+    run.process.send_signal(number)
+    status, out, err = run.finish()
+    assert (status, err) == (expected, "")
+    assert "; the same command resumes here" in out.splitlines()[-1]
+    step = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert f"saved after update {step:,}" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--config is missing; start with --config=configs/default.py"),
+        (["--config=nowhere.py"], "--config names a file that cannot be read"),
+        ([CONFIG, "--config.num_epoch=2"], 'Did you mean "num_epochs" instead of "num_epoch"?'),
+        ([CONFIG, "--config.num_epochs=few"], "could not convert string to float: 'few'"),
+        ([CONFIG, "--config.batch_size=31", "--config.mesh.data=2"], "cannot be divided by the mesh's data axis of 2"),
+        ([CONFIG, "--config.mesh.tower=2"], "data=1 x tower=2 needs 2 devices and there is 1"),
+        ([CONFIG, "--nonsense"], "Unknown command line flag 'nonsense'"),
+        ([CONFIG, "train"], "'train' is not a flag; flags start with --"),
+        ([CONFIG, "--workdir=/proc/nowhere"], "the workdir /proc/nowhere cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, command, flags: list[str], message: str):
+    workdir = [f"--workdir={tmp_path}"] if not any(flag.startswith("--workdir") for flag in flags) else []
+    devices = 1 if flags[-1:] == ["--config.mesh.tower=2"] else 2
+    status, out, err = command("main", *workdir, f"--data_dir={data_dir}", *flags, devices=devices).finish()
+    assert status == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_help_explains(command):
+    _, out, _ = command("main", "--help").finish()
+    assert "Trains: " in out
+    assert "--config" in out
+    assert "--data_dir" in out
