@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from alexnet_jax import cli
 from alexnet_jax.errors import UsageError
 
 CONFIG = config_flags.DEFINE_config_file(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from absl import flags
 from etils import epath
 
+from alexnet_jax import cli
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings

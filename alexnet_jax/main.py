@@ -12,6 +12,7 @@ if __name__ == "__main__":  # the imports take seconds, in which there is nothin
 from absl import flags
 from ml_collections import config_flags
 
+from alexnet_jax import cli
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.settings import read_settings

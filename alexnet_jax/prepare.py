@@ -19,6 +19,7 @@ import time
 
 from absl import flags
 
+from alexnet_jax import cli
 from alexnet_jax.data.dataset import DEFAULT_DATA_DIR, open_dataset
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.preparing import make as preparation
