@@ -16,8 +16,8 @@ Command: `python -m alexnet_jax.main --config=configs/cifar10.py:VARIANT`, witho
 
 from ml_collections import ConfigDict
 
-from configs import default
-from configs.variants import Variant, vary
+from alexnet_jax.configs import default
+from alexnet_jax.configs.variants import Variant, vary
 
 # V1/example-layers/layer-params-conv-local-11pct.cfg:2-9: 500 epochs, 10 at a tenth of the rate, 10 at a hundredth.
 LONG = ((0, 0.001), (500, 0.0001), (510, 0.00001))

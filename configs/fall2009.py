@@ -14,9 +14,9 @@ Command: `python -m alexnet_jax.main --config=configs/fall2009.py`.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet2012
-from configs.imagenet2012 import QUARTERS
-from configs.variants import Variant, vary
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.imagenet2012 import QUARTERS
+from alexnet_jax.configs.variants import Variant, vary
 
 VARIANTS = {
     "six_conv": Variant("67.4 / 40.9 (paper section 6.1); no record of this network from scratch"),

@@ -14,9 +14,9 @@ Command: `python -m alexnet_jax.main --config=configs/fall2011.py`.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet2012
-from configs.imagenet2012 import QUARTERS
-from configs.variants import Variant, vary
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.imagenet2012 import QUARTERS
+from alexnet_jax.configs.variants import Variant, vary
 
 VARIANTS = {"bottleneck": Variant("no figure in the paper, none in the log")}
 

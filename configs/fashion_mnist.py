@@ -13,8 +13,8 @@ Command: `python -m alexnet_jax.main --config=configs/fashion_mnist.py:VARIANT`,
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
-from configs.variants import Variant, vary
+from alexnet_jax.configs import cifar10
+from alexnet_jax.configs.variants import Variant, vary
 
 SHORT = ((0, 0.001), (50, 0.0001), (51, 0.00001))
 LENGTH = {
@@ -26,7 +26,7 @@ FIGURE_1 = cifar10.FIGURE_1 | {"num_epochs": 10.0}
 VARIANTS = {
     name: Variant(
         "no record on this data set",
-        variant.changes | (FIGURE_1 if name in ("relu", "tanh") else LENGTH),  # type: ignore[operator]
+        variant.changes | (FIGURE_1 if name in ("relu", "tanh") else LENGTH),
     )
     for name, variant in cifar10.VARIANTS.items()
 }

@@ -18,8 +18,8 @@ run's 117 million.
 
 from ml_collections import ConfigDict
 
-from configs import imagenet2012
-from configs.variants import Variant, vary
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.variants import Variant, vary
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 

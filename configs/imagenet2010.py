@@ -12,8 +12,8 @@ Command: `python -m alexnet_jax.main --config=configs/imagenet2010.py:VARIANT`, 
 
 from ml_collections import ConfigDict
 
-from configs import imagenet2012
-from configs.variants import Variant, vary
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.variants import Variant, vary
 
 # A/layers/layer-params-145-2010.cfg:165-178.
 LOG145_2010 = {

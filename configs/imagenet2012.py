@@ -14,8 +14,8 @@ Command: `python -m alexnet_jax.main --config=configs/imagenet2012.py:VARIANT`, 
 
 from ml_collections import ConfigDict
 
-from configs import default
-from configs.variants import Variant, vary
+from alexnet_jax.configs import default
+from alexnet_jax.configs.variants import Variant, vary
 
 TRAIN_IMAGES = 1_281_167
 

@@ -17,8 +17,8 @@ Command: `python -m alexnet_jax.main --config=configs/large_batch.py:VARIANT`, w
 
 from ml_collections import ConfigDict
 
-from configs import imagenet2012
-from configs.variants import Variant, vary
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.configs.variants import Variant, vary
 
 
 def _batch(size: int, rate: float, warmup: float) -> dict:

@@ -1,4 +1,4 @@
-"""Prints the section of `docs/performance.md` on accelerators from the network's own table: `python -m docs.roofline`.
+"""Prints the section on accelerators of `docs/performance.md`, from the table of layers: `python -m docs.roofline`.
 
 A test compares the two.
 """
@@ -12,22 +12,22 @@ from alexnet_jax.network.tower import Tower, make_tower
 SIDE = 224
 BATCHES = (128, 1024)
 ACTIVATION, PARAMETER = 2, 4  # bytes: bfloat16, float32
-PASSES = 5  # over what is kept: written, read forward, read backward; its gradient written and read
+PASSES = 5  # over activations: written, read forward, read backward; their gradients written and read
 PARAMETER_PASSES = 8  # read forward and backward, gradient written and read, weight and velocity read and written
 RECORD = 35_000  # bytes of a photograph of 256 x 256 as JPEG of quality 95 (`benchmark input` prints it)
-DECODED = 1_500  # images a second and core by libjpeg-turbo (`benchmark input` measures it; a round figure)
+DECODED = 1_500  # images a second and core, by libjpeg-turbo: a round figure of `benchmark input`
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peaks of one chip, as its maker gives them.
+    """Peaks of one chip, from its maker's data sheet.
 
     Attributes:
-      name: of the chip.
-      flops: bfloat16, dense, a second.
-      memory: bytes a second.
+      name: name of the chip.
+      flops: FLOP a second in bfloat16, dense.
+      memory: bytes a second of its memory.
       link: bytes a second from the host; None: not published.
-      lanes: the matrix unit works on so many channels at once.
+      lanes: channels that its matrix unit computes at once.
     """
 
     name: str
@@ -44,44 +44,46 @@ CHIPS = (
 
 HEAD = """## Accelerators, on paper
 
-Nothing here is measured: no accelerator was at hand. These are bounds from the makers' peaks, for one chip that holds
-both towers of the recipe `original`, crops of {side} x {side}, a whole update, bfloat16 activations and float32
-parameters (`--config.network.bfloat16=true`). Made by `python -m docs.roofline` from the table that `--dry_run`
-prints; a test keeps it so.
+These are bounds from the makers' peaks, for one chip that holds both towers of the recipe `original`, crops of
+{side} x {side}, a whole update, bfloat16 activations and float32 parameters (`--config.network.bfloat16=true`). Nothing
+in this section is measured: no accelerator was at hand. `python -m docs.roofline` computes it from the table that
+`--dry_run` prints, and a test compares the two.
 
 Peaks: H100 SXM 989.4 TFLOP/s (bfloat16, dense: half of the 1,979 with sparsity), 3.35 TB/s, PCIe 5.0 x16 with 64 GB/s
 each way (NVIDIA's H100 data sheet); TPU v5e 197 TFLOP/s (bfloat16), 819 GB/s (cloud.google.com/tpu/docs/v5e).
 
-* **Compute**: {flops:.2f} GFLOP an image: two a multiply-add, forward, for the kernel's gradient and for the input's,
-  but not for the gradient of the images, which nobody needs.
-* **Maps padded**: a TPU's matrix unit is 128 wide, and works as long on the 48 maps of a tower's conv1, or the 192 of
-  conv3, as on 128 or 256. Tensor cores are content with multiples of 16.
-* **Memory**: {kept:.2f} million numbers an image are kept for the backward pass, and {passes} passes are made over them
+* **Compute**: {flops:.2f} GFLOP an image. A multiply-add counts as two. The forward pass, the kernel gradient and the
+  input gradient are counted, except for the gradient of the images, which is not needed.
+* **Maps padded**: the matrix unit of a TPU is 128 wide. The 48 maps of a tower's conv1 take as long as 128, the 192 of
+  conv3 as long as 256. Tensor cores need only multiples of 16.
+* **Memory**: {kept:.2f} million numbers an image are kept for the backward pass. {passes} passes are made over them
   (written, read forward, read backward; the gradient written and read): {activations:.1f} MB an image. Each of
   {params:.2f} million parameters takes {parameter_bytes} bytes an update. Fusion, such as of ReLU into the
-  convolution, is not counted on, so this bound may be passed.
-* **Input**: {image:,} bytes an image over the link from the host, since crops travel as uint8. For the TPU's link
+  convolution, is not counted, so an update may be faster than this bound.
+* **Input**: {image:,} bytes an image over the link from the host, because crops travel as uint8. For the TPU's link
   no figure is published.
 """
 
 FOOT = """
-A chip does the smallest figure of its line at best, and a host must give as much. With batches of {batch:,}:
+The smallest figure of a line bounds the chip's rate, and the host must feed images at that rate. With batches of
+{batch:,}:
 
 {needs}
 
-A core is counted with {decoded:,} JPEG a second; `--encoding=raw` at the preparation leaves nothing to decode and reads
-{raw:.0f} KB an image instead of {record:.0f}. `python -m alexnet_jax.benchmark input` measures what a host gives.
+A core is assumed to decode {decoded:,} JPEG a second. Data prepared with `--encoding=raw` need no decoding and take
+{raw:.0f} KB an image instead of {record:.0f}. `python -m alexnet_jax.benchmark input` measures the rate of a host.
 
-Two towers on one chip are two plain convolutions a layer, not one in groups (`network/convolution.py`). `vmap` would
-give a grouped one, and transpose every activation before and after, two more passes over memory, which is what binds
-here. On a CPU with one device, where it can be measured, an update of the default config takes 3.5 times as long with
-it (`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run`). The price is twice the kernels: {kernels} more an
+On one chip, the two towers are two plain convolutions a layer, not one grouped convolution
+(`network/convolution.py`). `vmap` would give a grouped convolution and transpose every activation before and after it:
+two more passes over memory, which is the bound here. On a CPU with one device, where the difference can be measured, an
+update of the default config takes 3.5 times as long with `vmap`
+(`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run`). The price is twice as many kernels: {kernels} more an
 update, each some microseconds.
 """
 
 
 def section() -> str:
-    """Its text, without a line break at the end."""
+    """The section as text, without a line break at the end."""
     tower = make_tower("original", num_classes=1000)
     rows = rows_of(tower, SIDE)
     params, kept = sum(row.params for row in rows), sum(row.kept for row in rows)
@@ -124,12 +126,12 @@ def section() -> str:
 
 
 def flops(row: Row) -> float:
-    """Of a layer in an update, an image."""
+    """FLOP of one layer in an update, for one image."""
     return row.multiply_adds * 2 * (2 if row.name == "conv1" else 3)
 
 
 def rates(chip: Chip, tower: Tower, rows: list[Row], batch: int) -> dict[str, float]:
-    """Images a second by each bound."""
+    """Bounds by name, in images a second."""
     padded = 0.0
     for row, layer in zip(rows, tower.layers, strict=True):
         maps = layer.features or math.ceil(tower.num_classes / tower.towers)

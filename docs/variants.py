@@ -30,7 +30,7 @@ def page() -> str:
 
 
 def _section(name: str) -> str:
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"alexnet_jax.configs.{name}")
     rows = [
         f"| `{variant}` | {what.expect} | {_changes(what.changes)} |"
         f" `python -m alexnet_jax.main --config=configs/{name}.py:{variant}` |\n"

@@ -1,6 +1,12 @@
 import importlib
 import itertools
+import os
+import re
+import shutil
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +19,15 @@ sys.path.insert(0, str(ROOT))
 from docs import roofline, variants
 
 EVERY = [
-    (name, variant) for name in variants.CONFIGS for variant in importlib.import_module(f"configs.{name}").VARIANTS
+    (name, variant)
+    for name in variants.CONFIGS
+    for variant in importlib.import_module(f"alexnet_jax.configs.{name}").VARIANTS
 ]
 
 
 @pytest.mark.parametrize(("name", "variant"), EVERY, ids=lambda part: part)
 def test_every_variant_can_be_read_and_described(name, variant):
-    config = importlib.import_module(f"configs.{name}").get_config(variant)
+    config = importlib.import_module(f"alexnet_jax.configs.{name}").get_config(variant)
     assert config.is_locked
     text = summary.describe(read_settings(config))
     assert "updates of" in text and "multiply-adds" in text
@@ -28,19 +36,19 @@ def test_every_variant_can_be_read_and_described(name, variant):
 @pytest.mark.parametrize("name", variants.CONFIGS)
 def test_every_config_introduces_itself(name):
     """What it reproduces, what it costs, the data and the command."""
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"alexnet_jax.configs.{name}")
     for part in ("Reproduces" if name != "fall2011" else "no error for it", "Cost:", "Data:", f"configs/{name}.py"):
         assert part in module.__doc__, part
     assert module.get_config().name
 
 
 def test_workdirs_of_variants_differ():
-    names = [importlib.import_module(f"configs.{name}").get_config(variant).name for name, variant in EVERY]
+    names = [importlib.import_module(f"alexnet_jax.configs.{name}").get_config(variant).name for name, variant in EVERY]
     assert len(set(names)) == len(names)
 
 
 def test_an_unknown_variant_lists_the_known():
-    from configs import imagenet2012
+    from alexnet_jax.configs import imagenet2012
 
     with pytest.raises(UsageError, match=r"no variant 'onetower'; known: original, .*one_tower"):
         imagenet2012.get_config("onetower")
@@ -58,7 +66,7 @@ def test_a_network_that_changed_changes_the_roofline():
 
 def test_log145_in_updates():
     """A/layers/layer-params-145.cfg:165-182, at 1,281,167 / 128 updates an epoch."""
-    from configs import imagenet2012
+    from alexnet_jax.configs import imagenet2012
 
     text = summary.describe(read_settings(imagenet2012.get_config()))
     assert "910,830 updates" in text
@@ -68,8 +76,41 @@ def test_log145_in_updates():
 
 
 def test_finetuning_starts_from_the_run_before():
-    from configs import finetune, imagenet2012
+    from alexnet_jax.configs import finetune, imagenet2012
 
     chain = [imagenet2012.get_config(), *(finetune.get_config(name) for name in finetune.VARIANTS)]
     for before, after in itertools.pairwise(chain):
         assert after.init_from == f"runs/{before.name}"
+
+
+def test_the_config_of_the_readme_runs_in_another_folder(tmp_path: Path):
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/__init__.py").touch()  # a user's package of that name
+    (tmp_path / "configs/wide.py").write_text(example)
+    run = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.main", "--config=configs/wide.py", "--dry_run"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("wide: recipe original, 2 towers")
+
+
+def test_a_wheel_holds_the_configs(tmp_path: Path):
+    pytest.importorskip("setuptools", minversion="77", reason="pip install -r tests/torch-requirements.txt")
+    source = tmp_path / "source"
+    for name in ("alexnet_jax", "configs", "tests/requirements.txt", "pyproject.toml", "requirements.txt", "README.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, source / name)
+    shutil.copy(ROOT / "LICENSE", source)
+    build = f"import setuptools.build_meta as backend; backend.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    program = "from alexnet_jax.configs import default; print(default.__file__, default.get_config().name)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == f"{tmp_path}/installed/alexnet_jax/configs/default.py elpv\n", run.stderr

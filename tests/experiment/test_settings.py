@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
+from alexnet_jax.configs import default
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.settings import read_settings
-from configs import default
 
 
 def test_the_default_config_is_read_whole():
