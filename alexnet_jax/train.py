@@ -20,13 +20,19 @@ from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.learning.stuck_loss import FlatLoss
+from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.network import sharding
 from alexnet_jax.runtime import allocator, processes
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints, MisfitError, SaveError
 from alexnet_jax.workdir.progress import Report
+
+STUCK_LOSS_CAUSES = (
+    "Likely causes: pixels divided by their deviation under a recipe whose biases start at 1"
+    " (config.photometry.standardize, config.network.recipe; try config.network.he_init), or a rate too high or too low"
+    " (config.rates)"
+)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
@@ -125,7 +131,7 @@ class Loop:
         self._experiment, self._checkpoints = experiment, checkpoints
         self._report, self._interruption = report, interruption
         self._pending: tuple[int, Metrics, float] | None = None
-        self._flat = FlatLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
+        self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
         """Makes the updates from `start_step` to the end of the run, neither more nor fewer."""
@@ -206,8 +212,8 @@ class Loop:
         if not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "loss")
         self._report.step(step, metrics, waited=waited)
-        if warning := self._flat.add(step, float(metrics.loss / metrics.count)):
-            self._report.say(warning)
+        if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
+            self._report.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
 
     def _measure(self, params: PyTree, views: int) -> Metrics | None:
         with self._report.aside("evaluation"):

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+TOP5_CLASSES = 6  # with fewer classes, five guesses are never wrong
+
 
 @flax.struct.dataclass
 class Metrics:
@@ -12,8 +14,9 @@ class Metrics:
 
     Attributes:
       loss: cross-entropy, in nats.
-      top1, top5: errors; a tie for the last place counts by its share, as in A/src/layer_kernels.cu:96-118.
-      count: examples; padding counts for nothing.
+      top1, top5: errors. A tie for the last place counts by its share, as in A/src/layer_kernels.cu:96-118. With fewer
+        than `TOP5_CLASSES` classes there is no top-5 error: `top5` is None.
+      count: examples; padding is not counted.
     """
 
     loss: PyTree
@@ -22,25 +25,39 @@ class Metrics:
     count: PyTree
 
     def __add__(self, other: "Metrics") -> "Metrics":
-        return Metrics(self.loss + other.loss, self.top1 + other.top1, self.top5 + other.top5, self.count + other.count)
+        top5 = None if self.top5 is None or other.top5 is None else self.top5 + other.top5
+        return Metrics(self.loss + other.loss, self.top1 + other.top1, top5, self.count + other.count)
 
     def means(self) -> dict[str, float]:
-        """Loss in nats and error rates in [0, 1], by name, on the host."""
+        """Loss in nats and error rates in [0, 1], by name, on the host; without `top5` where there is none.
+
+        Raises:
+          ValueError: there are no examples, so there is no mean.
+        """
         count = float(self.count)
-        return {name: float(getattr(self, name)) / count for name in ("loss", "top1", "top5")}
+        if count == 0:
+            raise ValueError("the metrics hold no example, so they have no mean")
+        sums = {"loss": self.loss, "top1": self.top1, "top5": self.top5}
+        return {name: float(value) / count for name, value in sums.items() if value is not None}
 
 
 ZERO = Metrics(*(np.float64(0),) * 4)
 
 
 def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]) -> Metrics:
-    """Sums over the examples whose mask is True. With fewer than 6 classes the top-5 error is 0."""
+    """Sums over the examples whose mask is True.
+
+    An example with a log-probability that is not finite is an error, top-1 and top-5. Comparisons alone would count it
+    as a hit: no number compares as greater than NaN.
+    """
     own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)
     better = jnp.sum(log_probs > own, axis=1, dtype=jnp.float32)
     equal = jnp.sum(log_probs == own, axis=1, dtype=jnp.float32)
+    finite = jnp.isfinite(log_probs).all(axis=1)
 
     def errors(k: float) -> Array:
-        return 1 - jnp.clip((k - better) / equal, 0, 1)
+        hits = jnp.clip((k - better) / jnp.maximum(equal, 1), 0, 1)
+        return 1 - jnp.where(finite, hits, 0)
 
     def total(values: Array) -> Array:
         return jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
@@ -48,6 +65,6 @@ def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask:
     return Metrics(
         loss=total(-own[:, 0]),
         top1=total(errors(1.0)),
-        top5=total(errors(5.0)),
+        top5=total(errors(5.0)) if log_probs.shape[1] >= TOP5_CLASSES else None,
         count=jnp.sum(mask, dtype=jnp.float32),
     )

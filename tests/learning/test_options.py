@@ -9,7 +9,6 @@ from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.plateau import fresh, observe
 from alexnet_jax.learning.step import loss_fn
-from alexnet_jax.learning.stuck_loss import FlatLoss
 
 RNG = np.random.default_rng(0)
 PARAMS = {"a": {"kernel": RNG.normal(size=(2, 3, 4)), "bias": RNG.normal(size=(2, 4))}}
@@ -121,19 +120,3 @@ def test_a_plateau_s_factor_reaches_the_rate():
     gradients = jax.tree.map(jnp.asarray, GRADIENTS[0])
     updates, _ = update.update(gradients, state, params)
     np.testing.assert_allclose(updates["a"]["kernel"], -0.001 * GRADIENTS[0]["a"]["kernel"], rtol=1e-5)
-
-
-def test_a_flat_loss_is_told_once():
-    flat = FlatLoss(classes=1000, num_steps=10_000)
-    told = [step for step in range(1, 3000) if flat.add(step, 6.91)]
-    assert told == [1000]
-
-
-@pytest.mark.parametrize(("steps", "after"), [(20, 50), (2000, 200), (900_000, 2000)])
-def test_time_to_begin_in(steps, after):
-    assert FlatLoss(classes=10, num_steps=steps).after == after
-
-
-def test_a_loss_that_falls_is_not_told():
-    flat = FlatLoss(classes=1000, num_steps=10_000)
-    assert not any(flat.add(step, 6.91 - 0.0002 * step) for step in range(1, 3000))
