@@ -1,4 +1,4 @@
-"""The command of measurements: it runs, and its numbers are of what they say."""
+"""The benchmark command: it runs, and its numbers mean what their names say."""
 
 import json
 import subprocess
@@ -67,8 +67,8 @@ def test_run_and_start(command, data_dir):
     assert status == 0, err
     account = json.loads(out)["account"]
     assert account["updates"] == 3 and account["step"] > 0
-    assert account["aside"].keys() == {"evaluation", "saves"}
-    named = account["first"] + account["waited"] + sum(account["aside"].values())
+    assert account["paused"].keys() == {"evaluation", "saves"}
+    named = account["first"] + account["waited"] + sum(account["paused"].values())
     assert 0 < named < account["total"]
     status, out, err = command("benchmark", "start", *flags, "--config.seed=1", "--rounds=1").finish()
     assert status == 0, err
@@ -107,12 +107,33 @@ def test_the_table_of_updates():
         forward={step.OURS: 80.0, step.NORM: 40.0},
         memory={step.OURS: 2**30, step.NORM: 2**31},
         product={step.OURS: 2e11, step.NORM: 2.5e11},
-        format={step.NORM: "channels_last"},
+        forms={step.NORM: {"update": "torch.compile, channels_last", "forward": "eager, channels_last"}},
         parts=[part],
     )
     lines = step.describe(result)
     assert lines[2].split()[:5] == ["ours", "32.0", "1.00x", "80.0", "1.00x"]
-    assert lines[3].split()[:5] == ["torch", "8.0", "4.00x", "40.0", "2.00x"] and lines[3].endswith("channels_last")
-    assert "66% of its own and 53% of torch's" in lines[4]  # 32 x 4.13 GFLOP of 200 and of 250
-    assert lines[7].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
-    assert lines[8].split() == ["not", "in", "any", "part", "62.5%"]
+    assert lines[3].split()[:5] == ["torch", "8.0", "4.00x", "40.0", "2.00x"]
+    assert lines[4].endswith("updates torch.compile, channels_last; ten views eager, channels_last")
+    assert "66% of JAX's and 53% of torch's" in lines[5]  # 32 x 4.13 GFLOP of 200 and of 250
+    assert lines[8].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
+    assert lines[9].split() == ["not", "in", "any", "part", "62.5%"]
+
+
+def test_the_fastest_form_of_the_peer(capfd):
+    pytest.importorskip("torch", reason="pip install -r tests/torch-requirements.txt")
+    from alexnet_jax.benchmarks import torch_step
+
+    def seconds(form):
+        return (2.0 if form.compiled else 3.0) + ("contiguous" in str(form))
+
+    def seconds_without_compiler(form):
+        if form.compiled:
+            raise RuntimeError("no C++ compiler\nand a trace")
+        return seconds(form)
+
+    assert str(torch_step.fastest(seconds)) == "torch.compile, channels_last"
+    assert capfd.readouterr().err == ""
+    assert str(torch_step.fastest(seconds_without_compiler)) == "eager, channels_last"
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == "warning: PyTorch is measured without torch.compile, channels_last: no C++ compiler"

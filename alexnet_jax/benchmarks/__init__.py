@@ -1,1 +1,1 @@
-"""Measurements, one module a sub-command of `python -m alexnet_jax.benchmark`."""
+"""Measurements: a module for each sub-command of `python -m alexnet_jax.benchmark`, and the peers."""

@@ -1,4 +1,4 @@
-"""Where the time of an update goes: every part alone, a tower on each device as in training, by direction."""
+"""The time of each part of an update, alone and by direction, with the towers on the devices as in training."""
 
 import dataclasses
 import math
@@ -26,10 +26,10 @@ class Part:
     """A part of the update.
 
     Attributes:
-      name: of the layer, or of what else.
-      forward, backward: seconds; of both towers at once.
-      flops: of the forward pass of both towers; the backward pass has as many for each gradient.
-      gradients: with respect to the kernel, and to the input unless that is the image.
+      name: name of the layer, of the operations that follow it, or of another part.
+      forward, backward: seconds, for both towers at once.
+      flops: FLOP of the forward pass of both towers, and of each gradient.
+      gradients: number of gradients: that of the kernel, and that of the input unless the input is the image.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Part:
 
 
 def measure(tower: Tower, mesh: Mesh, batch_size: int, image_size: int) -> list[Part]:
-    """Every layer's products and what follows them, and the towers' exchanges."""
+    """Times of each layer's products, of the operations that follow them, and of the exchanges between towers."""
     parts = []
     shape: tuple[int, ...] = (batch_size, image_size, image_size, 3)
     for layer in tower.layers:
         if layer.exchange:
             parts.append(_exchange(mesh, shape, layer.name))
             shape = (*shape[:-1], shape[-1] * tower.towers)
-        own, shape = _layer(tower, mesh, layer, shape, first=layer is tower.layers[0])
-        parts += own
+        of_layer, shape = _layer(tower, mesh, layer, shape, first=layer is tower.layers[0])
+        parts += of_layer
     return parts
 
 
@@ -70,14 +70,14 @@ def _layer(
         return lambda params, x: network.apply({"params": params}, x, train=True, rngs=rngs)
 
     def gradients(network: Tower, *, with_output: bool) -> Callable[..., Any]:
-        def both(params: Any, x: Any, dy: Any) -> Any:
+        def run_and_pull(params: Any, x: Any, dy: Any) -> Any:
             if first:
                 y, pull = jax.vjp(lambda params: run(network)(params, x), params)
             else:
                 y, pull = jax.vjp(run(network), params, x)
             return (y, pull(dy)) if with_output else pull(dy)
 
-        return both
+        return run_and_pull
 
     y = jax.eval_shape(run(bare), jax.tree.map(lambda leaf: leaf[0], params), x[0])
     forward = _seconds(mesh, run(bare), params, x)
@@ -95,7 +95,7 @@ def _layer(
 
 
 def measure_optimizer(optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh) -> Part:
-    """The update of all parameters, given their gradients; it has no other direction."""
+    """The time of the update of all parameters, given their gradients. Its backward time is 0."""
     shardings = sharding.state_shardings((state.params, state.opt_state), mesh)
 
     def update(params: Any, opt_state: Any, gradients: Any) -> Any:
@@ -115,16 +115,18 @@ def measure_optimizer(optimizer: optax.GradientTransformation, state: TrainState
 
 
 def _exchange(mesh: Mesh, shape: tuple[int, ...], name: str) -> Part:
-    both = (*shape[:-1], shape[-1] * mesh.shape[TOWER])
+    exchanged = (*shape[:-1], shape[-1] * mesh.shape[TOWER])
     forward = _seconds(mesh, exchange, _draw(mesh, shape))
     backward = _seconds(
-        mesh, lambda dy: jax.linear_transpose(exchange, jax.ShapeDtypeStruct(shape, jnp.float32))(dy), _draw(mesh, both)
+        mesh,
+        lambda dy: jax.linear_transpose(exchange, jax.ShapeDtypeStruct(shape, jnp.float32))(dy),
+        _draw(mesh, exchanged),
     )
     return Part(f"exchange before {name}", forward, backward)
 
 
 def _draw(mesh: Mesh, shape: tuple[int, ...]) -> Any:
-    """`shape` for every tower."""
+    """Normal numbers: an array of the given shape for each tower."""
     draw = jax.jit(
         lambda: jax.random.normal(jax.random.key(0), (mesh.shape[TOWER], *shape)),
         out_shardings=NamedSharding(mesh, SAMPLE),
@@ -133,7 +135,7 @@ def _draw(mesh: Mesh, shape: tuple[int, ...]) -> Any:
 
 
 def _seconds(mesh: Mesh, run: Callable[..., Any], *arguments: Any) -> float:
-    """The fastest of a few."""
+    """The least time of a few runs."""
 
     def one_tower(*arguments: Any) -> Any:
         result = run(*jax.tree.map(lambda leaf: leaf[0], arguments))

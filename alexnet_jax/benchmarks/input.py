@@ -1,4 +1,4 @@
-"""Measures the input pipeline: images a second by decoder and encoding, memory, and a peer beside it."""
+"""Measures the input pipeline beside a peer: images a second by decoder and encoding, and memory."""
 
 import dataclasses
 import functools
@@ -23,21 +23,22 @@ from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.sources.folder import folder
 
 IMAGE_SIZE, CROP_SIZE, BATCH_SIZE = 256, 224, 128
-EPOCHS = 50  # over which memory must not grow
-SMALL = 256  # images of the set for that
-SPARE = 16  # batches of the peer around those that are timed, so that its workers stay busy to the end
+EPOCHS = 50  # memory must not grow over these
+SMALL = 256  # images an epoch of these
+SPARE = 16  # batches of the peer that are not timed, so that its workers are busy until the end
 
 
 @dataclasses.dataclass(frozen=True)
 class InputResult:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-      rates: medians by variant, such as `jpeg simplejpeg`, `raw` and `peer torch`. `jpeg, processes`: one a core, each
-        with one thread, that keep their pixels to themselves: the best that processes in place of threads could give.
-      growth: bytes of memory that 50 epochs of a small set added.
-      memory: bytes of this process at the end.
-      encoded: bytes of a JPEG, on average.
+      rates: medians by variant, such as `jpeg simplejpeg`, `raw` and `peer torch`. `jpeg, processes` has one process a
+        core, each with one thread, and passes no pixels between processes: an upper bound for processes in place of
+        threads.
+      growth: growth of memory over 50 epochs of a small data set, bytes.
+      memory: memory of this process at the end, bytes.
+      encoded: mean size of a JPEG, bytes.
     """
 
     rates: dict[str, Rate]
@@ -46,22 +47,22 @@ class InputResult:
     encoded: float
 
     def against(self, name: str, peer: str) -> Rate:
-        """How many times as fast, by the clock and by the processors' time."""
-        one, other = self.rates[name], self.rates[peer]
-        return Rate(one.wall / other.wall, one.cpu / other.cpu)
+        """The rate of a variant as a multiple of the peer's, by the clock and by processor time."""
+        ours, theirs = self.rates[name], self.rates[peer]
+        return Rate(ours.wall / theirs.wall, ours.cpu / theirs.cpu)
 
 
 def measure(
     *, images: int, batches: int, rounds: int, peer: str | None, say: Callable[[str], None] = print
 ) -> InputResult:
-    """Draws photo-like images, prepares them as JPEG and raw, and reads them in every way, in turn.
+    """Draws photo-like images, prepares them as JPEG and as raw pixels, and reads them with each variant in turn.
 
     Args:
-      images: how many are drawn.
-      batches: of 128, timed in each round.
-      rounds: how many; the median counts.
-      peer: `torch`: the same JPEG files through its DataLoader, as many workers as cores; or None.
-      say: takes a line about what goes on.
+      images: number of drawn images.
+      batches: number of batches of 128 that are timed in each round.
+      rounds: number of rounds, whose median is the result.
+      peer: `torch`: PyTorch's DataLoader with one worker a core reads the same JPEG files; None: no peer.
+      say: called with each line of progress.
 
     Raises:
       UsageError: the peer is not installed.
@@ -84,19 +85,19 @@ def measure(
                 loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=batches + SPARE
             )
             variants["peer torch"] = lambda: _timed(start, batches)
-        found: dict[str, list[Rate]] = {name: [] for name in variants}
+        values: dict[str, list[Rate]] = {name: [] for name in variants}
         for number in range(rounds):
             for name, variant in variants.items():
-                found[name].append(variant())
-                say(f"round {number + 1}/{rounds}  {name:16} {found[name][-1].wall:7,.0f} images/s")
+                values[name].append(variant())
+                say(f"round {number + 1}/{rounds}  {name:16} {values[name][-1].wall:7,.0f} images/s")
         growth = _growth(sources["jpeg"])
         encoded = float(np.mean([file.stat().st_size for file in files]))
-    rates = {name: median(rates) for name, rates in found.items()}
+    rates = {name: median(rates) for name, rates in values.items()}
     return InputResult(rates, growth, resident_bytes(), encoded)
 
 
 def describe(result: InputResult) -> list[str]:
-    """The result as lines of a table."""
+    """The result as the lines of a table."""
     cores = threads()
     load = os.getloadavg()[0]
     lines = [
@@ -119,7 +120,7 @@ def describe(result: InputResult) -> list[str]:
 
 
 def draw(rng: np.random.Generator) -> Image.Image:
-    """A photo-like image: smooth colours with the grain of a sensor, 35 to 40 KB as JPEG of quality 95."""
+    """A photo-like image: smooth colours with a sensor's noise, 35 to 40 KB as JPEG of quality 95."""
     cells = int(rng.integers(4, 24))
     smooth = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
     pixels = np.asarray(smooth.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)).astype(np.float32)
@@ -134,7 +135,7 @@ def _prepare(place: Path, images: int) -> dict[str, Source]:
         path = place / "tree" / "train" / str(number % 2) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(rng).save(path, compress_level=1)
-    for label in "01":  # a split of its own, so that all the others are there for training
+    for label in "01":  # without a test split, the preparation would hold out some of the training images
         path = place / "tree" / "test" / label / "0.png"
         path.parent.mkdir(parents=True)
         draw(rng).save(path)
@@ -148,7 +149,7 @@ def _prepare(place: Path, images: int) -> dict[str, Source]:
 
 
 def _files(place: Path, source: Source) -> list[Path]:
-    """The very bytes of the prepared JPEGs as files, for the peer."""
+    """Files with the bytes of the prepared JPEGs, for the peer."""
     place.mkdir()
     files = [place / f"{number}.jpg" for number in range(len(source))]
     for number, file in enumerate(files):
@@ -170,7 +171,7 @@ def _timed(start: Callable[[], Iterator[Any]], batches: int) -> Rate:
 
 
 def _processes(place: str, batches: int) -> Rate:
-    """Each process makes its shard of the batches and hands nothing over."""
+    """The sum of the rates of processes that each make their shard of the batches and send no pixels."""
     cores = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(len(cores))
@@ -192,12 +193,14 @@ def _one_process(place: str, core: int, shard: Shard, batches: int) -> Rate:
     os.sched_setaffinity(0, {core})
     source = open_dataset(f"drawn/{IMAGE_SIZE}", place, say=print).split("train")
     _together.wait()
-    own = train_batches(source, seed=0, batch_size=BATCH_SIZE, start_step=0, shard=shard, crop_size=CROP_SIZE)
-    return rate_of(lambda: own, batch_size=BATCH_SIZE // shard.count, batches=batches)
+    batches_of_shard = train_batches(
+        source, seed=0, batch_size=BATCH_SIZE, start_step=0, shard=shard, crop_size=CROP_SIZE
+    )
+    return rate_of(lambda: batches_of_shard, batch_size=BATCH_SIZE // shard.count, batches=batches)
 
 
 def _growth(source: Source) -> int:
-    """Bytes that the memory grows over 50 epochs of a small set, after the first ten."""
+    """Growth of memory over 50 epochs of a small data set, after the first ten, bytes."""
     small = [source[number % len(source)] for number in range(SMALL)]
     batches = _ours(small, decoders.decode)()
     per_epoch, used = SMALL // BATCH_SIZE, []

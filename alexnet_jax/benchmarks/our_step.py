@@ -1,4 +1,4 @@
-"""One update, one ten-view evaluation and each layer of the real network, as this program runs them.
+"""Updates, ten-view evaluations and the parts of an update of net 145, as this program runs them.
 
 python -m alexnet_jax.benchmarks.our_step
 """
@@ -27,7 +27,7 @@ BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """Until all that it returns is there."""
+    """The time until all arrays that `run` returns are computed."""
     begun = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - begun
@@ -87,7 +87,7 @@ class Ours:
         allocator.keep_large()
 
     def update(self) -> float:
-        """Seconds of one, the batch's way onto the devices included."""
+        """Seconds of an update, with the copy of the batch to the devices."""
 
         def run() -> Any:
             self._state, metrics = self._train_step(self._state, sharding.put_batch(self._batch, self._mesh), self._key)
@@ -101,7 +101,7 @@ class Ours:
         return seconds_of(lambda: self._eval_step(self._state.params, batch)) / (BATCH_SIZE // VIEWS * VIEWS)
 
     def parts(self) -> list[dict[str, Any]]:
-        """Seconds and FLOP of every part of the update alone, by direction."""
+        """Seconds and FLOP of each part of an update alone, by direction."""
         parts = breakdown.measure(self._tower, self._mesh, BATCH_SIZE, CROP_SIZE)
         parts.append(breakdown.measure_optimizer(self._optimizer, self._state, self._mesh))
         return [dataclasses.asdict(part) for part in parts]
@@ -116,7 +116,7 @@ def product(size: int = 2048) -> float:
 
 
 def main() -> None:
-    """Serves."""
+    """Serves net 145."""
     jax.config.update("jax_num_cpu_devices", 2)
     allocator.keep_memory()
     ours = Ours()

@@ -1,4 +1,4 @@
-"""What a benchmark may run beside the program."""
+"""The peers: other libraries that a benchmark measures beside this program."""
 
 import importlib
 
@@ -6,10 +6,10 @@ from alexnet_jax.errors import UsageError
 
 
 def check_peer(peer: str | None) -> None:
-    """Sees that the peer can be imported, before anything long begins.
+    """Checks that the peer can be imported, before a long measurement starts.
 
     Raises:
-      UsageError: it is not installed.
+      UsageError: the peer is not installed.
     """
     if peer is None:
         return

@@ -1,4 +1,4 @@
-"""Measures a run: where its time goes beside its updates."""
+"""Measures a whole run: the time of its updates, and of everything else."""
 
 import contextlib
 import dataclasses
@@ -13,29 +13,29 @@ from alexnet_jax.experiment.settings import Settings
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.train import Loop
 from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.progress import Account, Report
+from alexnet_jax.workdir.progress import Progress, TimeBreakdown
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-      account: of the time.
+      account: the time of the run by purpose.
       batch_size: images an update.
     """
 
-    account: Account
+    account: TimeBreakdown
     batch_size: int
 
 
 def measure(settings: Settings, data_dir: str | None, *, updates: int | None) -> RunResult:
-    """Trains and evaluates as `main` does, in a workdir that is then removed.
+    """Trains and evaluates as `main` does, in a temporary workdir.
 
     Args:
       settings: of the experiment.
-      data_dir: of prepared data sets; None: TFDS's own.
-      updates: the run ends after so many, with evaluation and save as at every end; None: as the settings say.
+      data_dir: folder of prepared data sets; None: TFDS's default folder.
+      updates: length of the run, which ends with an evaluation and a save; None: the length in the settings.
     """
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         folder = epath.Path(temporary)
@@ -43,32 +43,32 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
         if updates is not None:
             experiment = dataclasses.replace(experiment, num_steps=min(updates, experiment.num_steps))
         checkpoints, state = Checkpoints(folder), experiment.init()
-        report = Report(
+        progress = Progress(
             folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0
         )
         with jax.transfer_guard("disallow"):
-            loop = Loop(experiment, checkpoints, report, Interruption())
+            loop = Loop(experiment, checkpoints, progress, Interruption())
             loop.final_evaluation(loop.run(state, 0))
-        with report.aside("saves"):
+        with progress.paused("saves"):
             checkpoints.wait()
-        account = report.account()
-        report.close()
+        account = progress.breakdown()
+        progress.close()
         checkpoints.close()
     return RunResult(account, settings.batch_size)
 
 
 def describe(result: RunResult) -> list[str]:
-    """The account as lines: what takes time beside the updates, in seconds and as a share of theirs."""
+    """The account as lines. Times beside the updates are in seconds, and as a share of the updates' time."""
     account = result.account
     updates = account.updates * account.step
-    beside = {"first update, with compilation": account.first, "waiting for input": account.waited} | account.aside
+    beside = {"first update, with compilation": account.first, "waiting for input": account.waited} | account.paused
     lines = [
         f"{account.updates:,} updates after the first, {account.step * 1e3:.1f} ms each (median), are {updates:.1f} s:"
         f" {result.batch_size / account.step:,.1f} images/s",
         *(_line(name, seconds, updates) for name, seconds in (beside | {"the rest": account.rest}).items()),
         _line("all beside the updates", account.total - updates, updates),
     ]
-    return [*lines, f"telling and writing took {account.reporting:.1f} s while updates ran"]
+    return [*lines, f"printing and writing metrics took {account.reporting:.1f} s while updates ran"]
 
 
 def _line(name: str, seconds: float, updates: float) -> str:

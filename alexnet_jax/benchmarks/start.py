@@ -1,4 +1,4 @@
-"""Measures the start: from the command to the first update, with an empty cache of compiled programs and a full one."""
+"""Measures the start: from the command to the first update, with an empty and with a full compilation cache."""
 
 import dataclasses
 import os
@@ -18,9 +18,9 @@ class StartResult:
     """Seconds from the command to the first update, median of the rounds.
 
     Attributes:
-      cold: nothing was compiled before.
-      warm: the same run was started before.
-      rounds: of each.
+      cold: with an empty compilation cache.
+      warm: with the compilation cache that the same run has filled.
+      rounds: number of rounds.
     """
 
     cold: float
@@ -29,12 +29,12 @@ class StartResult:
 
 
 def measure(arguments: list[str], *, rounds: int, say: Callable[[str], None]) -> StartResult:
-    """Starts training in processes of its own, and ends each once it has made an update.
+    """Starts training in new processes, and ends each process after its first update.
 
     Args:
       arguments: of `python -m alexnet_jax.main`, without a workdir.
-      rounds: of a cold and a warm start each.
-      say: takes a line about what goes on.
+      rounds: each is a cold start and then a warm start.
+      say: called with each line of progress.
 
     Raises:
       UsageError: the training did not start.
@@ -67,6 +67,6 @@ def _seconds(arguments: list[str], cache: str) -> float:
 def describe(result: StartResult) -> list[str]:
     """The result as a line."""
     return [
-        f"from command to first update: {result.cold:.1f} s cold, {result.warm:.1f} s with what was compiled before"
+        f"from command to first update: {result.cold:.1f} s, or {result.warm:.1f} s with a filled compilation cache"
         f" (median of {result.rounds})"
     ]

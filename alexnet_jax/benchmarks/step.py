@@ -1,4 +1,4 @@
-"""Measures an update and an evaluation of the real network, beside PyTorch's, and where the time goes."""
+"""Measures updates and evaluations of net 145, beside PyTorch, and the time of each part of an update."""
 
 import dataclasses
 import statistics
@@ -9,7 +9,7 @@ from alexnet_jax.benchmarks.peers import check_peer
 from alexnet_jax.benchmarks.turns import Process
 
 BATCH_SIZE, CROP_SIZE = 128, 224
-GFLOP = 4.13  # of an update, an image: products alone, conv1's input gradient not among them
+GFLOP = 4.13  # of an update for one image: products alone, without conv1's input gradient
 PACKAGE = "alexnet_jax.benchmarks"
 UNITS: dict[str, Callable[[float], str]] = {
     "update": lambda seconds: f"{seconds:.2f} s",
@@ -21,35 +21,36 @@ OURS, NORM, PLAIN = "ours", "torch", "torch, no norm"
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What was measured.
+    """The measurements, by participant.
 
     Attributes:
-      update, forward: images a second by participant, medians: in training, and in ten-view evaluation.
-      memory: the most bytes that a participant's process had in memory while it trained.
-      product: FLOP a second of a product of 2048 x 2048 matrices in float32, by participant: medians.
-      format: the faster memory format, by participant of PyTorch.
-      parts: seconds of every part of our update alone: `breakdown.Part`s as dicts.
+      update, forward: images a second in training and in ten-view evaluation, medians.
+      memory: peak memory of the participant's process in training, bytes.
+      product: FLOP a second of a product of two 2048 x 2048 matrices in float32, medians.
+      forms: for PyTorch, the form in which its `update` and its `forward` ran: the fastest of eager and
+        `torch.compile`, in two memory formats.
+      parts: seconds of each part of our update alone: `breakdown.Part`s as dicts.
     """
 
     update: dict[str, float]
     forward: dict[str, float]
     memory: dict[str, int]
     product: dict[str, float]
-    format: dict[str, str]
+    forms: dict[str, dict[str, str]]
     parts: list[dict[str, Any]]
 
     def share(self, participant: str) -> float:
-        """Of a participant's matrix product that our update reaches."""
+        """The rate of our update, as a share of the rate of a participant's matrix product."""
         return self.update[OURS] * GFLOP * 1e9 / self.product[participant]
 
 
 def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print) -> StepResult:
-    """Starts every participant as a process of its own, warms it up, and lets it run in turn.
+    """Starts each participant in a process, warms it up, and measures the participants in turn.
 
     Args:
-      rounds: in each of which everyone makes one update, one evaluation and some matrix products.
-      peer: `torch`: the same network there, and the same without any response norm; or None.
-      say: takes a line about what goes on.
+      rounds: in each round, each participant runs one update, one evaluation and some matrix products.
+      peer: `torch`: the same network in PyTorch, with and without response norms; None: no peer.
+      say: called with each line of progress.
 
     Raises:
       UsageError: the peer is not installed.
@@ -60,45 +61,45 @@ def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print
         programs |= {NORM: ["torch_step", "norm"], PLAIN: ["torch_step", "plain"]}
     processes: dict[str, Process] = {}
     try:
-        for name, (module, *arguments) in programs.items():  # one after the other, for each uses every core
-            say(f"starting {name}")
+        for name, (module, *arguments) in programs.items():  # one after another, because each uses every core
+            say(f"starting {name}" + ", eager and compiled, which takes minutes" * (name != OURS))
             processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
             processes[name].ask("ready")
-        found: dict[str, dict[str, list[float]]] = {}
+        values: dict[str, dict[str, list[float]]] = {}
         memory: dict[str, int] = {}
         for word in UNITS:
-            found[word] = {name: [] for name in processes}
+            values[word] = {name: [] for name in processes}
             for number in range(rounds):
                 for name, process in processes.items():
                     value = process.ask(word)
-                    found[word][name].append(value)
+                    values[word][name].append(value)
                     say(f"{word} {number + 1}/{rounds}  {name:15} {UNITS[word](value)}")
             if word == "update":
                 memory = {name: process.ask("memory") for name, process in processes.items()}
-        format = {name: process.ask("format") for name, process in processes.items() if name != OURS}
+        forms = {name: process.ask("forms") for name, process in processes.items() if name != OURS}
         say("our update, part by part")
         parts = processes[OURS].ask("parts")
     finally:
         for process in processes.values():
             process.close()
     median = {
-        word: {name: statistics.median(values) for name, values in by_name.items()} for word, by_name in found.items()
+        word: {name: statistics.median(rounds) for name, rounds in by_name.items()} for word, by_name in values.items()
     }
     return StepResult(
         update={name: BATCH_SIZE / seconds for name, seconds in median["update"].items()},
         forward={name: 1 / seconds for name, seconds in median["forward"].items()},
         memory=memory,
         product=median["product"],
-        format=format,
+        forms=forms,
         parts=parts,
     )
 
 
 def describe(result: StepResult) -> list[str]:
-    """The result as lines of two tables."""
+    """The result as the lines of two tables."""
     lines = [
         f"net 145, {CROP_SIZE}x{CROP_SIZE}, 1000 classes, batch {BATCH_SIZE}, float32: images/s,"
-        " and how many times as fast ours is",
+        " and our rate as a multiple",
         f"{'':18}{'update':>10}{'':>7}{'ten views':>12}{'':>7}{'memory':>12}{'product':>14}",
     ]
     for name in result.update:
@@ -106,11 +107,12 @@ def describe(result: StepResult) -> list[str]:
         lines.append(
             f"{name:18}{result.update[name]:10.1f}{update:6.2f}x{result.forward[name]:12.1f}{forward:6.2f}x"
             f"{result.memory[name] / 2**20:8,.0f} MiB{result.product[name] / 1e9:6.0f} GFLOP/s"
-            f"  {result.format.get(name, '')}".rstrip()
         )
-    owners = {name: "its own" if name == OURS else f"{name}'s" for name in result.product if name != PLAIN}
+    for name, forms in result.forms.items():
+        lines.append(f"{name}, the fastest form: updates {forms['update']}; ten views {forms['forward']}")
+    owners = {name: "JAX's" if name == OURS else f"{name}'s" for name in result.product if name != PLAIN}
     shares = " and ".join(f"{result.share(name):.0%} of {owner}" for name, owner in owners.items())
-    lines.append(f"at {GFLOP} GFLOP an image our update runs at {shares} matrix product")
+    lines.append(f"at {GFLOP} GFLOP an image, our update runs at {shares} matrix product")
     return lines + _breakdown(result)
 
 

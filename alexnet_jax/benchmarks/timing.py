@@ -1,4 +1,4 @@
-"""Rates of what makes batches, by the clock and by the processors' time, which a busy machine disturbs less."""
+"""Rates of input pipelines, by the clock and by processor time; other work on the machine disturbs the latter less."""
 
 import dataclasses
 import multiprocessing
@@ -19,7 +19,7 @@ class Rate:
 
     Attributes:
       wall: by the clock.
-      cpu: by the time of all processors together, this process's and its children's: of one core kept busy.
+      cpu: by the processor time of this process and its children: the rate of one core that does nothing else.
     """
 
     wall: float
@@ -27,18 +27,18 @@ class Rate:
 
 
 def median(rates: list[Rate]) -> Rate:
-    """Of several rounds."""
+    """The median of several rounds, for each rate."""
     return Rate(statistics.median(rate.wall for rate in rates), statistics.median(rate.cpu for rate in rates))
 
 
 def rate_of(start: Callable[[], Iterator[Any]], *, batch_size: int, batches: int, warm_up: int = 4) -> Rate:
-    """The rate of the iterator that `start` makes, after its first batches.
+    """The rate of an iterator of batches, after its first batches.
 
     Args:
       start: makes the iterator.
       batch_size: images a batch.
-      batches: how many are timed.
-      warm_up: how many are not: those that may be waiting already when the clock starts.
+      batches: number of timed batches.
+      warm_up: number of batches before these. The iterator may have made them before the clock starts.
     """
     iterator = start()
     for _ in range(warm_up):
@@ -55,7 +55,7 @@ def rate_of(start: Callable[[], Iterator[Any]], *, batch_size: int, batches: int
 
 
 def _processor_seconds() -> float:
-    """Of this process and of its living children."""
+    """Processor time of this process and of its living children."""
     children = sum(_processor_seconds_of(child.pid) for child in multiprocessing.active_children() if child.pid)
     return time.process_time() + children
 
@@ -69,5 +69,5 @@ def _processor_seconds_of(pid: int) -> float:
 
 
 def resident_bytes() -> int:
-    """Memory of this process."""
+    """Memory of this process, bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE

@@ -37,7 +37,7 @@ class Files(torch.utils.data.Dataset):
 
 
 class Shuffled(torch.utils.data.Sampler):
-    """So many images: epoch after epoch, each in another order."""
+    """A number of images: epoch after epoch, each in a new order."""
 
     def __init__(self, images: int, files: int):
         self._images, self._files = images, files
@@ -49,17 +49,17 @@ class Shuffled(torch.utils.data.Sampler):
 
 
 def loader(files: list[Path], *, crop_size: int, batch_size: int, batches: int) -> Iterator[Any]:
-    """So many batches, made by as many workers as there are cores."""
+    """Batches from one worker process a core."""
     made = torch.utils.data.DataLoader(
         Files(files, crop_size),
         batch_size=batch_size,
         sampler=Shuffled(batches * batch_size, len(files)),
         num_workers=threads(),
-        multiprocessing_context="spawn",  # JAX has threads, which a fork would not survive
+        multiprocessing_context="spawn",  # JAX runs threads, and a forked process would not have them
     )
     iterator = iter(made)
     try:
         yield from iterator
     finally:
-        for _ in iterator:  # workers that are stopped in the middle abort with noise
+        for _ in iterator:  # workers that are stopped in the middle of their work print errors
             pass

@@ -1,4 +1,4 @@
-"""Processes that are measured in turn: each a program of its own, which answers words with lines of JSON."""
+"""Processes that are measured in turn. Each answers words on its standard input with lines of JSON."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ class Process:
     """A running `python -m MODULE`, whose main calls `serve`.
 
     Args:
-      module: its name.
-      arguments: its command line.
+      module: name of the module.
+      arguments: of the command line.
     """
 
     def __init__(self, module: str, *arguments: str):
@@ -26,7 +26,7 @@ class Process:
         """The answer to a word.
 
         Raises:
-          RuntimeError: the process has died; its standard error has told why.
+          RuntimeError: the process has ended; its standard error has the reason.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -46,12 +46,12 @@ class Process:
 
 
 def serve(answers: Mapping[str, Callable[[], Any]]) -> None:
-    """Answers the words that come on standard input until it ends."""
+    """Answers the words on standard input, until standard input ends."""
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), flush=True)
 
 
 def peak_memory() -> int:
-    """The most bytes that this process ever had in memory (`ru_maxrss` would count what its parent had, too)."""
+    """Peak memory of this process, bytes. `ru_maxrss` would include the memory of the parent process."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
