@@ -1,83 +1,82 @@
 """Measures the program on this machine.
 
-python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch's
-python -m alexnet_jax.benchmark step --peer=torch                    # an update and an evaluation, beside PyTorch's
-python -m alexnet_jax.benchmark run --config=configs/default.py      # a run: what takes time beside its updates
+python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch
+python -m alexnet_jax.benchmark step --peer=torch                    # updates and evaluations, beside PyTorch
+python -m alexnet_jax.benchmark run --config=configs/default.py      # a whole run: updates, evaluations, saves, input
 python -m alexnet_jax.benchmark start --config=configs/default.py    # from the command to the first update
 """
 
 import dataclasses
-import json
 import sys
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, strict_json
 from alexnet_jax.errors import UsageError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="run, start: the experiment, such as configs/default.py."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's own.")
-UPDATES = flags.DEFINE_integer("updates", None, "run: end after so many; default: the whole run.", lower_bound=2)
-PEER = flags.DEFINE_enum("peer", None, ["torch"], "What to measure beside it, in turn.")
-IMAGES = flags.DEFINE_integer("images", 1000, "input: images that are drawn.", lower_bound=2)
-BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in a round.", lower_bound=1)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's folder.")
+UPDATES = flags.DEFINE_integer("updates", None, "run: number of updates; default: the whole run.", lower_bound=2)
+PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step: library to measure beside this program, in turn.")
+IMAGES = flags.DEFINE_integer("images", 1000, "input: number of drawn images.", lower_bound=2)
+BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in each round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "input, step, start: rounds, in each of which everything has its turn.", lower_bound=1
+    "rounds", 5, "input, step, start: rounds; each round measures everything once.", lower_bound=1
 )
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
 def main(command: str | None = None) -> None:
-    """Measures what the word names."""
+    """Runs the measurement with that name."""
     if command not in COMMANDS:
-        found = "nothing was named" if command is None else f"{command!r} cannot be measured"
+        found = "no measurement is named" if command is None else f"{command!r} cannot be measured"
         raise UsageError(f"{found}; known: {', '.join(COMMANDS)}")
     result, lines = COMMANDS[command]()
-    print(json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines))
+    print(strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines))
 
 
 def _input() -> tuple[Any, list[str]]:
-    from alexnet_jax.benchmarks import input as measured
+    from alexnet_jax.benchmarks import input as measurement
 
-    result = measured.measure(
+    result = measurement.measure(
         images=IMAGES.value, batches=BATCHES.value, rounds=ROUNDS.value, peer=PEER.value, say=_say
     )
-    return result, measured.describe(result)
+    return result, measurement.describe(result)
 
 
 def _run() -> tuple[Any, list[str]]:
-    from alexnet_jax.benchmarks import run as measured
+    from alexnet_jax.benchmarks import run as measurement
     from alexnet_jax.experiment import build as experiment
     from alexnet_jax.experiment.settings import read_settings
 
     settings = read_settings(cli.config_of(lambda: CONFIG.value))
     cli.start(cpu_devices=experiment.cpu_devices(settings))
-    result = measured.measure(settings, DATA_DIR.value, updates=UPDATES.value)
-    return result, measured.describe(result)
+    result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
+    return result, measurement.describe(result)
 
 
 def _start() -> tuple[Any, list[str]]:
-    from alexnet_jax.benchmarks import start as measured
+    from alexnet_jax.benchmarks import start as measurement
 
-    cli.config_of(lambda: CONFIG.value)  # a mistake is told before anything starts
+    cli.config_of(lambda: CONFIG.value)  # report a mistake before the first start
     config = flags.FLAGS["config"]
     overrides = [f"--config.{name}={value}" for name, value in config_flags.get_override_values(config).items()]
     arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]
     if DATA_DIR.value is not None:
         arguments.append(f"--data_dir={DATA_DIR.value}")
-    result = measured.measure(arguments, rounds=ROUNDS.value, say=_say)
-    return result, measured.describe(result)
+    result = measurement.measure(arguments, rounds=ROUNDS.value, say=_say)
+    return result, measurement.describe(result)
 
 
 def _step() -> tuple[Any, list[str]]:
-    from alexnet_jax.benchmarks import step as measured
+    from alexnet_jax.benchmarks import step as measurement
 
-    result = measured.measure(rounds=ROUNDS.value, peer=PEER.value, say=_say)
-    return result, measured.describe(result)
+    result = measurement.measure(rounds=ROUNDS.value, peer=PEER.value, say=_say)
+    return result, measurement.describe(result)
 
 
 def _say(line: str) -> None:
