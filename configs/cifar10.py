@@ -1,17 +1,17 @@
-"""CIFAR-10: the four-layer nets of figure 1, and of the footnote's 13 % without and 11 % with response norm.
+"""CIFAR-10: the four-layer nets of figure 1, and of the footnote: 13 % error without response norm, 11 % with it.
 
 Reproduces 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
 V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs reach 25 % training error several times
-sooner than tanh. Which net figure 1 used is recorded nowhere; the 13 % net without weight decay stands in for it.
-Between the two published nets more changes than the norms, so `norm` and `no_norm` differ in them alone.
+sooner than tanh. The net of figure 1 is not on record; `relu` and `tanh` use the 13 % net without weight decay. The two
+published nets differ in more than their norms. `norm` and `no_norm` differ in their norms alone.
 
 Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32`; `configs/fashion_mnist.py` where it cannot be downloaded.
 
-Cost: 520 epochs of 50,000 images of 24x24 pixels, 203,125 updates; `relu` and `tanh` 40 epochs. The log trains about
-350 epochs on four fifths of the images and 150 on all, then 10 at a tenth and 10 at a hundredth of the rate, watching
-the error; here all images are used from the start.
+Cost: 520 epochs of 50,000 images of 24x24 pixels, which is 203,125 updates; `relu` and `tanh` take 40 epochs. The log
+trains about 350 epochs on four fifths of the images and 150 epochs on all images, then 10 epochs at a tenth and 10 at a
+hundredth of the rate, each change decided by the error. Here all images are used from the start.
 
-Command: `python -m alexnet_jax.main --config=configs/cifar10.py:VARIANT`, without a variant `11pct`.
+Command: `python -m alexnet_jax.main --config=configs/cifar10.py:VARIANT`. The default variant is `11pct`.
 """
 
 from ml_collections import ConfigDict
@@ -38,11 +38,11 @@ VARIANTS = {
         "13 % test error (A/example-layers/layer-params-conv-local-13pct.cfg:1)", {"network.recipe": "cifar_13pct"}
     ),
     "norm": Variant(
-        "as `11pct`, which it is, beside `no_norm`",
+        "the same as `11pct`; to compare with `no_norm`",
         {"network.recipe": "cifar_11pct", "weight_decays": DECAY_11PCT},
     ),
     "no_norm": Variant(
-        "up to 2 worse than `norm` (paper section 3.3); no record",
+        "no record; up to 2 worse than `norm` (paper section 3.3)",
         {"network.recipe": "cifar_11pct_no_norm", "weight_decays": DECAY_11PCT},
     ),
     "relu": Variant(
@@ -57,7 +57,7 @@ VARIANTS = {
 
 
 def base() -> ConfigDict:
-    """The 13 % net on CIFAR-10, not yet locked."""
+    """The 13 % net on CIFAR-10, unlocked."""
     config = default.get_config()
     config.unlock()
     config.dataset.update(
@@ -71,7 +71,7 @@ def base() -> ConfigDict:
     config.schedule = "epochs"
     config.rates = ConfigDict({"all": dict(kernel=LONG, bias=tuple((epoch, 2 * rate) for epoch, rate in LONG))})
     config.momentum = 0.9
-    config.weight_decay = 0.004  # of local3, local4 and fc10
+    config.weight_decay = 0.004  # for local3, local4 and fc10
     config.weight_decays = ConfigDict({"conv1": 0.0, "conv2": 0.0})
     config.evaluate_every = 5.0
     config.save_every = 5.0
@@ -79,7 +79,7 @@ def base() -> ConfigDict:
 
 
 def get_config(variant: str = "11pct") -> ConfigDict:
-    """A variant, `runs/cifar10-VARIANT`."""
+    """A variant. Its workdir is `runs/cifar10-VARIANT`."""
     config = base()
     config.name = f"cifar10-{variant}"
     return vary(config, VARIANTS, variant)

@@ -1,12 +1,13 @@
 """AlexNet on ELPV: is a solar cell functional or defective? 2,624 photographs, minutes on a laptop without a GPU.
 
-Reproduces nothing of the paper's: it shows the network of 2012 learn. What differs from the `original` recipe, for the
-time and the small data, is said with its reason beside each field, as measured on a quarter of the training split, the
-tuning quarter (`train[:25%]`, 492 photographs, one seed: two points of error are chance). The rest is that of 2012:
-both towers, response norm, overlapping pooling, dropout and the update.
+Reproduces no result of the paper: it shows the network of 2012 learn. Both towers, response norm, overlapping pooling,
+dropout and the update are those of 2012. Some fields differ from the `original` recipe, because time is short and the
+data set is small. The comment beside such a field has the reason and the measurement. Measurements were made on the
+"tuning quarter", a quarter of the training split (`train[:25%]`, 492 photographs), with one seed: differences of two
+points of error are chance.
 
-Expected: README.md has the error with its spread over three seeds, the time it took and the published figures.
-Always to answer 'functional' errs 31 %.
+Expected: README.md has the error with its spread over three seeds, the time, and the published figures. A program that
+always answers 'functional' has an error of 31 %.
 
 Command: `python -m alexnet_jax.main --config=configs/default.py`
 """
@@ -15,60 +16,67 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """Every field there is; other configs change some of them."""
+    """The config with every field. The other configs change some of these fields."""
     config = ConfigDict()
-    config.name = "elpv"  # of the folder under runs/
-    config.seed = 0  # of initial values, order, crops, noise and dropout
+    config.name = "elpv"  # name of the workdir: runs/elpv
+    config.seed = 0  # seed of initial values, image order, crops, colour noise and dropout masks
 
     config.dataset = ConfigDict()
-    config.dataset.name = "elpv/160"  # data set, with the pixels along a side of its stored images
-    config.dataset.train_split = "train"  # in TFDS's notation: 'train[25%:]' is a part
-    config.dataset.eval_split = "test"  # evaluated during training and at its end; it chooses nothing
-    # Pixels along a side; 2012: 224 in 256. On the tuning quarter, in about the same time: loss of the centre 0.461
-    # with 112 in 128, 0.459 with 128 in 144, 0.451 with 144 in 160. 176 in 192 takes 1.6 times as long.
+    config.dataset.name = "elpv/160"  # data set; the number is the side of its stored images, pixels
+    config.dataset.train_split = "train"  # in TFDS's notation; 'train[25%:]' leaves out the first quarter
+    config.dataset.eval_split = "test"  # evaluated during training and at its end; no field was chosen on it
+    # Side of the crops, pixels. 2012: 224 of 256. On the tuning quarter, in about the same time, the loss of the centre
+    # crop was 0.461 with 112 of 128, 0.459 with 128 of 144, and 0.451 with 144 of 160. 176 of 192 takes 1.6 times as
+    # long.
     config.dataset.crop_size = 144
-    # So many consecutive images share one crop and flip; 2012: 32 (A/convdata_jpeg.py:238-246).
+    # Number of consecutive images that share a crop and a flip. 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
-    config.dataset.classes = 2  # None: as many as the data set has, which a dry run cannot know
-    config.dataset.train_images = 1970  # the same for the training split
+    config.dataset.classes = 2  # number of classes; None: read from the data set, which a dry run does not open
+    config.dataset.train_images = 1970  # number of training images; None: as above
 
-    # Beside the paper's crop and flip; 2012: 0. With crops of 112, ten views: 20.5 % error after 30 epochs without,
-    # 18.9 % after 40 and 18.7 % after 60 with these; twice as much of both was no better.
+    # Random rotation and scaling, in addition to the paper's crop and flip. 2012: 0. With crops of 112 and ten views,
+    # the error was 20.5 % after 30 epochs without them, 18.9 % after 40 and 18.7 % after 60 with these values. Doubling
+    # both values gave no smaller error.
     config.jitter = ConfigDict()
-    config.jitter.rotation = 5.0  # largest angle to either side, degrees
+    config.jitter.rotation = 5.0  # largest angle in either direction, degrees
     config.jitter.scale = 0.15  # largest enlargement or reduction, as a share of the size
 
     config.network = ConfigDict()
     config.network.recipe = "original"  # net 145; see network/recipes.py for the others
-    # Share of the recipe's maps and units. With crops of 112 a quarter of them had a loss of 0.461 after 45 epochs,
-    # a half 0.456 after 30, in twice the time.
+    # Share of the recipe's maps and units. With crops of 112, a quarter gave a loss of 0.461 after 45 epochs. A half
+    # gave 0.456 after 30 epochs, in twice the time.
     config.network.width = 0.25
-    # He et al. 2015 instead of the recipe's initial values, which want 1.2 million images: `original` at full width
-    # still swung between 25 % and 31 % error after 488 updates of 32.
+    # Initial values of He et al. 2015. The recipe's initial values need 1.2 million images: with them, the error of
+    # `original` at full width still varied between 25 % and 31 % after 488 updates of 32 images.
     config.network.he_init = True
-    config.network.bfloat16 = False  # what flows between layers, not parameters; on a CPU both towers share a device
+    # Activations in bfloat16; parameters stay float32. On a CPU, bfloat16 puts both towers on one device.
+    config.network.bfloat16 = False
 
     config.photometry = ConfigDict()
-    config.photometry.noise = ((0, 0.1),)  # colour noise, a table as `rates`; 2012: 0.1 (A/convdata_jpeg.py:57-66)
-    # Pixels in units of their standard deviation. 2012 left them at 0 to 255, which with He's initial values diverges.
+    config.photometry.noise = ((0, 0.1),)  # colour noise; a table like `rates`. 2012: 0.1 (A/convdata_jpeg.py:57-66)
+    # Pixels divided by their standard deviation. 2012 used 0 to 255, which diverges with He's initial values.
     config.photometry.standardize = True
 
-    # Images an update. 2012: 128. After 45 epochs of 32 with a rate of 0.014 the loss of ten views was 0.430; after 36
-    # of 16 with 0.01, in the same time, 0.434.
+    # Images an update. 2012: 128. After 45 epochs with batches of 32 and a rate of 0.014, the loss of ten views was
+    # 0.430. After 36 epochs with batches of 16 and a rate of 0.01, in the same time, it was 0.434.
     config.batch_size = 32
-    config.num_epochs = 45.0  # 2012: 91. The loss on the tuning quarter stops falling before that.
+    config.num_epochs = 45.0  # 2012: 91. The loss on the tuning quarter stops falling before epoch 91.
 
-    # What the positions of tables mean: 'epochs'; 'steps' (updates); 'run' (shares of the run, from 0 to 1); 'cosine'
-    # (the same, and every value falls to 0 along half a cosine); 'plateau' (epochs; divided by 10 when the validation
-    # error stops falling). 2012: epochs.
+    # The unit of the positions in tables. 2012: 'epochs'.
+    #   'epochs'
+    #   'steps': updates
+    #   'run': shares of the run, from 0 to 1
+    #   'cosine': as 'run', and every rate falls to 0 along half a cosine
+    #   'plateau': epochs, and every rate is divided by 10 when the validation error stops falling
     config.schedule = "cosine"
     config.plateau = ConfigDict()
-    config.plateau.patience = 3  # evaluations without a new best before a division
-    config.plateau.drops = 3  # divisions at the most (paper section 5)
-    config.warmup_epochs = 0.0  # the rates rise from 0 over so many epochs
-    # Learning rates by layer, ((position, value), ...); `all` for those not named. 2012: 0.01 and 0.02 to begin with
-    # (A/layers/layer-params-145.cfg:165-182). For 16 images an update 0.01 was better than 0.005; for 32 it grows by
-    # the root of two (Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks").
+    config.plateau.patience = 3  # evaluations without a smaller error before a division
+    config.plateau.drops = 3  # largest number of divisions (paper section 5)
+    config.warmup_epochs = 0.0  # epochs over which the rates rise from 0
+    # Learning rates by layer, as tables ((position, value), ...). `all` holds for every layer without a table. 2012:
+    # 0.01 and 0.02 at first (A/layers/layer-params-145.cfg:165-182). With 16 images an update 0.01 was better than
+    # 0.005. For 32 images the rate grows by the root of two (Krizhevsky 2014, "One weird trick for parallelizing
+    # convolutional neural networks").
     config.rates = ConfigDict()
     config.rates.all = ConfigDict()
     config.rates.all.kernel = ((0, 0.014),)
@@ -76,22 +84,23 @@ def get_config() -> ConfigDict:
 
     config.momentum = 0.9  # paper section 5
     config.nesterov = False  # Sutskever et al. 2013
-    config.weight_decay = 0.0005  # paper section 5; of kernels alone
-    config.weight_decays = ConfigDict()  # of single layers, by name
-    config.clip_norm = config_dict.placeholder(float)  # largest length of the gradient; None: any
-    config.lars_trust = config_dict.placeholder(float)  # LARS (You et al. 2017); None: without
+    config.weight_decay = 0.0005  # paper section 5; for kernels, not for biases
+    config.weight_decays = ConfigDict()  # weight decay of single layers, by name
+    config.clip_norm = config_dict.placeholder(float)  # largest norm of the gradient; None: no limit
+    config.lars_trust = config_dict.placeholder(float)  # trust coefficient of LARS (You et al. 2017); None: no LARS
     config.label_smoothing = 0.0  # share of the target spread over all classes
 
-    config.init_from = config_dict.placeholder(str)  # workdir of another run whose parameters to start from
-    config.fresh = ()  # layers that start anew all the same, by name
+    config.init_from = config_dict.placeholder(str)  # workdir of the run whose parameters this run starts from
+    config.fresh = ()  # layers, by name, that start from initial values nevertheless
 
-    config.evaluate_every = 5.0  # epochs; and at the end
-    config.save_every = 5.0  # epochs; and at the end
-    # What to do when a checkpoint cannot be written, as on a full disk: 'continue' (say so, train on, save when next
-    # due) or 'stop'. Either way the last complete one stays.
+    config.evaluate_every = 5.0  # epochs between evaluations; the run also ends with one
+    config.save_every = 5.0  # epochs between checkpoints; the run also ends with one
+    # When a checkpoint cannot be written, as on a full disk: 'continue' prints a warning and saves again when the next
+    # save is due; 'stop' ends the run. The last complete checkpoint stays in both cases.
     config.on_failed_save = "continue"
 
-    # Devices along each axis; None: what is fastest here. A pair of towers on a CPU takes two devices, else one.
+    # Devices along each axis of the mesh; None: the fastest mesh for this machine. On a CPU two towers use two devices,
+    # on other platforms one.
     config.mesh = ConfigDict()
     config.mesh.data = config_dict.placeholder(int)
     config.mesh.tower = config_dict.placeholder(int)

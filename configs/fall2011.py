@@ -1,13 +1,14 @@
-"""ImageNet of fall 2011, whole: 21,841 classes, about 14.2 million images.
+"""ImageNet of fall 2011, all of it: 21,841 classes, about 14.2 million images.
 
-The paper pre-trains on it for its "1 CNN*" and gives no error for it. Net 146-2011 had six convolutions and a linear
-bottleneck of 1024 units a tower before 21,843 outputs, divided over the GPUs (A/layers/layers-146-2011.cfg:344-386); it
-started from another run, as `configs/finetune.py:fall2011` does. This config starts from nothing. Not yet trained here.
+The paper pre-trains its "1 CNN*" on this data set and gives no error for it. Net 146-2011 had six convolutions and a
+linear bottleneck of 1024 units a tower before 21,843 outputs, divided over the GPUs
+(A/layers/layers-146-2011.cfg:344-386). Net 146-2011 started from the parameters of another run, as
+`configs/finetune.py:fall2011` does. This config starts from initial values. Not yet trained here.
 
 Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2011 --source_dir=DIR`.
 
-Cost: nobody wrote down a schedule from scratch; this one is net 170's four quarters over 10 epochs, as many updates as
-ILSVRC takes in about 110.
+Cost: 10 epochs, as many updates as about 110 epochs of ILSVRC. No schedule from scratch is on record; this config uses
+the four quarters of net 170.
 
 Command: `python -m alexnet_jax.main --config=configs/fall2011.py`.
 """
@@ -18,11 +19,11 @@ from alexnet_jax.configs import imagenet2012
 from alexnet_jax.configs.imagenet2012 import QUARTERS
 from alexnet_jax.configs.variants import Variant, vary
 
-VARIANTS = {"bottleneck": Variant("no figure in the paper, none in the log")}
+VARIANTS = {"bottleneck": Variant("no record, and no figure in the paper")}
 
 
 def get_config(variant: str = "bottleneck") -> ConfigDict:
-    """Six convolutions and a bottleneck on 21,841 classes, `runs/fall2011`."""
+    """Six convolutions and a bottleneck on 21,841 classes. The workdir is `runs/fall2011`."""
     config = imagenet2012.base()
     config.name = "fall2011"
     config.dataset.update(name="fall2011", classes=21_841, train_images=14_197_122)

@@ -1,14 +1,15 @@
 """Fashion-MNIST with the nets of `configs/cifar10.py`: 60,000 + 10,000 grey images of clothes, 28x28, in ten classes.
 
-Reproduces nothing of the paper: it shows the same comparisons where CIFAR-10 cannot be downloaded. No error is on
-record for these nets on it.
+Reproduces no result of the paper. It makes the comparisons of `configs/cifar10.py` where CIFAR-10 cannot be downloaded.
+The error of these nets on this data set is not on record.
 
-Data: `python -m alexnet_jax.prepare fashion_mnist --source_dir=/usr/share/datasets/fashion-mnist --size=28`, from the
-files of Debian's `dataset-fashion-mnist`; or `python -m alexnet_jax.prepare tfds fashion_mnist --size=28`.
+Data: `python -m alexnet_jax.prepare fashion_mnist --source_dir=/usr/share/datasets/fashion-mnist --size=28` reads the
+files of Debian's package `dataset-fashion-mnist`. `python -m alexnet_jax.prepare tfds fashion_mnist --size=28` takes
+TFDS's data set of that name.
 
-Cost: a tenth of `configs/cifar10.py`'s epochs.
+Cost: a tenth of the epochs of `configs/cifar10.py`.
 
-Command: `python -m alexnet_jax.main --config=configs/fashion_mnist.py:VARIANT`, without a variant `relu`.
+Command: `python -m alexnet_jax.main --config=configs/fashion_mnist.py:VARIANT`. The default variant is `relu`.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "relu") -> ConfigDict:
-    """A variant, `runs/fashion_mnist-VARIANT`."""
+    """A variant. Its workdir is `runs/fashion_mnist-VARIANT`."""
     config = cifar10.base()
     config.name = f"fashion_mnist-{variant}"
     config.dataset.update(name="fashion_mnist", train_images=60_000)

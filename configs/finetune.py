@@ -1,9 +1,10 @@
 """The chain to the paper's "1 CNN*": six convolutions, pre-trained on all of ImageNet (table 2).
 
-Reproduces 39.0 % top-1 and 16.6 % top-5 error on ILSVRC 2012's validation set with ten views, in the log 38.99 / 16.62,
-net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195). Not yet trained here.
+Reproduces 39.0 % top-1 and 16.6 % top-5 error on ILSVRC 2012's validation set with ten views. The log has 38.99 / 16.62
+for net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195). Not yet trained here.
 
-Four runs, each from the one before; `--config.init_from=WORKDIR` names another:
+The chain has four runs. Each starts from the parameters of the run before it, or from those of the run that
+`--config.init_from=WORKDIR` names:
 
     python -m alexnet_jax.main --config=configs/imagenet2012.py:original
     python -m alexnet_jax.main --config=configs/finetune.py:fall2009
@@ -12,8 +13,8 @@ Four runs, each from the one before; `--config.init_from=WORKDIR` names another:
 
 Data: as for `configs/imagenet2012.py`, `fall2009.py` and `fall2011.py`.
 
-Cost: 6.65 epochs of 4.45 million images, 8.11 of 14.2 million, 54 of 1.28 million: 214 million images after the first
-run's 117 million.
+Cost: 117 million images in the first run; then 6.65 epochs of 4.45 million images, 8.11 epochs of 14.2 million and 54
+epochs of 1.28 million, together 214 million images.
 """
 
 from ml_collections import ConfigDict
@@ -24,22 +25,22 @@ from alexnet_jax.configs.variants import Variant, vary
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 
-def _rates(kernel: tuple[tuple[float, float], ...], **own: tuple[tuple[float, float], ...]) -> dict[str, dict]:
-    """Rates of all layers and of some; biases have twice the rate (the log has no other note of them)."""
+def _rates(kernel: tuple[tuple[float, float], ...], **by_layer: tuple[tuple[float, float], ...]) -> dict[str, dict]:
+    """Rates of all layers, and rates of single layers. Biases have twice the rate; the log notes nothing else."""
 
     def pair(table: tuple[tuple[float, float], ...]) -> dict[str, tuple]:
         return dict(kernel=table, bias=tuple((epoch, 2 * rate) for epoch, rate in table))
 
-    return {"all": pair(kernel)} | {layer: pair(table) for layer, table in own.items()}
+    return {"all": pair(kernel)} | {layer: pair(table) for layer, table in by_layer.items()}
 
 
-# 300 files of 1024 images with the new layer still at the common rate; in 2012 a "batch" is such a file.
+# The new layer has the common rate for the first 300 files of 1024 images. In 2012 such a file is called a "batch".
 AFTER_300_BATCHES = 300 * 1024 / imagenet2012.TRAIN_IMAGES
 
 VARIANTS = {
-    # A/layers/layer-params-146-2009.cfg:181-188: conv6 and the connected layers are new, and ten times as fast.
+    # A/layers/layer-params-146-2009.cfg:181-188: conv6 and the connected layers are new, with ten times the rate.
     "fall2009": Variant(
-        "the second of the four runs, net 146-2009; stopped after 6.65 epochs, no error known",
+        "no record of the error. The second of the four runs, net 146-2009, which stopped after 6.65 epochs",
         {
             "dataset.name": "fall2009",
             "dataset.classes": 10_184,
@@ -52,9 +53,9 @@ VARIANTS = {
             "photometry.noise": ((0, 0.1),),
         },
     ),
-    # 146-2011: convolutions copied, connected layers new.
+    # Net 146-2011: the convolutions are copied, and the connected layers are new.
     "fall2011": Variant(
-        "the third of the four runs, net 146-2011; stopped after 8.11 epochs, no error known",
+        "no record of the error. The third of the four runs, net 146-2011, which stopped after 8.11 epochs",
         {
             "dataset.name": "fall2011",
             "dataset.classes": 21_841,
@@ -67,11 +68,11 @@ VARIANTS = {
             "photometry.noise": ((0, 0.1),),
         },
     ),
-    # A/layers/layer-params-146-2012-2011.cfg:181-195: all but the last layer copied. At epoch 22 the log sets "all" to
-    # 0.0001; conv1, frozen since 7, is taken to stay so.
+    # A/layers/layer-params-146-2012-2011.cfg:181-195: all but the last layer are copied. At epoch 22 the log sets "all"
+    # to 0.0001; conv1, frozen since epoch 7, is assumed to stay frozen.
     "imagenet2012": Variant(
-        "38.99 / 16.62 with ten views, net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195); the paper's"
-        " 39.0 / 16.6",
+        "38.99 / 16.62 with ten views, net 146-2012-2011 (A/layers/layer-params-146-2012-2011.cfg:194-195); 39.0 / 16.6"
+        " in the paper",
         {
             "network.recipe": "six_conv",
             "init_from": "runs/finetune-fall2011",
@@ -89,7 +90,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "imagenet2012") -> ConfigDict:
-    """A run of the chain, `runs/finetune-VARIANT`."""
+    """A run of the chain. The workdir is `runs/finetune-VARIANT`."""
     config = imagenet2012.base()
     config.name = f"finetune-{variant}"
     return vary(config, VARIANTS, variant)

@@ -1,13 +1,13 @@
 """ILSVRC 2010: table 1 of the paper, on the test set, whose labels are public.
 
-Reproduces 37.5 % top-1 and 17.0 % top-5 error with ten views, 39.0 / 18.3 with the centre view alone, which the log has
-as 37.47 / 17.00 and 39.02 / 18.30 (A/layers/layer-params-145-2010.cfg:177-180). Not yet trained here at full length.
+Reproduces 37.5 % top-1 and 17.0 % top-5 error with ten views, and 39.0 / 18.3 with the centre view. The log has 37.47 /
+17.00 and 39.02 / 18.30 (A/layers/layer-params-145-2010.cfg:177-180). Not yet trained here at full length.
 
 Data: `python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR`.
 
-Cost: 93 epochs of 1,261,406 images; as `configs/imagenet2012.py`.
+Cost: 93 epochs of 1,261,406 images, about as much as `configs/imagenet2012.py`.
 
-Command: `python -m alexnet_jax.main --config=configs/imagenet2010.py:VARIANT`, without a variant `original`.
+Command: `python -m alexnet_jax.main --config=configs/imagenet2010.py:VARIANT`. The default variant is `original`.
 """
 
 from ml_collections import ConfigDict
@@ -29,19 +29,19 @@ LOG145_2010 = {
 
 VARIANTS = {
     "original": Variant(
-        "39.02 / 18.30 centre, 37.47 / 17.00 with ten views, net 145 (A/layers/layer-params-145-2010.cfg:177-180); the"
-        " paper's 39.0 / 18.3 and 37.5 / 17.0"
+        "39.02 / 18.30 centre, 37.47 / 17.00 with ten views, net 145 (A/layers/layer-params-145-2010.cfg:177-180); 39.0"
+        " / 18.3 and 37.5 / 17.0 in the paper"
     ),
     "one_tower": Variant(
-        "39.17 / 18.23 with ten views, net 145-half (A/layers/layer-params-145-half.cfg:90-100); the paper's 1.7 / 1.2"
-        " of section 3.2",
+        "39.17 / 18.23 with ten views, net 145-half (A/layers/layer-params-145-half.cfg:90-100); 1.7 / 1.2 worse in"
+        " paper section 3.2",
         {"network.recipe": "one_tower"},
     ),
 }
 
 
 def get_config(variant: str = "original") -> ConfigDict:
-    """Net 145, or its half, `runs/imagenet2010-VARIANT`."""
+    """Net 145 or its half. The workdir is `runs/imagenet2010-VARIANT`."""
     config = imagenet2012.base()
     config.name = f"imagenet2010-{variant}"
     config.dataset.update(name="imagenet2010", eval_split="test", train_images=1_261_406)

@@ -1,15 +1,15 @@
-"""ILSVRC 2012: table 2 of the paper, its ablations, and the reproductions that came after.
+"""ILSVRC 2012: table 2 of the paper, its ablations, and later reproductions.
 
-Reproduces the paper's "1 CNN": 40.7 % top-1 and 18.2 % top-5 error on the validation set with ten views, which the log
-has as 40.66 / 18.21 (A/layers/layer-params-145.cfg:181-182). Not yet trained here at full length: what follows are the
-figures to compare with, and `docs/variants.md` has them for every variant.
+Reproduces the paper's "1 CNN": 40.7 % top-1 and 18.2 % top-5 error on the validation set with ten views. The log has
+40.66 / 18.21 (A/layers/layer-params-145.cfg:181-182). Not yet trained here at full length. `docs/variants.md` has the
+published figures of each variant.
 
 Data: `python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR`.
 
-Cost: 91 epochs of 1,281,167 images, 910,830 updates, 0.72 billion multiply-adds an image forward and three
-times that in training. Between five and six days on two GTX 580 in 2012 (paper section 5).
+Cost: 91 epochs of 1,281,167 images, which is 910,830 updates. The forward pass takes 0.72 billion multiply-adds an
+image, training three times as many. In 2012: between five and six days on two GTX 580 (paper section 5).
 
-Command: `python -m alexnet_jax.main --config=configs/imagenet2012.py:VARIANT`, without a variant `original`.
+Command: `python -m alexnet_jax.main --config=configs/imagenet2012.py:VARIANT`. The default variant is `original`.
 """
 
 from ml_collections import ConfigDict
@@ -19,8 +19,9 @@ from alexnet_jax.configs.variants import Variant, vary
 
 TRAIN_IMAGES = 1_281_167
 
-# Net 145 by epoch (A/layers/layer-params-145.cfg:165-182): conv1 goes to 1e-5 with the noise off, then stands still.
-# Biases: twice the rate, lowered once (A/layers/layer-params-120-4gpu.cfg; the record of 145 itself is incomplete).
+# Net 145 by epoch (A/layers/layer-params-145.cfg:165-182). The rate of conv1 falls to 1e-5 when the colour noise ends,
+# and later to 0. Biases have twice the rate, lowered once (A/layers/layer-params-120-4gpu.cfg; the record of net 145 is
+# incomplete here).
 LOG145 = {
     "all": dict(
         kernel=((0, 0.01), (25, 0.001), (51, 0.0001), (79, 0.00001)),
@@ -32,8 +33,8 @@ LOG145 = {
     ),
 }
 
-# Net 170, the best fixed schedule on record: four quarters, a factor of 250 in all (A/src/lr.cu:132-151;
-# A/layers/layer-params-170.cfg:212-215). Of 95 epochs, noise ends at 68 and conv1 at 74.
+# Net 170, the best fixed schedule on record: four quarters, with a total factor of 250 (A/src/lr.cu:132-151;
+# A/layers/layer-params-170.cfg:212-215). In 95 epochs, colour noise ends at 68 and the training of conv1 at 74.
 QUARTERS = ((0, 0.01), (0.25, 0.0015874), (0.5, 0.00025198), (0.75, 0.00004))
 QUARTERS_170 = {
     "schedule": "run",
@@ -45,7 +46,7 @@ QUARTERS_170 = {
     "photometry.noise": ((0, 0.1), (68 / 95, 0.0)),
 }
 
-# The text of section 5: divided by 10 three times, whenever the validation error stops falling.
+# Paper section 5: the rate is divided by 10 whenever the validation error stops falling, three times.
 PLATEAU = {
     "schedule": "plateau",
     "num_epochs": 90.0,
@@ -54,7 +55,7 @@ PLATEAU = {
     "photometry.noise": ((0, 0.1),),
 }
 
-# Caffe divides by 10 every 100,000 updates of 256 images (K/models/bvlc_alexnet/solver.prototxt).
+# Caffe divides the rate by 10 every 100,000 updates of 256 images (K/models/bvlc_alexnet/solver.prototxt).
 CAFFE = {
     "schedule": "steps",
     "batch_size": 256,
@@ -76,10 +77,10 @@ VARIANTS = {
         "42.34 / 19.58 centre, 40.53 / 18.05 with ten views, net 170 (A/layers/layer-params-170.cfg:204-205)",
         QUARTERS_170,
     ),
-    "plateau": Variant("the schedule of the paper's text; about `original`, no record of its own", PLATEAU),
+    "plateau": Variant("no record; about as `original`. The schedule is that of the paper's text", PLATEAU),
     "paper": Variant(
-        "no record. By the signal at initialisation a tenth as much of an image reaches its logits as in `original`:"
-        " it begins slowly or not at all",
+        "no record. At initialisation an image changes the logits a tenth as much as in `original`, so training begins"
+        " slowly or not at all",
         PLATEAU | {"network.recipe": "paper", "rates": {"all": dict(kernel=((0, 0.01),), bias=((0, 0.01),))}},
     ),
     "caffenet": Variant(
@@ -92,42 +93,44 @@ VARIANTS = {
         CAFFE | {"network.recipe": "bvlc", "num_epochs": 360_000 * 256 / TRAIN_IMAGES},
     ),
     "one_tower": Variant(
-        "1.7 / 1.2 worse than `original` (paper section 3.2); recorded on ILSVRC 2010 alone, 39.17 / 18.23 with ten"
+        "1.7 / 1.2 worse than `original` (paper section 3.2). The only record is on ILSVRC 2010: 39.17 / 18.23 with ten"
         " views, net 145-half (A/layers/layer-params-145-half.cfg:90-100)",
         {"network.recipe": "one_tower"},
     ),
     "no_norm": Variant(
-        "42.03 / 19.36 with ten views, net 148 (A/layers/layer-params-148.cfg:147-148); the paper's 1.4 / 1.2 of"
-        " section 3.3",
+        "42.03 / 19.36 with ten views, net 148 (A/layers/layer-params-148.cfg:147-148); 1.4 / 1.2 worse in"
+        " paper section 3.3",
         {"network.recipe": "no_norm"},
     ),
     "plain_pooling": Variant(
-        "41.06 / 18.51 with ten views, net 147 (A/layers/layer-params-147.cfg:173-174); the paper's 0.4 / 0.3 of"
-        " section 3.4",
+        "41.06 / 18.51 with ten views, net 147 (A/layers/layer-params-147.cfg:173-174); 0.4 / 0.3 worse in"
+        " paper section 3.4",
         {"network.recipe": "plain_pooling"},
     ),
     "no_exchange": Variant(
-        "41.83 / 19.33 with ten views, net 150 (A/layers/layer-params-150.cfg:179); its fc7 is taken to be 145's",
+        "41.83 / 19.33 with ten views, net 150 (A/layers/layer-params-150.cfg:179). Its fc7 is assumed to be"
+        " that of net 145",
         {"network.recipe": "no_exchange"},
     ),
     "six_conv": Variant(
-        "no record from scratch; pre-trained, `configs/finetune.py`, 38.99 / 16.62", {"network.recipe": "six_conv"}
+        "no record from scratch; pre-trained (`configs/finetune.py`) 38.99 / 16.62", {"network.recipe": "six_conv"}
     ),
     "drop_conv3": Variant(
-        "about 2 top-1 worse than `original` (paper section 7); no record", {"network.recipe": "drop_conv3"}
+        "no record; about 2 top-1 worse than `original` (paper section 7)", {"network.recipe": "drop_conv3"}
     ),
     "drop_conv4": Variant(
-        "about 2 top-1 worse than `original` (paper section 7); no record", {"network.recipe": "drop_conv4"}
+        "no record; about 2 top-1 worse than `original` (paper section 7)", {"network.recipe": "drop_conv4"}
     ),
-    "tanh": Variant("slower; the paper's comparison is on CIFAR-10 (figure 1); no record", {"network.recipe": "tanh"}),
+    "tanh": Variant("no record; slower. The paper compares on CIFAR-10 (figure 1)", {"network.recipe": "tanh"}),
     "no_dropout": Variant(
-        "substantial overfitting (paper section 4.2), no figure given; no record", {"network.recipe": "no_dropout"}
+        "no record; substantial overfitting (paper section 4.2), without a figure", {"network.recipe": "no_dropout"}
     ),
     "no_noise": Variant(
-        "over 1 top-1 worse than `original` (paper section 4.1); no record", {"photometry.noise": ((0, 0.0),)}
+        "no record; over 1 top-1 worse than `original` (paper section 4.1)", {"photometry.noise": ((0, 0.0),)}
     ),
     "batch_norm": Variant(
-        "not of 2012, no record: batch norm, He initialisation, pixels of unit variance, a cosine, Nesterov momentum",
+        "no record; not of 2012: batch norm, He initialisation, pixels of unit variance, cosine schedule, Nesterov"
+        " momentum",
         {
             "network.recipe": "batch_norm",
             "photometry.standardize": True,
@@ -142,7 +145,7 @@ VARIANTS = {
 
 
 def base() -> ConfigDict:
-    """Net 145 on ILSVRC 2012, not yet locked: what the other configs of ImageNet start from."""
+    """Net 145 on ILSVRC 2012, unlocked. The other configs for ImageNet start from it."""
     config = default.get_config()
     config.unlock()
     config.name = "imagenet2012-original"
@@ -169,7 +172,7 @@ def base() -> ConfigDict:
 
 
 def get_config(variant: str = "original") -> ConfigDict:
-    """A variant of net 145's training, `runs/imagenet2012-VARIANT`."""
+    """A variant of the training of net 145. Its workdir is `runs/imagenet2012-VARIANT`."""
     config = base()
     config.name = f"imagenet2012-{variant}"
     return vary(config, VARIANTS, variant)

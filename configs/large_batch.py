@@ -1,18 +1,18 @@
 """ILSVRC 2012 on modern accelerators: batches of 1024 to 8192 images over the data axis, LARS, bfloat16 activations.
 
-Reproduces the claim that LARS trains AlexNet with batches of up to 8192 without loss (You, Gitman and Ginsburg 2017,
-"Large Batch Training of Convolutional Networks", abstract; their network has batch norm in place of response norm, as
-the recipe here). Not yet trained here, so no error is promised.
+Reproduces the claim that LARS trains AlexNet with batches of up to 8192 images without loss of accuracy (You, Gitman
+and Ginsburg 2017, "Large Batch Training of Convolutional Networks", abstract). Their network has batch norm in place of
+response norm, as has the recipe of this config. Not yet trained here, so no error is promised.
 
-Each variant writes out its own rate and warm-up. Nothing scales a rate behind your back: with another batch size give
-another rate, `--config.rates.all.kernel='((0, RATE),)'`.
+Each variant has its rate and its warm-up. The program never scales a rate: with another batch size set another rate by
+`--config.rates.all.kernel='((0, RATE),)'`.
 
 Data: `python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR`.
 
-Cost: 90 epochs; at batch 8192 14,075 updates. Memory a device falls with `--config.mesh.data`, the number of devices
-the batch is divided over; by default all there are.
+Cost: 90 epochs, which is 14,075 updates with batches of 8192. The batch is divided over `--config.mesh.data`
+devices, by default over all of them. With more devices, each needs less memory.
 
-Command: `python -m alexnet_jax.main --config=configs/large_batch.py:VARIANT`, without a variant `4096`.
+Command: `python -m alexnet_jax.main --config=configs/large_batch.py:VARIANT`. The default variant is `4096`.
 """
 
 from ml_collections import ConfigDict
@@ -29,17 +29,17 @@ def _batch(size: int, rate: float, warmup: float) -> dict:
     }
 
 
-# With LARS a rate is a share of the kernel's length, times `lars_trust`: it grows like the root of the batch here.
+# With LARS, the rate times `lars_trust` is a share of the kernel's norm. Rates here grow by the root of the batch size.
 VARIANTS = {
     "1024": Variant("no record", _batch(1024, 5.0, 2.0)),
     "2048": Variant("no record", _batch(2048, 7.0, 5.0)),
-    "4096": Variant("no loss against small batches (You et al. 2017); no record here", _batch(4096, 10.0, 5.0)),
-    "8192": Variant("no loss against small batches (You et al. 2017); no record here", _batch(8192, 14.0, 5.0)),
+    "4096": Variant("no record; no loss against small batches (You et al. 2017)", _batch(4096, 10.0, 5.0)),
+    "8192": Variant("no record; no loss against small batches (You et al. 2017)", _batch(8192, 14.0, 5.0)),
 }
 
 
 def get_config(variant: str = "4096") -> ConfigDict:
-    """A batch size, `runs/large_batch-VARIANT`."""
+    """A batch size. The workdir is `runs/large_batch-VARIANT`."""
     config = imagenet2012.base()
     config.name = f"large_batch-{variant}"
     config.network.recipe = "batch_norm"

@@ -1,4 +1,4 @@
-"""What a variant of a config is: the fields that it changes, and what to expect of it."""
+"""A variant of a config: the fields that the variant changes, and the result to expect."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class Variant(NamedTuple):
     """A variation of a config.
 
     Attributes:
-      expect: what is known of its result, with the source.
+      expect: the known result, with its source.
       changes: new values by key, such as `network.recipe`.
     """
 
@@ -21,10 +21,10 @@ class Variant(NamedTuple):
 
 
 def vary(config: ConfigDict, variants: Mapping[str, Variant], name: str) -> ConfigDict:
-    """The config with a variant's changes, locked.
+    """The config with the changes of a variant, locked.
 
     Raises:
-      UsageError: there is no such variant.
+      UsageError: no variant has that name.
     """
     if name not in variants:
         raise UsageError(f"there is no variant {name!r}; known: {', '.join(variants)}")

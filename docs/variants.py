@@ -16,16 +16,20 @@ CONFIGS = (
 )
 HEAD = """# Variants
 
-Every variant of every config: what to expect of it, the fields it changes, and its command. Errors are top-1 / top-5
-in percent, of the config's evaluation split; "no record" means that neither the paper nor the log of 2012 has a figure.
-`--dry_run` after a command prints its layers, memory and schedule without data.
+Every variant of every config, with its expected error, the fields that it changes, and its command.
 
-Made from the configs by `python -m docs.variants > docs/variants.md`; a test keeps it so.
+* Errors are top-1 / top-5 in percent, on the config's evaluation split. A difference such as 1.7 / 1.2 is in points.
+* "No record" means that the log of 2012 has no figure.
+* `--dry_run` after a command prints the layers, memory and schedule of the run. It needs no data.
+* Sources: `A` is the author's code and log of 2012 (github.com/computerhistory/AlexNet-Source-Code), `V1` an earlier
+  state of the code (github.com/dnouri/cuda-convnet), and `K` Caffe (github.com/BVLC/caffe).
+
+`python -m docs.variants > docs/variants.md` makes this page from the configs. A test compares the two.
 """
 
 
 def page() -> str:
-    """The whole file."""
+    """The page as text."""
     return HEAD + "".join(_section(name) for name in CONFIGS)
 
 
