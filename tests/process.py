@@ -12,9 +12,9 @@ import time
 
 from alexnet_jax import train
 from alexnet_jax.runtime import processes, watchdog
-from alexnet_jax.workdir import progress as report
+from alexnet_jax.workdir import metrics_log, progress
 
-report.LINE_EVERY = report.WRITE_EVERY = 0.0
+progress.LINE_EVERY = metrics_log.ROW_EVERY = 0.0
 watchdog.BEAT = 1.0
 watchdog.SILENCE = float(os.environ.get("SILENCE", watchdog.SILENCE))
 watchdog.STALL = float(os.environ.get("STALL", watchdog.STALL))

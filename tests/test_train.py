@@ -13,6 +13,7 @@ from alexnet_jax import train as train_module
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir import checkpoint
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -113,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 def test_a_state_that_is_not_finite_is_never_saved(
     tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(train_module, "_all_finite", lambda params: np.bool_(False))
+    monkeypatch.setattr(checkpoint, "all_finite", lambda arrays: False)
     with pytest.raises(UsageError, match="state of update 7 is not finite; there is no checkpoint yet"):
         train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
     assert list((tmp_path / "checkpoints").iterdir()) == []

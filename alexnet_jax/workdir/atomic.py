@@ -1,14 +1,39 @@
-"""Small files that are there whole or not at all, whenever the process is cut off."""
+"""Small files that are whole or absent, whenever the process or the machine stops."""
+
+import contextlib
+import errno
+import os
 
 from etils import epath
 
+NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `fsync`
 
-def write_whole(file: epath.Path, text: str) -> None:
-    """Writes beside the file and renames.
+
+def write_atomically(file: epath.Path, text: str) -> None:
+    """Writes a file beside, as UTF-8, flushes it to the disk and renames it.
+
+    Without the flush a power cut can leave an empty file: file systems may store the rename before the bytes.
 
     Raises:
-      OSError: it cannot be written; what was there before is still there.
+      OSError: the file cannot be written; the file from before is unchanged.
     """
     part = file.parent / f"{file.name}.part"
-    part.write_text(text)
-    part.replace(file)
+    try:
+        with part.open("wb") as opened:
+            opened.write(text.encode())
+            opened.flush()
+            if "://" not in str(file):
+                _flush(opened.fileno())
+        part.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()  # a full disk needs the room
+        raise
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise

@@ -1,7 +1,7 @@
-"""Sizes and checksums of a checkpoint's files: damage is found, and the file named, before anything reads them.
+"""Sizes and checksums of a checkpoint's files, which find damage and name the file before a reader opens it.
 
-Storage formats have checksums of their own for a part of the bytes; they do not tell the file, and a reader that fails
-halfway leaves others at work behind it.
+Storage formats have checksums for a part of the bytes. These do not name the file, and a reader that fails halfway
+leaves threads behind that still read.
 """
 
 import hashlib
@@ -10,35 +10,35 @@ from collections.abc import Container
 
 from etils import epath
 
-from alexnet_jax.workdir.atomic import write_whole
+from alexnet_jax.workdir.atomic import write_atomically
 
-FILE = "MANIFEST"  # its first line is the checksum of the rest: JSON, {name: [bytes, SHA-256]}
-CHUNK = 2**24  # bytes read at once
+FILE = "MANIFEST"  # the first line is the checksum of the rest, which is JSON: {name: [bytes, SHA-256]}
+CHUNK = 2**24  # bytes of one read
 
 
 def extend(folder: epath.Path, *, but: Container[str] = ()) -> None:
-    """Lists the files that the manifest does not hold yet; those that it holds must not change any more.
+    """Lists the files that the manifest does not hold yet. Files that it holds must not change any more.
 
     Args:
       folder: of one checkpoint.
-      but: names of files that are still to be written to.
+      but: names of files that will still be written to, and so are not listed.
     """
     listed = _read(folder) if (folder / FILE).exists() else {}
     for name in _names(folder):
         if name not in listed and name not in but:
             listed[name] = _measure(folder / name)
     text = json.dumps(listed, indent=1)
-    write_whole(folder / FILE, f"{_digest(text)}\n{text}\n")
+    write_atomically(folder / FILE, f"{_digest(text)}\n{text}\n")
 
 
 def damage(folder: epath.Path, *, below: str = "") -> str | None:
-    """What is wrong with a checkpoint, by file; None: nothing, or it has no manifest, and nobody can tell.
+    """A description of the first damaged file; None: every listed file is as written, or there is no manifest.
 
-    Files that are not listed are no damage: the listed ones do not refer to them.
+    Files that are not listed are not damage: the listed files do not refer to them.
 
     Args:
       folder: of one checkpoint.
-      below: a folder in it that alone is looked at, such as `metrics/`.
+      below: the start of the names to check, such as `metrics/`; empty: all are checked.
     """
     try:
         listed = _read(folder)
@@ -46,28 +46,28 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
         return None
     except ValueError:
         return f"{FILE} has changed since it was written"
-    there = set(_names(folder))  # a manifest is not to be trusted with names of files elsewhere
+    present = set(_names(folder))  # a forged manifest could name files outside the folder
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
             continue
-        if name not in there:
+        if name not in present:
             return f"{name} is missing"
-        found_size, found_digest = _measure(folder / name)
-        if found_size != size:
-            return f"{name} has {found_size:,} bytes, and {size:,} were written"
-        if found_digest != digest:
+        size_now, digest_now = _measure(folder / name)
+        if size_now != size:
+            return f"{name} has {size_now:,} bytes, and {size:,} were written"
+        if digest_now != digest:
             return f"{name} has changed since it was written"
     return None
 
 
 def _names(folder: epath.Path) -> list[str]:
-    """All files below the folder, relative to it, but for the manifest itself."""
+    """All files below the folder but the manifest, relative to the folder."""
     paths = [root / file for root, _, files in folder.walk() for file in files]
     return sorted(path.relative_to(folder).as_posix() for path in paths if not path.name.startswith(FILE))
 
 
 def _measure(path: epath.Path) -> tuple[int, str]:
-    """Bytes and SHA-256, which processors of today compute faster than their disks read."""
+    """Bytes and SHA-256. Processors compute SHA-256 faster than disks read."""
     size, digest = 0, hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -81,7 +81,7 @@ def _read(folder: epath.Path) -> dict[str, tuple[int, str]]:
 
     Raises:
       FileNotFoundError: there is no manifest.
-      ValueError: it is damaged.
+      ValueError: the manifest is damaged.
     """
     digest, _, text = (folder / FILE).read_bytes().decode("ascii").partition("\n")
     if digest != _digest(text.removesuffix("\n")) or not text.endswith("\n"):

@@ -1,29 +1,38 @@
-"""What lies in a workdir besides metrics: the config as run, the checkpoints, the final result."""
+"""The files of a workdir beside checkpoints and metrics: the config as run, the final result, the lock."""
 
 import contextlib
 import errno
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax import strict_json
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir.atomic import write_whole
+from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.errors import (
+    DamagedFileError,
+    LockedWorkdirError,
+    NoRunError,
+    OtherConfigError,
+    UnwritableWorkdirError,
+)
 
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 LOCK_FILE = "lock"
+RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 PACKAGES = [
     "alexnet_jax",
@@ -38,152 +47,187 @@ PACKAGES = [
     "pillow",
 ]
 
-# Keys that change where and when things happen but not a single number of the training.
-FREE_KEYS = ("mesh.data", "mesh.tower", "evaluate_every", "save_every", "on_failed_save")
 
+def check(folder: epath.Path, config: ConfigDict, *, may_change: Collection[str] = ()) -> None:
+    """Makes the workdir. If it has checkpoints, compares their run's config with this one.
 
-def check(folder: epath.Path, config: ConfigDict) -> None:
-    """Makes the workdir, and sees that its checkpoints, if it has any, are of this config.
+    Args:
+      folder: the workdir.
+      config: of the run that starts.
+      may_change: keys whose values need not be the same, such as `mesh.data`.
 
     Raises:
-      UsageError: the folder cannot be written, or belongs to another config.
+      UnwritableWorkdirError: the workdir cannot be made.
+      OtherConfigError: another key has changed.
+      DamagedFileError: the config of the run cannot be read.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise UnwritableWorkdirError(folder, error) from error
     checkpoints = folder / CHECKPOINTS
     if not (folder / CONFIG_FILE).exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
         return
-    before, now = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
-    different = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if key not in _free_keys(config) and before.get(key) != now.get(key)
-    ]
-    if different:
-        changes = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in different)
-        raise UsageError(f"{folder} holds a run of another config: {changes}; name another --workdir")
+    there, here = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
+    changes = {
+        key: (there.get(key), here.get(key))
+        for key in sorted(there.keys() | here.keys())
+        if key not in may_change and there.get(key) != here.get(key)
+    }
+    if changes:
+        raise OtherConfigError(folder, changes)
 
 
 @contextlib.contextmanager
 def lock(folder: epath.Path) -> Iterator[None]:
-    """Keeps the workdir for this process, until it leaves or dies; other runs would delete what this one writes.
+    """Locks the workdir for this process until it leaves or dies: a second run would delete files of the first.
 
-    It holds on one machine, and over NFS between Linux machines. Object stores have no locks: there nothing keeps two
-    runs apart, which both would lose by.
+    The lock holds on one machine, and over NFS between Linux machines. Object stores have no locks: two runs in one
+    workdir there destroy each other's files.
 
     Raises:
-      UsageError: another process has it, or the folder cannot be written.
+      LockedWorkdirError: another process has the lock.
+      UnwritableWorkdirError: the lock cannot be written.
     """
     if "://" in str(folder) or processes.index() != 0:
         yield
         return
     with contextlib.ExitStack() as stack:
         try:
-            # Never removed: then two processes could each have the lock of a file of this name.
-            file = stack.enter_context(open(folder / LOCK_FILE, "a+"))
+            # The file is never removed: two processes could then each lock a file of this name.
+            file = stack.enter_context(open(folder / LOCK_FILE, "a+", encoding="utf-8", errors="replace"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
         except BlockingIOError as error:
             file.seek(0)
-            raise UsageError(
-                f"another run is at work in {folder} ({file.read().strip()}); wait for it, or name another --workdir"
-            ) from error
+            raise LockedWorkdirError(folder, file.read().strip()) from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                raise _unwritable(folder, error) from error
-            print(f"warning: the file system of {folder} has no locks; see that no other run uses this workdir")
+                raise UnwritableWorkdirError(folder, error) from error
+            print(f"warning: the file system of {folder} has no locks; let no other run use this workdir")
         yield
 
 
 def record(folder: epath.Path, config: ConfigDict) -> None:
-    """Writes the config as run, with the versions and the command, unless a run before has.
+    """Writes the config as run, the versions and the command, unless the workdir has them for this config.
 
     Raises:
-      UsageError: the folder cannot be written.
+      UnwritableWorkdirError: the file cannot be written.
     """
-    if (folder / CONFIG_FILE).exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
-        return
+    file = folder / CONFIG_FILE
     try:
-        text = json.dumps({"config": _plain(config), "versions": versions(), "command": sys.argv}, indent=2)
-        write_whole(folder / CONFIG_FILE, text + "\n")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: epath.Path, error: OSError) -> UsageError:
-    return UsageError(f"the workdir {folder} cannot be written: {error}; name another with --workdir")
-
-
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    """As JSON brings it back: tuples are lists."""
-    return json.loads(json.dumps(config.to_dict()))
-
-
-def _free_keys(config: ConfigDict) -> list[str]:
-    """A plateau schedule learns from evaluations, so with it their times do change numbers."""
-    return [key for key in FREE_KEYS if not (key == "evaluate_every" and config.get("schedule") == "plateau")]
+        if file.exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
+            return
+    except DamagedFileError as error:  # `check` has refused this where there are checkpoints
+        processes.say(f"warning: {error}; it is written anew")
+    _write(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
 
 
 def read_config(folder: epath.Path) -> ConfigDict:
     """The config of the run in a workdir.
 
     Raises:
-      UsageError: there is none.
+      NoRunError: there is no config.
+      DamagedFileError: the config cannot be read.
     """
     file = folder / CONFIG_FILE
     if not file.exists():
-        raise UsageError(f"{folder} holds no run: {CONFIG_FILE} is missing; name the --workdir of a training run")
-    try:
-        return ConfigDict(json.loads(file.read_text())["config"])
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{file} is damaged ({error}); remove the workdir, or restore the file") from error
+        raise NoRunError(folder)
+    config = _read(file).get("config")
+    if not isinstance(config, dict):
+        raise DamagedFileError(file, "it holds no config")
+    return ConfigDict(config)
 
 
 def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
-    """Marks the run as finished, with the errors of its final state.
+    """Marks the run as finished, with the losses and errors of its final state.
 
     Raises:
-      UsageError: the folder cannot be written.
+      UnwritableWorkdirError: the file cannot be written.
     """
-    try:
-        write_whole(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+    _write(folder, RESULT_FILE, result)
 
 
 def read_result(folder: epath.Path) -> dict[str, Any] | None:
-    """What `write_result` wrote, or None while the run is not finished."""
+    """The result that `write_result` wrote; None: the run is not finished.
+
+    A damaged result is as none, and a line names it: the run then evaluates its final state again.
+    """
     file = folder / RESULT_FILE
-    return json.loads(file.read_text()) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        result = _read(file)
+        missing = sorted(RESULT_KEYS - {key for key, value in result.items() if _is_finite(value)})
+        if missing:
+            raise DamagedFileError(file, f"{missing[0]} is not a finite number")
+    except DamagedFileError as error:
+        processes.say(f"warning: {error}; the run counts as not finished")
+        return None
+    return result
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages whose change could change a number."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that can change a number, by name."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # ourselves, run from a checkout
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # this package, run from a checkout
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def shows(folder: epath.Path, *, patience: float = 60.0) -> bool:
-    """Whether the config that process 0 writes is seen here within so many seconds; a network's disk may be late."""
+    """Whether the config that process 0 writes appears here. Network file systems may show a file seconds late.
+
+    Args:
+      folder: the workdir.
+      patience: seconds to wait.
+    """
     until = time.monotonic() + patience
-    while not (there := (folder / CONFIG_FILE).exists()) and time.monotonic() < until:
+    while not (exists := (folder / CONFIG_FILE).exists()) and time.monotonic() < until:
         time.sleep(0.2)
-    return there
+    return exists
 
 
 def facts(config: ConfigDict) -> dict[str, Any]:
-    """What all processes of a run must have in common before they begin: the config and the versions, by key."""
+    """The facts that all processes of a run must share before they begin: config and versions, by key."""
     config_keys = {f"config.{key}": value for key, value in _flatten(_plain(config)).items()}
     return config_keys | {f"the version of {name}": version for name, version in versions().items()}
+
+
+def _write(folder: epath.Path, name: str, value: dict[str, Any]) -> None:
+    try:
+        write_atomically(folder / name, strict_json.dumps(value, indent=2) + "\n")
+    except OSError as error:
+        raise UnwritableWorkdirError(folder, error) from error
+
+
+def _read(file: epath.Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      DamagedFileError: the file holds something else, or cannot be read.
+    """
+    try:
+        value = json.loads(file.read_bytes().decode("utf-8-sig"))  # editors may add the mark of UTF-8
+    except UnicodeDecodeError as error:
+        raise DamagedFileError(file, "it is not UTF-8") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFileError(file, str(error)) from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(file, "it holds no JSON object")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as `read_config` reads it: tuples are lists."""
+    return json.loads(strict_json.dumps(config.to_dict()))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from alexnet_jax.data import statistics
 from alexnet_jax.runtime.processes import difference
 from alexnet_jax.runtime.watchdog import SILENCE, STALL, STUCK, Seen, note, postpone, verdict
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.workdir import progress as report
+from alexnet_jax.workdir import metrics_log, progress
 from alexnet_jax.workdir import record as workdirs
 from tests.conftest import ROOT
 
@@ -93,8 +93,8 @@ def reference(
     tiny_config: Callable, data_dir: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, **mesh: int
 ) -> None:
     """Trains in this process, and writes the loss of every update."""
-    monkeypatch.setattr(report, "LINE_EVERY", 0.0)
-    monkeypatch.setattr(report, "WRITE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(metrics_log, "ROW_EVERY", 0.0)
     config = tiny_config(num_epochs=1.0, **{f"mesh.{axis}": size for axis, size in mesh.items()})
     train_and_evaluate(config, str(workdir), data_dir)
 

@@ -1,4 +1,5 @@
 import gc
+import math
 import os
 import re
 import sys
@@ -14,8 +15,9 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import init_state
 from alexnet_jax.network import sharding
-from alexnet_jax.workdir import manifest
+from alexnet_jax.workdir import checkpoint, manifest
 from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.errors import MismatchError, NotFiniteCheckpointError, NotFiniteStateError
 
 OPTIMIZER = krizhevsky_sgd(
     {"conv1": {"kernel": piecewise([(0, 0.1)]), "bias": piecewise([(0, 0.1)])}}, momentum=0.9, weight_decay=0.0
@@ -24,7 +26,7 @@ OPTIMIZER = krizhevsky_sgd(
 
 def state_of(value: float, mesh):
     params = {"conv1": {"kernel": jnp.full((2, 3, 4), float(value)), "bias": jnp.arange(2.0).reshape(2, 1) + value}}
-    state = init_state(params, OPTIMIZER)
+    state = init_state(params, {}, OPTIMIZER)
     return jax.device_put(state, sharding.state_shardings(state, mesh))
 
 
@@ -51,6 +53,65 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
         checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5, 6]
     assert checkpoints.best_step() == 2
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_an_error_or_loss_that_is_not_finite_is_never_the_best(checkpoints: Checkpoints, wrong: float):
+    mesh = sharding.make_mesh(data=1, tower=2)
+    for step, top1, loss in [(1, 0.5, 1.0), (2, 0.0, wrong), (3, wrong, None), (4, 0.6, 1.0)]:
+        checkpoints.save(step, state_of(step, mesh), top1=top1, loss=loss)
+        checkpoints.wait()
+    assert checkpoints.best_step() == 1
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_a_state_that_is_not_finite_is_neither_saved_nor_restored(
+    checkpoints: Checkpoints, tmp_path: Path, wrong: float, monkeypatch: pytest.MonkeyPatch
+):
+    mesh = sharding.make_mesh(data=1, tower=2)
+    state = state_of(1.0, mesh)
+    bias = state.params["conv1"]["bias"].at[1, 0].set(wrong)
+    state = state.replace(params={"conv1": state.params["conv1"] | {"bias": bias}})
+    with pytest.raises(NotFiniteStateError, match="the state of update 7 is not finite"):
+        checkpoints.save(7, state, top1=0.0)
+    checkpoints.wait()
+    assert checkpoints.steps() == []
+    with monkeypatch.context() as patch:  # as an earlier version saved it
+        patch.setattr(checkpoint, "all_finite", lambda arrays: True)
+        checkpoints.save(7, state, top1=0.0)
+        checkpoints.wait()
+    target = target_of(state, mesh)
+    for wanted in (target, {"params": target.params}):
+        with pytest.raises(
+            NotFiniteCheckpointError, match=f"checkpoint {tmp_path}/checkpoints/7 holds parameters that"
+        ):
+            checkpoints.restore(7, wanted)
+
+
+def test_infinities_outside_of_the_network_are_no_fault(checkpoints: Checkpoints):
+    """The best error of a plateau is infinite before the first evaluation."""
+    mesh = sharding.make_mesh(data=1, tower=1)
+    state = state_of(1.0, mesh)
+    state = state.replace(opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.opt_state))
+    checkpoints.save(7, state, top1=None)
+    checkpoints.wait()
+    checkpoints.restore(7, target_of(state, mesh))
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(checkpoints: Checkpoints):
+    mesh = sharding.make_mesh(data=1, tower=1)
+    state = state_of(1.0, mesh)
+    checkpoints.save(7, state, top1=None)
+    checkpoints.wait()
+    params = target_of(state, mesh).params
+    kernel = params["conv1"]["kernel"]
+    other = jax.ShapeDtypeStruct((2, 5, 4), kernel.dtype, sharding=kernel.sharding)
+    with pytest.raises(MismatchError, match="does not fit the network: conv1/kernel has the shape") as caught:
+        checkpoints.restore(7, {"params": {"conv1": params["conv1"] | {"kernel": other}}})
+    assert (caught.value.name, caught.value.shape, caught.value.stored) == ("conv1/kernel", (2, 5, 4), (2, 3, 4))
+    with pytest.raises(MismatchError, match="does not have it") as caught:
+        checkpoints.restore(7, {"params": params | {"conv2": params["conv1"]}})
+    assert (caught.value.name, caught.value.stored) == ("conv2/bias", None)
 
 
 def test_saves_leave_little_in_memory(checkpoints: Checkpoints):
@@ -183,7 +244,18 @@ def test_one_without_a_manifest_is_used_and_what_orbax_finds_is_told(checkpoints
         checkpoints.restore(7, target_of(state, mesh))
 
 
-@pytest.mark.parametrize(("listed", "damaged"), [(True, '{"top1": 0.1}'), (True, '{"top1":'), (False, '{"top1":')])
+@pytest.mark.parametrize(
+    ("listed", "damaged"),
+    [
+        (True, '{"top1": 0.1}'),
+        (True, '{"top1":'),
+        (False, '{"top1":'),
+        (False, "[]"),
+        (False, "{}"),
+        (False, '{"top1": NaN}'),
+        (False, '{"top1": -Infinity}'),
+    ],
+)
 def test_a_damaged_error_does_not_keep_other_checkpoints_from_use(tmp_path: Path, listed: bool, damaged: str):
     mesh, folder = sharding.make_mesh(data=1, tower=1), tmp_path / "checkpoints"
     checkpoints = Checkpoints(epath.Path(folder))

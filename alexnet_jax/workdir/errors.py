@@ -1,0 +1,143 @@
+"""The errors of a workdir and its checkpoints. They hold facts; the callers that know flags add what to do."""
+
+from typing import Any
+
+from etils import epath
+
+from alexnet_jax.errors import UsageError
+
+
+class UnwritableWorkdirError(UsageError):
+    """The workdir cannot be written.
+
+    Attributes:
+      folder: the workdir.
+      reason: of the operating system.
+    """
+
+    def __init__(self, folder: epath.Path, reason: OSError):
+        super().__init__(f"the workdir {folder} cannot be written: {reason}")
+        self.folder, self.reason = folder, reason
+
+
+class NoRunError(UsageError):
+    """The folder is not the workdir of a run.
+
+    Attributes:
+      folder: as named.
+    """
+
+    def __init__(self, folder: epath.Path):
+        super().__init__(f"{folder} holds no run: config.json is missing")
+        self.folder = folder
+
+
+class OtherConfigError(UsageError):
+    """The workdir holds a run of another config.
+
+    Attributes:
+      folder: the workdir.
+      changes: the values there and here, by key.
+    """
+
+    def __init__(self, folder: epath.Path, changes: dict[str, tuple[Any, Any]]):
+        listed = ", ".join(f"{key} ({there} there, {here} here)" for key, (there, here) in changes.items())
+        super().__init__(f"{folder} holds a run of another config: {listed}")
+        self.folder, self.changes = folder, changes
+
+
+class DamagedFileError(UsageError):
+    """A file of the workdir is empty, cut off or not ours.
+
+    Attributes:
+      file: its path.
+      reason: why it cannot be used.
+    """
+
+    def __init__(self, file: epath.Path, reason: str):
+        super().__init__(f"{file} is damaged ({reason})")
+        self.file, self.reason = file, reason
+
+
+class LockedWorkdirError(UsageError):
+    """Another run has the lock of the workdir.
+
+    Attributes:
+      folder: the workdir.
+      holder: process and host of that run.
+    """
+
+    def __init__(self, folder: epath.Path, holder: str):
+        super().__init__(f"another run is at work in {folder} ({holder})")
+        self.folder, self.holder = folder, holder
+
+
+class UnreadableCheckpointError(UsageError):
+    """A checkpoint cannot be restored. Another checkpoint of the run may be sound.
+
+    Attributes:
+      path: the checkpoint's folder.
+      reason: in words.
+    """
+
+    def __init__(self, path: epath.Path, reason: str, *, form: str = "cannot be read: {}"):
+        super().__init__(f"the checkpoint {path} {form.format(reason)}")
+        self.path, self.reason = path, reason
+
+
+class DamagedCheckpointError(UnreadableCheckpointError):
+    """A file of the checkpoint is missing, or has changed since it was written."""
+
+    def __init__(self, path: epath.Path, reason: str):
+        super().__init__(path, reason, form="is damaged: {}")
+
+
+class NotFiniteCheckpointError(UnreadableCheckpointError):
+    """The checkpoint holds parameters that are not finite, from a run that diverged."""
+
+    def __init__(self, path: epath.Path):
+        super().__init__(path, "its run diverged", form="holds parameters that are not finite: {}")
+
+
+class MismatchError(UsageError):
+    """A sound checkpoint of another network.
+
+    Attributes:
+      path: the checkpoint's folder.
+      name: of the first parameter that differs, such as `fc8/kernel`.
+      shape: of this parameter in the network.
+      stored: its shape in the checkpoint; None: the checkpoint does not have it.
+    """
+
+    def __init__(self, path: epath.Path, name: str, shape: tuple[int, ...], stored: tuple[int, ...] | None):
+        there = "does not have it" if stored is None else f"has {stored}"
+        super().__init__(
+            f"the checkpoint {path} does not fit the network: {name} has the shape {shape} here, and the checkpoint"
+            f" {there}"
+        )
+        self.path, self.name, self.shape, self.stored = path, name, shape, stored
+
+
+class SaveError(UsageError):
+    """A checkpoint could not be written. Earlier checkpoints are unchanged.
+
+    Attributes:
+      step: of the state; None: unknown.
+      reason: of the file system.
+    """
+
+    def __init__(self, step: int | None, reason: str):
+        super().__init__(f"the checkpoint of update {step} could not be written: {reason}")
+        self.step, self.reason = step, reason
+
+
+class NotFiniteStateError(UsageError):
+    """A state with parameters that are not finite was to be saved.
+
+    Attributes:
+      step: of the state.
+    """
+
+    def __init__(self, step: int):
+        super().__init__(f"the state of update {step} is not finite")
+        self.step = step

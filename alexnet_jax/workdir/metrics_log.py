@@ -1,0 +1,197 @@
+"""The metrics of a run on disk: rows of `metrics.jsonl`, and the same numbers as TensorBoard scalars."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from alexnet_jax import strict_json
+from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.errors import UnwritableWorkdirError
+
+ROWS_FILE = "metrics.jsonl"
+DAMAGED_FILE = f"{ROWS_FILE}.damaged"
+ROW_EVERY = 10.0  # seconds between two rows of training metrics, at most
+ROWS = 100  # of training metrics in a run, at least
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch, which tensorboardX imports where it is installed: as long as all other imports together take."""
+    modules: dict[str, Any] = sys.modules
+    if "torch" in modules:
+        yield
+        return
+    modules["torch"] = None
+    try:
+        yield
+    finally:
+        del modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
+
+
+def row_due(step: int, num_steps: int) -> bool:
+    """Whether update `step` completes a hundredth of the run. It depends on no clock, so all processes agree.
+
+    Args:
+      step: updates done.
+      num_steps: of the whole run.
+    """
+    return step * ROWS // num_steps > (step - 1) * ROWS // num_steps
+
+
+class MetricsLog:
+    """Writes rows of `metrics.jsonl` and TensorBoard scalars. Process 0 alone writes.
+
+    A resumed run keeps the rows up to its checkpoint and writes the later ones again. Rows that cannot be written are
+    kept in memory until they can.
+
+    Args:
+      workdir: of the run.
+      steps_per_epoch: updates.
+      start_step: updates already done.
+      say: prints a line.
+
+    Raises:
+      UnwritableWorkdirError: the workdir cannot be read or written.
+    """
+
+    def __init__(self, workdir: epath.Path, *, steps_per_epoch: float, start_step: int, say: Callable[[str], None]):
+        self._workdir, self._steps_per_epoch, self._say = workdir, steps_per_epoch, say
+        self._writes = jax.process_index() == 0
+        self._events: Events | None = None
+        self._failed = False
+        if not self._writes:
+            return
+        self._file = workdir / ROWS_FILE
+        self._appends = "://" not in str(workdir)  # object stores rewrite a whole file
+        try:
+            self._rows, unreadable = _rows_up_to(self._file, start_step)
+            self._written = len(self._rows)  # characters that are in the file; a row is ASCII
+            write_atomically(self._file, self._rows)
+            self._events = Events(workdir, purge_step=start_step + 1)
+        except OSError as error:
+            raise UnwritableWorkdirError(workdir, error) from error
+        if unreadable:
+            say(
+                f"warning: {unreadable} rows of {self._file} cannot be read and are left out;"
+                f" {DAMAGED_FILE} keeps the file as it was"
+            )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes a row, in which a number that is not finite is null, and a point of each TensorBoard curve.
+
+        Args:
+          step: updates done.
+          scalars: by name, such as `train/loss`.
+        """
+        if not self._writes:
+            return
+        epoch = round(step / self._steps_per_epoch, 4)
+        self._rows += strict_json.dumps({"step": step, "epoch": epoch} | dict(scalars)) + "\n"
+        try:
+            self._write_rows()
+            if self._events is None:
+                self._events = Events(self._workdir, purge_step=step)
+            self._events.add(step, scalars)
+            self._failed = False
+        except OSError as error:
+            self._close_events()
+            if not self._failed:  # one warning until a write succeeds; points of TensorBoard curves are lost
+                self._say(f"warning: metrics cannot be written: {error}; training goes on")
+            self._failed = True
+
+    def close(self) -> None:
+        """Closes the TensorBoard file."""
+        self._close_events()
+
+    def _write_rows(self) -> None:
+        if not self._appends:
+            self._file.write_text(self._rows)
+            return
+        with open(self._file, "r+", encoding="ascii") as file:
+            file.seek(self._written)
+            file.truncate()  # a failed write may have left a part of a row
+            file.write(self._rows[self._written :])
+        self._written = len(self._rows)
+
+    def _close_events(self) -> None:
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+            self._events = None
+
+
+class Events:
+    """A TensorBoard file whose points are on disk when `add` returns.
+
+    tensorboardX's writer has a thread that dies of a full disk, and a queue of ten points that then blocks the caller
+    for ever.
+
+    Args:
+      workdir: gets the file.
+      purge_step: TensorBoard ignores the points of earlier files of the workdir from this step on.
+
+    Raises:
+      OSError: the file cannot be written. `add` and `close` raise it as well, and the file is then of no use.
+    """
+
+    def __init__(self, workdir: epath.Path, *, purge_step: int):
+        # The name holds the second. The suffix keeps it unique when a clock is set back.
+        self._writer = EventsWriter(str(workdir / "events"), filename_suffix=f".{purge_step}.{os.getpid()}")
+        self._writer.write_event(
+            Event(wall_time=time.time(), step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        )
+        self._writer.flush()
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes a point of each curve."""
+        for name, value in scalars.items():
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        try:
+            self._writer.close()
+        except OSError:  # tensorboardX leaves the file open, and Python would warn of it later
+            with contextlib.suppress(OSError):
+                self._writer._py_recordio_writer.close()
+            raise
+
+
+def _rows_up_to(file: epath.Path, step: int) -> tuple[str, int]:
+    """The rows up to a step, as text, and the number of rows that cannot be read.
+
+    The last row does not count: a run that is killed may leave it cut off. Where another row cannot be read, a copy of
+    the file is kept beside it.
+    """
+    if not file.exists():
+        return "", 0
+    content = file.read_bytes()
+    lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
+    rows = [_parse(line) for line in lines if line.strip()]
+    unreadable = sum(row is None for row in rows[:-1])
+    if unreadable:
+        (file.parent / DAMAGED_FILE).write_bytes(content)
+    return "".join(strict_json.dumps(row) + "\n" for row in rows if row and row["step"] <= step), unreadable
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A row; None: the line is cut off, or not a row of ours."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), (int, float)) else None
