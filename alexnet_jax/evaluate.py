@@ -3,17 +3,18 @@
 Restores on whatever devices there are, however the run was laid out.
 """
 
-import json
 import sys
 from collections.abc import Callable
 
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli
+from alexnet_jax import cli, strict_json
 from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import choose_step, evaluate, restore
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.hints import hints
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -26,6 +27,7 @@ DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], pr
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
+@hints()
 def main() -> None:
     """Prints the error rates of one checkpoint."""
     processes.start(DISTRIBUTED.value)
@@ -39,16 +41,14 @@ def main() -> None:
     cli.start(cpu_devices=experiments.cpu_devices(settings))
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
+    checkpoints.close()
     experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
     processes.agree(experiment.facts() | {"the checkpoint": step})
-    params = checkpoints.restore(step, {"params": experiment.target.params})["params"]
-    checkpoints.close()
-
+    network = restore(experiment, folder, step)
     views, images = int(VIEWS.value), len(experiment.eval_source)
-    metrics = experiments.evaluate(experiment, params, views=views, stop=_progress(images))
+    metrics = evaluate(experiment, network.params, network.batch_stats, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"
-    classes = len(experiment.data.class_names)
-    processes.say(describe(metrics.means(), step=step, views=views, count=int(metrics.count), classes=classes))
+    processes.say(describe(metrics.means(), step=step, views=views, count=int(metrics.count)))
 
 
 def _progress(images: int) -> Callable[[int], bool]:
@@ -61,28 +61,10 @@ def _progress(images: int) -> Callable[[int], bool]:
     return tell
 
 
-def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
-    """The step that `last`, `best` or a number names.
-
-    Raises:
-      UsageError: there is no such checkpoint.
-    """
-    steps = checkpoints.steps()
-    if not steps:
-        raise UsageError("the workdir holds no checkpoint yet; train first")
-    best = checkpoints.best_step()
-    known = {"last": steps[-1], "best": steps[-1] if best is None else best} | {str(step): step for step in steps}
-    if wanted not in known:
-        raise UsageError(f"there is no checkpoint {wanted!r}; there are {', '.join(known)}")
-    return known[wanted]
-
-
-def describe(means: dict[str, float], *, step: int, views: int, count: int, classes: int) -> str:
+def describe(means: dict[str, float], *, step: int, views: int, count: int) -> str:
     """One line for people, or one JSON object."""
-    if classes < 6:
-        means = {name: value for name, value in means.items() if name != "top5"}
     if JSON.value:
-        return json.dumps({"step": step, "views": views, "count": count} | means)
+        return strict_json.dumps({"step": step, "views": views, "count": count} | means)
     errors = "  ".join(f"top-{name[3:]} error {value:.2%}" for name, value in means.items() if name != "loss")
     return f"step {step:,}  {views} view{'s' * (views > 1)}  {errors}  loss {means['loss']:.4f}  {count:,} images"
 

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.learning.stuck_loss import StuckLoss
@@ -25,8 +25,9 @@ from alexnet_jax.network import sharding
 from alexnet_jax.runtime import allocator, processes
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.checkpoint import Checkpoints, MisfitError, SaveError
-from alexnet_jax.workdir.progress import Report
+from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.errors import NotFiniteStateError, SaveError, UnreadableCheckpointError
+from alexnet_jax.workdir.progress import Progress
 
 STUCK_LOSS_CAUSES = (
     "Likely causes: pixels divided by their deviation under a recipe whose biases start at 1"
@@ -34,7 +35,11 @@ STUCK_LOSS_CAUSES = (
     " (config.rates)"
 )
 
+# Keys that change where and when things happen, but no number of the training.
+MAY_CHANGE = ("mesh.data", "mesh.tower", "evaluate_every", "save_every", "on_failed_save")
 
+
+@hints()
 def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
     """Trains as the config says, evaluates, and leaves checkpoints and metrics in the workdir.
 
@@ -55,7 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     settings = read_settings(config)
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
-    workdirs.check(folder, config)
+    workdirs.check(folder, config, may_change=_may_change(config))
     with workdirs.lock(folder), Interruption() as interruption:
         experiment = experiments.build(settings, data_dir, say=processes.say)
         interruption.share(experiment.mesh)
@@ -65,8 +70,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
 
         # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
-        begin = experiment.init if settings.init_from is None else functools.partial(init_from, experiment)
-        state = restore_latest(checkpoints, experiment.target) or begin()
+        begin = functools.partial(experiment.steps.init, experiment.key)
+        if settings.init_from is not None:
+            begin = functools.partial(init_from, experiment)
+        state = restore_latest(checkpoints, experiment.steps.target) or begin()
         start_step = int(state.step)
         if start_step == experiment.num_steps and result is not None:
             processes.say(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
@@ -76,27 +83,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         if processes.index() == 0:
             workdirs.record(folder, config)
         processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
-        report = Report(
+        progress = Progress(
             folder,
             num_steps=experiment.num_steps,
             steps_per_epoch=experiment.steps_per_epoch,
             start_step=start_step,
         )
-        report.say(
+        progress.say(
             f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
-            f" {sharding.count_params(experiment.target.params):,} parameters,"
+            f" {sharding.count_params(experiment.steps.target.params):,} parameters,"
             f" mesh data={experiment.mesh.shape[sharding.DATA]}"
             f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
         )
         if start_step:
-            report.say(f"resuming after update {start_step:,}")
+            progress.say(f"resuming after update {start_step:,}")
         try:
             with jax.transfer_guard("disallow"):
-                loop = Loop(experiment, checkpoints, report, interruption)
+                loop = Loop(experiment, checkpoints, progress, interruption)
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)
         finally:
-            report.close()
+            progress.close()
             checkpoints.close()
         if processes.index() == 0:
             workdirs.write_result(folder, result)
@@ -113,9 +120,7 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
     for step in reversed(steps):
         try:
             state = checkpoints.restore(step, target)
-        except MisfitError:
-            raise
-        except UsageError as error:
+        except UnreadableCheckpointError as error:
             processes.say(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
             continue
         return state
@@ -127,9 +132,9 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
 class Loop:
     """Evaluate if due, save if due, fetch a batch, step, report the step before while this one runs."""
 
-    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, report: Report, interruption: Interruption):
+    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, progress: Progress, interruption: Interruption):
         self._experiment, self._checkpoints = experiment, checkpoints
-        self._report, self._interruption = report, interruption
+        self._progress, self._interruption = progress, interruption
         self._pending: tuple[int, Metrics, float] | None = None
         self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
@@ -138,14 +143,14 @@ class Loop:
         experiment, settings = self._experiment, self._experiment.settings
         batches = experiments.training_batches(experiment, start_step=start_step)
         # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
-        owed = experiment.observe is not None and jax.device_get(state.opt_state.plateau.seen) < start_step
+        owed = state.plateau is not None and jax.device_get(state.plateau.seen) < start_step
         for step in range(start_step, experiment.num_steps + 1):
             processes.at(f"evaluating or saving after update {step:,}")
             top1 = None
             if (step > start_step or owed) and self._due(step, settings.evaluate_every):
                 top1 = self._evaluate(state, step)
-                if top1 is not None and experiment.observe is not None:
-                    state = experiment.observe(state, top1)
+                if top1 is not None and experiment.steps.observe is not None:
+                    state = experiment.steps.observe(state, top1)
             if self._interruption.due():
                 self._leave(state, step, top1)
             if step > start_step and self._due(step, settings.save_every):
@@ -159,7 +164,7 @@ class Loop:
                 self._keep(state, step)
                 raise
             processes.at(f"update {step + 1:,}")
-            state, metrics = experiment.train_step(state, batch, experiment.key)
+            state, metrics = experiment.steps.train_step(state, batch, experiment.key)
             self._settle()
             self._pending = step + 1, metrics, waited
         self._settle()
@@ -174,7 +179,7 @@ class Loop:
         step = self._experiment.num_steps
         result: dict[str, float] = {"step": step}
         for views in (1, 10):
-            metrics = self._measure(state.params, views)
+            metrics = self._measure(state, step, views)
             if metrics is None:
                 self._leave(state, step, None)
             else:
@@ -184,8 +189,8 @@ class Loop:
         if step not in self._checkpoints.steps():  # once more, for there is no next time
             self._checkpoints.save(step, state, top1=result["top1_1_views"])
             self._checkpoints.wait()
-        self._report.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
-        self._report.say(f"finished: {_errors(result)}")
+        self._progress.log.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
+        self._progress.say(f"finished: {_errors(result)}")
         return result
 
     def _due(self, step: int, epochs: float) -> bool:
@@ -211,27 +216,33 @@ class Loop:
         allocator.keep_large()  # the step is compiled by now
         if not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "loss")
-        self._report.step(step, metrics, waited=waited)
+        self._progress.step(step, metrics, waited=waited)
         if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
-            self._report.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
+            self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
 
-    def _measure(self, params: PyTree, views: int) -> Metrics | None:
-        with self._report.aside("evaluation"):
-            metrics = experiments.evaluate(
-                self._experiment, params, views=views, stop=lambda _: self._interruption.due()
+    def _measure(self, state: TrainState, step: int, views: int) -> Metrics | None:
+        with self._progress.paused("evaluation"):
+            metrics = evaluate(
+                self._experiment,
+                state.params,
+                state.batch_stats,
+                views=views,
+                stop=lambda _: self._interruption.due(),
             )
             allocator.give_back()
+        if metrics is not None and not np.isfinite(metrics.loss):
+            self._stop_not_finite(step, "evaluation loss")
         return metrics
 
     def _evaluate(self, state: TrainState, step: int) -> float | None:
         """Centre-crop evaluation; the top-1 error, or None if a signal came."""
         self._settle()
-        metrics = self._measure(state.params, 1)
+        metrics = self._measure(state, step, 1)
         if metrics is None:
             return None
         means = metrics.means()
-        self._report.write(step, {f"eval/{name}": value for name, value in means.items()})
-        self._report.say(
+        self._progress.log.write(step, {f"eval/{name}": value for name, value in means.items()})
+        self._progress.say(
             f"epoch {step / self._experiment.steps_per_epoch:.1f}  evaluation of {int(metrics.count):,} images:"
             f" loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
         )
@@ -239,12 +250,13 @@ class Loop:
 
     def _save(self, state: TrainState, step: int, top1: float | None) -> None:
         self._settle()
-        with self._report.aside("saves"):
-            if not jax.device_get(_all_finite(state.params)):
-                self._stop_not_finite(step, "state")
+        with self._progress.paused("saves"):
             self._try(self._checkpoints.wait)  # tells what became of the one before
             allocator.give_back()
-            self._try(lambda: self._checkpoints.save(step, state, top1=top1))
+            try:
+                self._try(lambda: self._checkpoints.save(step, state, top1=top1))
+            except NotFiniteStateError:
+                self._stop_not_finite(step, "state")
 
     def _try(self, write: Callable[[], None]) -> None:
         """Goes on after a failure, where the config says so or the run is leaving anyway."""
@@ -254,7 +266,7 @@ class Loop:
         except SaveError as error:
             if self._experiment.settings.on_failed_save == "stop" and not leaving:
                 raise
-            self._report.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
+            self._progress.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
 
     def _keep(self, state: TrainState, step: int) -> None:
         """Saves what was learned before the data failed; alone, for several processes save together."""
@@ -274,16 +286,16 @@ class Loop:
         self._try(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         if steps and steps[-1] == step:
-            self._report.say(f"saved after update {step:,}; the same command resumes here")
+            self._progress.say(f"saved after update {step:,}; the same command resumes here")
         else:
             there = f"after update {steps[-1]:,}" if steps else "at the beginning"
-            self._report.say(f"update {step:,} is not saved; the same command resumes {there}")
+            self._progress.say(f"update {step:,} is not saved; the same command resumes {there}")
         self._interruption.leave()
 
 
-@jax.jit
-def _all_finite(params: PyTree) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+def _may_change(config: ConfigDict) -> list[str]:
+    """Keys that may differ from those of the run in the workdir. A plateau schedule learns from evaluations."""
+    return [key for key in MAY_CHANGE if not (key == "evaluate_every" and config.get("schedule") == "plateau")]
 
 
 def _errors(result: dict[str, float]) -> str:

@@ -14,7 +14,7 @@ experiment = experiments.build(read_settings(tiny.get_config()), sys.argv[1], sa
 for folder in sys.argv[2:]:
     checkpoints = Checkpoints(epath.Path(folder), read_only=True)
     try:
-        checkpoints.restore(12, experiment.target)
+        checkpoints.restore(12, experiment.steps.target)
         print("restored")
     except UsageError:
         print("refused")

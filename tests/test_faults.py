@@ -29,7 +29,7 @@ from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint, manifest
 from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.progress import Report
+from alexnet_jax.workdir.progress import Progress
 from tests.conftest import ROOT
 
 
@@ -45,11 +45,11 @@ class Whole(NamedTuple):
 
 
 def listening(losses: dict[int, float], step: Callable) -> Callable:
-    """A `Report.step` that keeps the loss of every update."""
+    """A `Progress.step` that keeps the loss of every update."""
 
-    def listen(self, number, metrics, *, waited):
+    def listen(self, number, metrics, **options):
         losses[number] = float(metrics.loss / metrics.count)
-        step(self, number, metrics, waited=waited)
+        step(self, number, metrics, **options)
 
     return listen
 
@@ -61,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Whole:
 
     workdir, losses = tmp_path_factory.mktemp("whole"), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Report, "step", listening(losses, Report.step))
+        patch.setattr(Progress, "step", listening(losses, Progress.step))
         state = train_and_evaluate(tiny.get_config(), str(workdir), data_dir)
     return Whole(workdir, state, losses)
 
@@ -328,7 +328,7 @@ def test_a_run_moves_from_layout_to_layout(
     whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     losses: dict[int, float] = {}
-    monkeypatch.setattr(Report, "step", listening(losses, Report.step))
+    monkeypatch.setattr(Progress, "step", listening(losses, Progress.step))
     fetch = train_module.Loop._fetch
     fetched = 0
 
@@ -357,7 +357,7 @@ def test_a_run_moves_from_layout_to_layout(
         settings = read_settings(tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]}))
         experiment = experiments.build(settings, data_dir, say=print)
         checkpoints = Checkpoints(epath.Path(tmp_path / "moved/checkpoints"), read_only=True)
-        params = checkpoints.restore(12, {"params": experiment.target.params})["params"]
+        params = checkpoints.restore(12, {"params": experiment.steps.target.params})["params"]
         checkpoints.close()
         results.append(experiments.evaluate(experiment, params, views=1))
     for metrics in results:

@@ -12,15 +12,19 @@ import pytest
 from jax import export
 
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.experiment import schedules as updates
 from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.build import build_tower
 from alexnet_jax.experiment.settings import Settings, read_settings
-from alexnet_jax.learning.step import TrainState, init_state, jit_train_step
-from alexnet_jax.network import forward as forwards
+from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import sharding
+from tests import small
 
 SIZE, BATCH, CLASSES = 67, 8, 6
 BYTES = {"bf16": 2, "f32": 4}
+
+
+def photometry(images, key, step):
+    return images.astype(jnp.float32)
 
 
 @functools.cache
@@ -40,24 +44,7 @@ def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[Trai
     """The compiled step of a network of real structure, and shapes for its arguments."""
     settings = settings_of(bfloat16)
     mesh = sharding.make_mesh(data=data, tower=tower)
-    network = updates.build_tower(settings, CLASSES)
-    clock = updates.Clock(settings, 100)
-
-    def init(key: jax.Array) -> TrainState:
-        params = forwards.init_params(network, key, SIZE)
-        return init_state(params, updates.build_optimizer(settings, params, clock.rate))
-
-    key = jax.random.key(0)
-    state = jax.eval_shape(init, key)
-    optimizer = updates.build_optimizer(settings, state.params, clock.rate)
-    shardings = sharding.state_shardings(state, mesh)
-    step = jit_train_step(
-        mesh,
-        shardings,
-        forward=forwards.make_forward(network, mesh),
-        optimizer=optimizer,
-        photometry=lambda images, key, step: images.astype(jnp.float32),
-    )
+    steps = small.steps(build_tower(settings, CLASSES), mesh, image_size=SIZE, photometry=photometry)
 
     def placed(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -68,7 +55,8 @@ def step_of(data: int, tower: int, bfloat16: bool) -> tuple[Callable, tuple[Trai
         jax.ShapeDtypeStruct((BATCH,), jnp.bool_),
     )
     batch = jax.tree.map(lambda leaf: placed(leaf, sharding.batch_sharding(mesh)), batch)
-    return step, (jax.tree.map(placed, state, shardings), batch, placed(key, sharding.replicated(mesh)))
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
+    return steps.train_step, (steps.target, batch, key)
 
 
 @functools.cache
@@ -106,12 +94,13 @@ def test_towers_exchange_what_the_dry_run_says(case: tuple):
     gathered = [operands for operands, _ in operations(exported, "all_gather")]
     scattered = [results for _, results in operations(exported, "reduce_scatter")]
     assert (len(gathered), len(scattered)) == (4, 4)
-    rows = summary.rows_of(updates.build_tower(settings, CLASSES), SIZE)
-    # A tower sends its half of what is gathered, and the twin's half of what is summed: each as large as the other.
-    sent = 2 * sum(size(kind) for kinds in gathered + scattered for kind in kinds)
+    rows = summary.rows_of(build_tower(settings, CLASSES), SIZE)
+    # A tower sends its half of the gathered maps, and the other tower's half of the summed gradients: each as large as
+    # the other. Shapes are those of a device, which has a part of the batch.
+    sent = 2 * case[1] * sum(size(kind) for kinds in gathered + scattered for kind in kinds)
     assert sent == summary.exchanged_bytes(settings, rows)[0]
     others = {name for name in ("all_reduce", "all_to_all", "collective_permute") if operations(exported, name)}
-    assert not others
+    assert others == ({"all_reduce"} if case[1] > 1 else set()), "only gradients are summed, over the data axis"
 
 
 def test_gradients_are_summed_over_the_data_axis_once():
@@ -125,7 +114,7 @@ def test_gradients_are_summed_over_the_data_axis_once():
         for shape in re.findall(r"f32\[([\d,]*)\]", kind)
     )
     settings = settings_of(False)
-    gradients = summary.exchanged_bytes(settings, summary.rows_of(updates.build_tower(settings, CLASSES), SIZE))[1]
+    gradients = summary.exchanged_bytes(settings, summary.rows_of(build_tower(settings, CLASSES), SIZE))[1]
     assert gradients <= summed <= gradients + 64, "beside them only the metrics are summed"
 
 

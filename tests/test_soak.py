@@ -33,7 +33,7 @@ def last_params(workdir: Path, data_dir: str) -> dict:
     folder = epath.Path(workdir)
     experiment = experiments.build(read_settings(workdirs.read_config(folder)).on_any_mesh(), data_dir, say=print)
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
-    state = checkpoints.restore(experiment.num_steps, experiment.target)
+    state = checkpoints.restore(experiment.num_steps, experiment.steps.target)
     checkpoints.close()
     return jax.device_get(state)
 

@@ -17,8 +17,7 @@ from alexnet_jax.benchmarks import breakdown, turns
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, jit_eval_step, jit_train_step
-from alexnet_jax.network import forward as forwards
+from alexnet_jax.learning.step import build_steps
 from alexnet_jax.network import sharding
 from alexnet_jax.network.tower import make_tower
 from alexnet_jax.runtime import allocator
@@ -41,16 +40,10 @@ class Ours:
         towers = sharding.fastest_tower_axis(devices, jax.default_backend())
         mesh = self._mesh = sharding.make_mesh(data=1, tower=towers)
         tower = self._tower = make_tower("original", num_classes=CLASSES)
-        forward = forwards.make_forward(tower, mesh)
         self._key = jax.jit(lambda: jax.random.key(0), out_shardings=sharding.replicated(mesh))()
-
-        def init_params(key: Any) -> Any:
-            return forwards.init_params(tower, key, CROP_SIZE)
-
-        shapes = jax.eval_shape(init_params, self._key)
         rates = {
-            layer: {leaf: piecewise([(0, 0.02 if leaf == "bias" else 0.01)]) for leaf in leaves}
-            for layer, leaves in shapes.items()
+            name: {leaf: piecewise([(0, 0.02 if leaf == "bias" else 0.01)]) for leaf in leaves}
+            for name, leaves in tower.leaf_names().items()
         }
         self._optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.0005)
         pixels = functools.partial(
@@ -60,16 +53,10 @@ class Ours:
             noise=piecewise([(0, 0.1)]),
             pixel_scale=1.0,
         )
-
-        def init(key: Any) -> Any:
-            return init_state(init_params(key), self._optimizer)
-
-        shardings = sharding.state_shardings(jax.eval_shape(init, self._key), mesh)
-        self._state = jax.jit(init, out_shardings=shardings)(self._key)
-        self._train_step = jit_train_step(
-            mesh, shardings, forward=forward, optimizer=self._optimizer, photometry=pixels
+        self._steps = build_steps(
+            tower=tower, optimizer=self._optimizer, photometry=pixels, mesh=mesh, image_size=CROP_SIZE
         )
-        self._eval_step = jit_eval_step(mesh, forward=forward, photometry=pixels)
+        self._state = self._steps.init(self._key)
         rng = np.random.default_rng(0)
         images: Any = rng.integers(0, 256, (BATCH_SIZE, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         labels: Any = rng.integers(0, CLASSES, BATCH_SIZE, np.int32)
@@ -90,7 +77,9 @@ class Ours:
         """Seconds of an update, with the copy of the batch to the devices."""
 
         def run() -> Any:
-            self._state, metrics = self._train_step(self._state, sharding.put_batch(self._batch, self._mesh), self._key)
+            self._state, metrics = self._steps.train_step(
+                self._state, sharding.put_batch(self._batch, self._mesh), self._key
+            )
             return self._state, metrics
 
         return seconds_of(run)
@@ -98,7 +87,9 @@ class Ours:
     def forward(self) -> float:
         """Seconds of an image in ten-view evaluation."""
         batch = sharding.put_batch(self._views, self._mesh)
-        return seconds_of(lambda: self._eval_step(self._state.params, batch)) / (BATCH_SIZE // VIEWS * VIEWS)
+        return seconds_of(lambda: self._steps.eval_step(self._state.params, self._state.batch_stats, batch)) / (
+            BATCH_SIZE // VIEWS * VIEWS
+        )
 
     def parts(self) -> list[dict[str, Any]]:
         """Seconds and FLOP of each part of an update alone, by direction."""

@@ -42,7 +42,7 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
         experiment = experiments.build(settings, data_dir, say=print)
         if updates is not None:
             experiment = dataclasses.replace(experiment, num_steps=min(updates, experiment.num_steps))
-        checkpoints, state = Checkpoints(folder), experiment.init()
+        checkpoints, state = Checkpoints(folder), experiment.steps.init(experiment.key)
         progress = Progress(
             folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0
         )

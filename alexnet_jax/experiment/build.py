@@ -1,31 +1,31 @@
-"""The parts of an experiment, built once from its settings: what training, evaluation and prediction share."""
+"""The parts of an experiment, built once from its settings, in reading order."""
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray, PyTree
 
 from alexnet_jax.data.batch import Batch, Shard
-from alexnet_jax.data.dataset import Prepared, open_dataset
+from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photometry import photometry
-from alexnet_jax.data.pipeline import Source, eval_batches, train_batches
+from alexnet_jax.data.pipeline import Source, train_batches
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import schedules as updates
+from alexnet_jax.experiment.data import open_data
+from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.experiment.settings import Settings
 from alexnet_jax.learning import optimizer
-from alexnet_jax.learning.metrics import ZERO, Metrics
-from alexnet_jax.learning.step import Photometry, TrainState, init_state, jit_eval_step, jit_train_step, stream
-from alexnet_jax.network import forward as forwards
-from alexnet_jax.network import native, sharding
+from alexnet_jax.learning.step import Photometry, Steps, build_steps
+from alexnet_jax.network import sharding
+from alexnet_jax.network.native import build as native
 from alexnet_jax.network.recipes import towers_of
-from alexnet_jax.runtime import allocator, processes
-
-EVALUATED = 128  # crops of a batch at least: an evaluation need not take the small batches that train well
+from alexnet_jax.network.tower import Tower, make_tower
+from alexnet_jax.runtime import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,103 +33,136 @@ class Experiment:
     """An experiment, ready to run on its mesh.
 
     Attributes:
-      settings: what it was built from.
-      mesh: where it runs.
+      settings: of the experiment.
+      steps: compiled steps, and the mesh they run on.
       shard: this process's part of every batch.
       data: the prepared data set.
-      train_source, eval_source: its two splits.
+      train_source, eval_source: splits of the data set.
       num_steps: updates of the whole run.
       steps_per_epoch: not whole in general; batches may lie across epochs.
       key: of the run's randomness.
-      target: shapes and shardings of the state, without values.
-      init: makes a fresh state.
-      train_step: `(state, batch, key) -> (state, Metrics)`, compiled; the state is donated.
-      eval_step: `(params, batch) -> Metrics`, compiled.
-      observe: `(state, top-1 error) -> state`, for a plateau schedule; else None.
     """
 
     settings: Settings
-    mesh: Mesh
+    steps: Steps
     shard: Shard
-    data: Prepared
+    data: Dataset
     train_source: Source
     eval_source: Source
     num_steps: int
     steps_per_epoch: float
     key: PRNGKeyArray
-    target: TrainState
-    init: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
-    eval_step: Callable[[PyTree, Batch], Metrics]
-    observe: Callable[[TrainState, float], TrainState] | None
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh of the steps."""
+        return self.steps.mesh
 
     def facts(self) -> dict[str, object]:
-        """What all processes of a run must have in common beside its config, by name."""
+        """Facts that all processes of a run must have in common beside its config, by name."""
         return self.data.facts() | {
-            "the mesh": f"data={self.mesh.shape[sharding.DATA]} tower={self.mesh.shape[forwards.TOWER]}",
+            "the mesh": f"data={self.mesh.shape[sharding.DATA]} tower={self.mesh.shape[sharding.TOWER]}",
             "the number of updates": self.num_steps,
-            "operations built in C": native.available(),  # else their programs would wait for different sums
+            "the C operations": native.available(),  # else their programs would wait for different sums
         }
 
 
 def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
-    """Opens the data set, makes the mesh and compiles nothing yet.
+    """Opens the data set, makes the mesh, and builds the steps; nothing is compiled yet.
 
     Args:
       settings: of the experiment.
-      data_dir: of prepared data sets; None: TFDS's own.
-      say: takes a line about what goes on.
+      data_dir: of prepared data sets; None: TFDS's.
+      say: prints a line of progress.
 
     Raises:
       UsageError: the settings do not fit the machine or the data.
     """
     mesh = build_mesh(settings)
     shard = Shard(*sharding.place_on_data_axis(mesh))
-    data = processes.first_then_rest(lambda: open_dataset(settings.dataset.name, data_dir, say=say))
+    data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=say))
     train_source = data.split(settings.dataset.train_split)
     eval_source = data.split(settings.dataset.eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
-    num_steps = updates.steps_of(settings, steps_per_epoch)
-    tower = updates.build_tower(settings, len(data.class_names))
-    forward = forwards.make_forward(tower, mesh)
-    clock = updates.Clock(settings, steps_per_epoch)
-    photometry = build_photometry(settings, data, optimizer.piecewise(clock.by_step(settings.photometry.noise)))
-    key = jax.jit(lambda: jax.random.key(settings.seed), out_shardings=sharding.replicated(mesh))()
-
-    def init_params(key: PRNGKeyArray) -> PyTree:
-        return forwards.init_params(tower, stream(key, "init"), settings.dataset.crop_size)
-
-    update = updates.build_optimizer(settings, jax.eval_shape(init_params, key), clock.rate)
-
-    def init(key: PRNGKeyArray) -> TrainState:
-        return init_state(init_params(key), update)
-
-    abstract = jax.eval_shape(init, key)
-    shardings = sharding.state_shardings(abstract, mesh)
+    schedule = Schedule(settings, steps_per_epoch)
+    tower = build_tower(settings, len(data.class_names))
     return Experiment(
         settings=settings,
-        mesh=mesh,
+        steps=build_steps(
+            tower=tower,
+            optimizer=build_optimizer(settings, tower.leaf_names(), schedule),
+            photometry=build_photometry(settings, data, schedule.noise()),
+            mesh=mesh,
+            image_size=settings.dataset.crop_size,
+            label_smoothing=settings.label_smoothing,
+            memory=schedule.memory,
+            observe=schedule.observe,
+        ),
         shard=shard,
         data=data,
         train_source=train_source,
         eval_source=eval_source,
-        num_steps=num_steps,
+        num_steps=schedule.num_steps,
         steps_per_epoch=steps_per_epoch,
-        key=key,
-        target=jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
-        ),
-        init=lambda: jax.jit(init, out_shardings=shardings)(key),
-        train_step=jit_train_step(
-            mesh,
-            shardings,
-            forward=forward,
-            optimizer=update,
-            photometry=photometry,
-            label_smoothing=settings.label_smoothing,
-        ),
-        eval_step=jit_eval_step(mesh, forward=forward, photometry=photometry),
-        observe=updates.build_observe(settings, mesh) if settings.schedule == "plateau" else None,
+        key=jax.jit(lambda: jax.random.key(settings.seed), out_shardings=sharding.replicated(mesh))(),
+    )
+
+
+def build_tower(settings: Settings, num_classes: int) -> Tower:
+    """The settings' network for so many classes.
+
+    Raises:
+      UsageError: the recipe is unknown, or the data set has other classes than the config says.
+    """
+    expected = settings.dataset.classes
+    if expected is not None and expected != num_classes:
+        raise UsageError(
+            f"config.dataset.classes is {expected} and {settings.dataset.name} has {num_classes} classes;"
+            " correct the config, or prepare the data set anew"
+        )
+    return make_tower(
+        settings.network.recipe,
+        num_classes=num_classes,
+        width=settings.network.width,
+        he_init=settings.network.he_init,
+        dtype=jnp.bfloat16 if settings.network.bfloat16 else None,
+    )
+
+
+def build_optimizer(
+    settings: Settings, leaf_names: dict[str, list[str]], schedule: Schedule
+) -> optax.GradientTransformationExtraArgs:
+    """The 2012 update with the settings' rates. Rates and decay of a layer hold for the norm that follows it too.
+
+    Args:
+      settings: of the experiment.
+      leaf_names: of the parameters, by layer or norm.
+      schedule: of the run.
+
+    Raises:
+      UsageError: rates are given for a layer that the network does not have.
+    """
+    layers = [name for name in leaf_names if not name.endswith("_norm")]
+    for key, given in (("rates", settings.rates), ("weight_decays", settings.weight_decays)):
+        unknown = sorted(set(given) - {*layers, "all"})
+        if unknown:
+            raise UsageError(f"config.{key}.{unknown[0]} names no layer; the layers are {', '.join(layers)}")
+
+    def rates_of(name: str, leaves: list[str]) -> PyTree:
+        rates = settings.rates.get(name.removesuffix("_norm"), settings.rates["all"])
+        return {leaf: schedule.rate(rates.bias if leaf == "bias" else rates.kernel) for leaf in leaves}
+
+    def decays_of(name: str, leaves: list[str]) -> PyTree:
+        decay = settings.weight_decays.get(name.removesuffix("_norm"), settings.weight_decay)
+        return dict.fromkeys(leaves, decay)
+
+    return optimizer.krizhevsky_sgd(
+        {name: rates_of(name, leaves) for name, leaves in leaf_names.items()},
+        momentum=settings.momentum,
+        weight_decay={name: decays_of(name, leaves) for name, leaves in leaf_names.items()},
+        nesterov=settings.nesterov,
+        clip_norm=settings.clip_norm,
+        trust=settings.lars_trust,
     )
 
 
@@ -165,7 +198,7 @@ def build_mesh(settings: Settings) -> Mesh:
     return sharding.make_mesh(data=data, tower=tower)
 
 
-def build_photometry(settings: Settings, data: Prepared, noise: optimizer.Schedule) -> Photometry:
+def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule) -> Photometry:
     """Mean, scale and colour noise of the data set's training split.
 
     Raises:
@@ -200,39 +233,3 @@ def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Bat
         rotation=settings.jitter.rotation,
         scale=settings.jitter.scale,
     )
-
-
-def evaluate(
-    experiment: Experiment, params: PyTree, *, views: int, stop: Callable[[int], bool] = lambda done: False
-) -> Metrics | None:
-    """Sums over every example of the evaluation split, each counted once.
-
-    Args:
-      experiment: what to evaluate.
-      params: of the network.
-      views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
-      stop: is told after each batch how many images are done; True ends the evaluation, which returns None.
-    """
-    settings, data_axis = experiment.settings, experiment.mesh.shape[sharding.DATA]
-    crops = max(settings.batch_size, EVALUATED)
-    batch_size = max(1, crops // views // data_axis) * data_axis
-    total = ZERO
-    batches = eval_batches(
-        experiment.eval_source,
-        batch_size=batch_size,
-        views=views,
-        shard=experiment.shard,
-        crop_size=settings.dataset.crop_size,
-    )
-    running: Metrics | None = None
-    for number, batch in enumerate(itertools.chain(batches, [None])):
-        processes.at(f"batch {number} of an evaluation")
-        before, running = running, None
-        if batch is not None:
-            running = experiment.eval_step(params, sharding.put_batch(batch, experiment.mesh))
-        if before is not None:  # only now: the devices have the next batch to work on
-            total += jax.device_get(before)
-            allocator.keep_large()  # the step is compiled by now
-            if stop(int(total.count)):
-                return None
-    return total

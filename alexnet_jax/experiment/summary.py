@@ -3,10 +3,14 @@
 import dataclasses
 import math
 
+import jax
+import jax.numpy as jnp
+
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import schedules as updates
+from alexnet_jax.experiment.build import build_optimizer, build_tower
+from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.experiment.settings import Settings, Table
-from alexnet_jax.network.layers import output_size
+from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
 # Neurons as the paper's section 3.5 counts them. For conv1 it says 253,440 = 55 x 48 x 96, a slip for 55 x 55 x 96.
@@ -51,50 +55,56 @@ class Row:
 
 
 def rows_of(tower: Tower, image_size: int) -> list[Row]:
-    """A row a layer of the network for images of that size.
+    """A row a layer of the network for images of that size, by the shapes that the network itself has.
 
     Raises:
       UsageError: the images are too small for a layer.
     """
-    towers, side, maps, rows = tower.towers, image_size, 3, []
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda key, x: tower.init(key, x, train=False), jax.random.key(0), images)
+    params, signals = variables["params"], variables["signals"]
+    rows, towers, before = [], tower.towers, images
+
+    def size(x: jax.ShapeDtypeStruct) -> int:
+        return towers * math.prod(x.shape)
+
     for layer in tower.layers:
-        exchanged = towers * side * side * maps if layer.exchange and towers > 1 else 0
-        seen = maps * towers if layer.exchange else maps
-        maps = layer.features or math.ceil(tower.num_classes / towers)
-        if layer.window:
-            side = output_size(side, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name)
-            inputs = layer.window**2 * seen
-            kernel = f"{layer.window}x{layer.window}x{seen} /{layer.stride}" + " local" * layer.local
-        else:
-            inputs, side = side * side * seen, 1
-            kernel = f"{inputs}"
-        places = side * side
-        neurons = towers * places * maps
-        params = towers * (inputs + 1) * maps * (places if layer.local else 1)
-        output = f"{side}x{side}x{towers * maps}" if layer.window else f"{towers * maps}"
-        if layer.name == tower.layers[-1].name:
-            neurons, output = tower.num_classes, f"{tower.num_classes}"
-        kept = neurons
-        for operation in layer.then:
-            if operation == "pool":
-                side = output_size(side, window=tower.pool_size, stride=tower.pool_stride, layer=layer.name)
-            if operation == "norm" and tower.whole_norm:
-                exchanged += towers * side * side * 2 * (tower.norm_size // 2)
-            if operation == "batch_norm":
-                params += towers * maps * 4
-            kept += towers * side * side * maps
-        rows.append(Row(layer.name, output, kernel, neurons, params, inputs * places * maps * towers, exchanged, kept))
+        after = [signals[f"{layer.name}_{name}"][0][0] for name in ("out", *_numbered(layer.then))]
+        out, shape = after[0], params[layer.name]["kernel"].shape[1:]
+        places = 1 if layer.local else math.prod(out.shape[1:-1])
+        exchanged = size(before) if layer.exchange and towers > 1 else 0
+        if tower.whole_norm and "norm" in layer.then:
+            normed = after[layer.then.index("norm")]
+            exchanged += towers * math.prod(normed.shape[:-1]) * 2 * (tower.norm_size // 2)
+        neurons = tower.num_classes if layer is tower.layers[-1] else size(out)
+        rows.append(
+            Row(
+                name=layer.name,
+                output="x".join(str(n) for n in (*out.shape[1:-1], neurons // math.prod(out.shape[1:-1]))),
+                kernel=_kernel(layer, before.shape[-1] * (towers if layer.exchange else 1), shape),
+                neurons=neurons,
+                params=sum(
+                    math.prod(leaf.shape)
+                    for name in (layer.name, f"{layer.name}_norm")
+                    for leaf in params.get(name, {}).values()
+                ),
+                multiply_adds=math.prod(shape) * places * towers,
+                exchanged=exchanged,
+                kept=neurons + sum(map(size, after[1:])),
+            )
+        )
+        before = after[-1]
     return rows
 
 
-def leaves_of(tower: Tower) -> dict[str, dict[str, None]]:
-    """Names of all parameters, without shapes."""
-    names: dict[str, dict[str, None]] = {}
-    for layer in tower.layers:
-        names[layer.name] = dict.fromkeys(("kernel", "bias"))
-        if "batch_norm" in layer.then:
-            names[f"{layer.name}_norm"] = dict.fromkeys(("scale", "bias", "mean", "variance"))
-    return names
+def _numbered(operations: tuple[str, ...]) -> list[str]:
+    return [f"then{number}" for number in range(len(operations))]
+
+
+def _kernel(layer: Layer, channels: int, shape: tuple[int, ...]) -> str:
+    if not layer.window:
+        return f"{shape[0]}"
+    return f"{layer.window}x{layer.window}x{channels} /{layer.stride}" + " local" * layer.local
 
 
 def describe(settings: Settings) -> str:
@@ -107,10 +117,10 @@ def describe(settings: Settings) -> str:
     if data.classes is None or data.train_images is None:
         missing = "classes" if data.classes is None else "train_images"
         raise UsageError(f"--dry_run reads no data, and config.dataset.{missing} is None; say how many there are")
-    tower = updates.build_tower(settings, data.classes)
+    tower = build_tower(settings, data.classes)
     rows = rows_of(tower, data.crop_size)
-    clock = updates.Clock(settings, data.train_images / settings.batch_size)
-    updates.build_optimizer(settings, leaves_of(tower), clock.rate)  # for its complaints
+    schedule = Schedule(settings, data.train_images / settings.batch_size)
+    build_optimizer(settings, tower.leaf_names(), schedule)  # raises where the rates do not fit the layers
     return "\n".join(
         [
             f"{settings.name}: recipe {settings.network.recipe}, {tower.towers} tower{'s' * (tower.towers > 1)},"
@@ -121,7 +131,7 @@ def describe(settings: Settings) -> str:
             *_memory(settings, tower, rows),
             *_exchange(settings, rows),
             "",
-            *_schedule(settings, clock),
+            *_schedule(settings, schedule),
         ]
     )
 
@@ -188,9 +198,9 @@ def _megabytes(count: float | int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def _schedule(settings: Settings, clock: updates.Clock) -> list[str]:
+def _schedule(settings: Settings, schedule: Schedule) -> list[str]:
     lines = [
-        f"{clock.num_steps:,} updates of {settings.batch_size:,} images, {settings.num_epochs:g} epochs; schedule"
+        f"{schedule.num_steps:,} updates of {settings.batch_size:,} images, {settings.num_epochs:g} epochs; schedule"
         f" {settings.schedule!r}"
     ]
     extra = {
@@ -201,11 +211,13 @@ def _schedule(settings: Settings, clock: updates.Clock) -> list[str]:
     if settings.schedule in extra:
         lines.append(f"  {extra[settings.schedule]}")
     if settings.warmup_epochs:
-        lines.append(f"  rates rise from 0 over the first {clock.warmup_steps:,} updates")
+        lines.append(f"  rates rise from 0 over the first {schedule.warmup_steps:,} updates")
     for layer, rates in settings.rates.items():
-        lines.append(f"  rate of {layer}: kernels {_steps(clock, rates.kernel)}; biases {_steps(clock, rates.bias)}")
-    return [*lines, f"  colour noise: {_steps(clock, settings.photometry.noise)}"]
+        lines.append(
+            f"  rate of {layer}: kernels {_steps(schedule, rates.kernel)}; biases {_steps(schedule, rates.bias)}"
+        )
+    return [*lines, f"  colour noise: {_steps(schedule, settings.photometry.noise)}"]
 
 
-def _steps(clock: updates.Clock, table: Table) -> str:
-    return ", ".join(f"{value:g} from update {step:,}" for step, value in clock.by_step(table))
+def _steps(schedule: Schedule, table: Table) -> str:
+    return ", ".join(f"{value:g} from update {step:,}" for step, value in schedule.by_step(table))

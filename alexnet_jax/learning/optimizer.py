@@ -1,8 +1,8 @@
 """The update of 2012: `v <- 0.9 v - 0.0005 rate w - rate gradient`, `w <- w + v` (paper section 5).
 
-The rate stands inside the velocity, so lowering it does not rescale what is already moving. Decay acts on kernels
-alone (A/src/layer.cu:565), kernels and biases have schedules of their own, and a leaf whose rate is 0 is frozen: not
-even its velocity moves it (A/src/weights.cu:148).
+The rate stands inside the velocity, so a lower rate does not rescale the velocity. Weight decay acts on kernels alone
+(A/src/layer.cu:565). Kernels and biases have schedules of their own. A leaf whose rate is 0 is frozen: its velocity
+does not move it either (A/src/weights.cu:148).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +12,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from alexnet_jax.learning import plateau as plateaus
-
-Schedule = Callable[[Int[Array, ""]], Array]
-
-# Leaves that no loss moves: their gradient is their distance from what they follow (`network/layers.py:batch_norm`).
-RUNNING = ("mean", "variance")
-RUNNING_SHARE = 0.1  # of that distance, an update
+Schedule = Callable[[Int[Array, ""]], Array]  # a value by step
 
 
 def piecewise(table: Sequence[tuple[int, float]]) -> Schedule:
@@ -46,18 +40,10 @@ def warm_up(schedule: Schedule, *, steps: int) -> Schedule:
 
 
 @flax.struct.dataclass
-class KrizhevskyState:
-    """State of the update.
+class Velocity:
+    """State of the update: the velocity of every parameter."""
 
-    Attributes:
-      count: updates done, an int32 scalar.
-      velocity: of every parameter.
-      plateau: what a plateau schedule has seen of evaluations; None without one.
-    """
-
-    count: PyTree
     velocity: PyTree
-    plateau: PyTree = None
 
 
 def krizhevsky_sgd(
@@ -68,64 +54,74 @@ def krizhevsky_sgd(
     nesterov: bool = False,
     clip_norm: float | None = None,
     trust: float | None = None,
-    plateau: bool = False,
-) -> optax.GradientTransformation:
-    """The 2012 update (A/src/weights.cu:146-197) as an optax transformation, and what came later on request.
+) -> optax.GradientTransformationExtraArgs:
+    """The 2012 update (A/src/weights.cu:146-197), with later additions on request.
+
+    `update(gradients, state, params, step=step, factor=1.0)` takes the run's step, at which `rates` are read, and a
+    factor that multiplies every rate.
 
     Args:
-      rates: a schedule for every leaf of the parameters; its count is the number of updates done.
+      rates: a schedule for every leaf of the parameters.
       momentum: 0.9 in 2012.
-      weight_decay: a number for all, or one for every leaf; for leaves named `kernel` alone. 0.0005 in 2012.
+      weight_decay: a number for all, or a number for every leaf; leaves named `kernel` alone decay. 0.0005 in 2012.
       nesterov: the update is `momentum v - rate gradient` with the new v (Sutskever et al. 2013).
-      clip_norm: the gradient is shortened to this length where it is longer, over all parameters.
-      trust: LARS (You et al. 2017): a kernel's rate is multiplied by `trust |w| / (|gradient| + decay |w|)`.
-      plateau: the rates are divided by 10 as `plateau.observe` says.
+      clip_norm: the gradient of all parameters is shortened to this length where it is longer.
+      trust: LARS (You et al. 2017): see `decay_kernels`.
+    """
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    stateless = optax.chain(clip, decay_kernels(weight_decay, trust=trust))
+    velocity = momentum_by_rate(rates, momentum=momentum, nesterov=nesterov)
+
+    def update(gradients: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Velocity]:
+        gradients, _ = stateless.update(gradients, stateless.init(params), params)
+        return velocity.update(gradients, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(velocity.init, update)
+
+
+def momentum_by_rate(
+    rates: PyTree, *, momentum: float, nesterov: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """`v <- momentum v - rate gradient`, and v is the update; a leaf whose rate is 0 stands still, velocity and all."""
+
+    def update(
+        gradients: PyTree, state: Any, params: PyTree = None, *, step: Array, factor: Array | float = 1.0, **_: Any
+    ) -> tuple[PyTree, Velocity]:
+        def leaf(gradient: Array, velocity: Array, schedule: Schedule) -> tuple[Array, Array]:
+            rate = (schedule(step) * factor).astype(gradient.dtype)
+            moved = momentum * velocity - rate * gradient
+            change = momentum * moved - rate * gradient if nesterov else moved
+            return jnp.where(rate == 0, velocity, moved), jnp.where(rate == 0, jnp.zeros_like(change), change)
+
+        pairs = jax.tree.map(leaf, gradients, state.velocity, rates)
+        velocity, updates = jax.tree.transpose(jax.tree.structure(gradients), jax.tree.structure((0, 0)), pairs)
+        return updates, Velocity(velocity)
+
+    return optax.GradientTransformationExtraArgs(lambda params: Velocity(jax.tree.map(jnp.zeros_like, params)), update)
+
+
+def decay_kernels(weight_decay: PyTree, *, trust: float | None = None) -> optax.GradientTransformation:
+    """Adds `weight_decay w` to the gradient of every kernel.
+
+    With `trust` the sum is then multiplied by LARS's local rate, `trust |w| / (|gradient| + weight_decay |w|)`, the
+    lengths of both towers together, or by 1 while the kernel or its gradient is 0 (You et al. 2017, equation 6).
     """
 
-    def init(params: PyTree) -> KrizhevskyState:
-        velocity = jax.tree.map(jnp.zeros_like, params)
-        return KrizhevskyState(jnp.zeros((), jnp.int32), velocity, plateaus.fresh() if plateau else None)
-
-    def update(gradients: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, KrizhevskyState]:
+    def update(gradients: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
         if params is None:
-            raise ValueError("weight decay needs the parameters: call update(gradients, state, params)")
-        shrink = None if clip_norm is None else jnp.minimum(1, clip_norm / _length(gradients))
+            raise ValueError("weight decay needs the parameters: call update(gradients, state, params, step=step)")
 
-        def leaf(path: tuple[Any, ...], gradient: Array, velocity: Array, weight: Array, rate: Schedule, decay: float):
-            name = path[-1].key
-            if name in RUNNING:
-                return velocity, -RUNNING_SHARE * gradient
-            now = rate(state.count)
-            if state.plateau is not None:
-                now = now * state.plateau.factor
-            now = now.astype(weight.dtype)
-            frozen = now == 0
-            if shrink is not None:
-                gradient = gradient * shrink
-            if name == "kernel":
-                if trust is not None:
-                    now = now * _local_rate(weight, gradient, decay=decay, trust=trust)
-                gradient = gradient + decay * weight
-            moved = momentum * velocity - now * gradient
-            step = momentum * moved - now * gradient if nesterov else moved
-            return jnp.where(frozen, velocity, moved), jnp.where(frozen, jnp.zeros((), moved.dtype), step)
+        def leaf(path: tuple[Any, ...], gradient: Array, weight: Array, decay: float) -> Array:
+            if path[-1].key != "kernel":
+                return gradient
+            decayed = gradient + decay * weight
+            if trust is None:
+                return decayed
+            weights, lengths = jnp.linalg.norm(weight.ravel()), jnp.linalg.norm(gradient.ravel())
+            local = trust * weights / (lengths + decay * weights)
+            return decayed * jnp.where((weights > 0) & (lengths > 0), local, jnp.ones_like(local))
 
         decays = jax.tree.map(lambda _: weight_decay, gradients) if isinstance(weight_decay, float) else weight_decay
-        pairs = jax.tree_util.tree_map_with_path(leaf, gradients, state.velocity, params, rates, decays)
-        velocity, updates = jax.tree.transpose(jax.tree.structure(gradients), jax.tree.structure((0, 0)), pairs)
-        return updates, state.replace(count=state.count + 1, velocity=velocity)
+        return jax.tree_util.tree_map_with_path(leaf, gradients, params, decays), state
 
-    return optax.GradientTransformation(init, update)
-
-
-def _length(gradients: PyTree) -> Float[Array, ""]:
-    """Euclidean, over all leaves that a loss moves."""
-    leaves = jax.tree_util.tree_leaves_with_path(gradients)
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for path, leaf in leaves if path[-1].key not in RUNNING))
-
-
-def _local_rate(weight: Array, gradient: Array, *, decay: float, trust: float) -> Float[Array, ""]:
-    """LARS's rate of a layer, of both towers together; 1 while the kernel or its gradient is 0."""
-    weights, gradients = (jnp.sqrt(jnp.sum(jnp.square(x))) for x in (weight, gradient))
-    local = trust * weights / (gradients + decay * weights)
-    return jnp.where((weights > 0) & (gradients > 0), local, jnp.ones((), weight.dtype))
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

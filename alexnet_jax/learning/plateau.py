@@ -1,8 +1,8 @@
-"""Dividing the rate by 10 when the validation error stops falling (paper section 5).
+"""Division of the rates by 10 when the validation error stops falling (paper section 5).
 
-In 2012 this was judged by eye; here an evaluation counts as progress if its error is the smallest so far. What must be
-remembered lies in the optimizer's state, and so in the checkpoint: a resumed run drops its rate where the uninterrupted
-one does.
+In 2012 this was judged by eye. Here an evaluation is progress if its error is the smallest so far. The memory of
+evaluations is a field of the training state, and so of the checkpoint: a resumed run drops its rates where the
+uninterrupted run does.
 """
 
 import flax.struct
@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 @flax.struct.dataclass
 class Plateau:
-    """What evaluations have shown so far; the fields hold scalars, or what stands for them.
+    """The memory of evaluations. The fields hold scalars, or what stands for scalars: shapes or shardings.
 
     Attributes:
       best: smallest validation error, or infinity before the first evaluation.
       waited: evaluations since then.
-      drops: how often the rate was divided by 10.
-      seen: the step of the last evaluation taken into account.
+      drops: how often the rates were divided by 10.
+      seen: step of the last evaluation.
     """
 
     best: PyTree
@@ -28,33 +28,33 @@ class Plateau:
 
     @property
     def factor(self) -> Float[Array, ""]:
-        """By which the rates are multiplied."""
+        """The rates are multiplied by this."""
         return jnp.float32(10.0) ** -self.drops.astype(jnp.float32)
 
 
 def fresh() -> Plateau:
-    """Before the first evaluation."""
-    nothing = jnp.zeros((), jnp.int32)
-    return Plateau(best=jnp.full((), jnp.inf, jnp.float32), waited=nothing, drops=nothing, seen=nothing)
+    """The memory before the first evaluation."""
+    zero = jnp.zeros((), jnp.int32)
+    return Plateau(best=jnp.full((), jnp.inf, jnp.float32), waited=zero, drops=zero, seen=zero)
 
 
 def observe(
     plateau: Plateau, error: Float[Array, ""], step: Int[Array, ""], *, patience: int, max_drops: int
 ) -> Plateau:
-    """The plateau after an evaluation.
+    """The memory after an evaluation.
 
     Args:
-      plateau: before it.
-      error: its top-1 error.
+      plateau: the memory before the evaluation.
+      error: top-1 error of the evaluation. An error that is not finite is no progress.
       step: updates done.
-      patience: evaluations without progress that make a drop.
-      max_drops: 3 in the paper; after them the rate stays.
+      patience: so many evaluations without progress divide the rates.
+      max_drops: the most divisions; 3 in the paper.
     """
-    better = error < plateau.best
+    better = error < plateau.best  # False for NaN
     waited = jnp.where(better, 0, plateau.waited + 1)
     drop = (waited >= patience) & (plateau.drops < max_drops)
     return Plateau(
-        best=jnp.minimum(plateau.best, error),
+        best=jnp.where(better, error, plateau.best),
         waited=jnp.where(drop, 0, waited).astype(jnp.int32),
         drops=plateau.drops + drop.astype(jnp.int32),
         seen=step,

@@ -1,21 +1,24 @@
-"""One update and one evaluation of a batch, as pure functions of state, batch and key."""
+"""One update and one evaluation of a batch, as pure functions of state, batch and key, and compiled for a mesh."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree, UInt8
 
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning.metrics import Metrics, measure
-from alexnet_jax.network import forward as forwards
+from alexnet_jax.learning.plateau import Plateau
 from alexnet_jax.network import sharding
-from alexnet_jax.network.forward import Forward, Params
+from alexnet_jax.network.forward import BatchStats, Forward, Params, compile_options, init_variables, make_forward
+from alexnet_jax.network.tower import Tower
 
 # Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
 STREAMS = {"init": 0, "dropout": 1, "noise": 2}
@@ -30,44 +33,55 @@ def stream(seed_key: PRNGKeyArray, name: str) -> PRNGKeyArray:
 
 @flax.struct.dataclass
 class TrainState:
-    """What is on disk. The fields hold arrays, or what stands for them: shapes or shardings.
+    """The state of a run, as a checkpoint holds it. The fields hold arrays, or what stands for arrays.
 
     Attributes:
       step: int32 scalar, the updates done: the only cursor.
       params: of the towers, `Params`.
+      batch_stats: running averages of batch norms, `BatchStats`; empty without batch norm.
       opt_state: of the optimizer.
+      plateau: the memory of a plateau schedule; None for schedules by step alone.
     """
 
     step: PyTree
     params: PyTree
-    opt_state: optax.OptState
+    batch_stats: PyTree
+    opt_state: PyTree
+    plateau: PyTree = None
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    params: Params,
+    batch_stats: BatchStats,
+    optimizer: optax.GradientTransformationExtraArgs,
+    plateau: Plateau | None = None,
+) -> TrainState:
     """The state before the first update."""
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), plateau)
 
 
 def loss_fn(
     params: Params,
+    batch_stats: BatchStats,
     images: Float[Array, "B h w 3"],
     batch: Batch,
     key: PRNGKeyArray,
     forward: Forward,
     label_smoothing: float = 0.0,
-) -> tuple[Float[Array, ""], Metrics]:
-    """Mean cross-entropy of the batch in nats (A/src/layer_kernels.cu:456-465), and the batch's metrics.
+) -> tuple[Float[Array, ""], tuple[Metrics, BatchStats]]:
+    """Mean cross-entropy of the batch in nats (A/src/layer_kernels.cu:456-465), its metrics, and batch statistics.
 
     With `label_smoothing` that share of the target is spread evenly over all classes (Szegedy et al. 2015); the metrics
     stay those of the true labels.
     """
-    log_probs = jax.nn.log_softmax(forward(params, images, key))
+    logits, batch_stats = forward(params, batch_stats, images, key)
+    log_probs = jax.nn.log_softmax(logits)
     metrics = measure(log_probs, batch.label, batch.mask)
     loss = metrics.loss / metrics.count
     if label_smoothing:
         everywhere = jnp.sum(jnp.where(batch.mask, -log_probs.mean(axis=-1), 0)) / metrics.count
         loss = (1 - label_smoothing) * loss + label_smoothing * everywhere
-    return loss, metrics
+    return loss, (metrics, batch_stats)
 
 
 def train_step(
@@ -76,54 +90,123 @@ def train_step(
     key: PRNGKeyArray,
     *,
     forward: Forward,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     photometry: Photometry,
     label_smoothing: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
-    """One update. `key` is the run's; what the step draws is a function of it and of `state.step`."""
+    """One update. `key` is the run's; all draws of the step are functions of the key and of `state.step`."""
     noise_key, dropout_key = (jax.random.fold_in(stream(key, name), state.step) for name in ("noise", "dropout"))
     images = photometry(batch.image, noise_key, state.step)
-    gradients, metrics = jax.grad(loss_fn, has_aux=True)(
-        state.params, images, batch, dropout_key, forward, label_smoothing
+    gradients, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(
+        state.params, state.batch_stats, images, batch, dropout_key, forward, label_smoothing
     )
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    factor = 1.0 if state.plateau is None else state.plateau.factor
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, step=state.step, factor=factor)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
-
-
-def jit_train_step(mesh: Mesh, shardings: TrainState, **fields: Any) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`train_step` with these keyword arguments, `(state, batch, key) -> (state, Metrics)`, to be compiled for a mesh.
-
-    The state that it is given is donated; the one that it gives back lies as `shardings` say.
-    """
-    return jax.jit(
-        functools.partial(train_step, **fields),
-        donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        compiler_options=forwards.compile_options(mesh),
-    )
+    return TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau), metrics
 
 
 def predict_log_probs(
-    params: Params, images: UInt8[Array, "B *views h w 3"], *, forward: Forward, photometry: Photometry
+    params: Params,
+    batch_stats: BatchStats,
+    images: UInt8[Array, "B *views h w 3"],
+    *,
+    forward: Forward,
+    photometry: Photometry,
 ) -> Float[Array, "B classes"]:
-    """Log of the softmax averaged over an image's views (paper section 4.1; A/src/layer.cu:1809-1831)."""
-    flat = images.reshape(-1, *images.shape[-3:])
-    probs = jax.nn.softmax(forward(params, photometry(flat, None, None), None))
-    return jnp.log(probs.reshape(images.shape[0], -1, probs.shape[-1]).mean(axis=1))
+    """Log of the softmax averaged over an image's views (paper section 4.1; A/src/layer.cu:1809-1831).
+
+    The average is taken of log-probabilities: a probability too small for float32 keeps a finite logarithm.
+    """
+    views = images.reshape(-1, *images.shape[-3:])
+    logits, _ = forward(params, batch_stats, photometry(views, None, None), None)
+    log_probs = jax.nn.log_softmax(logits).reshape(images.shape[0], -1, logits.shape[-1])
+    return jax.nn.logsumexp(log_probs, axis=1) - math.log(log_probs.shape[1])
 
 
-def eval_step(params: Params, batch: Batch, *, forward: Forward, photometry: Photometry) -> Metrics:
+def eval_step(
+    params: Params, batch_stats: BatchStats, batch: Batch, *, forward: Forward, photometry: Photometry
+) -> Metrics:
     """The batch's metrics; error and loss are those of the averaged probabilities."""
-    return measure(
-        predict_log_probs(params, batch.image, forward=forward, photometry=photometry), batch.label, batch.mask
+    log_probs = predict_log_probs(params, batch_stats, batch.image, forward=forward, photometry=photometry)
+    return measure(log_probs, batch.label, batch.mask)
+
+
+class Steps(NamedTuple):
+    """A network's training and evaluation, compiled for a mesh at their first call.
+
+    Attributes:
+      mesh: of the devices.
+      target: shapes and shardings of the state, without values.
+      init: `key -> state`, a fresh state on the mesh. `key` is the run's.
+      train_step: `(state, batch, key) -> (state, Metrics)`; the given state is donated.
+      eval_step: `(params, batch_stats, batch) -> Metrics`.
+      observe: `(state, top-1 error) -> state`, where the schedule wants evaluations; else None.
+    """
+
+    mesh: Mesh
+    target: TrainState
+    init: Callable[[PRNGKeyArray], TrainState]
+    train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
+    eval_step: Callable[[Params, BatchStats, Batch], Metrics]
+    observe: Callable[[TrainState, float], TrainState] | None
+
+
+def build_steps(
+    *,
+    tower: Tower,
+    optimizer: optax.GradientTransformationExtraArgs,
+    photometry: Photometry,
+    mesh: Mesh,
+    image_size: int,
+    label_smoothing: float = 0.0,
+    memory: Plateau | None = None,
+    observe: Callable[..., Plateau] | None = None,
+) -> Steps:
+    """The compiled steps of a network on a mesh. No data set is needed.
+
+    Args:
+      tower: of the network.
+      optimizer: as `krizhevsky_sgd`.
+      photometry: pixels to the network's input.
+      mesh: of the devices.
+      image_size: pixels along a side of the crops.
+      label_smoothing: as in `loss_fn`.
+      memory: of a schedule that watches evaluations, before the first one; None: the schedule needs none.
+      observe: `(memory, error, step) -> memory`, with a memory.
+
+    Raises:
+      UsageError: the crops are too small, or the mesh does not fit the towers.
+    """
+    forward = make_forward(tower, mesh)
+    options = compile_options(mesh)
+
+    def init(key: PRNGKeyArray) -> TrainState:
+        params, batch_stats = init_variables(tower, stream(key, "init"), image_size)
+        return init_state(params, batch_stats, optimizer, memory)
+
+    abstract = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+    shardings = sharding.state_shardings(abstract, mesh)
+    target = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
     )
+    replicated = sharding.replicated(mesh)
+    update = functools.partial(
+        train_step, forward=forward, optimizer=optimizer, photometry=photometry, label_smoothing=label_smoothing
+    )
+    evaluate = functools.partial(eval_step, forward=forward, photometry=photometry)
+    remember = observe and jax.jit(observe, out_shardings=replicated)
 
+    def observed(state: TrainState, top1: float) -> TrainState:
+        assert remember is not None
+        error = sharding.put_scalar(np.float32(top1), mesh)
+        return state.replace(plateau=remember(state.plateau, error, state.step))  # type: ignore[attr-defined]
 
-def jit_eval_step(mesh: Mesh, **fields: Any) -> Callable[[Params, Batch], Metrics]:
-    """`eval_step` with these keyword arguments, `(params, batch) -> Metrics`, to be compiled for a mesh."""
-    return jax.jit(
-        functools.partial(eval_step, **fields),
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=forwards.compile_options(mesh),
+    return Steps(
+        mesh=mesh,
+        target=target,
+        init=jax.jit(init, out_shardings=shardings),
+        train_step=jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated), compiler_options=options),
+        eval_step=jax.jit(evaluate, out_shardings=replicated, compiler_options=options),
+        observe=None if observe is None else observed,
     )

@@ -1,35 +1,13 @@
-"""Convolution with one plain convolution a tower, where `vmap` would make a grouped one.
-
-Under `vmap` over the towers JAX interleaves the channels of all towers, which transposes every activation there and
-back, and asks for a convolution in groups. No platform is the better for it: a CPU runs two plain ones in a third of
-the time; GPUs and TPUs have their best kernels for plain ones, and there the network is bound by memory, of which each
-transposition is a pass. What is left to pay is twice as many kernels, smaller ones, some microseconds each.
-"""
+"""Convolution with the gradients that a CPU's C kernels compute."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.network import native
-
-
-def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
-    """The same function; under `vmap` it runs once an entry."""
-    mapped = jax.custom_batching.custom_vmap(function)
-
-    @mapped.def_vmap
-    def rule(size: int, batched: Sequence[bool], *arrays: Array) -> tuple[Array, bool]:
-        entries = [
-            mapped(*(array[i] if own else array for array, own in zip(arrays, batched, strict=True)))
-            for i in range(size)
-        ]
-        return jnp.stack(entries), True
-
-    return mapped
+from alexnet_jax.network.native import ops
 
 
 def convolution(
@@ -38,53 +16,63 @@ def convolution(
     *,
     stride: int,
     padding: Sequence[tuple[int, int]],
-    division: native.Division | None = None,
 ) -> Float[Array, "b out_h out_w maps"]:
-    """Cross-correlation, as networks have it; differentiable once, and in reverse alone.
+    """Cross-correlation of images with a kernel; differentiable once, in reverse mode.
 
     Args:
-      x: the images.
-      kernel: of any size; those with sides alike are the faster ones on a CPU.
+      x: images.
+      kernel: of any size. On a CPU the C kernels compute square ones.
       stride: pixels between two windows.
-      padding: rows of zeros before and after the image, and columns.
-      division: how the batch is divided over devices, if it is.
+      padding: zeros before and after the rows, and before and after the columns.
     """
+    return _convolution(x, kernel, stride, tuple(tuple(sides) for sides in padding))
 
-    def plain(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
 
+Padding = tuple[tuple[int, int], ...]
+
+
+def _plain(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _fits(kernel: Array, padding: Padding) -> bool:
+    """Whether the C kernels cover the geometry. Rows and columns after the image are then as many as its size needs."""
     size, before = kernel.shape[0], padding[0][0]
-    fits = kernel.shape[1] == size and 0 <= before == padding[1][0] < size
-    on_cpu = functools.partial(native.on_cpu, fits=fits, division=division)
+    return kernel.shape[1] == size and 0 <= before == padding[1][0] < size
 
-    def of_both(x: Array, kernel: Array) -> Array:
-        return on_cpu("convolution", plain, x, kernel, batched="image", stride=stride, pad=before)
 
-    def of_image(x: Array, kernel: Array, dy: Array) -> Array:
-        def gradient(dy: Array, kernel: Array) -> Array:
-            return jax.vjp(functools.partial(plain, kernel=kernel), x)[1](dy)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    plain = functools.partial(_plain, stride=stride, padding=padding)
+    return ops.on_cpu(
+        "convolution", plain, x, kernel, fits=_fits(kernel, padding), stride=stride, pad=padding[0][0], turned=0
+    )
 
-        if stride > 1:
-            return gradient(dy, kernel)
-        return on_cpu("convolution", gradient, dy, kernel, batched="image", stride=1, pad=size - 1 - before, turned=1)
 
-    def of_kernel(x: Array, kernel: Array, dy: Array) -> Array:
-        def gradient(x: Array, dy: Array) -> Array:
-            return jax.vjp(functools.partial(plain, x), kernel)[1](dy)[0]
+def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    return _convolution(x, kernel, stride, padding), (x, kernel)
 
-        return on_cpu("convolution_gradient", gradient, x, dy, batched="kernel", stride=stride, pad=before)
 
-    @jax.custom_vjp
-    def differentiable(x: Array, kernel: Array) -> Array:
-        return _one_by_one(of_both)(x, kernel)
+def _backward(stride: int, padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    return _input_gradient(*kept, dy, stride, padding), _kernel_gradient(*kept, dy, stride, padding)
 
-    def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-        return differentiable(x, kernel), (x, kernel)
 
-    def backward(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-        return _one_by_one(of_image)(*kept, dy), _one_by_one(of_kernel)(*kept, dy)
+_convolution.defvjp(_forward, _backward)
 
-    differentiable.defvjp(forward, backward)
-    return differentiable(x, kernel)
+
+def _input_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: Padding) -> Array:
+    def plain(dy: Array, kernel: Array) -> Array:
+        return jax.vjp(lambda x: _plain(x, kernel, stride, padding), x)[1](dy)[0]
+
+    # With stride 1 this gradient is a convolution of `dy` with the kernel turned by 180 degrees.
+    pad = kernel.shape[0] - 1 - padding[0][0]
+    fits = stride == 1 and _fits(kernel, padding)
+    return ops.on_cpu("convolution", plain, dy, kernel, fits=fits, stride=1, pad=pad, turned=1)
+
+
+def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: Padding) -> Array:
+    def plain(x: Array, dy: Array) -> Array:
+        return jax.vjp(lambda kernel: _plain(x, kernel, stride, padding), kernel)[1](dy)[0]
+
+    fits = _fits(kernel, padding)
+    return ops.on_cpu("convolution_gradient", plain, x, dy, fits=fits, stride=stride, pad=padding[0][0])

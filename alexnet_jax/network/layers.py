@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.network import native
+from alexnet_jax.network.native import ops
 
 
 def output_size(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> int:
@@ -75,23 +75,24 @@ def _inverse_power(d: Array, beta: float) -> Array:
 AXES = {"response_norm": (-1,), "spatial_norm": (-3, -2)}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5, 6))
-def _normalise(
-    x: Array, kind: str, size: int, k: float, alpha: float, beta: float, division: native.Division | None
-) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
+def _normalise(x: Array, kind: str, size: int, k: float, alpha: float, beta: float) -> Array:
     def plain(x: Array) -> Array:
         return x * _inverse_power(k + alpha * _window_sum(x * x, size, AXES[kind]), beta)
 
-    return native.on_cpu(
-        kind, plain, x, fits=beta == 0.75, division=division, size=size, k=float(k), alpha=float(alpha)
-    )
+    return ops.on_cpu(kind, plain, x, fits=_fits(x, beta), size=size, k=float(k), alpha=float(alpha))
+
+
+def _fits(x: Array, beta: float) -> bool:
+    """Whether the C kernels cover the norm: that of images, with the exponent of 2012."""
+    return x.ndim == 4 and beta == 0.75
 
 
 def _normalise_forward(x, *constants):
     return _normalise(x, *constants), x
 
 
-def _normalise_backward(kind, size, k, alpha, beta, division, x, dy):
+def _normalise_backward(kind, size, k, alpha, beta, x, dy):
     # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
     def plain(x: Array, dy: Array) -> Array:
         d = k + alpha * _window_sum_of_squares(x, size, AXES[kind])
@@ -99,7 +100,7 @@ def _normalise_backward(kind, size, k, alpha, beta, division, x, dy):
         return dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, AXES[kind])
 
     constants = dict(size=size, k=float(k), alpha=float(alpha))
-    return (native.on_cpu(f"{kind}_gradient", plain, x, dy, fits=beta == 0.75, division=division, **constants),)
+    return (ops.on_cpu(f"{kind}_gradient", plain, x, dy, fits=_fits(x, beta), **constants),)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -112,7 +113,6 @@ def response_norm(
     k: float,
     alpha: float,
     beta: float,
-    division: native.Division | None = None,
 ) -> Float[Array, "... c"]:
     """Response normalisation across maps: `x (k + alpha sum x^2)^-beta`, the sum over `size` neighbouring channels.
 
@@ -125,13 +125,12 @@ def response_norm(
       alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1182),
         which makes 2e-5 here.
       beta: exponent.
-      division: how the batch is divided over devices, if it is.
 
     Raises:
       UsageError: `size` is even.
     """
     _check_odd(size)
-    return _normalise(x, "response_norm", size, k, alpha, beta, division)
+    return _normalise(x, "response_norm", size, k, alpha, beta)
 
 
 def spatial_norm(
@@ -141,7 +140,6 @@ def spatial_norm(
     k: float,
     alpha: float,
     beta: float,
-    division: native.Division | None = None,
 ) -> Float[Array, "b h w c"]:
     """Response normalisation within a map, over a centred `size` x `size` window clipped at the border.
 
@@ -149,7 +147,7 @@ def spatial_norm(
     V1/src/cudaconv2/conv_util.cu:924-1012). Arguments as for `response_norm`.
     """
     _check_odd(size)
-    return _normalise(x, "spatial_norm", size, k, alpha, beta, division)
+    return _normalise(x, "spatial_norm", size, k, alpha, beta)
 
 
 def _check_odd(size: int) -> None:
@@ -157,12 +155,12 @@ def _check_odd(size: int) -> None:
         raise UsageError(f"the window of a response norm must be odd to have a centre, not {size}")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: Array, size: int, stride: int, division: native.Division | None) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_pool(x: Array, size: int, stride: int) -> Array:
     def plain(x: Array) -> Array:
         return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
 
-    return native.on_cpu("max_pool", plain, x, division=division, size=size, stride=stride)
+    return ops.on_cpu("max_pool", plain, x, size=size, stride=stride)
 
 
 def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
@@ -186,9 +184,9 @@ def _max_pool_forward(x, *constants):
     return y, (x, y)
 
 
-def _max_pool_backward(size, stride, division, kept, dy):
+def _max_pool_backward(size, stride, kept, dy):
     plain = functools.partial(_max_pool_gradient, size, stride)
-    return (native.on_cpu("max_pool_gradient", plain, *kept, dy, division=division, size=size, stride=stride),)
+    return (ops.on_cpu("max_pool_gradient", plain, *kept, dy, size=size, stride=stride),)
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:
@@ -222,33 +220,45 @@ def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def max_pool(
-    x: Float[Array, "b h w c"], *, size: int, stride: int, division: native.Division | None = None
-) -> Float[Array, "b out_h out_w c"]:
+def max_pool(x: Float[Array, "b h w c"], *, size: int, stride: int) -> Float[Array, "b out_h out_w c"]:
     """Overlapping max pooling (paper section 3.4), windows clipped at the right and bottom border.
 
     The gradient goes to every position that equals the maximum, undivided, as in V1/src/cudaconv2/conv_util.cu:1559.
-    `division` tells how the batch is divided over devices, if it is.
 
     Raises:
       UsageError: no pixel is left.
     """
-    return _max_pool(x, size, stride, division)
+    return _max_pool(x, size, stride)
 
 
 def dropout(
-    x: Float[Array, "b c"], keep: float, key: PRNGKeyArray | None, *, inverted: bool = False
+    x: Float[Array, "b c"], keep: float, mask: Bool[Array, "b c"] | None, *, inverted: bool = False
 ) -> Float[Array, "b c"]:
-    """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` at test.
+    """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` in evaluation.
 
-    Unlike the `inverted` form, which divides by `keep` in training, nothing is rescaled in training. `key` None:
-    evaluation.
+    The `inverted` form divides by `keep` in training, and leaves evaluation alone. `mask` None: evaluation.
     """
     scale = jnp.asarray(keep, x.dtype)
-    if key is None:
+    if mask is None:
         return x if inverted else x * scale
-    mask: Bool[Shaped[Array, "b c"], "b c"] = jax.random.bernoulli(key, keep, x.shape)
     return jnp.where(mask, x / scale if inverted else x, jnp.zeros((), x.dtype))
+
+
+def dropout_mask(key: PRNGKeyArray, rows: Int[Array, "b"], units: int, keep: float) -> Bool[Array, "b units"]:
+    """Which units dropout keeps, drawn for each row by its number in the global batch: no layout changes a mask."""
+    share = jnp.float32(keep)  # so that masks do not depend on JAX's default type
+    return jax.vmap(lambda row: jax.random.bernoulli(jax.random.fold_in(key, row), share, (units,)))(rows)
+
+
+def batch_moments(
+    x: Float[Array, "b *places c"], axis_name: str | None = None
+) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+    """Mean and variance of every map over the global batch. `axis_name` names the mesh axis that divides the batch."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    mean = lax.pmean(mean, axis_name) if axis_name else mean
+    variance = jnp.square(x - lax.expand_dims(mean, axes)).mean(axes)
+    return mean, lax.pmean(variance, axis_name) if axis_name else variance
 
 
 def batch_norm(
@@ -258,37 +268,12 @@ def batch_norm(
     bias: Float[Array, "c"],
     mean: Float[Array, "c"],
     variance: Float[Array, "c"],
-    train: bool,
     epsilon: float = 1e-5,
 ) -> Float[Array, "b *places c"]:
-    """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - m) / sqrt(v + epsilon) + bias` for every map.
+    """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
 
-    In training m and v are the global batch's; in evaluation the running `mean` and `variance`. These two are
-    parameters like any other, with a gradient of their own making: their distance from the batch's statistics, so that
-    an update of `-0.1 gradient` is the usual running average. That way the state of a run stays (step, params,
-    opt_state), and forward a function from parameters and images to logits.
+    In training `mean` and `variance` are the batch's (`batch_moments`), in evaluation their running averages.
     """
-    if train:
-        axes = tuple(range(x.ndim - 1))
-        batch_mean = x.mean(axes)
-        centred = x - lax.expand_dims(batch_mean, axes)
-        batch_variance = jnp.square(centred).mean(axes)
-        centred = _tracking(_tracking(centred, mean, batch_mean), variance, batch_variance)
-        variance = batch_variance
-    else:
-        centred = x - lax.expand_dims(mean, tuple(range(x.ndim - 1)))
-    slope = scale * lax.rsqrt(variance + epsilon)
-    slope, bias = (lax.expand_dims(vector, tuple(range(x.ndim - 1))) for vector in (slope, bias))
-    return centred * slope + bias
-
-
-@jax.custom_vjp
-def _tracking(x: Array, running: Array, batch: Array) -> Array:
-    """Just x; the gradient with respect to `running` is `running - batch`, whatever comes after."""
-    return x
-
-
-_tracking.defvjp(
-    lambda x, running, batch: (x, (running, batch)),
-    lambda kept, dy: (dy, kept[0] - kept[1], jnp.zeros_like(kept[1])),
-)
+    axes = tuple(range(x.ndim - 1))
+    slope, bias, mean = (lax.expand_dims(leaf, axes) for leaf in (scale * lax.rsqrt(variance + epsilon), bias, mean))
+    return (x - mean) * slope + bias

@@ -10,9 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.network.tower import TOWER
-
-DATA = "data"
+from alexnet_jax.network.tower import DATA, TOWER
 
 
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -1,11 +1,12 @@
-"""One GPU's half of the network, written once.
+"""A tower, one GPU's half of the network, written once and applied to a tuple: an entry for each tower of a device.
 
-Who runs the two halves, and where, is `forward.py`'s business: here a tower only knows that it has a twin, which it
-meets through `exchange`.
+One device holds both towers, or two devices hold one each; the code is the same. Towers meet in `exchange` alone.
+`forward.py` decides where towers run.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +16,56 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layers as ops
-from alexnet_jax.network import native
 from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
-TOWER = "tower"
+DATA, TOWER = "data", "tower"  # axes of a mesh
+
+Maps: TypeAlias = tuple[Array, ...]  # of each tower on this device
 
 
-def exchange(x: Float[Array, "... c"]) -> Float[Array, "... both"]:
-    """The channels of all towers, side by side: where the paper's GPUs communicate (section 3.5)."""
-    # Gathered on an axis of their own: on the last one a CPU would turn channels to the front and back again.
-    both = lax.all_gather(x, TOWER)
-    return jnp.concatenate([both[tower] for tower in range(both.shape[0])], axis=-1)
+def exchange(xs: Sequence[Float[Array, "*b c"]], towers: int) -> Maps:
+    """The channels of all `towers` side by side, for each tower here: the paper's GPUs communicate (section 3.5).
+
+    Towers on this device are joined in memory; those of other devices are gathered over the mesh axis `tower`.
+    """
+    joined = jnp.concatenate(xs, axis=-1)
+    if len(xs) < towers:
+        # The gathered axis comes first. Gathered along the last axis, a CPU would transpose all channels and back.
+        parts = lax.all_gather(joined, TOWER)
+        joined = jnp.concatenate([parts[i] for i in range(parts.shape[0])], axis=-1)
+    return (joined,) * len(xs)
 
 
 class Tower(nn.Module):
-    """A tower of net 145, or of another recipe: the defaults are net 145's.
+    """The towers of net 145, or of another recipe. The defaults are net 145's.
+
+    Parameters and batch statistics have a leading axis with an entry for each tower of this device.
 
     Attributes:
-      layers: what it is made of; see `recipes.py`.
+      layers: of a tower; see `recipes.py`.
       num_classes: of the whole network. Each tower has half of the logits, rounded up.
-      towers: how many there are, 2 or 1.
+      towers: of the whole network, 2 or 1.
+      axes: mesh axes over which this call is divided, when it runs within `shard_map`: `data`, `tower`, both or none.
       activation: relu or tanh (paper section 3.1).
-      dtype: of what flows between layers, such as bfloat16; None: as wide as the images. Parameters, norms and logits
-        stay wide.
+      dtype: of the activations between layers, such as bfloat16; None: as the images. Parameters, norms and logits
+        keep theirs.
       he_init: start kernels at He et al. 2015's sqrt(2 / inputs) and biases at 0, not at the recipe's values.
       norm_k, norm_alpha, norm_beta, norm_size: response norm; alpha as it multiplies the sum: 1e-4 / 5
         (A/layers/layer-params-145.cfg:137-155 and A/layer.py:1182).
-      whole_norm: the window of a response norm goes on into the other tower, as in Caffe.
+      whole_norm: the window of a response norm reaches into the other tower, as in Caffe.
       spatial_alpha, spatial_size: the second norm of layer 2: k 1, alpha 1e-3 / 25
         (A/layers/layer-params-145.cfg:157-163).
       pool_size, pool_stride: overlapping pooling (paper section 3.4).
       keep: share of units that dropout keeps (paper section 4.2).
-      inverted_dropout: dropout divides by `keep` in training, as in Caffe, instead of multiplying at test.
-      division: how the batch is divided, if it is; `layout.make_forward` tells.
+      inverted_dropout: dropout divides by `keep` in training, as in Caffe, in place of multiplying in evaluation.
+      momentum: of batch norm's running averages.
     """
 
     layers: tuple[Layer, ...]
     num_classes: int
     towers: int = 2
+    axes: tuple[str, ...] = ()
     he_init: bool = False
     activation: str = "relu"
     dtype: Any = None
@@ -68,178 +80,239 @@ class Tower(nn.Module):
     pool_stride: int = 2
     keep: float = 0.5
     inverted_dropout: bool = False
-    division: native.Division | None = None
+    momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b share"]:
-        """This tower's share of the logits; in training it needs an rng `dropout`.
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b logits"]:
+        """The logits of the towers here, side by side; the last tower has a logit too many if classes are odd.
+
+        Training needs an rng `dropout`, and changes the collection `batch_stats` of a recipe with batch norm.
 
         Raises:
           UsageError: the images are too small for a layer.
         """
-        wide = x.dtype
+        dtype = images.dtype
+        xs: Maps = (images,) * self._count_here()
         for layer in self.layers:
             if layer.exchange:
-                x = exchange(x)
-            x = self._convolution(layer, x) if layer.window else self._connection(layer, x)
-            self.sow("signals", f"{layer.name}_out", x)  # kept for those alone who apply with mutable=["signals"]
-            for operation in layer.then:
-                x = self._apply(operation, x, layer, train=train)
-        return x.astype(wide)
+                xs = exchange(xs, self.towers)
+            xs = self._product(layer, xs)
+            self.sow("signals", f"{layer.name}_out", xs)  # kept under `init` and apply(..., mutable=["signals"]) alone
+            for number, operation in enumerate(layer.then):
+                xs = self._operation(operation, xs, layer, train=train)
+                self.sow("signals", f"{layer.name}_then{number}", xs)
+        return jnp.concatenate([x.astype(dtype) for x in xs], axis=-1)
 
-    def _convolution(self, layer: Layer, x: Array) -> Array:
+    def leaf_names(self) -> dict[str, list[str]]:
+        """Names of the parameters' leaves, by layer or norm."""
+        names: dict[str, list[str]] = {}
+        for layer in self.layers:
+            names[layer.name] = ["kernel", "bias"]
+            if "batch_norm" in layer.then:
+                names[f"{layer.name}_norm"] = ["scale", "bias"]
+        return names
+
+    def _count_here(self) -> int:
+        """How many towers this device holds."""
+        return 1 if TOWER in self.axes else self.towers
+
+    def _product(self, layer: Layer, xs: Maps) -> Maps:
+        """Kernel and bias of a layer: a convolution, an unshared convolution, or a matrix product."""
+        if not layer.window:
+            return self._connection(layer, xs)
         padding = [
             ops.overhang(n, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name)
-            for n in x.shape[1:3]
+            for n in xs[0].shape[1:3]
         ]
+        channels = xs[0].shape[-1]
         if layer.local:
-            return nn.ConvLocal(
-                layer.features,
-                (layer.window, layer.window),
-                strides=layer.stride,
-                padding=padding,
-                dtype=self.dtype,
-                kernel_init=self._kernel_init(layer),
-                bias_init=self._bias_init(layer),
-                name=layer.name,
-            )(x)
-        kernel, bias = self._weights(layer, (layer.window, layer.window, x.shape[-1], layer.features))
-        x, kernel = self._narrow(x), self._narrow(kernel)
-        y = convolution(x, kernel, stride=layer.stride, padding=padding, division=self.division)
-        return _biased(y, bias)
+            return self._local_convolution(layer, xs, padding)
+        kernels, biases = self._weights(layer, (layer.window, layer.window, channels, layer.features))
+        return tuple(
+            _add_bias(convolution(self._cast(x), self._cast(kernel), stride=layer.stride, padding=padding), bias)
+            for x, kernel, bias in zip(xs, kernels, biases, strict=True)
+        )
 
-    def _connection(self, layer: Layer, x: Array) -> Array:
-        x = x.reshape(x.shape[0], -1)
+    def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]]) -> Maps:
+        """A convolution with a kernel and a bias for each place."""
+        rows, columns = (
+            ops.output_size(n, window=layer.window, stride=layer.stride, padding=layer.padding)
+            for n in xs[0].shape[1:3]
+        )
+        window = (layer.window, layer.window)
+        shape = (rows, columns, layer.window**2 * xs[0].shape[-1], layer.features)
+        kernels, biases = self._weights(layer, shape, (rows, columns, layer.features))
+        products = (
+            lax.conv_general_dilated_local(
+                self._cast(x), self._cast(kernel), (layer.stride,) * 2, padding, window,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            for x, kernel in zip(xs, kernels, strict=True)
+        )  # fmt: skip
+        return tuple(
+            (x.astype(bias.dtype) + bias[None]).astype(x.dtype) for x, bias in zip(products, biases, strict=True)
+        )
+
+    def _connection(self, layer: Layer, xs: Maps) -> Maps:
+        xs = tuple(x.reshape(x.shape[0], -1) for x in xs)
         units = layer.features or math.ceil(self.num_classes / self.towers)
-        kernel, bias = self._weights(layer, (x.shape[1], units))
-        return _biased(self._narrow(x) @ self._narrow(kernel), bias)
+        kernels, biases = self._weights(layer, (xs[0].shape[1], units))
+        return tuple(
+            _add_bias(self._cast(x) @ self._cast(kernel), bias)
+            for x, kernel, bias in zip(xs, kernels, biases, strict=True)
+        )
 
-    def _weights(self, layer: Layer, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        return _Weights(shape, self._kernel_init(layer), self._bias_init(layer), name=layer.name)()
+    def _weights(
+        self, layer: Layer, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None
+    ) -> tuple[Array, Array]:
+        here = self._count_here()
+        return _Weights(
+            (here, *shape),
+            (here, *(bias_shape or shape[-1:])),
+            nn.initializers.normal(self.kernel_deviation(layer, shape)),
+            nn.initializers.constant(0.0 if self.he_init else layer.bias),
+            name=layer.name,
+        )()
 
-    def _narrow(self, x: Array) -> Array:
+    def kernel_deviation(self, layer: Layer, shape: tuple[int, ...]) -> float:
+        """Standard deviation of a layer's initial kernel, whose shape is that of one tower."""
+        inputs = math.prod(shape[2:-1] if layer.local else shape[:-1])  # a local kernel's shape begins with places
+        return math.sqrt(2 / inputs) if self.he_init else layer.std
+
+    def _cast(self, x: Array) -> Array:
         return x.astype(self.dtype) if self.dtype else x
 
-    def _kernel_init(self, layer: Layer) -> nn.initializers.Initializer:
-        """The standard deviation in every place; `layout.init_params` draws."""
-
-        def scale(key: Array, shape: Any, dtype: Any) -> Array:
-            inputs = math.prod(shape[2:-1] if layer.local else shape[:-1])  # a local kernel's shape begins with places
-            std = math.sqrt(2 / inputs) if self.he_init else layer.std
-            return jnp.full(shape, std, dtype)
-
-        return scale
-
-    def _bias_init(self, layer: Layer) -> nn.initializers.Initializer:
-        return nn.initializers.constant(0.0 if self.he_init else layer.bias)
-
-    def _apply(self, operation: str, x: Array, layer: Layer, *, train: bool) -> Array:
+    def _operation(self, operation: str, xs: Maps, layer: Layer, *, train: bool) -> Maps:
         match operation:
             case "activation":
-                return {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](x)
+                return tuple({"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](x) for x in xs)
             case "norm" | "spatial_norm" | "batch_norm":
-                wide = jnp.float32 if self.dtype else x.dtype  # squares of activations do not fit eight bits
-                return self._norm(operation, x.astype(wide), layer, train=train).astype(x.dtype)
+                dtype = xs[0].dtype
+                wide = jnp.float32 if self.dtype else dtype  # bfloat16 is too narrow for sums of squares
+                xs = self._norm(operation, tuple(x.astype(wide) for x in xs), layer, train=train)
+                return tuple(x.astype(dtype) for x in xs)
             case "pool":
-                for n in x.shape[1:3]:
+                for n in xs[0].shape[1:3]:
                     ops.output_size(
                         n, window=self.pool_size, stride=self.pool_stride, layer=f"the pooling after {layer.name}"
                     )
-                return ops.max_pool(x, size=self.pool_size, stride=self.pool_stride, division=self.division)
+                return tuple(ops.max_pool(x, size=self.pool_size, stride=self.pool_stride) for x in xs)
             case "dropout":
-                key = self.make_rng("dropout") if train else None
-                return ops.dropout(x, self.keep, key, inverted=self.inverted_dropout)
+                return self._dropout(xs, train=train)
         raise ValueError(f"{layer.name} is followed by an unknown operation {operation!r}")
 
-    def _norm(self, operation: str, x: Array, layer: Layer, *, train: bool) -> Array:
+    def _dropout(self, xs: Maps, *, train: bool) -> Maps:
+        masks: list[Array | None] = [None] * len(xs)
+        if train:
+            key, (rows, units) = self.make_rng("dropout"), xs[0].shape
+            row_numbers = jnp.arange(rows) + (lax.axis_index(DATA) * rows if DATA in self.axes else 0)
+            first = lax.axis_index(TOWER) if TOWER in self.axes else 0
+            keys = [jax.random.fold_in(key, first + i) for i in range(len(xs))]
+            masks = [ops.dropout_mask(key, row_numbers, units, self.keep) for key in keys]
+        return tuple(
+            ops.dropout(x, self.keep, mask, inverted=self.inverted_dropout) for x, mask in zip(xs, masks, strict=True)
+        )
+
+    def _norm(self, operation: str, xs: Maps, layer: Layer, *, train: bool) -> Maps:
         match operation:
             case "batch_norm":
-                statistics: Any = _Leaves(
-                    {"scale": 1.0, "bias": 0.0, "mean": 0.0, "variance": 1.0}, x.shape[-1], name=f"{layer.name}_norm"
-                )()
-                return ops.batch_norm(x, **statistics, train=train)
+                return self._batch_norm(xs, f"{layer.name}_norm", train=train)
             case "spatial_norm":
-                return ops.spatial_norm(
-                    x,
-                    size=self.spatial_size,
-                    k=1.0,
-                    alpha=self.spatial_alpha,
-                    beta=self.norm_beta,
-                    division=self.division,
+                constants: dict[str, Any] = dict(
+                    size=self.spatial_size, k=1.0, alpha=self.spatial_alpha, beta=self.norm_beta
                 )
-        width = x.shape[-1]
+                return tuple(ops.spatial_norm(x, **constants) for x in xs)
+        width = xs[0].shape[-1]
         margin = self.norm_size // 2 if self.whole_norm and self.towers > 1 else 0
         if margin:
-            x = _with_neighbours(x, margin, layer.name)
-        x = ops.response_norm(
-            x,
-            size=self.norm_size,
-            k=self.norm_k,
-            alpha=self.norm_alpha,
-            beta=self.norm_beta,
-            division=self.division,
-        )
-        return lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1)
+            xs = self._with_neighbours(xs, margin, layer.name)
+        constants = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
+        normed = (ops.response_norm(x, **constants) for x in xs)
+        return tuple(lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1) for x in normed)
+
+    def _batch_norm(self, xs: Maps, name: str, *, train: bool) -> Maps:
+        scale, bias, mean, variance = _BatchNorm(len(xs), xs[0].shape[-1], name=name)()
+        if train:
+            axis_name = DATA if DATA in self.axes else None
+            moments = [ops.batch_moments(x, axis_name) for x in xs]
+            means, variances = (jnp.stack(each) for each in zip(*moments, strict=True))
+            if not self.is_initializing():
+                for average, now in ((mean, means), (variance, variances)):
+                    average.value = self.momentum * average.value + (1 - self.momentum) * lax.stop_gradient(now)
+        else:
+            means, variances = mean.value, variance.value
+        leaves = zip(xs, scale, bias, means, variances, strict=True)
+        return tuple(ops.batch_norm(x, scale=s, bias=b, mean=m, variance=v) for x, s, b, m, v in leaves)
+
+    def _with_neighbours(self, xs: Maps, margin: int, layer: str) -> Maps:
+        """Each tower's channels between the nearest `margin` of the other tower, on its side, and zeros.
+
+        The margins alone are exchanged.
+        """
+        if xs[0].shape[-1] < margin:
+            raise UsageError(
+                f"{layer} has {xs[0].shape[-1]} maps, too few for a norm across towers; use a larger width"
+            )
+        edges = exchange([jnp.concatenate([x[..., :margin], x[..., -margin:]], axis=-1) for x in xs], self.towers)
+        first = lax.axis_index(TOWER) if TOWER in self.axes else 0
+        wider = []
+        for i, (x, edge) in enumerate(zip(xs, edges, strict=True)):
+            end_of_first, start_of_second = edge[..., margin : 2 * margin], edge[..., 2 * margin : 3 * margin]
+            is_first, zeros = first + i == 0, jnp.zeros_like(end_of_first)
+            before = jnp.where(is_first, zeros, end_of_first)
+            after = jnp.where(is_first, start_of_second, zeros)
+            wider.append(jnp.concatenate([before, x, after], axis=-1))
+        return tuple(wider)
 
 
 class _Weights(nn.Module):
-    """Kernel and bias of a layer, under its name."""
+    """Kernels and biases of a layer, under its name: `[tower, ...]`."""
 
     shape: tuple[int, ...]
-    kernel_init: nn.initializers.Initializer
-    bias_init: nn.initializers.Initializer
+    bias_shape: tuple[int, ...]
+    kernel_init: Callable[..., Array]
+    bias_init: Callable[..., Array]
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
         return self.param("kernel", self.kernel_init, self.shape, jnp.float32), self.param(
-            "bias", self.bias_init, self.shape[-1:], jnp.float32
+            "bias", self.bias_init, self.bias_shape, jnp.float32
         )
 
 
-def _biased(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
-    """Adds in the bias's type: its gradient is a sum over batch and places, which eight bits cannot hold."""
+class _BatchNorm(nn.Module):
+    """Scale, bias and running averages of a batch norm, `[tower, channels]`."""
+
+    towers: int
+    channels: int
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array, Any, Any]:
+        shape = (self.towers, self.channels)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        variance = self.variable("batch_stats", "variance", jnp.ones, shape, jnp.float32)
+        return scale, bias, mean, variance
+
+
+def _add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
+    """Adds in the bias's type: its gradient is a sum over batch and places, for which bfloat16 is too narrow."""
     return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
 
 
-class _Leaves(nn.Module):
-    """Vectors of one length under a name of their own, each filled with an initial value."""
-
-    values: Any
-    length: int
-
-    @nn.compact
-    def __call__(self) -> dict[str, Array]:
-        return {
-            name: self.param(name, nn.initializers.constant(value), (self.length,))
-            for name, value in self.values.items()
-        }
-
-
-def _with_neighbours(x: Float[Array, "... c"], margin: int, layer: str) -> Float[Array, "... wider"]:
-    """The tower's channels with the nearest `margin` of the other tower on the side where it lies, and 0 on the other.
-
-    Exchanges the margins alone.
-    """
-    if x.shape[-1] < margin:
-        raise UsageError(f"{layer} has {x.shape[-1]} maps, too few for a norm across towers; use a larger width")
-    edges = exchange(jnp.concatenate([x[..., :margin], x[..., -margin:]], axis=-1))
-    of_first, of_second = edges[..., margin : 2 * margin], edges[..., 2 * margin : 3 * margin]
-    first, nothing = lax.axis_index(TOWER) == 0, jnp.zeros_like(of_first)
-    return jnp.concatenate([jnp.where(first, nothing, of_first), x, jnp.where(first, of_second, nothing)], axis=-1)
-
-
 def make_tower(recipe: str, *, num_classes: int, width: float = 1.0, he_init: bool = False, dtype: Any = None) -> Tower:
-    """The tower of a recipe.
+    """The towers of a recipe.
 
     Args:
-      recipe: its name.
+      recipe: name of the recipe.
       num_classes: of the whole network.
       width: of every layer but the last, relative to the recipe.
-      he_init: He initialisation, whatever the recipe says.
+      he_init: He initialisation, in place of the recipe's.
       dtype: as in `Tower`.
 
     Raises:
-      UsageError: there is no such recipe, it is too narrow, or there are fewer than two classes.
+      UsageError: the recipe is unknown or too narrow, or there are fewer than two classes.
     """
     if num_classes < 2:
         raise UsageError(f"the data set has {num_classes} class, and telling classes apart takes at least 2")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from alexnet_jax import evaluation
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiment
@@ -42,7 +43,9 @@ def test_bfloat16_trains_on_a_cpu(tiny_config: Callable, data_dir: str):
     settings = read_settings(tiny_config(**{"network.bfloat16": True}))
     built = experiment.build(settings, data_dir, say=print)
     batches = experiment.training_batches(built, start_step=0)
-    state, metrics = built.train_step(built.init(), sharding.put_batch(next(batches), built.mesh), built.key)
+    state, metrics = built.steps.train_step(
+        built.steps.init(built.key), sharding.put_batch(next(batches), built.mesh), built.key
+    )
     assert float(metrics.loss / metrics.count) == pytest.approx(math.log(2), abs=0.2)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
@@ -58,18 +61,20 @@ def test_bfloat16_is_refused_where_the_compiler_would_abort(tiny_config: Callabl
 def test_every_image_is_evaluated_once_whatever_the_batch(
     tiny_config: Callable, data_dir: str, batch_size: int, views: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(experiment, "EVALUATED", 1)
+    monkeypatch.setattr(evaluation, "MIN_CROPS", 1)
     settings = read_settings(tiny_config(batch_size=batch_size, **{"mesh.data": 2, "mesh.tower": 1}))
     built = experiment.build(settings, data_dir, say=print)
     source = built.eval_source
     centres = [decode(source[place]["image"])[4:60, 4:60] for place in range(len(source))]  # 56 pixels of 64
 
-    def first_pixels(params, batch):
+    def first_pixels(params, batch_stats, batch):
         centre = batch.image.astype(jnp.float32)[..., 0, 0, 0].reshape(batch.image.shape[0], -1)[:, -1]
         weight = batch.mask.astype(jnp.float32)
         return Metrics(loss=(centre * weight).sum(), top1=weight.sum(), top5=weight.sum(), count=weight.sum())
 
-    found = experiment.evaluate(dataclasses.replace(built, eval_step=first_pixels), None, views=views)
+    found = evaluation.evaluate(
+        dataclasses.replace(built, steps=built.steps._replace(eval_step=first_pixels)), None, None, views=views
+    )
     assert found is not None and found.count == 50
     at = -1 if views == 10 else 0  # the last of ten views is the centre's mirror image
     assert found.loss == sum(float(centre[0, at, 0]) for centre in centres)

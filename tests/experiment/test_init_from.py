@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_network_is_not_deleted(run, tmp_path, tiny_conf
     checkpoints = Checkpoints(epath.Path(tmp_path / "copy" / "checkpoints"))
     steps = list(checkpoints.steps())
     with pytest.raises(UsageError, match="does not fit the network"):
-        restore_latest(checkpoints, build(tiny_config, data_dir, **{"network.width": 0.05}).target)
+        restore_latest(checkpoints, build(tiny_config, data_dir, **{"network.width": 0.05}).steps.target)
     assert steps and list(checkpoints.steps()) == steps
     checkpoints.close()
 
@@ -93,7 +93,7 @@ def test_a_plateau_is_resumed_where_it_was(tiny_config, data_dir, tmp_path):
     checkpoints = sorted((tmp_path / "cut" / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
     shutil.rmtree(checkpoints[-1])
     resumed = train_and_evaluate(config(), str(tmp_path / "cut"), data_dir)
-    assert int(whole.opt_state.plateau.drops) > 0
-    assert int(whole.opt_state.plateau.seen) == int(whole.step)
+    assert int(whole.plateau.drops) > 0
+    assert int(whole.plateau.seen) == int(whole.step)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         assert np.array_equal(one, other)

@@ -2,39 +2,43 @@ import jax.numpy as jnp
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import schedules as updates
+from alexnet_jax.experiment.build import build_optimizer, build_tower
+from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.experiment.settings import read_settings
 
-LAYERS = {"conv1": dict.fromkeys(("kernel", "bias")), "fc8": dict.fromkeys(("kernel", "bias"))}
+LAYERS = {"conv1": ["kernel", "bias"], "fc8": ["kernel", "bias"]}
 TABLE = ((0.0, 0.01), (0.5, 0.001))
 
 
-def clock(tiny_config, steps_per_epoch=100.0, **changes):
-    return updates.Clock(read_settings(tiny_config(num_epochs=2.0, **changes)), steps_per_epoch)
+def schedule_of(tiny_config, steps_per_epoch=100.0, **changes):
+    return Schedule(read_settings(tiny_config(num_epochs=2.0, **changes)), steps_per_epoch)
 
 
 @pytest.mark.parametrize(("schedule", "drop"), [("run", 100), ("cosine", 100), ("epochs", 50), ("plateau", 50)])
 def test_positions_are_epochs_or_shares_of_the_run(tiny_config, schedule, drop):
-    assert clock(tiny_config, schedule=schedule).by_step(TABLE) == [(0, 0.01), (drop, 0.001)]
+    assert schedule_of(tiny_config, schedule=schedule).by_step(TABLE) == [(0, 0.01), (drop, 0.001)]
 
 
 def test_positions_are_updates(tiny_config):
-    assert clock(tiny_config, schedule="steps").by_step(((0.0, 0.01), (150.0, 0.001))) == [(0, 0.01), (150, 0.001)]
+    assert schedule_of(tiny_config, schedule="steps").by_step(((0.0, 0.01), (150.0, 0.001))) == [
+        (0, 0.01),
+        (150, 0.001),
+    ]
 
 
 def test_a_schedule_past_the_end_of_the_run(tiny_config):
     with pytest.raises(UsageError, match=r"changes at step 200 of a run of 200; shorten it"):
-        clock(tiny_config, schedule="steps").by_step(((0.0, 0.01), (200.0, 0.001)))
+        schedule_of(tiny_config, schedule="steps").by_step(((0.0, 0.01), (200.0, 0.001)))
 
 
 def test_cosine_ends_at_nothing(tiny_config):
-    rate = clock(tiny_config, schedule="cosine").rate(((0.0, 0.1),))
+    rate = schedule_of(tiny_config, schedule="cosine").rate(((0.0, 0.1),))
     found = [float(rate(jnp.int32(step))) for step in (0, 50, 100, 200)]
     assert found == pytest.approx([0.1, 0.1 * (1 + 2**-0.5) / 2, 0.05, 0.0], abs=1e-8)
 
 
 def test_warm_up_rises_by_equal_steps(tiny_config):
-    rate = clock(tiny_config, schedule="epochs", warmup_epochs=0.04).rate(((0.0, 0.1),))
+    rate = schedule_of(tiny_config, schedule="epochs", warmup_epochs=0.04).rate(((0.0, 0.1),))
     found = [float(rate(jnp.int32(step))) for step in range(6)]
     assert found == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 
@@ -46,7 +50,7 @@ def test_a_layer_that_is_not_there(tiny_config, key):
         config[key]["conv9"] = dict(kernel=((0, 0.1),), bias=((0, 0.1),)) if key == "rates" else 0.1
     settings = read_settings(config)
     with pytest.raises(UsageError, match=rf"config\.{key}\.conv9 names no layer; the layers are conv1, fc8"):
-        updates.build_optimizer(settings, LAYERS, updates.Clock(settings, 100.0).rate)
+        build_optimizer(settings, LAYERS, Schedule(settings, 100.0))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ def test_settings_that_make_no_sense(tiny_config, changes, message):
 
 def test_other_classes_than_the_config_says(tiny_config):
     with pytest.raises(UsageError, match=r"config\.dataset\.classes is 2 and elpv/64 has 3 classes"):
-        updates.build_tower(read_settings(tiny_config()), 3)
+        build_tower(read_settings(tiny_config()), 3)
     config = tiny_config()
     config.dataset.classes = None
     with pytest.raises(UsageError, match="has 1 class, and telling classes apart takes at least 2"):
-        updates.build_tower(read_settings(config), 1)
+        build_tower(read_settings(config), 1)

@@ -1,13 +1,12 @@
-import jax
 import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.settings import read_settings
-from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
+from tests import small
 
 
 def size_of(recipe):
@@ -18,11 +17,11 @@ def size_of(recipe):
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_parameters_are_those_of_the_network(recipe, classes):
     tower = make_tower(recipe, num_classes=classes)
-    params = jax.eval_shape(lambda key: forwards.init_params(tower, key, size_of(recipe)), jax.random.key(0))
+    params, _ = small.shapes(tower, size_of(recipe))
     rows = summary.rows_of(tower, size_of(recipe))
     assert sum(row.params for row in rows) == sharding.count_params(params)
     assert {name: set(leaves) for name, leaves in params.items()} == {
-        name: set(leaves) for name, leaves in summary.leaves_of(tower).items()
+        name: set(leaves) for name, leaves in tower.leaf_names().items()
     }
 
 

@@ -9,12 +9,12 @@ from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 TABLE = [(0, 0.01), (3, 0.001), (6, 0.0), (8, 0.002)]
 
 
-def updates(steps: int, leaf: str, optimizer: optax.GradientTransformation) -> list[float]:
+def updates(steps: int, leaf: str, optimizer: optax.GradientTransformationExtraArgs) -> list[float]:
     params = {"conv1": {leaf: jnp.float32(1.0)}}
     state, seen = optimizer.init(params), []
     for step in range(steps):
         gradients = {"conv1": {leaf: jnp.float32(0.3 + 0.1 * step)}}
-        change, state = optimizer.update(gradients, state, params)
+        change, state = optimizer.update(gradients, state, params, step=jnp.int32(step))
         params = optax.apply_updates(params, change)
         seen.append(float(params["conv1"][leaf]))
     return seen
@@ -38,6 +38,7 @@ def test_it_agrees_with_optax_parts_and_differs_from_optax_sgd():
     ours = krizhevsky_sgd({"conv1": {"kernel": rate}}, momentum=0.9, weight_decay=5e-4)
     parts = optax.chain(optax.add_decayed_weights(5e-4), optax.scale_by_learning_rate(rate), optax.trace(0.9))
     usual = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9))
+    parts, usual = map(optax.with_extra_args_support, (parts, usual))
     np.testing.assert_allclose(updates(8, "kernel", ours), updates(8, "kernel", parts), rtol=1e-6)
     assert updates(8, "kernel", ours)[3] != pytest.approx(updates(8, "kernel", usual)[3], rel=1e-4)
 
@@ -46,11 +47,11 @@ def test_every_leaf_has_its_own_schedule():
     rates = {"conv1": {"kernel": piecewise([(0, 1.0)]), "bias": piecewise([(0, 2.0)])}}
     optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.0)
     params = {"conv1": {"kernel": jnp.ones(2, jnp.float32), "bias": jnp.ones(2, jnp.float32)}}
-    change, _ = optimizer.update(params, optimizer.init(params), params)
+    change, _ = optimizer.update(params, optimizer.init(params), params, step=jnp.int32(0))
     np.testing.assert_allclose(change["conv1"]["kernel"], -1)
     np.testing.assert_allclose(change["conv1"]["bias"], -2)
     with pytest.raises(ValueError, match="needs the parameters"):
-        optimizer.update(params, optimizer.init(params))
+        optimizer.update(params, optimizer.init(params), step=jnp.int32(0))
 
 
 def test_a_table_is_a_staircase():

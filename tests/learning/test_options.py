@@ -1,5 +1,7 @@
 """What came after 2012: each option against its formula in NumPy, and that leaving it out changes nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.plateau import fresh, observe
-from alexnet_jax.learning.step import loss_fn
+from alexnet_jax.learning.step import build_steps, loss_fn
+from alexnet_jax.network import sharding
+from alexnet_jax.network.tower import make_tower
+from tests import small
 
 RNG = np.random.default_rng(0)
 PARAMS = {"a": {"kernel": RNG.normal(size=(2, 3, 4)), "bias": RNG.normal(size=(2, 4))}}
@@ -21,8 +26,9 @@ def run(**options):
     rates = jax.tree.map(lambda _: piecewise([(0, 0.1)]), PARAMS)
     update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.01, **options)
     params, state = jax.tree.map(jnp.asarray, PARAMS), update.init(PARAMS)
-    for gradients in GRADIENTS:
-        updates, state = update.update(jax.tree.map(jnp.asarray, gradients), state, params)
+    for step, gradients in enumerate(GRADIENTS):
+        gradients = jax.tree.map(jnp.asarray, gradients)
+        updates, state = update.update(gradients, state, params, step=jnp.int32(step))
         params = jax.tree.map(jnp.add, params, updates)
     return params["a"]
 
@@ -66,22 +72,9 @@ def test_decay_of_a_layer_s_own():
     update = krizhevsky_sgd(rates, momentum=0.9, weight_decay={"a": {"kernel": 0.5, "bias": 0.5}})
     params = jax.tree.map(jnp.asarray, PARAMS)
     nothing = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = update.update(nothing, update.init(params), params)
+    updates, _ = update.update(nothing, update.init(params), params, step=jnp.int32(0))
     np.testing.assert_allclose(updates["a"]["kernel"], -0.05 * PARAMS["a"]["kernel"], rtol=1e-6)
     assert not np.any(updates["a"]["bias"])
-
-
-def test_running_statistics_follow_without_momentum_decay_or_clipping():
-    params = {"conv1_norm": {"mean": jnp.zeros((1, 2))}}
-    update = krizhevsky_sgd(
-        {"conv1_norm": {"mean": piecewise([(0, 0.0)])}}, momentum=0.9, weight_decay=0.5, clip_norm=1e-3
-    )
-    state = update.init(params)
-    for expected in (1.0, 1.9, 2.71):
-        distance = jax.tree.map(lambda mean: mean - 10, params)
-        updates, state = update.update(distance, state, params)
-        params = jax.tree.map(jnp.add, params, updates)
-        np.testing.assert_allclose(params["conv1_norm"]["mean"], expected, rtol=1e-6)
 
 
 def test_label_smoothing_spreads_a_share_of_the_target():
@@ -90,9 +83,8 @@ def test_label_smoothing_spreads_a_share_of_the_target():
     batch = Batch(jnp.zeros((4, 1, 1, 3), jnp.uint8), jnp.asarray(labels), jnp.asarray(mask))
 
     def loss(smoothing):
-        value, metrics = loss_fn(
-            {}, jnp.zeros((4, 1, 1, 3)), batch, jax.random.key(0), lambda *_: jnp.asarray(logits), smoothing
-        )
+        images, forward = jnp.zeros((4, 1, 1, 3)), lambda *_: (jnp.asarray(logits), {})
+        value, (metrics, _) = loss_fn({}, {}, images, batch, jax.random.key(0), forward, smoothing)
         return float(value), float(metrics.loss / metrics.count)
 
     log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -111,12 +103,36 @@ def test_a_plateau_divides_by_ten_when_the_error_stops_falling():
     assert int(plateau.seen) == 10
 
 
-def test_a_plateau_s_factor_reaches_the_rate():
+def test_an_error_that_is_not_finite_is_no_progress():
+    plateau = fresh()
+    for step, error in enumerate([0.9, np.nan, np.nan, 0.8]):
+        plateau = observe(plateau, jnp.float32(error), jnp.int32(step), patience=2, max_drops=3)
+    assert float(plateau.best) == pytest.approx(0.8)
+    assert int(plateau.drops) == 1
+
+
+def test_a_factor_multiplies_every_rate():
     rates = jax.tree.map(lambda _: piecewise([(0, 0.1)]), PARAMS)
-    update = krizhevsky_sgd(rates, momentum=0.0, weight_decay=0.0, plateau=True)
-    params = jax.tree.map(jnp.asarray, PARAMS)
-    state = update.init(params)
-    state = state.replace(plateau=state.plateau.replace(drops=jnp.int32(2)))
-    gradients = jax.tree.map(jnp.asarray, GRADIENTS[0])
-    updates, _ = update.update(gradients, state, params)
+    update = krizhevsky_sgd(rates, momentum=0.0, weight_decay=0.0)
+    params, gradients = (jax.tree.map(jnp.asarray, tree) for tree in (PARAMS, GRADIENTS[0]))
+    updates, _ = update.update(gradients, update.init(params), params, step=jnp.int32(0), factor=jnp.float32(0.01))
     np.testing.assert_allclose(updates["a"]["kernel"], -0.001 * GRADIENTS[0]["a"]["kernel"], rtol=1e-5)
+
+
+def test_a_step_multiplies_the_rates_by_the_plateau_s_factor():
+    tower = make_tower("one_tower", num_classes=5, width=0.05, he_init=True)
+    mesh = sharding.make_mesh(data=1, tower=1)
+    steps = build_steps(
+        tower=tower, optimizer=small.optimizer(tower, momentum=0.0, weight_decay=0.0), photometry=small.photometry,
+        mesh=mesh, image_size=67, memory=fresh(), observe=functools.partial(observe, patience=1, max_drops=3),
+    )  # fmt: skip
+    batch = sharding.put_batch(small.batch(4), mesh)
+
+    def moved(errors):
+        state = steps.init(jax.random.key(0))
+        before = np.asarray(state.params["fc8"]["kernel"])
+        for error in errors:
+            state = steps.observe(state, error)
+        return steps.train_step(state, batch, jax.random.key(1))[0].params["fc8"]["kernel"] - before
+
+    np.testing.assert_allclose(moved([0.5, 0.5]), 0.1 * moved([]), rtol=1e-3, atol=1e-7)

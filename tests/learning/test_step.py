@@ -11,9 +11,9 @@ LABELS = np.array([3, 0, 1], np.int32)
 VIEWS = RNG.integers(0, 256, (3, 10, 2, 2, 3), np.uint8)
 
 
-def forward(params, images, key=None):
+def forward(params, batch_stats, images, key=None):
     assert key is None, "evaluation draws nothing"
-    return images.reshape(images.shape[0], -1) @ params
+    return images.reshape(images.shape[0], -1) @ params, batch_stats
 
 
 def photometry(images, key, step):
@@ -29,14 +29,21 @@ def test_views_are_averaged_as_probabilities():
     logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
     expected = softmax(logits).mean(axis=1)
     assert np.abs(expected - softmax(logits.mean(axis=1))).max() > 0.01, "the average of logits would do too"
-    found = step.predict_log_probs(KERNEL, jnp.asarray(VIEWS), forward=forward, photometry=photometry)
+    found = step.predict_log_probs(KERNEL, {}, jnp.asarray(VIEWS), forward=forward, photometry=photometry)
     np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
+
+
+def test_a_probability_that_underflows_has_a_finite_loss():
+    images = np.full((1, 2, 2, 2, 3), 255, np.uint8)
+    kernel = jnp.zeros_like(KERNEL).at[:, 0].set(1.0)
+    found = step.predict_log_probs(kernel, {}, jnp.asarray(images), forward=forward, photometry=photometry)
+    np.testing.assert_allclose(found[0], [0, -1860, -1860, -1860], atol=1e-3)
 
 
 def test_an_evaluation_step_measures_the_average_and_leaves_padding_out():
     mask = np.array([True, True, False])
     batch = Batch(jnp.asarray(VIEWS), jnp.asarray(LABELS), jnp.asarray(mask))
-    metrics = step.eval_step(KERNEL, batch, forward=forward, photometry=photometry)
+    metrics = step.eval_step(KERNEL, {}, batch, forward=forward, photometry=photometry)
     logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
     probs = softmax(logits).mean(axis=1)
     assert float(metrics.count) == 2

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from alexnet_jax.benchmarks.timing import resident_bytes
-from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import TrainState, init_state, jit_train_step, loss_fn, train_step
+from alexnet_jax.learning.step import TrainState, loss_fn, train_step
 from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
+from tests import small
 
 LAYOUTS = [(1, 1), (1, 2), (2, 2), (4, 1)]
 TOWER = Tower(layers_of("original", width=0.08), num_classes=5, he_init=True)
@@ -23,19 +22,8 @@ KEY = jax.random.key(7)
 OPTIONS = {option: value for option, (value, _) in forwards.CPU_OPTIONS.items()}
 
 
-def photometry(images, key, step):
-    return images.astype(jnp.float32) / 64 - 2
-
-
-def batch_of(size: int = 8) -> Batch:
-    rng = np.random.default_rng(0)
-    return Batch(
-        rng.integers(0, 256, (size, 67, 67, 3), np.uint8), rng.integers(0, 5, size, np.int32), np.ones(size, bool)
-    )
-
-
 def initial():
-    return jax.tree.map(jnp.copy, drawn())  # a step that gives its state away would take them from the others
+    return jax.tree.map(jnp.copy, drawn())  # a step that donates its state would take them from the others
 
 
 @functools.cache
@@ -46,21 +34,13 @@ def drawn():
 def run(data: int, tower: int):
     """Logits, the velocities after one step, which are its gradients, and the losses of four, on one layout."""
     mesh = sharding.make_mesh(data=data, tower=tower)
-    forward = forwards.make_forward(TOWER, mesh)
-    params = initial()
-    optimizer = krizhevsky_sgd(
-        jax.tree.map(lambda _: piecewise([(0, 0.01), (2, 0.001)]), params), momentum=0.9, weight_decay=5e-4
-    )
-    state = init_state(params, optimizer)
-    shardings = sharding.state_shardings(state, mesh)
-    state = jax.device_put(state, shardings)
-    batch = sharding.put_batch(batch_of(), mesh)
-    images = photometry(batch.image, None, None)
-    logits = jax.jit(forward, compiler_options=forwards.compile_options(mesh))(state.params, images)
-    step = jit_train_step(mesh, shardings, forward=forward, optimizer=optimizer, photometry=photometry)
+    steps = small.steps(TOWER, mesh, table=[(0, 0.01), (2, 0.001)])
+    state, batch = steps.init(KEY), sharding.put_batch(small.batch(), mesh)
+    forward = jax.jit(forwards.make_forward(TOWER, mesh), compiler_options=forwards.compile_options(mesh))
+    logits, _ = forward(state.params, {}, small.photometry(batch.image, None, None))
     losses, velocities = [], None
     for _ in range(4):
-        state, metrics = step(state, batch, KEY)
+        state, metrics = steps.train_step(state, batch, KEY)
         losses.append(float(metrics.loss))
         velocities = velocities or jax.device_get(state.opt_state.velocity)
     return jax.device_get(logits), velocities, losses
@@ -88,11 +68,11 @@ def test_towers_meet_exactly_four_times():
     forward = forwards.make_forward(TOWER, mesh)
     params = jax.eval_shape(lambda key: forwards.init_params(TOWER, key, 67), KEY)
     images = jax.ShapeDtypeStruct((2, 67, 67, 3), jnp.float32)
-    text = jax.jit(forward).lower(params, images).as_text()
+    text = jax.jit(forward).lower(params, {}, images).as_text()
     assert len(re.findall("stablehlo.all_gather", text)) == 4
 
     def loss(params, images):
-        return forward(params, images, KEY).sum()
+        return forward(params, {}, images, KEY)[0].sum()
 
     text = jax.jit(jax.grad(loss)).lower(params, images).as_text()
     assert len(re.findall("stablehlo.all_gather", text)) == 4
@@ -110,12 +90,11 @@ def test_the_compiler_options_change_no_number():
     """With YNNPACK and the order for the least memory against the default lowering, forward and gradient."""
     mesh = sharding.make_mesh(data=1, tower=2)
     loss = functools.partial(loss_fn, forward=forwards.make_forward(TOWER, mesh))
-    params = initial()
-    batch = sharding.put_batch(batch_of(), mesh)
-    images = photometry(batch.image, None, None)
+    batch = sharding.put_batch(small.batch(), mesh)
+    arguments = initial(), {}, small.photometry(batch.image, None, None), batch, KEY
     gradient = jax.grad(loss, has_aux=True)
-    plain, plain_metrics = jax.jit(gradient)(params, images, batch, KEY)
-    fast, fast_metrics = jax.jit(gradient, compiler_options=forwards.compile_options(mesh))(params, images, batch, KEY)
+    plain, (plain_metrics, _) = jax.jit(gradient)(*arguments)
+    fast, (fast_metrics, _) = jax.jit(gradient, compiler_options=forwards.compile_options(mesh))(*arguments)
     assert float(plain_metrics.loss) == pytest.approx(float(fast_metrics.loss), rel=1e-5)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(fast), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(a).max()))
@@ -144,7 +123,7 @@ def test_the_gradient_needs_little_memory():
     )
     forward = forwards.make_forward(tower, mesh)
     gradient = jax.jit(
-        jax.grad(lambda params, images: jnp.square(forward(params, images, KEY)).sum()),
+        jax.grad(lambda params, images: jnp.square(forward(params, {}, images, KEY)[0]).sum()),
         compiler_options=forwards.compile_options(mesh),
     )
     compiled = gradient.lower(params, jax.ShapeDtypeStruct((128, 224, 224, 3), jnp.float32)).compile()
@@ -155,17 +134,17 @@ def test_the_gradient_needs_little_memory():
 def small_run(options: dict[str, str] | None) -> tuple[TrainState, Callable[[TrainState], tuple[TrainState, float]]]:
     """The first state of a small network with dropout, and its update, which gives the loss as well."""
     mesh = sharding.make_mesh(data=1, tower=2)
-    params = initial()
-    optimizer = krizhevsky_sgd(jax.tree.map(lambda _: piecewise([(0, 0.001)]), params), momentum=0.9, weight_decay=5e-4)
-    state = init_state(params, optimizer)
-    shardings = sharding.state_shardings(state, mesh)
-    state, batch = jax.device_put(state, shardings), sharding.put_batch(batch_of(), mesh)
+    steps, batch = small.steps(TOWER, mesh, table=[(0, 0.001)]), sharding.put_batch(small.batch(), mesh)
+    state = steps.init(KEY)
     step = jax.jit(
         functools.partial(
-            train_step, forward=forwards.make_forward(TOWER, mesh), optimizer=optimizer, photometry=photometry
+            train_step,
+            forward=forwards.make_forward(TOWER, mesh),
+            optimizer=small.optimizer(TOWER, [(0, 0.001)]),
+            photometry=small.photometry,
         ),
         donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(mesh)),
+        out_shardings=(sharding.state_shardings(steps.target, mesh), sharding.replicated(mesh)),
         compiler_options=options,
     )
 

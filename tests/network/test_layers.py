@@ -105,7 +105,8 @@ def test_sizes_of_the_2012_network():
 
 def test_dropout_masks_in_training_and_scales_at_test():
     x = jnp.ones((100, 200), jnp.float32)
-    kept = layers.dropout(x, 0.7, jax.random.key(0))
+    mask = layers.dropout_mask(jax.random.key(0), jnp.arange(100), 200, 0.7)
+    kept = layers.dropout(x, 0.7, mask)
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert abs(float(kept.mean()) - 0.7) < 0.01
     np.testing.assert_array_equal(layers.dropout(x, 0.7, None), np.full((100, 200), 0.7, np.float32))

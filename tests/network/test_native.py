@@ -143,7 +143,7 @@ def test_the_whole_network_and_its_gradient_at_full_size():
     @jax.jit
     def loss_and_gradient(params, images):
         forward = forwards.make_forward(tower, mesh)
-        return jax.value_and_grad(lambda params: jnp.sin(forward(params, images)).sum())(params)
+        return jax.value_and_grad(lambda params: jnp.sin(forward(params, {}, images)[0]).sum())(params)
 
     loss, gradient = loss_and_gradient(params, images)
     assert "@alexnet_jax_convolution(" in loss_and_gradient.lower(params, images).as_text()

@@ -8,10 +8,11 @@ from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import ORIGINAL, layers_of
 from alexnet_jax.network.tower import Tower
+from tests import small
 
 
 def shapes(tower: Tower, image_size: int):
-    return jax.eval_shape(lambda key: forwards.init_params(tower, key, image_size), jax.random.key(0))
+    return small.shapes(tower, image_size)[0]
 
 
 def test_the_network_of_2012_has_its_parameters():
@@ -46,9 +47,8 @@ def test_layers_have_the_sizes_of_the_paper():
     params = shapes(tower, 224)
     mesh = sharding.make_mesh(data=1, tower=1)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, images).as_text()
-    # Side by side, the two towers of 48 maps are one grouped convolution; the axis of towers stands before the maps.
-    for size in ("55x55x", "27x27x", "13x13x", "6x6x"):
+    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, {}, images).as_text()
+    for size in ("55x55x48x", "27x27x128x", "13x13x192x", "6x6x128x"):
         assert size in text
 
 
@@ -61,9 +61,9 @@ def test_each_tower_draws_dropout_masks_of_its_own():
     twins["fc8"]["kernel"] = jnp.stack([own, jnp.roll(own, half, axis=0)])
     forward = jax.jit(forwards.make_forward(tower, sharding.make_mesh(data=1, tower=2)))
     images = jax.random.normal(jax.random.key(1), (2, 67, 67, 3))
-    first, second = jnp.split(forward(twins, images, None), 2, axis=1)
+    first, second = jnp.split(forward(twins, {}, images, None)[0], 2, axis=1)
     np.testing.assert_allclose(first, second, rtol=1e-5)
-    first, second = jnp.split(forward(twins, images, jax.random.key(2)), 2, axis=1)
+    first, second = jnp.split(forward(twins, {}, images, jax.random.key(2))[0], 2, axis=1)
     assert not np.allclose(first, second, rtol=1e-2)
 
 
@@ -72,7 +72,7 @@ def test_any_number_of_classes(classes: int):
     tower = Tower(layers_of("original", width=0.05), num_classes=classes)
     params = jax.jit(lambda key: forwards.init_params(tower, key, 67))(jax.random.key(0))
     forward = forwards.make_forward(tower, sharding.make_mesh(data=1, tower=2))
-    logits = jax.jit(forward)(params, jnp.ones((2, 67, 67, 3), jnp.float32))
+    logits, _ = jax.jit(forward)(params, {}, jnp.ones((2, 67, 67, 3), jnp.float32))
     assert logits.shape == (2, classes)
 
 

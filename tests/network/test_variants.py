@@ -7,14 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, jit_train_step
 from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import layers, sharding
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
+from tests import small
 
 RNG = np.random.default_rng(0)
 
@@ -23,45 +21,52 @@ def initial(tower, size):
     return jax.jit(lambda key: forwards.init_params(tower, key, size))(jax.random.key(0))
 
 
-def test_batch_norm_normalises_by_the_batch_and_tracks_it():
+def test_batch_norm_normalises_by_the_moments_it_is_given():
     x = RNG.normal(3, 2, (4, 5, 5, 6)).astype(np.float32)
-    leaves = {
-        "scale": np.full(6, 2.0),
-        "bias": np.full(6, 1.0),
-        "mean": RNG.normal(size=6),
-        "variance": np.full(6, 9.0),
-    }
-    leaves = {name: jnp.asarray(values, jnp.float32) for name, values in leaves.items()}
-
-    def total(leaves, x):
-        return jnp.sum(layers.batch_norm(x, **leaves, train=True) ** 3)
-
-    y = layers.batch_norm(jnp.asarray(x), **leaves, train=True)
+    mean, variance = layers.batch_moments(jnp.asarray(x))
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2)), rtol=1e-4)
+    scale, bias = jnp.full(6, 2.0), jnp.full(6, 1.0)
+    y = layers.batch_norm(jnp.asarray(x), scale=scale, bias=bias, mean=mean, variance=variance)
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * 2 + 1
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
-
-    gradients = jax.grad(total)(leaves, jnp.asarray(x))
-    np.testing.assert_allclose(gradients["mean"], leaves["mean"] - x.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(gradients["variance"], 9 - x.var((0, 1, 2)), rtol=1e-4)
-    assert np.all(np.abs(gradients["scale"]) > 0)
 
 
 def test_batch_norm_s_gradient_flows_through_the_statistics():
     """Adding a constant to a map, or scaling it, changes nothing: the gradient has no part along either."""
     x = jnp.asarray(RNG.normal(3, 2, (4, 3, 3, 2)), jnp.float32)
     weights = jnp.asarray(RNG.normal(size=x.shape), jnp.float32)
-    leaves = dict(scale=jnp.ones(2), bias=jnp.zeros(2), mean=jnp.zeros(2), variance=jnp.ones(2))
-    gradient = jax.grad(lambda x: jnp.sum(weights * layers.batch_norm(x, **leaves, train=True)))(x)
+
+    def total(x):
+        mean, variance = layers.batch_moments(x)
+        y = layers.batch_norm(x, scale=jnp.ones(2), bias=jnp.zeros(2), mean=mean, variance=variance)
+        return jnp.sum(weights * y)
+
+    gradient = jax.grad(total)(x)
     assert np.abs(gradient).max() > 0.01
     np.testing.assert_allclose(gradient.sum((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose((gradient * x).sum((0, 1, 2)), 0, atol=1e-3)
+
+
+def test_running_averages_follow_the_batch_in_training_alone():
+    tower = make_tower("batch_norm", num_classes=5, width=0.08)
+    params, before = jax.jit(lambda key: forwards.init_variables(tower, key, 67))(jax.random.key(0))
+    forward = jax.jit(forwards.make_forward(tower, sharding.make_mesh(data=2, tower=2)))
+    images = jnp.asarray(RNG.normal(0, 60, (4, 67, 67, 3)), jnp.float32)
+    _, same = forward(params, before, images)
+    _, after = forward(params, before, images, jax.random.key(1))
+    assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before, same)), strict=True))
+    _, kept = tower.apply({"params": params, "batch_stats": before}, images, train=False, mutable=["signals"])
+    maps = np.stack(kept["signals"]["conv1_out"][0])
+    np.testing.assert_allclose(after["conv1_norm"]["mean"], 0.1 * maps.mean((1, 2, 3)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(after["conv1_norm"]["variance"], 0.9 + 0.1 * maps.var((1, 2, 3)), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     ("recipe", "shape"),
     [
         ("batch_norm", (1, 2)),
-        ("batch_norm", (2, 1)),
+        ("batch_norm", (2, 2)),
         ("bvlc", (2, 2)),
         ("one_tower", (2, 1)),
         ("bottleneck", (2, 2)),
@@ -71,37 +76,36 @@ def test_batch_norm_s_gradient_flows_through_the_statistics():
 def test_the_layout_changes_no_number(recipe, shape):
     """Losses of three steps, with what the recipe exchanges or averages over the batch."""
     tower = make_tower(recipe, num_classes=5, width=0.08, he_init=True)
-    batch = Batch(
-        RNG.integers(0, 256, (4, 67, 67, 3)).astype(np.uint8), np.array([0, 1, 2, 3], np.int32), np.ones(4, bool)
-    )
 
     def losses(data, places):
-        mesh = sharding.make_mesh(data=data, tower=places)
-        params = initial(tower, 67)
-        rates = jax.tree.map(lambda _: piecewise([(0, 0.01)]), params)
-        update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=5e-4)
-        state = init_state(params, update)
-        shardings = sharding.state_shardings(state, mesh)
-        step = jit_train_step(
-            mesh,
-            shardings,
-            forward=forwards.make_forward(tower, mesh),
-            optimizer=update,
-            photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
-        )
-        state, found = jax.device_put(state, shardings), []
+        steps = small.steps(tower, sharding.make_mesh(data=data, tower=places))
+        state, found = steps.init(jax.random.key(0)), []
         for _ in range(3):
-            state, metrics = step(state, sharding.put_batch(batch, mesh), jax.random.key(1))
+            state, metrics = steps.train_step(state, sharding.put_batch(small.batch(4), steps.mesh), jax.random.key(1))
             found.append(float(metrics.loss))
         return found
 
     np.testing.assert_allclose(losses(*shape), losses(1, 1), rtol=2e-5)
 
 
-def test_batch_norm_refuses_both_axes_at_once():
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
+def test_gradients_through_batch_norm_are_those_of_float64_on_one_device(shape):
     tower = make_tower("batch_norm", num_classes=5, width=0.08)
-    with pytest.raises(UsageError, match=r"data=2 x tower=2; use config\.mesh\.tower=1"):
-        forwards.make_forward(tower, sharding.make_mesh(data=2, tower=2))
+    params, batch_stats = jax.jit(lambda key: forwards.init_variables(tower, key, 67))(jax.random.key(0))
+    images = RNG.normal(0, 60, (4, 67, 67, 3)).astype(np.float32)
+
+    def gradient(mesh, *arguments):
+        forward = forwards.make_forward(tower, mesh)
+        key = jax.random.key(2)
+        return jax.jit(jax.grad(lambda *args: jnp.sin(forward(*args, key)[0]).sum()))(*arguments)
+
+    found = gradient(sharding.make_mesh(data=shape[0], tower=shape[1]), params, batch_stats, images)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, batch_stats, images))
+        expected = gradient(sharding.make_mesh(data=1, tower=1), *wide)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    for own, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_a_norm_across_towers_exchanges_its_margins_alone():
@@ -109,7 +113,7 @@ def test_a_norm_across_towers_exchanges_its_margins_alone():
     mesh = sharding.make_mesh(data=1, tower=2)
     params = jax.eval_shape(lambda: initial(tower, 227))
     images = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
-    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, images).as_text()
+    text = jax.jit(forwards.make_forward(tower, mesh)).lower(params, {}, images).as_text()
     widths = [
         int(shape.split("x")[3])
         for shape in re.findall(r'"stablehlo.all_gather".*?\(tensor<(\d+x\d+x\d+x\d+)xf32', text, re.S)
@@ -128,7 +132,7 @@ def test_half_width_activations_leave_parameters_and_logits_wide():
     params = initial(wide, 67)
     images = jnp.asarray(RNG.normal(0, 60, (2, 67, 67, 3)), jnp.float32)
     mesh = sharding.make_mesh(data=1, tower=1)
-    expected, found = (jax.jit(forwards.make_forward(tower, mesh))(params, images) for tower in (wide, narrow))
+    expected, found = (jax.jit(forwards.make_forward(tower, mesh))(params, {}, images)[0] for tower in (wide, narrow))
     assert {leaf.dtype for leaf in jax.tree.leaves(initial(narrow, 67))} == {jnp.dtype("float32")}
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, expected)
@@ -137,9 +141,17 @@ def test_half_width_activations_leave_parameters_and_logits_wide():
 
 def test_inverted_dropout_scales_in_training():
     x = jnp.ones((4, 1000))
-    y = layers.dropout(x, 0.5, jax.random.key(0), inverted=True)
+    mask = layers.dropout_mask(jax.random.key(0), jnp.arange(4), 1000, 0.5)
+    y = layers.dropout(x, 0.5, mask, inverted=True)
     assert set(np.unique(y)) == {0.0, 2.0}
     assert np.array_equal(layers.dropout(x, 0.5, None, inverted=True), x)
+
+
+def test_dropout_keeps_its_share_and_follows_the_row():
+    mask = layers.dropout_mask(jax.random.key(0), jnp.arange(64), 1000, 0.5)
+    assert abs(float(mask.mean()) - 0.5) < 0.01
+    assert np.array_equal(layers.dropout_mask(jax.random.key(0), jnp.arange(32, 64), 1000, 0.5), mask[32:])
+    assert len({row.tobytes() for row in np.asarray(mask)}) == 64
 
 
 def test_he_initialisation_of_a_local_layer_counts_one_place():

@@ -8,6 +8,7 @@ from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
+from tests import small
 from tests.reference import network, weights
 
 CLASSES = 10
@@ -15,7 +16,7 @@ CLASSES = 10
 
 def params_of(tower, size, rng):
     """Parameters that keep signals of about 100 through all layers, so that norms and biases count."""
-    shapes = jax.eval_shape(lambda key: forwards.init_params(tower, key, size), jax.random.key(0))
+    shapes = small.shapes(tower, size)
 
     def draw(path, leaf):
         values = rng.standard_normal(leaf.shape, np.float32)
@@ -38,11 +39,13 @@ def test_every_recipe_has_a_reference():
 def test_logits_agree_with_the_reference(name):
     size, rng = network.SIZES[name], np.random.default_rng(0)
     tower = make_tower(name, num_classes=CLASSES)
-    params = params_of(tower, size, rng)
+    params, batch_stats = params_of(tower, size, rng)
     image = rng.normal(0, 60, (1, size, size, 3)).astype(np.float32)
     mesh = sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
 
-    logits = jax.jit(forwards.make_forward(tower, mesh), compiler_options=forwards.compile_options(mesh))(params, image)
+    forward = jax.jit(forwards.make_forward(tower, mesh), compiler_options=forwards.compile_options(mesh))
+    logits, _ = forward(params, batch_stats, image)
 
+    params |= {layer: params[layer] | averages for layer, averages in batch_stats.items()}
     expected = network.NETWORKS[name](image[0].transpose(2, 0, 1).astype(np.float64), weights.of_2012(params, side=6))
     np.testing.assert_allclose(logits[0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())

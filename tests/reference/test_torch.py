@@ -34,8 +34,9 @@ def setting(name, batch):
         return rng.normal(0, scale, leaf.shape)
 
     params = jax.tree_util.tree_map_with_path(draw, shapes)
+    forward = forwards.make_forward(tower, mesh)
     return (
-        forwards.make_forward(tower, mesh),
+        lambda params, images: forward(params, {}, images)[0],
         params,
         rng.normal(0, 60, (batch, size, size, 3)),
         rng.integers(0, CLASSES, batch),
@@ -101,14 +102,14 @@ def test_twenty_updates_and_a_rate_drop_are_pytorch_s(name):
         update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=5e-4)
 
         @jax.jit
-        def step(params, state):
+        def step(params, state, number):
             gradients = jax.grad(functools.partial(loss, forward=forward))(params, inputs, labels)
-            updates, state = update.update(gradients, state, params)
+            updates, state = update.update(gradients, state, params, step=number)
             return optax.apply_updates(params, updates), state
 
         before, state = jax.device_get(params), update.init(params)
-        for _ in range(20):
-            params, state = step(params, state)
+        for number in range(20):
+            params, state = step(params, state, jnp.int32(number))
         params = jax.device_get(params)
 
     for number in range(20):

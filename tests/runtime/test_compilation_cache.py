@@ -1,4 +1,4 @@
-"""Compiled programs on disk: they change no number, and nothing that befalls them stops a run."""
+"""The cache of compiled programs changes no number, and no failure of it stops a run."""
 
 import os
 import signal
@@ -14,20 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.data.batch import Batch
-from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
-from alexnet_jax.learning.step import init_state, jit_train_step
-from alexnet_jax.network import forward as forwards
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.tower import Tower
-from alexnet_jax.runtime import compilation_cache
+from alexnet_jax.runtime import compat, compilation_cache
 from alexnet_jax.runtime.compilation_cache import Entries
+from tests import small
 
 
 @pytest.fixture
 def use() -> Iterator[Callable[[Path], None]]:
-    """Lets this process keep what it compiles in a folder of the test's."""
+    """Makes this process cache compiled programs in a folder of the test."""
     yield lambda folder: compilation_cache.use(str(folder))
     compilation_cache.use(compilation_cache.default_folder())
 
@@ -36,29 +33,17 @@ def three_updates() -> list[np.ndarray]:
     """The state after three updates of a small network, compiled as training is: donated, sharded, by YNNPACK."""
     tower = Tower(layers_of("original", width=0.03), num_classes=2, he_init=True)
     mesh = sharding.make_mesh(data=1, tower=2)
-    params = forwards.init_params(tower, jax.random.key(0), 67)
-    optimizer = krizhevsky_sgd(jax.tree.map(lambda _: piecewise([(0, 0.01)]), params), momentum=0.9, weight_decay=5e-4)
-    state = init_state(params, optimizer)
-    shardings = sharding.state_shardings(state, mesh)
-    state = jax.device_put(state, shardings)
-    images = np.random.default_rng(0).integers(0, 256, (4, 67, 67, 3), np.uint8)
-    batch = sharding.put_batch(Batch(images, np.arange(4, dtype=np.int32) % 2, np.ones(4, bool)), mesh)
-    step = jit_train_step(
-        mesh,
-        shardings,
-        forward=forwards.make_forward(tower, mesh),
-        optimizer=optimizer,
-        photometry=lambda images, key, step: images.astype(jnp.float32) / 64 - 2,
-    )
+    steps = small.steps(tower, mesh)
+    state, batch = steps.init(jax.random.key(0)), sharding.put_batch(small.batch(4, classes=2), mesh)
     for _ in range(3):
-        state, _ = step(state, batch, jax.random.key(1))
+        state, _ = steps.train_step(state, batch, jax.random.key(1))
     return jax.tree.leaves(jax.device_get(state))
 
 
 def test_a_cold_a_warm_and_a_damaged_cache_give_the_same_bits(use: Callable, tmp_path: Path):
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        compilation_cache.jax_cache.reset_cache()
+        compat.set_compilation_store(None)
         without = three_updates()
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
@@ -110,7 +95,7 @@ def test_a_warm_start_compiles_nothing(use: Callable, tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", range(3))
-def test_what_is_damaged_is_not_there_and_is_written_again(tmp_path: Path, damage: int):
+def test_a_damaged_entry_is_a_miss_and_is_written_again(tmp_path: Path, damage: int):
     entries = Entries(tmp_path)
     entries.put("one", b"program")
     file = tmp_path / "one.compiled"
@@ -120,15 +105,15 @@ def test_what_is_damaged_is_not_there_and_is_written_again(tmp_path: Path, damag
     assert Entries(tmp_path).get("one") == b"program"
 
 
-def test_an_entry_under_another_name_is_not_taken(tmp_path: Path):
+def test_an_entry_under_another_name_is_a_miss(tmp_path: Path):
     entries = Entries(tmp_path)
     entries.put("one", b"program")
     (tmp_path / "one.compiled").rename(tmp_path / "two.compiled")
     assert entries.get("two") is None
 
 
-def test_the_entries_used_last_are_kept(tmp_path: Path):
-    entries = Entries(tmp_path, largest=1000)
+def test_the_least_recently_used_entries_are_evicted(tmp_path: Path):
+    entries = Entries(tmp_path, max_bytes=1000)
     for key in ("a", "b", "c"):
         entries.put(key, bytes(250))
         time.sleep(0.01)
@@ -138,7 +123,7 @@ def test_the_entries_used_last_are_kept(tmp_path: Path):
     assert {key for key in "abcd" if entries.get(key)} == {"a", "c", "d"}
 
 
-def test_what_a_dead_process_left_goes_after_an_hour(tmp_path: Path):
+def test_a_partial_entry_of_a_dead_process_is_removed_after_an_hour(tmp_path: Path):
     old, young = tmp_path / "old.part", tmp_path / "young.part"
     for file, age in ((old, 4000), (young, 0)):
         file.write_bytes(b"half")
@@ -147,20 +132,20 @@ def test_what_a_dead_process_left_goes_after_an_hour(tmp_path: Path):
     assert not old.exists() and young.exists()
 
 
-def test_what_cannot_be_written_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "file").touch()
     entries = Entries(tmp_path / "file" / "cache")
     entries.put("one", b"program")
     entries.put("two", b"program")
     assert entries.get("one") is None
     err = capsys.readouterr().err
-    assert err.startswith(f"warning: compiled programs cannot be kept in {tmp_path}/file/cache: ")
+    assert err.startswith(f"warning: compiled programs cannot be cached in {tmp_path}/file/cache: ")
     assert err.count("\n") == 1
 
 
-def test_a_process_killed_while_it_writes_leaves_whole_entries(tmp_path: Path):
+def test_a_process_killed_while_it_writes_leaves_complete_entries(tmp_path: Path):
     program = (
-        "import sys, pathlib, alexnet_jax.compilation_cache as c; e = c.Entries(pathlib.Path(sys.argv[1]))\n"
+        "import sys, pathlib, alexnet_jax.runtime.compilation_cache as c; e = c.Entries(pathlib.Path(sys.argv[1]))\n"
         "for i in range(10**6): e.put('ab'[i % 2], bytes([i % 251]) * 20_000_000)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as process:
@@ -175,11 +160,11 @@ def test_a_process_killed_while_it_writes_leaves_whole_entries(tmp_path: Path):
         assert value is not None and value == value[:1] * 20_000_000
 
 
-def test_processes_that_meet_disturb_nobody(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_threads_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture):
     wrong = []
 
     def work(number: int) -> None:
-        entries = Entries(tmp_path, largest=20_000)  # of what the others write, too
+        entries = Entries(tmp_path, max_bytes=20_000)  # of what the others write, too
         for turn in range(100):
             key = str((number + turn) % 7)
             entries.put(key, key.encode() * 5000)
@@ -196,7 +181,7 @@ def test_processes_that_meet_disturb_nobody(tmp_path: Path, capsys: pytest.Captu
     assert sum(file.stat().st_size for file in tmp_path.glob("*")) <= 20_000 + 4 * 5032
 
 
-def test_the_user_says_where(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/some/where")
     assert compilation_cache.default_folder() == "/some/where"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
