@@ -46,11 +46,11 @@ def test_a_finished_run_says_so(finished: Path, data_dir: str, command):
     assert out.startswith("finished: all 12 updates of the run in")
 
 
-def test_programs_that_cannot_be_kept_are_one_warning(finished: Path, data_dir: str, command):
+def test_programs_that_cannot_be_cached_are_one_warning(finished: Path, data_dir: str, command):
     flags = (CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}")
     status, out, err = command("main", *flags, JAX_COMPILATION_CACHE_DIR="/proc/nowhere").finish()
     assert status == 0 and out.startswith("finished: ")
-    assert err.startswith("warning: compiled programs cannot be kept in /proc/nowhere: ") and err.count("\n") == 1
+    assert err.startswith("warning: compiled programs cannot be cached in /proc/nowhere: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("devices", [1, 2])
