@@ -1,14 +1,14 @@
-"""Makes a data set ready for training.
+"""Prepares a data set for training.
 
     python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR    # the official tar archives
     python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR
-    python -m alexnet_jax.prepare folder NAME --source_dir=DIR     # a tree SPLIT/CLASS/*.jpg
+    python -m alexnet_jax.prepare folder NAME --source_dir=DIR     # a tree SPLIT/CLASS/*.jpg, or CLASS/*.jpg
     python -m alexnet_jax.prepare tfds NAME                        # cifar10, imagenette, ...
-    python -m alexnet_jax.prepare fashion_mnist --source_dir=DIR --size=28    # its IDX files, as Debian has them
-    python -m alexnet_jax.prepare elpv/128                         # comes with this package
+    python -m alexnet_jax.prepare fashion_mnist --source_dir=DIR --size=28    # the IDX files, as Debian has them
+    python -m alexnet_jax.prepare elpv/160                         # comes with this package
 
 The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the statistics of the training split, and
-`prepared.json` with the command, the versions and the counts. Killed and run again it continues.
+`prepared.json` with the command, the versions and the counts. Killed and run again, the command resumes.
 """
 
 import dataclasses
@@ -20,10 +20,18 @@ import time
 from absl import flags
 
 from alexnet_jax import cli
-from alexnet_jax.data.dataset import DEFAULT_DATA_DIR, open_dataset
+from alexnet_jax.data.errors import (
+    BrokenImagesError,
+    DatasetError,
+    MissingSourceError,
+    PartialArchiveError,
+    UnwritableFolderError,
+    WorkerDiedError,
+)
 from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.preparing import automatic, images
 from alexnet_jax.data.preparing import make as preparation
-from alexnet_jax.data.preparing.listing import Found
+from alexnet_jax.data.preparing.listing import Listing
 from alexnet_jax.data.preparing.shards import ENCODINGS
 from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir import record as workdirs
@@ -38,6 +46,13 @@ ENCODING = flags.DEFINE_enum(
 ON_ERROR = flags.DEFINE_enum(
     "on_error", "stop", ["stop", "skip"], "Broken images. stop: list them at the end; skip: leave them out."
 )
+MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels",
+    images.MAX_PIXELS,
+    "Larger images are broken; 3 bytes of memory a pixel and process. A large JPEG counts at the fraction of its"
+    " decoding: 1/4, 1/16 or 1/64 of the pixels.",
+    lower_bound=1,
+)
 PROCESSES = flags.DEFINE_integer("processes", None, "Processes at work; default: one a core.", lower_bound=1)
 PER_SHARD = flags.DEFINE_integer("per_shard", preparation.PER_SHARD, "Images of a file.", lower_bound=1)
 HELD_OUT = flags.DEFINE_float(
@@ -45,29 +60,40 @@ HELD_OUT = flags.DEFINE_float(
 )
 PARTIAL = flags.DEFINE_bool("partial", False, "imagenet: take archives with fewer images than the official ones.")
 
-COMMANDS = "imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME, elpv/128"
+COMMANDS = "imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME, elpv/SIZE"
 LINE_EVERY = 10.0  # seconds, where the progress line cannot be redrawn
 
 
 def main(command: str | None = None, name: str | None = None) -> int:
-    """Makes the data set that the words name."""
-    data_dir = DATA_DIR.value or DEFAULT_DATA_DIR
+    """Prepares the data set that the words name."""
     if command is None:
-        raise UsageError(f"what shall be prepared? Known: {COMMANDS}")
-    if command.startswith("elpv/"):
-        open_dataset(command, data_dir, say=print)
-        print(f"{command} is ready in {data_dir}")
-        return 0
-    if "://" in data_dir:
-        raise UsageError(f"--data_dir={data_dir} is not on this machine; prepare in a folder and copy it there")
+        raise UsageError(f"which data set? Known: {COMMANDS}")
     options = preparation.Options(
         size=SIZE.value,
         encoding=ENCODING.value,
         skip_broken=ON_ERROR.value == "skip",
         processes=PROCESSES.value or threads(),
         per_shard=PER_SHARD.value,
+        max_pixels=MAX_PIXELS.value,
     )
-    folder = preparation.place(name_of(command, name), options, data_dir)
+    try:
+        return _prepare(command, name, options)
+    except DatasetError as error:
+        advice = advice_on(error, command, options)
+        raise UsageError(f"{error}; {advice}" if advice else str(error)) from error
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def _prepare(command: str, name: str | None, options: preparation.Options) -> int:
+    form = automatic.options_of(command)
+    if form is not None:  # elpv/160: the name has the size
+        if SIZE.present and form.size != options.size:
+            raise UsageError(f"{command} has {form.size} pixels and --size is {options.size}; leave out one of the two")
+        encoding = form.encoding if "_" in command else options.encoding
+        command, options = "elpv", dataclasses.replace(options, size=form.size, encoding=encoding)
+    folder = preparation.place(name_of(command, name), options, DATA_DIR.value)
     if folder.exists():
         print(f"{folder} is there already; remove it to prepare it anew")
         return 0
@@ -75,25 +101,28 @@ def main(command: str | None = None, name: str | None = None) -> int:
         "command": "python -m alexnet_jax.prepare " + shlex.join(sys.argv[1:]),
         "versions": workdirs.versions(),
     }
-    try:
-        found = find(command, name)
-        images = sum(map(len, found.splits.values()))
-        print(f"{images:,} images of {len(found.class_names):,} classes in {', '.join(found.splits)}", flush=True)
-        folder = preparation.prepare(found, options, data_dir, record=record, progress=Progress())
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
-    print(f"{found.name}/{options.config} is ready in {folder}")
+    listing = list_images(command, name)
+    count = sum(map(len, listing.splits.values()))
+    print(f"{count:,} images of {len(listing.class_names):,} classes in {', '.join(listing.splits)}", flush=True)
+    folder = preparation.prepare(
+        listing,
+        options,
+        DATA_DIR.value,
+        record=record,
+        progress=Progress(),
+        wait=command == "elpv",  # launch scripts may prepare on each node of a shared disk
+    )
+    print(f"{listing.name}/{options.config} is ready in {folder}")
     return 0
 
 
 def name_of(command: str, name: str | None) -> str:
-    """What the data set will be called.
+    """The name of the data set to prepare.
 
     Raises:
       UsageError: the words make no sense.
     """
-    if command in ("imagenet2012", "imagenet2010", "fashion_mnist"):
+    if command in ("imagenet2012", "imagenet2010", "fashion_mnist", "elpv"):
         if name is not None:
             raise UsageError(f"{command} takes no name, and {name!r} was given")
         return command
@@ -101,20 +130,27 @@ def name_of(command: str, name: str | None) -> str:
         raise UsageError(f"{command!r} cannot be prepared; known: {COMMANDS}")
     if name is None:
         raise UsageError(f"{command} wants a name: `python -m alexnet_jax.prepare {command} NAME`")
-    own = re.sub("[^a-z0-9_]", "_", name.lower()) if command == "tfds" else name  # imagenette/full-size-v2
-    if not re.fullmatch("[a-z][a-z0-9_]*", own):
+    plain = re.sub("[^a-z0-9_]", "_", name.lower()) if command == "tfds" else name  # imagenette/full-size-v2
+    if not re.fullmatch("[a-z][a-z0-9_]*", plain):
         raise UsageError(f"{name!r} is no name for a data set; use small letters, digits and _, such as my_flowers")
-    return own
+    return plain
 
 
-def find(command: str, name: str | None) -> Found:
-    """Lists the source's images."""
-    from alexnet_jax.data.preparing.sources import folder, idx, imagenet
-    from alexnet_jax.data.preparing.sources import tfds as copied
+def list_images(command: str, name: str | None) -> Listing:
+    """Lists the images of the source.
 
+    Raises:
+      UsageError: --source_dir is missing.
+      SourceError: the source is not what the command expects.
+    """
+    from alexnet_jax.data.preparing.sources import elpv, folder, idx, imagenet
+    from alexnet_jax.data.preparing.sources.tfds import tfds_dataset
+
+    if command == "elpv":
+        return elpv.elpv()
     if command == "tfds":
-        found = copied.copied(str(name), SOURCE_DIR.value, say=print)
-        return dataclasses.replace(found, name=name_of(command, name))
+        listing = tfds_dataset(str(name), SOURCE_DIR.value, say=print)
+        return dataclasses.replace(listing, name=name_of(command, name))
     if SOURCE_DIR.value is None:
         raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
     if command == "folder":
@@ -125,22 +161,45 @@ def find(command: str, name: str | None) -> Found:
     return kinds[command](SOURCE_DIR.value, partial=PARTIAL.value, say=print)
 
 
+def advice_on(error: DatasetError, command: str, options: preparation.Options) -> str:
+    """The flags that help against an error; empty where none does."""
+    match error:
+        case MissingSourceError() if command == "tfds":
+            return "--source_dir names a folder of TFDS that holds the data set"
+        case MissingSourceError():
+            return "--source_dir names the folder of the source"
+        case PartialArchiveError():
+            return "or prepare a part with --partial"
+        case BrokenImagesError() if error.too_large:
+            return (
+                f"or leave them out with --on_error=skip; images larger than --max_pixels={options.max_pixels} want a"
+                " larger limit, and 3 bytes of memory a pixel and process"
+            )
+        case BrokenImagesError():
+            return "or leave them out with --on_error=skip"
+        case UnwritableFolderError():
+            return "name another folder with --data_dir"
+        case WorkerDiedError():
+            return f"where memory was short, with fewer than --processes={error.processes}"
+    return ""
+
+
 class Progress:
-    """A line with a bar, images/s and the time left; redrawn on a terminal, else repeated now and then."""
+    """A line with a bar, images/s and the time left; redrawn on a terminal, else repeated every ten seconds."""
 
     def __init__(self) -> None:
         self._redraws = sys.stdout.isatty()
-        self._begun = self._shown = time.monotonic()
+        self._start = self._shown = time.monotonic()
         self._ended = False
 
     def __call__(self, done: int, todo: int) -> None:
-        """Shows how far it is, where it is time to."""
+        """Shows the progress, where the last line is old enough."""
         now = time.monotonic()
         early = now - self._shown < (0.2 if self._redraws else LINE_EVERY) and done < todo
         if early or self._ended:
             return
         self._shown, self._ended = now, done == todo
-        rate = done / max(now - self._begun, 1e-9)
+        rate = done / max(now - self._start, 1e-9)
         left = duration((todo - done) / rate) if rate else "unknown"
         bar = f"[{'#' * (20 * done // max(todo, 1)):<20}] " if self._redraws else ""
         line = f"{bar}{done:,}/{todo:,} images  {rate:,.0f} images/s  left {left}"

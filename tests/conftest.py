@@ -34,14 +34,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """ELPV at 64x64, prepared once for all workers (a run that comes second finds the first one's folder)."""
-    from alexnet_jax.data.dataset import open_dataset
+    """ELPV at 64x64, prepared once for all workers (other workers wait for the first)."""
+    from alexnet_jax.data.preparing import automatic
 
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     folder = str(shared / "data")
-    open_dataset("elpv/64", folder, say=print)
+    automatic.ensure("elpv/64", folder, say=print)
     return folder
 
 

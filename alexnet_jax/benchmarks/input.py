@@ -144,7 +144,7 @@ def _prepare(place: Path, images: int) -> dict[str, Source]:
     for encoding in ("jpeg", "raw"):
         options = preparation.Options(size=IMAGE_SIZE, encoding=encoding)
         preparation.prepare(found, options, str(place), record={}, progress=lambda done, todo: None)
-        sources[encoding] = open_dataset(f"drawn/{options.config}", str(place), say=print).split("train")
+        sources[encoding] = open_dataset(f"drawn/{options.config}", str(place)).split("train")
     return sources
 
 
@@ -191,7 +191,7 @@ def _share(together: Any) -> None:
 
 def _one_process(place: str, core: int, shard: Shard, batches: int) -> Rate:
     os.sched_setaffinity(0, {core})
-    source = open_dataset(f"drawn/{IMAGE_SIZE}", place, say=print).split("train")
+    source = open_dataset(f"drawn/{IMAGE_SIZE}", place).split("train")
     _together.wait()
     batches_of_shard = train_batches(
         source, seed=0, batch_size=BATCH_SIZE, start_step=0, shard=shard, crop_size=CROP_SIZE

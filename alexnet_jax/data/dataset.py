@@ -2,11 +2,9 @@
 
 import contextlib
 import hashlib
-import io
+import json
 import math
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,21 +14,25 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import geometry, statistics
-from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.errors import (
+    DatasetError,
+    ForeignDatasetError,
+    IncompleteDatasetError,
+    UnknownDatasetError,
+)
 from alexnet_jax.data.pipeline import Source
-from alexnet_jax.errors import UsageError
 
-DEFAULT_DATA_DIR = str(tfds.core.constants.DATA_DIR)  # ~/tensorflow_datasets or TFDS_DATA_DIR
-ENCODED = {"image": tfds.decode.SkipDecoding()}
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before another attempt to read from storage that fails
+RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
+METADATA_FILES = ("dataset_info.json", "features.json")
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to read from storage that fails
 RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
 Features: Any = type(tf_example_pb2.Example().features)
 
 
 class RawPixels:
-    """Takes raw pixels from serialized `tf.train.Example`s where they lie.
+    """Reads raw pixels in place from serialized `tf.train.Example`s.
 
-    Protocol buffers would copy them twice under the interpreter's lock, which takes as long as reading them.
+    Protocol buffers would copy the pixels twice under the interpreter's lock, which takes as long as reading them.
 
     Args:
       shape: of the pixels.
@@ -43,16 +45,16 @@ class RawPixels:
         self._before = alone.SerializeToString()[: -self._count]
 
     def split(self, record: bytes) -> tuple[Any, geometry.Pixels]:
-        """The features of an Example but for `image`, and that one's pixels.
+        """The features of an Example without `image`, and the pixels.
 
         Raises:
-          ValueError: there are no pixels of this shape.
+          ValueError: the record holds no pixels of this shape.
         """
         start = record.find(self._before)
         if start < 0:
             raise ValueError(f"no image of {self._shape}")
         first = start + len(self._before)
-        features = 1  # where they begin: behind a tag of one byte, and their length, whose last byte is below 128
+        features = 1  # the first byte behind the tag (one byte) and the length, whose last byte is below 128
         while record[features] >= 128:
             features += 1
         others = Features.FromString(record[features + 1 : start] + record[first + self._count :])
@@ -60,14 +62,14 @@ class RawPixels:
 
 
 class Examples(Sequence[dict[str, Any]]):
-    """The examples of a split, indexed at random: `image` (encoded bytes, or pixels), `label`, and `name` if there.
+    """The examples of a split, indexed at random: `image` (encoded bytes or pixels), `label`, and `name` if stored.
 
-    Reads the records itself, in a third of the time that TFDS takes for it, most of it under the interpreter's lock.
+    Parsing the records here takes a third of TFDS's time, most of which passes under the interpreter's lock.
 
-    Storage that fails is opened anew and read again, for half a minute.
+    Storage that fails is opened anew and read again for half a minute.
 
     Args:
-      name: of the split, for errors.
+      name: the split in errors.
       open_records: opens the serialized examples.
       shape: of the pixels of raw images; None: images are encoded.
     """
@@ -82,13 +84,13 @@ class Examples(Sequence[dict[str, Any]]):
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        """The example at a place, counted from 0.
+        """The example number `index`, from 0.
 
         Raises:
-          UsageError: it cannot be read.
+          DatasetError: the storage fails.
         """
         if not 0 <= index < self._count:
-            raise IndexError(index)  # which ends a loop over the examples
+            raise IndexError(index)  # ends a loop over the examples
         record = self._read(index)
         if self._raw is None:
             feature = tf_example_pb2.Example.FromString(record).features.feature
@@ -104,24 +106,27 @@ class Examples(Sequence[dict[str, Any]]):
                 return self._records[index]
             except Exception:  # array_record has no common error for storage that fails
                 time.sleep(wait)
-            with contextlib.suppress(Exception):  # a file of storage that went and came back stays lost to its reader
+            with contextlib.suppress(Exception):  # a reader never recovers a file whose storage went and came back
                 self._records = self._open()
         try:
             return self._records[index]
         except Exception as error:
-            raise UsageError(
+            raise DatasetError(
                 f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
                 f" {' '.join(str(error).split())[:200]}; see to the storage, and run the same command again"
             ) from error
 
 
-class Prepared:
+class Dataset:
     """A complete data set in a folder.
 
     Attributes:
       class_names: in the order of the labels.
       statistics: of the training split.
       image_size: pixels along a side.
+
+    Raises:
+      DatasetError: the features are not `image` and `label`, or the statistics are damaged.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder):
@@ -129,41 +134,44 @@ class Prepared:
         self._folder = epath.Path(builder.data_path)
         features = builder.info.features
         if not {"image", "label"} <= set(features):
-            raise UsageError(f"{self._folder} has no image and label; prepare it with `python -m alexnet_jax.prepare`")
+            raise DatasetError(f"{self._folder} has the features {', '.join(features)}; image and label are needed")
         self.class_names: list[str] = features["label"].names
         self.image_size: int = features["image"].shape[0]
         self._raw = not isinstance(features["image"], tfds.features.Image)
         try:
             self.statistics = statistics.load(self._folder)
         except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
-            raise half_prepared(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
+            raise IncompleteDatasetError(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
 
     def facts(self) -> dict[str, str]:
-        """What two copies of the data set must have in common, by name."""
-        splits = {name: info.shard_lengths for name, info in self._builder.info.splits.items()}
+        """The facts in which two copies of the data set must agree, by name.
+
+        The number of shards is not among the facts: the order of the examples does not depend on it.
+        """
+        splits = {name: info.num_examples for name, info in self._builder.info.splits.items()}
         numbers = self.statistics.mean_image.tobytes() + self.statistics.covariance.tobytes()
         return {
             "the data set": f"{self._builder.info.full_name} of {self.image_size} pixels",
             "the data set's classes": ", ".join(self.class_names),
-            "the data set's examples": ", ".join(f"{name} {lengths}" for name, lengths in splits.items()),
+            "the data set's examples": ", ".join(f"{name} {count}" for name, count in splits.items()),
             "the digest of the data set's statistics": hashlib.sha256(numbers).hexdigest()[:16],
         }
 
     def split(self, name: str) -> Source:
-        """The examples of a split such as `train` or `train[:25%]`, their images encoded or raw, as stored.
+        """The examples of a split such as `train` or `train[:25%]`, with images encoded or raw, as stored.
 
         Raises:
-          UsageError: there is no such split, it is empty, or its files are damaged.
+          DatasetError: the data set has no such split, the split is empty, or its files are damaged.
         """
         known = list(self._builder.info.splits)
         if name.split("[")[0] not in known:
-            raise UsageError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
+            raise DatasetError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
         try:
             count = self._builder.info.splits[name].num_examples
         except Exception as error:  # TFDS parses the slice and has no common error for a bad one
-            raise UsageError(f"{name!r} is no part of a split; write for example 'train[:25%]'") from error
+            raise DatasetError(f"{name!r} is no part of a split; write for example 'train[:25%]'") from error
         if not count:
-            raise UsageError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
+            raise DatasetError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         try:
             source = Examples(
                 f"split {name!r} of {self._folder}",
@@ -172,104 +180,76 @@ class Prepared:
             )
             source[0], source[count - 1]
         except Exception as error:  # array_record has no common error for missing or broken bytes
-            raise half_prepared(self._folder, f"split {name!r} cannot be read") from error
+            raise IncompleteDatasetError(self._folder, f"split {name!r} cannot be read") from error
         return source
 
 
-def half_prepared(folder: epath.Path, what: str) -> UsageError:
-    """The error for a folder with a part missing."""
-    return UsageError(f"the data set in {folder} is half prepared: {what}; remove the folder and run again")
-
-
-def open_dataset(name: str, data_dir: str | None, *, say: Callable[[str], None]) -> Prepared:
-    """The data set `name` in `data_dir`: `imagenet2012`, or `imagenet2012/256_raw` where there are several forms.
-
-    One that comes with this package (`elpv/128`) is prepared first where it is not there yet.
+def data_folder(data_dir: str | None) -> epath.Path:
+    """The folder of prepared data sets, `~` expanded.
 
     Args:
-      name: its folder below `data_dir`, without the version.
-      data_dir: None: TFDS's own, `~/tensorflow_datasets` or TFDS_DATA_DIR.
-      say: takes a line about what goes on.
+      data_dir: a folder or an address such as `gs://...`; None: TFDS_DATA_DIR, else `~/tensorflow_datasets`.
+    """
+    return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def open_dataset(name: str, data_dir: str | None) -> Dataset:
+    """The data set `name` in `data_dir`: `imagenet2012`, or `imagenet2012/256_raw` where there are several forms.
+
+    Args:
+      name: the folder below `data_dir`, without the version.
+      data_dir: as in `data_folder`.
 
     Raises:
-      UsageError: there is no such data set, or its folder is half prepared.
+      DatasetError: no prepared data set has the name, or a part of it is missing or damaged.
     """
-    data_dir = data_dir or DEFAULT_DATA_DIR
-    own = _own_builders()
-    if name in own:
-        folder = epath.Path(data_dir) / name / str(own[name].VERSION)
-        if not folder.exists():
-            say(f"preparing {name} in {folder}")
-            _prepare(name, data_dir, folder)
-    else:
-        folder = _find(name, epath.Path(data_dir), list(own))
-    for file in ("dataset_info.json", "features.json", statistics.FILE_NAME):
-        if not (folder / file).exists():
-            raise half_prepared(folder, f"{file} is missing")
+    folder = _find(name, data_folder(data_dir))
+    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not (folder / file).exists()]
+    if missing and not _is_ours(folder):
+        raise ForeignDatasetError(folder, data_folder(data_dir), missing[0])
+    if missing:
+        raise IncompleteDatasetError(folder, f"{missing[0]} is missing")
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS has no common error for damaged metadata
-        what = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
-        raise half_prepared(folder, what) from error
-    return Prepared(builder)
+        problem = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
+        raise IncompleteDatasetError(folder, problem) from error
+    return Dataset(builder)
 
 
-def _own_builders() -> dict[str, Any]:
-    from alexnet_jax.data.preparing.sources.elpv import Elpv
+def _is_ours(folder: epath.Path) -> bool:
+    """Whether this package prepared the data set: a file that only this package writes, or the metadata, show that."""
+    if any((folder / file).exists() for file in (RECORD_FILE, statistics.FILE_NAME)):
+        return True
+    try:
+        return str(json.loads((folder / METADATA_FILES[0]).read_text())["moduleName"]).startswith("alexnet_jax.")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
-    return {f"elpv/{config.name}": Elpv for config in Elpv.BUILDER_CONFIGS}
 
-
-def _find(name: str, data_dir: epath.Path, own: list[str]) -> epath.Path:
+def _find(name: str, data_dir: epath.Path) -> epath.Path:
     """The newest version of `name`, which may leave out the config where there is one alone."""
     folder = data_dir / name
     forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
     newest = {form: versions[-1] for form, versions in forms.items() if versions}
-    # TFDS's own copy of a data set may lie beside what was made of it.
+    # A copy that TFDS prepared may lie beside the data set prepared from it.
     ours = {form: path for form, path in newest.items() if (path / statistics.FILE_NAME).exists()}
     newest = ours or newest
     if len(newest) == 1:
         return next(iter(newest.values()))
     if newest:
-        raise UsageError(f"{folder} has several forms; name one: {', '.join(newest)}")
-    there = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
-    raise UsageError(
-        f"there is no data set {name!r} in {data_dir}; there {'are' if there else 'is'} {', '.join(there) or 'none'},"
-        f" and {', '.join(own)} are made when first used; `python -m alexnet_jax.prepare` makes others"
-    )
+        raise DatasetError(f"{folder} has several forms; name one: {', '.join(newest)}")
+    known = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
+    raise UnknownDatasetError(name, data_dir, known)
 
 
 def _versions(folder: epath.Path) -> list[epath.Path]:
-    """The data sets in a folder, older versions first."""
-    found = [path for path in _folders(folder) if tfds.core.Version.is_valid(path.name)]
-    return sorted(found, key=lambda path: tfds.core.Version(path.name))
+    """The versions of a data set in a folder, older versions first."""
+    paths = [path for path in _folders(folder) if tfds.core.Version.is_valid(path.name)]
+    return sorted(paths, key=lambda path: tfds.core.Version(path.name))
 
 
 def _folders(folder: epath.Path) -> list[epath.Path]:
     if not folder.exists():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _prepare(name: str, data_dir: str, folder: epath.Path) -> None:
-    """Writes beside the target and renames at the end: another run never sees a part."""
-    beside = epath.Path(data_dir) / f".incomplete-{uuid.uuid4().hex}"
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"the data folder {data_dir} cannot be written: {error}; name another with --data_dir"
-        raise UsageError(message) from error
-    try:
-        builder = _own_builders()[name](data_dir=beside, config=name.split("/")[1], file_format="array_record")
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
-        images: Any = builder.as_data_source("train", decoders=ENCODED)
-        statistics.save(
-            statistics.compute(decode(example["image"]) for example in images), epath.Path(builder.data_path)
-        )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # another run was faster; its folder is the same
-            epath.Path(builder.data_path).rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -1,4 +1,9 @@
+"""Prepared data sets, opened: raw pixels read in place, and the errors for parts that are missing."""
+
 import itertools
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax.data.dataset import RawPixels
+from alexnet_jax.data import dataset as datasets
+from alexnet_jax.data.dataset import RawPixels, data_folder, open_dataset
+from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, IncompleteDatasetError, UnknownDatasetError
 
 SHAPE = 9, 16, 3  # 432 bytes: lengths of two bytes before them
 
@@ -45,3 +52,65 @@ def test_pixels_of_another_shape_or_cut_short_are_refused():
     alone = example(("image",), bytes(432), 1, b"").SerializeToString()
     with pytest.raises(ValueError, match="buffer"):
         RawPixels(SHAPE).split(alone[:-1])
+
+
+def test_a_data_set_opens_anywhere(data_dir: str, tmp_path: Path):
+    shutil.copytree(data_dir, tmp_path / "moved")
+    moved = open_dataset("elpv/64", str(tmp_path / "moved"))
+    assert len(moved.split("train[:10%]")) == 197
+    assert moved.facts() == open_dataset("elpv/64", data_dir).facts()
+
+
+def test_mistakes_are_named(data_dir: str):
+    data = open_dataset("elpv/64", data_dir)
+    with pytest.raises(DatasetError, match=r"no split 'validation'; it has test, train|train, test"):
+        data.split("validation")
+    with pytest.raises(DatasetError, match="holds no example"):
+        data.split("train[:0]")
+    with pytest.raises(DatasetError, match="no part of a split; write for example"):
+        data.split("train[a]")
+    with pytest.raises(UnknownDatasetError, match=r"no data set 'elvp/64' in .*; there are elpv"):
+        open_dataset("elvp/64", data_dir)
+
+
+@pytest.mark.parametrize("missing", ["dataset_info.json", "statistics.npz", "features.json"])
+def test_a_missing_file_is_named(data_dir: str, tmp_path: Path, missing: str):
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data/elpv/64/1.0.0" / missing).unlink()
+    with pytest.raises(IncompleteDatasetError, match=f"half prepared: .*{missing}.*remove the folder and run again"):
+        open_dataset("elpv/64", str(tmp_path / "data"))
+
+
+def test_no_advice_to_remove_what_another_program_prepared(data_dir: str, tmp_path: Path):
+    folder = tmp_path / "elpv/64/1.0.0"
+    shutil.copytree(Path(data_dir, "elpv/64/1.0.0"), folder)
+    for file in (datasets.RECORD_FILE, "statistics.npz"):
+        (folder / file).unlink()
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"moduleName": "tensorflow_datasets.elpv"}))
+    with pytest.raises(
+        ForeignDatasetError, match=r"was not prepared for training: statistics\.npz is missing$"
+    ) as refused:
+        open_dataset("elpv/64", str(tmp_path))
+    assert (refused.value.name, refused.value.data_dir) == ("elpv/64", str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_shards_are_named(data_dir: str, tmp_path: Path, damage: str):
+    shutil.copytree(data_dir, tmp_path / "data")
+    shard = min((tmp_path / "data/elpv/64/1.0.0").glob("*train*array_record*"))
+    if damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(IncompleteDatasetError, match="half prepared: split 'train' cannot be read"):
+        open_dataset("elpv/64", str(tmp_path / "data")).split("train")
+
+
+def test_the_home_folder_of_a_user(data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(data_dir, tmp_path / "sets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_dataset("elpv/64", "~/sets").image_size == 64
+    monkeypatch.setattr(datasets.tfds.core.constants, "DATA_DIR", "~/sets")  # TFDS reads TFDS_DATA_DIR on import
+    assert str(data_folder(None)) == f"{tmp_path}/sets"
+    assert str(data_folder("gs://bucket/sets")) == "gs://bucket/sets"

@@ -1,7 +1,9 @@
-"""Image files as they are found: odd ones become RGB squares, broken and hostile ones a one-line reason."""
+"""Image files of any source: odd files become RGB squares, broken and hostile files a reason of one line."""
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -10,8 +12,8 @@ from alexnet_jax.data import geometry
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # by content: ImageNet has a PNG that is named .JPEG
 MAX_BYTES = 256 * 2**20  # of a file; the largest of ImageNet has 15 MB
-MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a gigabyte of RGB
-JPEG_QUALITY = 95  # as make-data.py:40 of cuda-convnet2; Pillow then halves the resolution of colour, as OpenCV there
+MAX_PIXELS = 89_478_485  # as decoded; Pillow's limit: a quarter of a gigabyte of RGB
+JPEG_QUALITY = 95  # make-data.py:40 of cuda-convnet2; Pillow halves the resolution of colour, as OpenCV does there
 
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {
@@ -25,14 +27,30 @@ TURNS = {
 }
 
 
+# Kinds of pictures that are not decoded, by their first bytes.
+OTHER_KINDS = {
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"8BPS": "Photoshop",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+}
+BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"hevc": "HEIC", b"avif": "AVIF"}
+
+
 class BrokenImageError(ValueError):
-    """No image can be had from these bytes; the message is the reason."""
+    """The bytes hold no image that can be decoded; the message is the reason."""
 
 
-def square(data: bytes, size: int) -> Image.Image:
-    """The image in `data` upright, in RGB, its shorter side scaled to `size`, its centre cut out (paper section 2).
+def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image in `data` upright, in RGB, the shorter side scaled to `size`, the centre cut out (paper section 2).
 
     Grey, CMYK, palette and 16-bit images are converted; transparent parts become white, as a page shows them.
+
+    Args:
+      data: the file.
+      size: pixels along a side of the result.
+      max_pixels: the largest image to decode. A JPEG far larger than `size` counts at the fraction of its decoding.
 
     Raises:
       BrokenImageError: the bytes are empty, truncated, no image, or too large to be decoded safely.
@@ -42,28 +60,37 @@ def square(data: bytes, size: int) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise BrokenImageError(f"larger than {MAX_BYTES // 2**20} MiB")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that are mended here; sizes are checked below
+        with warnings.catch_warnings(), _any_size():
+            warnings.simplefilter("ignore")  # of oddities that are mended here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _square(image, size)
+                return _square(image, size, max_pixels, fractions=_has_one_scan(data))
     except BrokenImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise BrokenImageError(f"not an image ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise BrokenImageError(f"more than {MAX_PIXELS:,} pixels") from None
+        raise BrokenImageError(_kind(data)) from None
     except Exception as error:  # decoders raise nearly anything on hostile bytes: OSError, SyntaxError, struct.error
         raise BrokenImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Lifts Pillow's limit, which does not know of fractions: `_square` checks the size before it decodes."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _square(image: Image.Image, size: int, max_pixels: int, *, fractions: bool) -> Image.Image:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BrokenImageError(f"{width}x{height}: more than {MAX_PIXELS:,} pixels")
     orientation = _orientation(image)
     # A far larger JPEG is decoded at 1/2, 1/4 or 1/8, but never below twice the wanted size: antialiasing still does
     # the last halving.
     image.draft(None, (2 * size, 2 * size))
+    pixels = image.width * image.height if fractions else width * height
+    if pixels > max_pixels:
+        raise BrokenImageError(f"{width}x{height}: more than {max_pixels:,} pixels")
     image.load()
     small = geometry.resize_and_crop(_resizable(image), size)
     if small.mode == "RGBA":
@@ -72,15 +99,49 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return small.transpose(TURNS[orientation]) if orientation in TURNS else small
 
 
+def is_too_large(reason: str) -> bool:
+    """Whether an image is broken for its count of pixels alone."""
+    return ": more than " in reason and reason.endswith(" pixels")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether the data are a sequential JPEG with all colours in one scan, which libjpeg decodes a few rows at a time.
+
+    libjpeg holds the coefficients of all pixels of other JPEGs in memory, at whatever fraction the pixels are decoded.
+    """
+    components, place = None, 2  # behind the marker of the start
+    while data[:2] == b"\xff\xd8" and place + 10 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in (0xC0, 0xC1):  # start of a sequential frame
+            components = data[place + 9]
+        elif marker == 0xDA:  # start of a scan
+            return data[place + 4] == components
+        place += 2 + length
+    return False
+
+
+def _kind(data: bytes) -> str:
+    """The reason for data that Pillow does not identify."""
+    kind = next((kind for start, kind in OTHER_KINDS.items() if data.startswith(start)), None)
+    if data[4:8] == b"ftyp":
+        kind = BRANDS.get(data[8:12])
+    formats = ", ".join(FORMATS)
+    return (
+        f"a picture of the kind {kind}; convert it to {FORMATS[0]} ({formats} can be read)"
+        if kind
+        else (f"not an image ({formats})")
+    )
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing of the pixels
+    except Exception:  # damaged EXIF does not damage the pixels
         return 1
 
 
 def _resizable(image: Image.Image) -> Image.Image:
-    """The whole image in RGB, or in RGBA where it has transparent parts; few copies, for it may be large."""
+    """The whole image in RGB, or in RGBA where parts are transparent; in few copies, since the image may be large."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     mode = "RGBA" if image.has_transparency_data else "RGB"
@@ -88,7 +149,7 @@ def _resizable(image: Image.Image) -> Image.Image:
 
 
 def as_jpeg(image: Image.Image) -> bytes:
-    """The image as the JPEG that data sets hold."""
+    """The JPEG of the image that a data set holds."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()

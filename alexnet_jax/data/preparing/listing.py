@@ -1,4 +1,4 @@
-"""What a builder finds: a list of images that are to become a data set, not yet opened."""
+"""The list of images that a source makes: where the bytes of each image lie, not yet opened."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Item(NamedTuple):
-    """One image, by the place of its bytes.
+    """An image of a source.
 
     Attributes:
-      name: unique within its split; it decides the place in the data set.
-      label: number of its class, or -1 where the record itself holds it.
+      name: unique within its split; decides the place in the data set.
+      label: the number of its class, or -1 where the record itself holds the label.
       file: path on this machine.
-      offset: of its first byte in the file, or the record's number.
-      size: bytes; with the name and offset it tells whether the source has changed.
+      offset: the first byte in the file, or the record's number.
+      size: bytes; a change of name, label or size means a change of the source.
     """
 
     name: str
@@ -23,20 +23,22 @@ class Item(NamedTuple):
     size: int
 
 
-Read = Callable[[Item], tuple[bytes, int]]  # the encoded image and its label; goes to other processes, so a function
+Read = Callable[[Item], tuple[bytes, int]]  # the encoded image and its label; pickled for other processes
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """A data set's source.
+class Listing:
+    """The images of a source.
 
     Attributes:
       name: of the data set.
       class_names: in the order of the labels.
       splits: items of each split.
-      read: fetches an item.
+      read: reads an item.
       problems: entries of the source that are no image at all: `(name, reason)`.
       description: a sentence for the data set's metadata.
+      homepage, license: of the images, for the metadata.
+      ordered: the items have their final order; else a hash of the name decides an item's place.
     """
 
     name: str
@@ -45,10 +47,13 @@ class Found:
     read: Read
     problems: list[tuple[str, str]]
     description: str
+    homepage: str | None = None
+    license: str | None = None
+    ordered: bool = False
 
 
 def read_span(item: Item) -> tuple[bytes, int]:
-    """The item's bytes: a whole small file, or a part of an archive."""
+    """The item's bytes, a whole small file or a part of an archive, and its label."""
     with open(item.file, "rb") as file:
         file.seek(item.offset)
         return file.read(item.size), item.label

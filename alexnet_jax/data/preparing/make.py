@@ -1,7 +1,7 @@
-"""Makes a data set of what a builder has found: in parallel, resumable, byte for byte the same however often killed.
+"""Prepares a data set from a listing: in parallel, resumable, byte for byte the same however often killed.
 
-While it is made it lies in `.incomplete-1.0.0/` beside its place: `data/` becomes the data set by one rename at the
-end, `summaries/` (`shards.py`) tells which shards are finished.
+An unfinished data set lies in `.incomplete-1.0.0/` beside its final folder: `data/` becomes the data set by one rename
+at the end, `summaries/` (`shards.py`) shows which shards are finished, `lock` is held by the run at work.
 """
 
 import contextlib
@@ -9,39 +9,44 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
-import json
+import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from alexnet_jax import strict_json
 from alexnet_jax.data import statistics
-from alexnet_jax.data.preparing import shards
-from alexnet_jax.data.preparing.listing import Found, Item
+from alexnet_jax.data.dataset import RECORD_FILE, data_folder
+from alexnet_jax.data.errors import BrokenImagesError, DatasetError, SourceError, UnwritableFolderError
+from alexnet_jax.data.preparing import images, shards
+from alexnet_jax.data.preparing.listing import Item, Listing
 from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
-from alexnet_jax.errors import UsageError
 
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
-RECORD_FILE = "prepared.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a data set is made.
+    """How to prepare a data set.
 
     Attributes:
       size: pixels along a side.
       encoding: `jpeg` or `raw`.
-      skip_broken: leave broken images out; else they are listed at the end and the data set is not finished.
-      processes: how many work.
+      skip_broken: leave broken images out; else broken images are listed at the end and the data set is not finished.
+      processes: at work.
       per_shard: images of a shard.
+      max_pixels: an image of more is broken; counted as decoded, for a large JPEG may be decoded at a fraction.
     """
 
     size: int = 256
@@ -49,91 +54,156 @@ class Options:
     skip_broken: bool = False
     processes: int = 1
     per_shard: int = PER_SHARD
+    max_pixels: int = images.MAX_PIXELS
 
     @property
     def config(self) -> str:
-        """The data set's TFDS config: `256`, or `256_raw`."""
+        """The TFDS config of the data set: `256`, or `256_raw`."""
         return f"{self.size}{'' if self.encoding == 'jpeg' else f'_{self.encoding}'}"
 
 
-def place(name: str, options: Options, data_dir: str) -> Path:
-    """The folder where the data set will be."""
-    return Path(data_dir, name, options.config, VERSION)
+def place(name: str, options: Options, data_dir: str | None) -> Path:
+    """The folder of the finished data set.
+
+    Raises:
+      DatasetError: `data_dir` is an address such as `gs://...`.
+    """
+    folder = os.fspath(data_folder(data_dir))
+    if "://" in folder:
+        raise DatasetError(f"{folder} is not on this machine; prepare in a folder and copy the data set there")
+    return Path(folder, name, options.config, VERSION)
 
 
-def prepare(found: Found, options: Options, data_dir: str, *, record: dict[str, Any], progress: Progress) -> Path:
-    """Makes the data set `found.name/config` in `data_dir`, or goes on making it.
+def prepare(
+    listing: Listing,
+    options: Options,
+    data_dir: str | None,
+    *,
+    record: dict[str, Any],
+    progress: Progress,
+    say: Callable[[str], None] = print,
+    wait: bool = False,
+) -> Path:
+    """Prepares the data set `listing.name/config` in `data_dir`, or resumes.
 
     Args:
-      found: the source.
-      options: how.
-      data_dir: of prepared data sets.
-      record: what to keep of the command and the versions.
-      progress: is told how far it is.
+      listing: the images of the source.
+      options: of the data set.
+      data_dir: folder of prepared data sets; None: TFDS's own.
+      record: facts for `prepared.json`, such as the command and the versions.
+      progress: called with the images done and to do.
+      say: takes a line about the images left out.
+      wait: wait for another run that prepares the same data set, else fail.
 
     Returns:
       The data set's folder.
 
     Raises:
-      UsageError: broken images, a full disk, no image at all, or another run at the same work.
+      DatasetError: broken images, a full disk, a split without images, or another run at work.
     """
-    folder = place(found.name, options, data_dir)
+    folder = place(listing.name, options, data_dir)
     work = folder.parent / f".incomplete-{VERSION}"
     try:
-        for part in (work / "data", work / "summaries"):
-            part.mkdir(parents=True, exist_ok=True)
-        with _alone(work):
+        with _locked(work, wait=wait, say=say):
             if not folder.exists():
-                jobs = plan(found, options, work)
-                write_missing([job for each in jobs.values() for job in each], options.processes, progress)
-                _finish(found, options, jobs, work, record)
-                (work / "data").rename(folder)
-            shutil.rmtree(work)
+                _make(listing, options, work, folder, record=record, progress=progress, say=say)
+            shutil.rmtree(work, ignore_errors=True)  # a waiting run may open a new lock meanwhile
     except shards.DiskFullError as error:
         raise _disk_full(work) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise _disk_full(work) from error
-        message = f"{error.filename or work} cannot be written: {error.strerror or error}; name another --data_dir"
-        raise UsageError(message) from error
+        raise UnwritableFolderError(error.filename or work, error.strerror or str(error)) from error
     return folder
 
 
-def _disk_full(work: Path) -> UsageError:
-    return UsageError(f"the disk of {work} is full; make room and run the same command: finished shards are kept")
+def _disk_full(work: Path) -> DatasetError:
+    return DatasetError(f"the disk of {work} is full; make room and run the same command: finished shards are kept")
 
 
 @contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Holds the folder against a second run; a killed run lets go of it."""
-    with (work / "lock").open("w") as file:
+def _locked(work: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds `work` against other runs, until this run leaves or dies."""
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"another run is preparing {work}; wait for it") from error
-        yield
+            file = (work / "lock").open("w")
+        except FileNotFoundError:  # another run has just finished, and removed the folder
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise DatasetError(f"another run is preparing {work}; wait for that run to end") from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                say(f"warning: the file system of {work} has no locks; prepare this data set in one run at a time")
+            if _is_at(work / "lock", file.fileno()):
+                yield
+                return
 
 
-def plan(found: Found, options: Options, work: Path) -> dict[str, list[Job]]:
-    """The shards of each split. An image's place follows from its name, so that every part of a split is a fair one."""
+def _is_at(path: Path, file: int) -> bool:
+    """Whether the open file still has the path: a run that finishes removes the lock that another run waits for."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _make(
+    listing: Listing,
+    options: Options,
+    work: Path,
+    folder: Path,
+    *,
+    record: dict[str, Any],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    for part in (work / "data", work / "summaries"):
+        part.mkdir(exist_ok=True)
+    jobs = plan(listing, options, work)
+    write_missing([job for each in jobs.values() for job in each], options.processes, progress)
+    left_out = _finish(listing, options, jobs, work, record)
+    (work / "data").rename(folder)
+    if left_out:
+        say(f"left out {left_out:,} broken image{'s' * (left_out > 1)}; {folder / RECORD_FILE} lists them: left_out")
+
+
+def plan(listing: Listing, options: Options, work: Path) -> dict[str, list[Job]]:
+    """The shards of each split.
+
+    The place of an image follows from its name, so that each part of a split is a fair sample.
+
+    Raises:
+      SourceError: a split holds no image, or has a name that TFDS cannot read.
+    """
     jobs: dict[str, list[Job]] = {}
-    for split, items in found.splits.items():
+    for split, items in listing.splits.items():
+        if not re.fullmatch(r"[\w-]+", split) or split == "all":
+            raise SourceError(
+                f"{split!r} is no name for a split; rename the split to letters, digits, _ and - alone, such as"
+                " 'validation' ('all' is TFDS's name for all splits)"
+            )
         if not items:
-            raise UsageError(f"the split {split!r} of the source holds no image")
-        ordered = sorted(items, key=_hash)
-        count = -(-len(ordered) // options.per_shard)
-        bounds = [number * len(ordered) // count for number in range(count + 1)]
-        names = [f"{found.name}-{split}.array_record-{number:05}-of-{count:05}" for number in range(count)]
+            raise SourceError(f"the split {split!r} of the source holds no image")
+        items = items if listing.ordered else sorted(items, key=_hash)
+        count = -(-len(items) // options.per_shard)
+        bounds = [number * len(items) // count for number in range(count + 1)]
+        names = [f"{listing.name}-{split}.array_record-{number:05}-of-{count:05}" for number in range(count)]
         jobs[split] = [
             Job(
                 path=str(work / "data" / name),
                 summary=str(work / "summaries" / f"{name}.npz"),
-                items=ordered[start:stop],
-                read=found.read,
-                class_names=found.class_names,
+                items=items[start:stop],
+                read=listing.read,
+                class_names=listing.class_names,
                 size=options.size,
                 encoding=options.encoding,
                 measured=split == "train",
+                max_pixels=options.max_pixels,
             )
             for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True)
         ]
@@ -144,74 +214,75 @@ def _hash(item: Item) -> bytes:
     return hashlib.blake2b(item.name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def _finish(found: Found, options: Options, jobs: dict[str, list[Job]], work: Path, record: dict[str, Any]) -> None:
-    """Statistics, TFDS's metadata and the record of how it was made; or the list of broken images."""
-    data, sums = work / "data", Sums.zero(options.size)
-    problems, counts, infos = list(found.problems), {}, []
-    wanted = set()
-    for split, split_jobs in jobs.items():
-        counts[split], lengths, payload = Counter[int](), [], 0
-        for job in split_jobs:
-            summary = _summary(job)
-            wanted.add(Path(job.path).name)
-            problems += [(f"{split}/{name}", reason) for name, reason in summary.problems]
-            counts[split] += summary.images
-            lengths.append(summary.images.total())
-            payload += summary.payload
-            if summary.sums is not None:
-                sums.merge(summary.sums)
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=epath.Path(data), dataset_name=found.name, split=split, filetype_suffix="array_record"
-        )
-        infos.append(
-            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=payload, filename_template=template)
-        )
+def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work: Path, record: dict[str, Any]) -> int:
+    """Writes the statistics, TFDS's metadata and the record, or the list of broken images.
+
+    Returns:
+      Images left out.
+    """
+    data = work / "data"
+    summaries = {split: [_summary(job) for job in split_jobs] for split, split_jobs in jobs.items()}
+    problems = listing.problems + [
+        (f"{split}/{name}", reason)
+        for split, found in summaries.items()
+        for summary in found
+        for name, reason in summary.problems
+    ]
     if problems and not options.skip_broken:
         raise _broken(problems, work)
-    for split, count in counts.items():
-        if not count:
-            raise UsageError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
+    sums, counts = Sums.zero(options.size), dict[str, Counter[int]]()
+    for split, found in summaries.items():
+        counts[split] = sum((summary.images for summary in found), Counter[int]())
+        if not counts[split]:
+            _write_problems(problems, work)
+            raise SourceError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
+        for summary in found:
+            if summary.sums is not None:
+                sums.merge(summary.sums)
+    planned = {Path(job.path).name for split_jobs in jobs.values() for job in split_jobs}
     for path in data.iterdir():  # of an attempt with another source
-        if path.name not in wanted:
+        if path.name not in planned:
             path.unlink()
-    _write_metadata(found, options, data, infos)
+    _write_metadata(listing, options, data, summaries)
     statistics.save(sums.statistics(), epath.Path(data))
-    told = record | {
+    facts = record | {
         "image_size": options.size,
         "encoding": options.encoding,
         "splits": {
             split: {
                 "images": count.total(),
-                "classes": {name: count[label] for label, name in enumerate(found.class_names)},
+                "classes": {name: count[label] for label, name in enumerate(listing.class_names)},
             }
             for split, count in counts.items()
         },
         "left_out": dict(problems),
     }
-    (data / RECORD_FILE).write_text(json.dumps(told, indent=1) + "\n")
+    (data / RECORD_FILE).write_text(strict_json.dumps(facts, indent=1) + "\n")
+    return len(problems)
 
 
 def _summary(job: Job) -> Summary:
     summary = shards.finished(job)
     if summary is None:
-        raise UsageError(f"{job.path} has changed while the data set was made; run the same command again")
+        raise DatasetError(f"{job.path} has changed during the preparation; run the same command again")
     return summary
 
 
-def _broken(problems: list[tuple[str, str]], work: Path) -> UsageError:
+def _broken(problems: list[tuple[str, str]], work: Path) -> BrokenImagesError:
+    file = _write_problems(problems, work)
+    return BrokenImagesError(problems, file, sum(images.is_too_large(reason) for _, reason in problems))
+
+
+def _write_problems(problems: list[tuple[str, str]], work: Path) -> Path:
     file = work / "broken.txt"
     lines = "".join(f"{name}\t{reason}\n" for name, reason in problems)
     file.write_text(lines, encoding="utf-8", errors="backslashreplace")
-    first = "; ".join(f"{name} ({reason})" for name, reason in problems[:3])
-    return UsageError(
-        f"{len(problems):,} images are broken: {first}{'; ...' if len(problems) > 3 else ''}; all are listed in {file};"
-        " mend them and run again, or leave them out with --on_error=skip"
-    )
+    return file
 
 
-def _write_metadata(found: Found, options: Options, data: Path, infos: list[Any]) -> None:
+def _write_metadata(listing: Listing, options: Options, data: Path, summaries: dict[str, list[Summary]]) -> None:
     identity = tfds.core.dataset_info.DatasetIdentity(
-        name=found.name,
+        name=listing.name,
         version=tfds.core.Version(VERSION),
         data_dir=str(data),
         module_name="alexnet_jax.prepare",
@@ -220,10 +291,29 @@ def _write_metadata(found: Found, options: Options, data: Path, infos: list[Any]
     )
     info = tfds.core.DatasetInfo(
         builder=identity,
-        description=found.description,
-        features=shards.features(found.class_names, options.size, options.encoding),
+        description=listing.description,
+        features=shards.features(listing.class_names, options.size, options.encoding),
         supervised_keys=("image", "label"),
+        homepage=listing.homepage,
+        license=listing.license,
     )
     info.set_file_format("array_record")
-    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.set_splits(
+        tfds.core.splits.SplitDict(
+            [
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=[summary.images.total() for summary in found],
+                    num_bytes=sum(summary.payload for summary in found),
+                    filename_template=tfds.core.ShardedFileTemplate(
+                        data_dir=epath.Path(data),
+                        dataset_name=listing.name,
+                        split=split,
+                        filetype_suffix="array_record",
+                    ),
+                )
+                for split, found in summaries.items()
+            ]
+        )
+    )
     info.write_to_directory(data)

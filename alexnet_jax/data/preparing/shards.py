@@ -1,7 +1,7 @@
-"""One shard of a data set: an ArrayRecord file and, beside it, a summary of what is in it.
+"""A shard of a data set: an ArrayRecord file and a summary of its content.
 
-A shard is a function of its job alone. It is written under another name and renamed when whole, then its summary
-likewise; a shard with a summary that fits its job is finished, whatever happened in between.
+A shard is a function of its job alone. The file is written under another name and renamed when whole, and the summary
+likewise. A shard is finished where its summary has the digest of the job, whatever happened in between.
 """
 
 import dataclasses
@@ -23,29 +23,31 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from alexnet_jax.data.errors import SourceError
 from alexnet_jax.data.preparing import images
 from alexnet_jax.data.preparing.listing import Item, Read
 from alexnet_jax.data.statistics import Sums
-from alexnet_jax.errors import UsageError
 
 ENCODINGS = ("jpeg", "raw")
-# Records are read one by one, at random; JPEG is as small as it gets, and unpacking raw pixels would cost time.
+# Records are read singly and at random; JPEG cannot be compressed further, and unpacking raw pixels would cost time.
 LAYOUT = "group_size:1,uncompressed"
+FACTS = "told"  # the array of a summary with its facts as JSON; summaries of unfinished data sets have this name
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A shard to be written.
+    """A shard to write.
 
     Attributes:
       path: of the ArrayRecord file.
       summary: path of the summary.
       items: the images, in order.
-      read: fetches an item.
+      read: reads an item.
       class_names: of the data set.
       size: pixels along a side.
       encoding: `jpeg` or `raw`.
-      measured: whether statistics of the pixels are wanted: in the training split.
+      measured: sum the pixels for statistics, as in the training split.
+      max_pixels: an image of more is broken.
     """
 
     path: str
@@ -56,10 +58,11 @@ class Job:
     size: int
     encoding: str
     measured: bool
+    max_pixels: int = images.MAX_PIXELS
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of everything that decides the shard's bytes, short of the pixels themselves."""
+        """The hash of everything that decides the shard's bytes, except the pixels of the source."""
         listed = [[item.name, item.label, item.size] for item in self.items]
         shape = [self.class_names, self.size, self.encoding, self.measured, PIL.__version__]
         return hashlib.sha256(json.dumps([shape, listed]).encode()).hexdigest()
@@ -67,15 +70,15 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a finished shard holds.
+    """The content of a finished shard.
 
     Attributes:
       digest: of the job that made it.
       size: bytes of the file.
-      images: how many of each label.
+      images: counts by label.
       payload: bytes of all records.
       problems: `(name, reason)` of the images left out.
-      sums: of the pixels, where they were wanted.
+      sums: of the pixels; None: the job is not measured.
     """
 
     digest: str
@@ -87,15 +90,15 @@ class Summary:
 
 
 class DiskFullError(OSError):
-    """There is no room for the data set."""
+    """The disk has no room for the data set."""
 
 
 class StoppedError(Exception):
-    """The run was asked to end."""
+    """Another process asked this process to end."""
 
 
 def features(class_names: list[str], size: int, encoding: str) -> tfds.features.FeaturesDict:
-    """What an example of a prepared data set consists of."""
+    """The features of an example of a prepared data set."""
     stored = (
         tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
         if encoding == "jpeg"
@@ -106,16 +109,16 @@ def features(class_names: list[str], size: int, encoding: str) -> tfds.features.
 
 
 def write(job: Job, progress: Callable[[], bool]) -> None:
-    """Makes the shard and its summary.
+    """Writes the shard and its summary.
 
     Args:
-      job: what to write.
-      progress: called after every image; True ends the work.
+      job: the shard.
+      progress: called after each image; True ends the work.
 
     Raises:
-      DiskFullError: there is no room.
-      StoppedError: `progress` said so.
-      UsageError: a label lies outside the classes.
+      DiskFullError: the disk has no room.
+      StoppedError: `progress` returned True.
+      SourceError: a label lies outside the classes.
     """
     part = f"{job.path}.part"
     try:
@@ -156,7 +159,7 @@ def _write_records(job: Job, part: str, progress: Callable[[], bool]) -> Summary
 
 
 def _record(stored: bytes, label: int, name: str) -> bytes:
-    """An example as TFDS lays it out; its own serializer writes the three features in any order."""
+    """An example in TFDS's layout; TFDS's serializer writes the three features in any order."""
     example = tf_example_pb2.Example()
     feature = example.features.feature
     feature["image"].bytes_list.value.append(stored)
@@ -166,7 +169,7 @@ def _record(stored: bytes, label: int, name: str) -> bytes:
 
 
 def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
-    """What is stored, the pixels that a reader will see, and the label."""
+    """The stored bytes, the pixels that a reader will see (of measured jobs), and the label."""
     if item.size > images.MAX_BYTES:
         raise images.BrokenImageError(f"larger than {images.MAX_BYTES // 2**20} MiB")
     try:
@@ -174,10 +177,10 @@ def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
     except OSError as error:
         raise images.BrokenImageError(f"cannot be read: {error.strerror or error}") from None
     if not 0 <= label < len(job.class_names):
-        raise UsageError(
+        raise SourceError(
             f"{item.name} has the label {label}, outside the {len(job.class_names)} classes; mend the source"
         )
-    small = images.square(data, job.size)
+    small = images.square(data, job.size, max_pixels=job.max_pixels)
     if job.encoding == "raw":
         pixels = np.asarray(small)
         return pixels.tobytes(), pixels, label
@@ -189,32 +192,34 @@ def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
 
 
 def _save(summary: Summary, path: str) -> None:
-    told = dataclasses.asdict(summary) | {"sums": None, "images": sorted(summary.images.items())}
-    arrays: dict[str, Any] = (
-        {}
-        if summary.sums is None
-        else {"count": np.int64(summary.sums.count), "total": summary.sums.total, "products": summary.sums.products}
-    )
+    facts = dataclasses.asdict(summary) | {"sums": None, "images": sorted(summary.images.items())}
+    arrays: dict[str, Any] = {FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+    if summary.sums is not None:
+        arrays |= {
+            "count": np.int64(summary.sums.count),
+            "total": summary.sums.total,
+            "products": summary.sums.products,
+        }
     with open(f"{path}.part", "wb") as file:
-        np.savez_compressed(file, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+        np.savez_compressed(file, **arrays)
     os.replace(f"{path}.part", path)
 
 
 def finished(job: Job) -> Summary | None:
-    """The summary of a shard that is there and is what the job would write; None: it must be written."""
+    """The summary of a shard that is on disk and equals the job's; None: the shard must be written."""
     try:
         with np.load(job.summary, allow_pickle=False) as arrays:
-            told = json.loads(arrays["told"].tobytes())
+            facts = json.loads(arrays[FACTS].tobytes())
             sums = Sums(int(arrays["count"]), arrays["total"], arrays["products"]) if job.measured else None
         summary = Summary(
-            **told
+            **facts
             | {
                 "sums": sums,
-                "images": Counter(dict(told["images"])),
-                "problems": [(name, reason) for name, reason in told["problems"]],
+                "images": Counter(dict(facts["images"])),
+                "problems": [(name, reason) for name, reason in facts["problems"]],
             }
         )
         same = summary.digest == job.digest and summary.size == os.path.getsize(job.path)
-    except Exception:  # absent, cut off, of another version: all mean the same
+    except Exception:  # absent, cut off or of another version
         return None
     return summary if same else None

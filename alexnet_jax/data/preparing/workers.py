@@ -1,4 +1,4 @@
-"""Writes shards in several processes, which end when the run does, however it ends."""
+"""Shards are written in several processes, which end when the run ends, also when the run is killed."""
 
 import multiprocessing
 import os
@@ -9,24 +9,25 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from alexnet_jax.data.errors import WorkerDiedError
 from alexnet_jax.data.preparing import shards
 from alexnet_jax.data.preparing.shards import Job
-from alexnet_jax.errors import UsageError
 
 Progress = Callable[[int, int], None]  # images done in this run, images to do
 
 
 def write_missing(jobs: list[Job], processes: int, progress: Progress) -> None:
-    """Writes the shards that are not finished. Those in which images were broken are tried again: they may be mended.
+    """Writes the shards that are not finished, and again those with broken images: the images may be mended.
 
     Args:
       jobs: all shards.
-      processes: how many work.
-      progress: is told how far it is.
+      processes: at work.
+      progress: called with the images done and to do.
 
     Raises:
-      DiskFullError: there is no room.
-      UsageError: of a shard, or a worker process died.
+      DiskFullError: the disk has no room.
+      SourceError: a label lies outside the classes.
+      WorkerDiedError: a process was killed or found no memory.
     """
     missing = [job for job in jobs if (summary := shards.finished(job)) is None or summary.problems]
     todo = sum(len(job.items) for job in missing)
@@ -42,7 +43,7 @@ def write_missing(jobs: list[Job], processes: int, progress: Progress) -> None:
         for job in missing:
             shards.write(job, one_more)
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in the workers, which are one a core already
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the workers keep all cores busy
     context = multiprocessing.get_context("spawn")  # forking a process with threads may lock it up
     counter, stop = context.Value("q", 0), context.Event()
     try:
@@ -60,10 +61,7 @@ def write_missing(jobs: list[Job], processes: int, progress: Progress) -> None:
                     future.cancel()
                 raise
     except BrokenProcessPool as error:
-        raise UsageError(
-            "a worker process died, killed or out of memory; run the same command to go on,"
-            f" with less than --processes={processes} if it was the memory"
-        ) from error
+        raise WorkerDiedError(processes) from error
 
 
 _counter: Any = None
@@ -71,10 +69,10 @@ _stop: Any = None
 
 
 def _start(counter: Any, stop: Any) -> None:
-    """In a new worker process."""
+    """Runs first in each worker process."""
     global _counter, _stop
     _counter, _stop = counter, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

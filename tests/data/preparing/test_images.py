@@ -110,6 +110,44 @@ def test_a_large_jpeg_keeps_its_content():
     assert np.abs(found[:30] - COLOR).max() <= 6 and found[34:].max() <= 6
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "fits"),
+    [("JPEG", {}, True), ("JPEG", {"progressive": True}, False), ("PNG", {}, False)],
+    ids=["jpeg", "progressive jpeg", "png"],
+)
+def test_a_jpeg_larger_than_the_limit_is_decoded_at_a_fraction(kind, options, fits):
+    """Libjpeg holds the coefficients of all pixels of a progressive JPEG in memory, whatever the fraction."""
+    data = encode(colored((800, 600)), kind, **options)
+    assert np.abs(np.asarray(images.square(data, 32, max_pixels=800 * 600)).astype(int) - COLOR).max() <= 4
+    if fits:
+        assert np.abs(np.asarray(images.square(data, 32, max_pixels=100 * 75)).astype(int) - COLOR).max() <= 4
+    with pytest.raises(images.BrokenImageError, match="800x600: more than 7,499 pixels") as refused:
+        images.square(data, 32, max_pixels=7_499)
+    assert images.is_too_large(str(refused.value))
+
+
+def large_jpeg(components_of_scan: int) -> bytes:
+    """The header of a JPEG of 60,000 x 60,000 pixels, without pixels."""
+    frame = struct.pack(">HBHHB", 17, 8, 60_000, 60_000, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
+    scan = struct.pack(">HB", 6 + 2 * components_of_scan, components_of_scan)
+    scan += b"".join(bytes([n + 1, 0]) for n in range(components_of_scan)) + b"\0\x3f\0"
+    return b"\xff\xd8\xff\xc0" + frame + b"\xff\xda" + scan + bytes(100)
+
+
+def test_a_jpeg_with_a_scan_for_each_colour_counts_whole():
+    with pytest.raises(images.BrokenImageError, match="60000x60000: more than"):
+        images.square(large_jpeg(1), 32)
+    with pytest.raises(images.BrokenImageError) as refused:  # decoded at 1/8, these are 56 million pixels
+        images.square(large_jpeg(3), 32)
+    assert not images.is_too_large(str(refused.value))
+
+
+def test_pillows_own_limit_stays_for_others():
+    limit = Image.MAX_IMAGE_PIXELS
+    images.square(encode(colored(), "PNG"), 32)
+    assert limit == Image.MAX_IMAGE_PIXELS and limit is not None
+
+
 def bomb() -> bytes:
     """A PNG of 50,000 x 50,000 pixels in a few bytes."""
 
@@ -126,13 +164,14 @@ def bomb() -> bytes:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"GIF89a nothing", "not an image"),
+        (b"GIF89a nothing", "a picture of the kind GIF; convert it to JPEG"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "a picture of the kind HEIC; convert it to JPEG"),
         (b"<html>gone</html>", "not an image"),
         (encode(colored((300, 300)), "JPEG")[:-200], "truncated"),
         (encode(colored((300, 300)), "PNG")[:60], "truncated|broken|end"),
         (bomb(), "pixels"),
     ],
-    ids=["empty", "gif", "html", "cut jpeg", "cut png", "bomb"],
+    ids=["empty", "gif", "heic", "html", "cut jpeg", "cut png", "bomb"],
 )
 def test_broken(data, reason):
     with pytest.raises(images.BrokenImageError, match=reason):

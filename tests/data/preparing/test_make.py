@@ -1,10 +1,12 @@
 """Data sets made of found images: what is in them, and that neither a break nor the number of processes shows."""
 
+import errno
 import io
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from PIL import Image
 
 from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.errors import DatasetError, SourceError, UnwritableFolderError
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing import shards
-from alexnet_jax.data.preparing.listing import Found, Item
+from alexnet_jax.data.preparing.listing import Item, Listing
 from alexnet_jax.data.preparing.make import Options, prepare
 from alexnet_jax.data.preparing.sources.folder import folder
-from alexnet_jax.errors import UsageError
 
 SIZE = 24
 RECORD = {"command": "a command"}
@@ -42,10 +44,10 @@ def silent(done: int, todo: int) -> None:
     pass
 
 
-def make(source, data_dir, progress=silent, **options) -> Path:
+def make(source, data_dir, progress=silent, say=print, wait=False, **options) -> Path:
     options = Options(**{"size": SIZE, "per_shard": 5} | options)
-    found = folder("pets", str(source), say=lambda _: None)
-    return prepare(found, options, str(data_dir), record=RECORD, progress=progress)
+    listing = folder("pets", str(source), say=lambda _: None)
+    return prepare(listing, options, str(data_dir), record=RECORD, progress=progress, say=say, wait=wait)
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -64,7 +66,7 @@ def test_what_is_made_opens_with_tfds_and_with_ours(tree, tmp_path, encoding):
     path = make(tree, tmp_path, encoding=encoding)
     builder = tfds.builder_from_directory(path)
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 24, "test": 6}
-    data = open_dataset("pets", str(tmp_path), say=print)
+    data = open_dataset("pets", str(tmp_path))
     assert data.class_names == ["cat", "dog"] and data.image_size == SIZE
     theirs = builder.as_data_source("train")
     ours = data.split("train")
@@ -124,8 +126,8 @@ def replace(a, b, real=os.replace):
     real(a, b)
 os.replace = replace
 options = preparation.Options(size=24, per_shard=5)
-found, record = folder("pets", sys.argv[1]), {"command": "a command"}
-preparation.prepare(found, options, sys.argv[2], record=record, progress=lambda a, b: None)
+listing, record = folder("pets", sys.argv[1]), {"command": "a command"}
+preparation.prepare(listing, options, sys.argv[2], record=record, progress=lambda a, b: None)
 """
 
 
@@ -173,7 +175,9 @@ def with_broken(tree: Path, path: Path) -> Path:
 
 def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
-    with pytest.raises(UsageError, match=r"3 images are broken.*--on_error=skip"):
+    with pytest.raises(
+        DatasetError, match=r"3 images are broken: .*; .*broken.txt lists all; mend the images and run again"
+    ):
         make(source, tmp_path / "data")
     work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
     listed = dict(line.split("\t") for line in (work / "broken.txt").read_text().splitlines())
@@ -187,8 +191,10 @@ def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
 
 def test_broken_images_are_left_out(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
-    path = make(source, tmp_path / "data", skip_broken=True)
-    data = open_dataset("pets", str(tmp_path / "data"), say=print)
+    said: list[str] = []
+    path = make(source, tmp_path / "data", say=said.append, skip_broken=True)
+    assert said == [f"left out 3 broken images; {path}/prepared.json lists them: left_out"]
+    data = open_dataset("pets", str(tmp_path / "data"))
     assert len(data.split("train")) == 22 and len(data.split("test")) == 5
     assert "test/dog/0.jpg" in (path / "prepared.json").read_text()
 
@@ -196,7 +202,7 @@ def test_broken_images_are_left_out(tree, tmp_path):
 def test_a_shard_may_lose_all_its_images(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
     make(source, tmp_path / "data", skip_broken=True, per_shard=1)
-    data = open_dataset("pets", str(tmp_path / "data"), say=print)
+    data = open_dataset("pets", str(tmp_path / "data"))
     assert len([example["label"] for example in data.split("train")]) == 22
 
 
@@ -204,22 +210,66 @@ def test_a_split_without_a_readable_image(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
     for file in (source / "test").rglob("*.*"):
         file.write_bytes(b"x")
-    with pytest.raises(UsageError, match="no image of the split 'test' can be read"):
+    with pytest.raises(DatasetError, match="no image of the split 'test' can be read"):
         make(source, tmp_path / "data", skip_broken=True)
 
 
 def test_a_label_outside_the_classes(tmp_path):
-    found = Found("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
-    with pytest.raises(UsageError, match="label 2, outside the 2 classes"):
-        prepare(found, Options(), str(tmp_path), record={}, progress=silent)
+    listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
+    with pytest.raises(DatasetError, match="label 2, outside the 2 classes"):
+        prepare(listing, Options(), str(tmp_path), record={}, progress=silent)
 
 
 def test_two_runs_at_once(tree, tmp_path):
     def again(done: int, todo: int) -> None:
         make(tree, tmp_path)
 
-    with pytest.raises(UsageError, match="another run is preparing"):
+    with pytest.raises(DatasetError, match="another run is preparing"):
         make(tree, tmp_path, again)
+
+
+def test_a_second_run_waits_for_the_first_and_prepares_nothing(tree, tmp_path):
+    second = ThreadPoolExecutor()
+    waiting: list[Future] = []
+
+    def begin_second(done: int, todo: int) -> None:
+        if done == 1:
+            waiting.append(
+                second.submit(make, tree, tmp_path, progress=lambda done, todo: made.append(done), wait=True)
+            )
+
+    made: list[int] = []
+    with second:
+        path = make(tree, tmp_path, begin_second)
+        assert waiting[0].result() == path and not made
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["1.0.0"]
+
+
+def test_a_file_system_without_locks(tree, tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(preparation.fcntl, "flock", refuse)
+    said: list[str] = []
+    assert make(tree, tmp_path, say=said.append).is_dir()
+    assert len(said) == 1 and "has no locks; prepare this data set in one run at a time" in said[0]
+
+
+@pytest.mark.parametrize("split", ["v1.0", "test set", "all"])
+def test_a_name_that_tfds_cannot_read_is_refused_for_a_split(tree, tmp_path, split):
+    shutil.copytree(tree, tmp_path / "tree")
+    (tmp_path / "tree/test").rename(tmp_path / "tree" / split)
+    with pytest.raises(
+        SourceError, match=f"'{split}' is no name for a split; rename .* letters, digits, _ and - alone"
+    ):
+        make(tmp_path / "tree", tmp_path)
+
+
+def test_a_split_name_with_a_hyphen_opens(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "tree")
+    (tmp_path / "tree/test").rename(tmp_path / "tree/my-val2")
+    make(tmp_path / "tree", tmp_path)
+    assert len(open_dataset("pets", str(tmp_path)).split("my-val2[:50%]")) == 3
 
 
 @pytest.fixture
@@ -238,7 +288,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(tree, tmp_path, small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_700_000))
-    with pytest.raises(UsageError, match=r"the disk of .* is full; make room and run the same command"):
+    with pytest.raises(DatasetError, match=r"the disk of .* is full; make room and run the same command"):
         make(tree, small_disk, encoding="raw")
     filler.unlink()
     assert content(make(tree, small_disk, encoding="raw")) == content(make(tree, tmp_path / "whole", encoding="raw"))
@@ -246,7 +296,7 @@ def test_a_full_disk(tree, tmp_path, small_disk):
 
 def test_a_folder_that_cannot_be_written(tree, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="--data_dir"):
+    with pytest.raises(UnwritableFolderError, match="cannot be written: Not a directory"):
         make(tree, tmp_path / "file")
 
 
@@ -269,18 +319,18 @@ def test_another_source_under_the_same_name(tree, tmp_path):
 
 def test_what_open_dataset_says(tree, tmp_path):
     make(tree, tmp_path)
-    with pytest.raises(UsageError, match=r"no data set 'dogs' in .*; there are pets, and elpv/64, .* are made when"):
-        open_dataset("dogs", str(tmp_path), say=print)
+    with pytest.raises(DatasetError, match=r"no data set 'dogs' in .*; there are pets"):
+        open_dataset("dogs", str(tmp_path))
     make(tree, tmp_path, encoding="raw")
-    with pytest.raises(UsageError, match="several forms; name one: pets/24, pets/24_raw"):
-        open_dataset("pets", str(tmp_path), say=print)
-    data = open_dataset("pets/24_raw", str(tmp_path), say=print)
-    with pytest.raises(UsageError, match="has no split 'validation'; it has test, train"):
+    with pytest.raises(DatasetError, match="several forms; name one: pets/24, pets/24_raw"):
+        open_dataset("pets", str(tmp_path))
+    data = open_dataset("pets/24_raw", str(tmp_path))
+    with pytest.raises(DatasetError, match="has no split 'validation'; it has test, train"):
         data.split("validation")
     path = preparation.place("pets", Options(size=SIZE), str(tmp_path))
     (path / statistics.FILE_NAME).write_bytes(b"damaged")
-    with pytest.raises(UsageError, match=r"half prepared: statistics.npz cannot be read"):
-        open_dataset("pets/24", str(tmp_path), say=print)
+    with pytest.raises(DatasetError, match=r"half prepared: statistics.npz cannot be read"):
+        open_dataset("pets/24", str(tmp_path))
     (path / statistics.FILE_NAME).unlink()
-    with pytest.raises(UsageError, match=r"half prepared: statistics.npz is missing"):
-        open_dataset("pets/24", str(tmp_path), say=print)
+    with pytest.raises(DatasetError, match=r"half prepared: statistics.npz is missing"):
+        open_dataset("pets/24", str(tmp_path))

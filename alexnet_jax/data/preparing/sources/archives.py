@@ -1,4 +1,4 @@
-"""Tar archives read in place. Nothing is extracted, so no member can be written anywhere."""
+"""Tar archives, read in place. Nothing is extracted: no member can write a file anywhere."""
 
 import io
 import os
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.data.errors import SourceError
 
-MAX_HEADER = 2**20  # bytes; tarfile takes a header's own word for its size
+MAX_HEADER = 2**20  # bytes; tarfile trusts the size that a header claims
 
 
 class Member(NamedTuple):
     """An entry of an archive.
 
     Attributes:
-      name: as the archive gives it.
-      offset: of its first byte, counted in the file on disk.
+      name: in the archive.
+      offset: of the first byte, counted in the file on disk.
       size: bytes.
-      problem: why it must not be used, or None.
+      problem: the reason not to use the entry, or None.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Member(NamedTuple):
 
 
 class _Window(io.RawIOBase):
-    """A part of a file as a file: an archive within an archive."""
+    """A part of a file, as a file: an archive within an archive."""
 
     def __init__(self, path: str, offset: int, size: int):
         self._file = open(path, "rb")  # noqa: SIM115 -- closed by close()
@@ -57,24 +57,24 @@ class _Window(io.RawIOBase):
 
 
 def members(path: str, offset: int = 0, size: int | None = None) -> Iterator[Member]:
-    """The entries of the archive that fills `path`, or `size` bytes of it; folders are left out.
+    """The entries of the archive in `path`, or in `size` bytes of `path` from `offset`; folders are left out.
 
     Raises:
-      UsageError: it is not an archive, or it is cut off.
+      SourceError: the bytes are not an archive, or the archive is cut off.
     """
     size = os.path.getsize(path) - offset if size is None else size
     with _Window(path, offset, size) as window:
         try:
             with tarfile.open(fileobj=window, mode="r:") as archive:
                 while (info := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header it has seen
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
                     if info.isdir():
                         continue
                     yield Member(info.name, offset + info.offset_data, info.size, _problem(info))
         except tarfile.TarError as error:
-            raise UsageError(
-                f"{path} is not a whole tar archive ({error}; it has {os.path.getsize(path):,} bytes);"
-                " download it again and compare its checksum"
+            raise SourceError(
+                f"{path} is not a whole tar archive ({error}; the file has {os.path.getsize(path):,} bytes);"
+                " download the archive again and compare the checksum"
             ) from error
 
 

@@ -1,92 +1,219 @@
-"""Any tree of images: `SPLIT/CLASS/*.jpg`."""
+"""Any tree of images: `SPLIT/CLASS/*.jpg`, or `CLASS/*.jpg`."""
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from alexnet_jax.data.preparing.listing import Found, Item, read_span
-from alexnet_jax.errors import UsageError
+from alexnet_jax.data.errors import MissingSourceError, SourceError
+from alexnet_jax.data.preparing.listing import Item, Listing, read_span
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-HELD_OUT = 0.1  # of each class, where the tree has a training split alone
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd")
+# Folders of these names are splits, never classes.
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
+HELD_OUT = 0.1  # share of each class, where the tree has a training split alone
+EXPECTED = "expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg, or CLASS/IMAGE"
 
 
-def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Callable[[str], None] = print) -> Found:
-    """The images of a tree; its classes are the folders of `train`, in alphabetical order.
+def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Callable[[str], None] = print) -> Listing:
+    """The images of a tree; the classes are the folders of `train`, in alphabetical order.
 
-    Where `train` is the only split, a share of each class becomes `validation`, chosen by a hash of the file names:
-    the same on every machine.
+    Subfolders of a class belong to the class. A tree of class folders alone is the split `train`. Where `train` is the
+    only split, a share of each class becomes `validation`, chosen by a hash of the file names: the same on every
+    machine.
 
     Args:
-      name: of the data set to be.
+      name: of the data set to prepare.
       source_dir: the tree.
       held_out: the share.
-      say: takes a line about what goes on.
+      say: takes a line about each default, and about each kind of entry that is ignored.
 
     Raises:
-      UsageError: the tree is not of that form, or has fewer than two classes.
+      SourceError: the tree has another form, fewer than two classes, or cannot be read.
     """
-    root = Path(source_dir)
-    splits = {split: _folders(root / split) for split in _folders(root)}
-    if "train" not in splits:
-        found = f"it holds the folders {', '.join(splits)}" if splits else "it holds no folder"
-        raise UsageError(f"{root} has no folder 'train' ({found}); expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg")
-    class_names = splits["train"]
+    root = Path(source_dir).expanduser()
+    ignored = _Ignored(root)
+    splits = _splits(root, ignored, say)
+    class_names = _class_names(root, splits)
+    items: dict[str, list[Item]] = {}
+    for split, classes in splits.items():
+        items[split] = []
+        for class_name, path in classes.items():
+            label, images = class_names.index(class_name), _images(path, ignored, needed=split == "train")
+            items[split] += [Item(f"{class_name}/{inner}", label, str(path / inner), 0, size) for inner, size in images]
+    for line in ignored.lines():
+        say(line)
+    for split in [split for split, listed in items.items() if not listed]:
+        say(f"the folder {split!r} holds no image and makes no split")
+        del items[split]
+    if len(items) == 1:
+        items = _hold_out(items["train"], held_out)
+        say(f"no split but 'train': {len(items['validation']):,} images are held out as 'validation'")
+        items = {split: listed for split, listed in items.items() if listed}
+    return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
+
+
+class _Ignored:
+    """The entries of a tree that make no image: counts by reason, with an example of each."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._examples: dict[str, Path] = {}
+        self._counts: Counter[str] = Counter()
+        self._endings: Counter[str] = Counter()
+
+    def add(self, reason: str, path: Path) -> None:
+        """Counts an entry."""
+        self._examples.setdefault(reason, path)
+        self._counts[reason] += 1
+
+    def add_file(self, path: Path) -> None:
+        """Counts a file that has no ending of an image."""
+        self.add(f"files that do not end in {', '.join(ENDINGS)}", path)
+        self._endings[path.suffix.lower()] += 1
+
+    def lines(self) -> list[str]:
+        """A line for each reason."""
+        lines = [
+            f"ignoring {count:,} {reason}, such as {self._examples[reason].relative_to(self._root)}"
+            for reason, count in self._counts.items()
+        ]
+        pictures = {ending: count for ending, count in self._endings.items() if ending in OTHER_PICTURES}
+        if pictures:
+            lines.append(f"{_listed(pictures)} files among these are pictures; convert them to JPEG to have them taken")
+        return lines
+
+
+def _listed(endings: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in sorted(endings.items()))
+
+
+def _splits(root: Path, ignored: _Ignored, say: Callable[[str], None]) -> dict[str, dict[str, Path]]:
+    """The class folders of each split, by name.
+
+    Raises:
+      SourceError: the tree has another form.
+    """
+    folders = _folders(root, ignored)
+    flat = {name: count for name in folders if (count := _count_images(root / name))}
+    if "train" not in folders:
+        if flat and len(flat) == len(folders) and not set(map(str.lower, folders)) & set(SPLIT_NAMES):
+            say(f"no folder 'train': the {len(folders):,} folders of {root} are taken for the classes of 'train'")
+            return {"train": {name: root / name for name in folders}}
+        some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
+        held = f"holds the folders {some}" if folders else "holds no folder"
+        raise SourceError(f"{root} has no folder 'train' and {held}; {EXPECTED}")
+    splits = {split: {name: root / split / name for name in _folders(root / split, ignored)} for split in folders}
+    for split, count in flat.items():
+        if not splits[split]:
+            raise SourceError(
+                f"{root / split} holds {count:,} images outside of class folders; {EXPECTED}: sort the images into"
+                f" class folders, or move {split!r} out of the tree"
+            )
+    return splits
+
+
+def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
+    class_names = list(splits["train"])
     if len(class_names) < 2:
-        raise UsageError(
-            f"{root / 'train'} has {len(class_names)} classes ({', '.join(class_names) or 'no folder'});"
+        raise SourceError(
+            f"the split 'train' of {root} has {len(class_names)} classes ({', '.join(class_names) or 'no folder'});"
             " at least two are needed: one folder a class"
         )
     odd = [class_name for class_name in class_names if not class_name.isprintable()]
     if odd:
-        raise UsageError(
-            f"{root / 'train'} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text"
-        )
+        raise SourceError(f"{root} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text")
     for split, classes in splits.items():
-        unknown = sorted(set(classes) - set(class_names))
+        unknown = sorted(classes.keys() - set(class_names))
         if unknown:
-            raise UsageError(f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add it or remove it")
-    ignored = 0
-    items: dict[str, list[Item]] = {}
-    for split, classes in splits.items():
-        items[split] = []
-        for class_name in classes:
-            files, others = _images(root / split / class_name)
-            ignored += others
-            if not files and split == "train":
-                raise UsageError(
-                    f"{root / split / class_name} holds no image ({', '.join(ENDINGS)}); remove the folder"
-                )
-            label = class_names.index(class_name)
-            items[split] += [Item(f"{class_name}/{path.name}", label, str(path), 0, size) for path, size in files]
-    if ignored:
-        say(f"ignoring {ignored:,} files that do not end in {', '.join(ENDINGS)}")
-    if len(items) == 1:
-        items = _hold_out(items["train"], held_out)
-        say(f"no split but 'train': {len(items['validation']):,} images are held out as 'validation'")
-    items = {split: listed for split, listed in items.items() if listed}
-    return Found(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
+            raise SourceError(
+                f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add the class to 'train' or"
+                " remove it here"
+            )
+    return class_names
 
 
-def _folders(path: Path) -> list[str]:
+def _images(path: Path, ignored: _Ignored, *, needed: bool) -> list[tuple[str, int]]:
+    """The images of a class with their sizes, by path below the class folder.
+
+    Raises:
+      SourceError: the folder holds none, and an image is `needed`, or the folder holds other pictures.
+    """
+    images, pictures = [], Counter[str]()
+    for inner, size in _files(path, "", (path.resolve(),), ignored):
+        ending = os.path.splitext(inner)[1].lower()
+        if ending in ENDINGS:
+            images.append((inner, size))
+        else:
+            ignored.add_file(path / inner)
+            pictures[ending] += ending in OTHER_PICTURES
+    if not images and pictures.total():
+        raise SourceError(f"{path} holds no image but {_listed(+pictures)} files; convert them to JPEG ({_kinds()})")
+    if not images and needed:
+        raise SourceError(f"{path} holds no image ({_kinds()}); fill the folder or remove it")
+    return sorted(images)
+
+
+def _kinds() -> str:
+    return ", ".join(ENDINGS)
+
+
+def _files(path: Path, prefix: str, above: tuple[Path, ...], ignored: _Ignored) -> Iterator[tuple[str, int]]:
+    """The files below a folder with their sizes; links are followed, except back to a folder above."""
+    for entry in _entries(path):
+        if entry.name.startswith("."):
+            _ignore_hidden(path, entry, ignored)
+        elif entry.is_file():
+            yield prefix + entry.name, entry.stat().st_size
+        elif not entry.is_dir():
+            ignored.add("entries that are no file, or a link to nothing", path / entry.name)
+        else:
+            real = (path / entry.name).resolve()
+            if any(folder.is_relative_to(real) for folder in above):
+                ignored.add("links back to a folder above", path / entry.name)
+            else:
+                yield from _files(path / entry.name, f"{prefix}{entry.name}/", (*above, real), ignored)
+
+
+def _folders(path: Path, ignored: _Ignored) -> list[str]:
+    """The folders in a folder that should hold nothing else."""
+    folders = []
+    for entry in _entries(path):
+        if entry.name.startswith("."):
+            _ignore_hidden(path, entry, ignored)
+        elif entry.is_dir():
+            folders.append(entry.name)
+        elif _is_image(entry):
+            ignored.add("images outside of class folders", path / entry.name)
+        else:
+            ignored.add_file(path / entry.name)
+    return sorted(folders)
+
+
+def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", ignored: _Ignored) -> None:
+    if entry.is_dir() or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
+        ignored.add("hidden files or folders", path / entry.name)
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_file() and entry.name.lower().endswith(ENDINGS)
+
+
+def _count_images(path: Path) -> int:
+    return sum(_is_image(entry) and not entry.name.startswith(".") for entry in _entries(path))
+
+
+def _entries(path: Path) -> list["os.DirEntry[str]"]:
     try:
-        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        with os.scandir(path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UsageError(f"--source_dir {path} cannot be read: {error.strerror}") from error
-
-
-def _images(path: Path) -> tuple[list[tuple[Path, int]], int]:
-    """The images of a folder with their sizes, and how many other files there are."""
-    with os.scandir(path) as entries:
-        files = sorted((entry.name, entry.stat().st_size) for entry in entries if _is_file(entry))
-    images = [(path / name, size) for name, size in files if name.lower().endswith(ENDINGS)]
-    return images, len(files) - len(images)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() and not entry.name.startswith(".")
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise MissingSourceError(f"{path} cannot be read: {error.strerror}") from error
+        message = f"{path} cannot be read: {error.strerror}; make the folder readable or move it out of the tree"
+        raise SourceError(message) from error
 
 
 def _hold_out(items: list[Item], share: float) -> dict[str, list[Item]]:

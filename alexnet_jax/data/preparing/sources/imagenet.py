@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet_jax.data.preparing.listing import Found, Item, read_span
+from alexnet_jax.data.errors import MissingSourceError, PartialArchiveError, SourceError
+from alexnet_jax.data.preparing.listing import Item, Listing, read_span
 from alexnet_jax.data.preparing.sources.archives import Member, members
-from alexnet_jax.errors import UsageError
 
 MAX_DEVKIT_FILE = 64 * 2**20  # bytes
 
@@ -24,20 +24,20 @@ IMAGES = {
 Label = Callable[[int], int]  # of a numbered validation image
 
 
-def imagenet2012(source_dir: str, *, partial: bool = False, say: Callable[[str], None] = print) -> Found:
-    """The 1000 classes in the order of their WordNet ids, as everywhere; validation labels come with TFDS.
+def imagenet2012(source_dir: str, *, partial: bool = False, say: Callable[[str], None] = print) -> Listing:
+    """The 1000 classes in the order of their WordNet ids, as usual; the labels of the validation images are TFDS's.
 
     Args:
       source_dir: holds `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`.
-      partial: archives with fewer images than the official ones will do.
-      say: takes a line about what goes on.
+      partial: accept archives with fewer images than the official archives.
+      say: takes a line about the progress.
 
     Raises:
-      UsageError: an archive is missing, damaged or another one.
+      SourceError: an archive is missing, damaged or another archive.
     """
     folder = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
     ids = folder.joinpath("labels.txt").read_text().split()
-    # TFDS gives the labels in the order of the images' names.
+    # The labels of TFDS are in the order of the images' names.
     truth = [ids.index(wordnet_id) for wordnet_id in folder.joinpath("validation_labels.txt").read_text().split()]
     train = _archive(source_dir, "ILSVRC2012_img_train.tar")
     validation = _archive(source_dir, "ILSVRC2012_img_val.tar")
@@ -46,21 +46,21 @@ def imagenet2012(source_dir: str, *, partial: bool = False, say: Callable[[str],
         "train": _classes(train, ids, problems, partial=partial, say=say),
         "validation": _numbered(validation, "ILSVRC2012_val_", truth, problems, partial=partial, say=say),
     }
-    return Found("imagenet2012", ids, splits, read_span, problems, "ILSVRC 2012: 1000 classes of ImageNet")
+    return Listing("imagenet2012", ids, splits, read_span, problems, "ILSVRC 2012: 1000 classes of ImageNet")
 
 
-def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str], None] = print) -> Found:
-    """The 1000 classes of 2010 in the order of their WordNet ids, and the test set where its truth is there.
+def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str], None] = print) -> Listing:
+    """The 1000 classes of 2010 in the order of their WordNet ids; the test split where its labels are present.
 
     Args:
       source_dir: holds `ILSVRC2010_images_train.tar`, `ILSVRC2010_images_val.tar` and the development kit, packed
         (`ILSVRC2010_devkit-1.0.tar`) or not (`devkit-1.0/`); also `ILSVRC2010_images_test.tar` with
-        `ILSVRC2010_test_ground_truth.txt`, if wanted.
-      partial: archives with fewer images than the official ones will do.
-      say: takes a line about what goes on.
+        `ILSVRC2010_test_ground_truth.txt`, optionally.
+      partial: accept archives with fewer images than the official archives.
+      say: takes a line about the progress.
 
     Raises:
-      UsageError: a file is missing, damaged or another one.
+      SourceError: a file is missing, damaged or another file.
     """
     numbers = _numbers_of_classes(_devkit(source_dir, "meta.mat"))
     ids = sorted(numbers.values())
@@ -70,8 +70,8 @@ def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str],
         try:
             return [by_number[int(line)] for line in text.split()]
         except (KeyError, ValueError) as error:
-            raise UsageError(
-                f"{what} holds {error}, a label outside the {len(ids)} classes; take the official"
+            raise SourceError(
+                f"{what} holds {error}, a label outside the {len(ids)} classes; use the official file"
             ) from error
 
     problems: list[tuple[str, str]] = []
@@ -87,16 +87,20 @@ def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str],
     if test.exists() and answers.exists():
         labels = truth(answers.read_bytes(), answers.name)
         splits["test"] = _numbered(str(test), "ILSVRC2010_test_", labels, problems, partial=partial, say=say)
-    return Found("imagenet2010", ids, splits, read_span, problems, "ILSVRC 2010: 1000 classes of ImageNet")
+    return Listing("imagenet2010", ids, splits, read_span, problems, "ILSVRC 2010: 1000 classes of ImageNet")
 
 
 def _archive(source_dir: str, name: str) -> str:
     path = Path(source_dir, name)
     if not path.is_file():
         there = sorted(file.name for file in Path(source_dir).glob("*.tar*")) if Path(source_dir).is_dir() else []
-        raise UsageError(
-            f"{path} is missing; --source_dir must hold it under that name"
-            + (f" (it holds {', '.join(there[:5])})" if there else "; image-net.org gives it to registered users")
+        raise MissingSourceError(
+            f"{path} is missing"
+            + (
+                f" (the folder holds {', '.join(there[:5])})"
+                if there
+                else "; image-net.org has it for registered users"
+            )
         )
     return str(path)
 
@@ -110,8 +114,8 @@ def _classes(
     for outer in members(path):
         wordnet_id = outer.name.split("/")[-1].removesuffix(".tar")
         if outer.problem is None and (wordnet_id not in label_of or not outer.name.endswith(".tar")):
-            raise UsageError(
-                f"{path} holds {outer.name!r}, which is not the archive of a class; is it the training tar?"
+            raise SourceError(
+                f"{path} holds {outer.name!r}, which is not the archive of a class; is the file the training tar?"
             )
         if outer.problem is not None:
             problems.append((outer.name, outer.problem))
@@ -123,9 +127,9 @@ def _classes(
                 items.append(Item(f"{wordnet_id}/{member.name}", label, path, member.offset, member.size))
     missing = sorted(label_of.keys() - seen)
     if missing:
-        raise UsageError(
+        raise SourceError(
             f"{path} lacks {len(missing)} of {len(ids)} classes: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}; download it again and compare its checksum"
+            f"{', ...' if len(missing) > 5 else ''}; download the archive again and compare the checksum"
         )
     _check_count(path, len(items), partial)
     return items
@@ -148,9 +152,9 @@ def _numbered(
             continue
         match = re.fullmatch(rf"{prefix}(\d{{8}})\.JPEG", member.name.split("/")[-1])
         if match is None or not 1 <= int(match[1]) <= len(truth):
-            raise UsageError(
+            raise SourceError(
                 f"{path} holds {member.name!r}; expected {prefix}00000001.JPEG to {prefix}{len(truth):08}.JPEG:"
-                " it is another archive"
+                " the file is another archive"
             )
         items.append(Item(member.name, truth[int(match[1]) - 1], path, member.offset, member.size))
     _check_count(path, len(items), partial)
@@ -166,14 +170,11 @@ def _usable(member: Member, prefix: str, problems: list[tuple[str, str]]) -> boo
 def _check_count(path: str, count: int, partial: bool) -> None:
     expected = IMAGES[Path(path).name]
     if count != expected and not partial:
-        raise UsageError(
-            f"{path} holds {count:,} images and the official archive {expected:,}; download it again,"
-            " or give --partial to prepare a part"
-        )
+        raise PartialArchiveError(path, count, expected)
 
 
 def _devkit(source_dir: str, name: str) -> bytes:
-    """A file of the development kit, packed or not."""
+    """The content of a file of the development kit, packed or not."""
     unpacked = list(Path(source_dir).glob(f"devkit-1.0/**/{name}"))
     if unpacked:
         return unpacked[0].read_bytes()
@@ -182,21 +183,21 @@ def _devkit(source_dir: str, name: str) -> bytes:
         for member in members(str(packed)):
             if member.name.split("/")[-1] == name and member.problem is None and member.size <= MAX_DEVKIT_FILE:
                 return read_span(Item(name, -1, str(packed), member.offset, member.size))[0]
-    raise UsageError(
+    raise MissingSourceError(
         f"{name} of the 2010 development kit is missing in {source_dir}; put ILSVRC2010_devkit-1.0.tar or the folder"
         " devkit-1.0 there (unpack .tar.gz with gunzip first)"
     )
 
 
 def _numbers_of_classes(meta: bytes) -> dict[int, str]:
-    """WordNet id by ILSVRC2010_ID, of the 1000 classes without children."""
+    """The WordNet ids of the 1000 classes without children, by ILSVRC2010_ID."""
     import scipy.io
 
     try:
         synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         numbers = {int(row["ILSVRC2010_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
     except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"meta.mat of the 2010 development kit cannot be read: {error}") from error
+        raise SourceError(f"meta.mat of the 2010 development kit cannot be read: {error}") from error
     if len(numbers) < 2:
-        raise UsageError(f"meta.mat names {len(numbers)} classes; take the official development kit")
+        raise SourceError(f"meta.mat names {len(numbers)} classes; use the official development kit")
     return numbers

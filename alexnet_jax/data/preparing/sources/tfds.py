@@ -10,50 +10,52 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from alexnet_jax.data.preparing.listing import Found, Item
-from alexnet_jax.errors import UsageError
+from alexnet_jax.data.dataset import data_folder
+from alexnet_jax.data.errors import MissingSourceError, SourceError
+from alexnet_jax.data.preparing.listing import Item, Listing
 
 TFRECORD_HEADER = struct.Struct("<QI")  # length and its checksum; four bytes of checksum also follow the record
 
 
-def copied(name: str, source_dir: str | None, *, say: Callable[[str], None] = print) -> Found:
+def tfds_dataset(name: str, source_dir: str | None, *, say: Callable[[str], None] = print) -> Listing:
     """The TFDS data set `name` (`cifar10`, `tf_flowers`, ...), prepared first where the network allows.
 
     Args:
-      name: as TFDS knows it, with `/config` where it has several.
-      source_dir: TFDS's data folder; None: its own, `~/tensorflow_datasets` or TFDS_DATA_DIR.
-      say: takes a line about what goes on.
+      name: as TFDS knows the data set, with `/config` where there are several.
+      source_dir: TFDS's data folder; None: TFDS_DATA_DIR, else `~/tensorflow_datasets`.
+      say: takes a line about a download.
 
     Raises:
-      UsageError: TFDS does not know it, cannot prepare it here, or it has no image with a label.
+      SourceError: TFDS does not know the name or cannot prepare the data set here, or examples have no image with a
+        label.
     """
     builder = _prepared(name, source_dir, say)
     info = builder.info
     image, label = _keys(name, info)
     class_names = info.features[label].names
     if len(class_names) < 2:
-        raise UsageError(f"{name} has {len(class_names)} classes; at least two are needed")
+        raise SourceError(f"{name} has {len(class_names)} classes; at least two are needed")
     splits = {str(split): list(_records(info.splits[split])) for split in info.splits}
     read = Reader(str(builder.data_path), image, label)
-    return Found(info.name, class_names, splits, read, [], info.description or name)
+    return Listing(info.name, class_names, splits, read, [], info.description or name)
 
 
 def _prepared(name: str, source_dir: str | None, say: Callable[[str], None]) -> Any:
+    folder = data_folder(source_dir)
     try:
-        builder = tfds.builder(name, data_dir=source_dir)
-    except Exception as error:  # TFDS has no common error for a name or a config that it does not know
+        builder = tfds.builder(name, data_dir=folder)
+    except Exception as error:  # TFDS has no common error for an unknown name or config
         text = " ".join(str(error).split())[:200]
-        raise UsageError(f"TFDS cannot open {name!r}: {text}; --source_dir names a folder that holds it") from error
+        raise MissingSourceError(f"TFDS cannot open {name!r} in {folder}: {text}") from error
     if not builder.info.splits:
         say(f"downloading {name} to {builder.data_path}")
         try:
             builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # of the network, of a missing TensorFlow, of the data set's own code
             text = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"TFDS could not download and prepare {name} ({type(error).__name__}: {text}); prepare it where the"
-                " network and TensorFlow allow (pip install alexnet_jax[tensorflow]) and name its data folder"
-                " with --source_dir"
+            raise MissingSourceError(
+                f"TFDS could not download and prepare {name} ({type(error).__name__}: {text}); prepare {name} where"
+                " the network and TensorFlow allow (pip install alexnet_jax[tensorflow]) and copy TFDS's data folder"
             ) from error
     return builder
 
@@ -66,7 +68,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     if info.supervised_keys and info.supervised_keys[0] in images and info.supervised_keys[1] in labels:
         return info.supervised_keys[0], info.supervised_keys[1]
     if len(images) != 1 or len(labels) != 1:
-        raise UsageError(
+        raise SourceError(
             f"{name} has the images {images} and the labels {labels}; one of each is needed (features: "
             f"{', '.join(features)})"
         )
@@ -78,12 +80,14 @@ def _records(split: Any) -> Iterator[Item]:
     for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
         path = os.fspath(path)
         listed = _tfrecords(path) if ".tfrecord" in os.path.basename(path) else _array_records(path)
-        found = 0
+        number = 0
         for place, size in listed:
-            yield Item(f"{os.path.basename(path)}:{found}", -1, path, place, size)
-            found += 1
-        if found != count:
-            raise UsageError(f"{path} holds {found:,} records and its metadata say {count:,}; prepare it again")
+            yield Item(f"{os.path.basename(path)}:{number}", -1, path, place, size)
+            number += 1
+        if number != count:
+            raise SourceError(
+                f"{path} holds {number:,} records and the metadata say {count:,}; prepare it with TFDS again"
+            )
 
 
 def _tfrecords(path: str) -> Iterator[tuple[int, int]]:
@@ -92,14 +96,14 @@ def _tfrecords(path: str) -> Iterator[tuple[int, int]]:
         while header := file.read(TFRECORD_HEADER.size):
             length = TFRECORD_HEADER.unpack(header)[0] if len(header) == TFRECORD_HEADER.size else size
             if file.tell() + length + 4 > size:
-                raise UsageError(f"{path} is cut off or no TFRecord file; prepare it again")
+                raise SourceError(f"{path} is cut off or no TFRecord file; prepare it with TFDS again")
             yield file.tell(), length
             file.seek(length + 4, os.SEEK_CUR)
 
 
 def _array_records(path: str) -> Iterator[tuple[int, int]]:
     if ".array_record" not in os.path.basename(path):
-        raise UsageError(f"{path} is neither ArrayRecord nor TFRecord; prepare it again with one of these formats")
+        raise SourceError(f"{path} is neither ArrayRecord nor TFRecord; prepare the data set in one of these formats")
     reader = array_record_module.ArrayRecordReader(path)
     count = reader.num_records()
     reader.close()
@@ -108,7 +112,7 @@ def _array_records(path: str) -> Iterator[tuple[int, int]]:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads an item's record; made once more in each process.
+    """Reads an item's record; a copy for each process.
 
     Attributes:
       folder: of the TFDS data set.

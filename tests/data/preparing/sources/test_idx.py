@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing.sources import idx
-from alexnet_jax.errors import UsageError
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -27,10 +27,10 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_every_image_is_found_with_its_label(source: Path):
-    found = idx.fashion_mnist(str(source))
-    assert {split: len(items) for split, items in found.splits.items()} == {"train": 30, "test": 10}
+    listing = idx.fashion_mnist(str(source))
+    assert {split: len(items) for split, items in listing.splits.items()} == {"train": 30, "test": 10}
     pixels = idx.read_idx(str(source / "train-images-idx3-ubyte.gz"))
-    encoded, label = found.read(found.splits["train"][13])
+    encoded, label = listing.read(listing.splits["train"][13])
     assert label == 3
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), pixels[13])
 
@@ -38,16 +38,16 @@ def test_every_image_is_found_with_its_label(source: Path):
 def test_wrong_files_are_named(source: Path):
     images = source / "t10k-images-idx3-ubyte.gz"
     write(source / "t10k-labels-idx1-ubyte.gz", np.zeros(9, np.uint8))
-    with pytest.raises(UsageError, match=r"holds 10 images and .* 9 labels; fetch both anew"):
+    with pytest.raises(DatasetError, match=r"holds 10 images and .* 9 labels; download both again"):
         idx.fashion_mnist(str(source))
     idx.read_idx.cache_clear()
     write(source / "t10k-labels-idx1-ubyte.gz", np.full(10, 10, np.uint8))
-    with pytest.raises(UsageError, match="has the label 10, and there are 10 classes"):
+    with pytest.raises(DatasetError, match="has the label 10, and there are 10 classes"):
         idx.fashion_mnist(str(source))
     idx.read_idx.cache_clear()
     images.write_bytes(images.read_bytes()[:100])
-    with pytest.raises(UsageError, match="is no whole IDX file"):
+    with pytest.raises(DatasetError, match="is no whole IDX file"):
         idx.fashion_mnist(str(source))
     images.unlink()
-    with pytest.raises(UsageError, match="is missing; --source_dir must hold the four files"):
+    with pytest.raises(DatasetError, match="is missing; Fashion-MNIST has four files"):
         idx.fashion_mnist(str(source))

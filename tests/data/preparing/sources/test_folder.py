@@ -1,0 +1,134 @@
+"""Trees of images: the listed images, the lines about ignored entries, and the errors for other trees."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.data.errors import DatasetError, MissingSourceError
+from alexnet_jax.data.preparing.sources.folder import folder
+
+
+def tree(path, files):
+    for name in files:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(b"listed, not opened")
+    return str(path)
+
+
+def listed(listing) -> dict[str, list[tuple[str, int]]]:
+    return {split: [(item.name, item.label) for item in items] for split, items in listing.splits.items()}
+
+
+def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
+    images = ["train/b/1.JPG", "train/a/1.jpg", "train/a/2.png", "train/a/more/deeper/3.jpg", "test/a/9.webp"]
+    others = ["train/a/notes.txt", "train/a/4.heic", "train/5.jpg", "LICENSE", "train/a/._1.jpg", ".cache/x/y"]
+    root = tree(tmp_path, images + others)
+    (tmp_path / "train/a/back").symlink_to(tmp_path / "train")
+    (tmp_path / "train/a/gone.jpg").symlink_to(tmp_path / "nowhere")
+    said: list[str] = []
+    listing = folder("mine", root, say=said.append)
+    assert listing.class_names == ["a", "b"]
+    assert listed(listing) == {
+        "test": [("a/9.webp", 0)],
+        "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.jpg", 0), ("b/1.JPG", 1)],
+    }
+    assert sorted(said) == [
+        "1 .heic files among these are pictures; convert them to JPEG to have them taken",
+        "ignoring 1 entries that are no file, or a link to nothing, such as train/a/gone.jpg",
+        "ignoring 1 images outside of class folders, such as train/5.jpg",
+        "ignoring 1 links back to a folder above, such as train/a/back",
+        "ignoring 2 hidden files or folders, such as .cache",
+        "ignoring 3 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as LICENSE",
+    ]
+    assert all(Path(item.file).read_bytes() for items in listing.splits.values() for item in items)
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
+    tree(tmp_path / "pictures", ["1.jpg", "2.jpg"])
+    root = tree(tmp_path / "tree", ["train/a/0.jpg", "train/b/0.jpg", "val/a/0.jpg"])
+    (tmp_path / "tree/train/a/more").symlink_to(tmp_path / "pictures")
+    assert [name for name, _ in listed(folder("mine", root))["train"]] == [
+        "a/0.jpg",
+        "a/more/1.jpg",
+        "a/more/2.jpg",
+        "b/0.jpg",
+    ]
+
+
+def test_a_folder_without_a_held_out_split(tmp_path):
+    files = [f"train/{kind}/{n}.jpg" for kind, count in (("a", 30), ("b", 10), ("c", 1)) for n in range(count)]
+    listing = folder("mine", tree(tmp_path, files), held_out=0.2)
+    labels = {split: [item.label for item in items] for split, items in listing.splits.items()}
+    assert [labels["validation"].count(label) for label in range(3)] == [6, 2, 0]
+    assert [labels["train"].count(label) for label in range(3)] == [24, 8, 1]
+    assert listing == folder("mine", str(tmp_path), held_out=0.2)
+
+
+def test_class_folders_alone_are_the_training_split(tmp_path):
+    said: list[str] = []
+    files = [f"{kind}/{inner}{n}.jpg" for kind in ("cat", "dog") for inner in ("", "more/") for n in range(5)]
+    listing = folder("mine", tree(tmp_path, files), say=said.append)
+    assert said == [
+        f"no folder 'train': the 2 folders of {tmp_path} are taken for the classes of 'train'",
+        "no split but 'train': 2 images are held out as 'validation'",
+    ]
+    assert {split: len(items) for split, items in listing.splits.items()} == {"train": 18, "validation": 2}
+    assert listing.class_names == ["cat", "dog"]
+
+
+def test_a_folder_without_images_makes_no_split(tmp_path):
+    said: list[str] = []
+    root = tree(tmp_path, [f"train/{kind}/{n}.jpg" for kind in "ab" for n in range(10)])
+    (tmp_path / "val/a").mkdir(parents=True)
+    assert set(folder("mine", root, say=said.append).splits) == {"train", "validation"}
+    assert said[0] == "the folder 'val' holds no image and makes no split"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a/x/1.jpg", "b/x/1.jpg"], r"no folder 'train' and holds the folders a, b; expected SPLIT/CLASS/IMAGE"),
+        (["Train/1.jpg", "Test/1.jpg"], r"no folder 'train' and holds the folders Test, Train; expected"),
+        (["train/a/1.jpg"], r"'train' of .* has 1 classes \(a\); at least two"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "has the class 'c', which 'train' has not"),
+        (["train/a/1.jpg", "train/b/1.txt"], r"train/b holds no image \(.jpg, .*\); fill the folder or remove it"),
+        (["train/a/1.jpg", "train/b/1.HEIC", "train/b/2.heic"], "b holds no image but 2 .heic files; convert them to"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.gif"], "val/a holds no image but 1 .gif files; convert them to"),
+        (
+            ["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg", "val/2.jpg"],
+            r"val holds 2 images outside of class folders; expected SPLIT/CLASS/IMAGE, .* move 'val' out of the tree",
+        ),
+        ([], "no folder 'train' and holds no folder; expected"),
+    ],
+)
+def test_wrong_trees(tmp_path, files, message):
+    with pytest.raises(DatasetError, match=message):
+        folder("mine", tree(tmp_path, files))
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(MissingSourceError, match="cannot be read: No such file"):
+        folder("mine", str(tmp_path / "nowhere"))
+
+
+def test_a_class_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    root = tree(tmp_path, ["train/a/1.jpg", "train/b/1.jpg"])
+    scandir = os.scandir
+
+    def refuse(path):  # root may read all folders
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        DatasetError, match="train/b cannot be read: Permission denied; make the folder readable or move"
+    ):
+        folder("mine", root)
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    tree(tmp_path / "pets", ["train/a/1.jpg", "train/b/1.jpg", "val/b/1.jpg"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(folder("mine", "~/pets").splits["train"]) == 2

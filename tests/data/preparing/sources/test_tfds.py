@@ -1,0 +1,101 @@
+"""Data sets that TFDS prepared, in each of its formats."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing.sources.tfds import tfds_dataset
+
+
+def jpeg(color=(10, 20, 30), size=(12, 10)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "JPEG")
+    return file.getvalue()
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    return label % 250, label // 4, 128
+
+
+KINDS = tfds.features.FeaturesDict(
+    {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["x", "y"]), "id": tfds.features.Text()}
+)
+
+
+def write_tfds(path, file_format, features=KINDS):
+    """A TFDS data set of three images as TFDS itself lays it out."""
+    from array_record.python import array_record_module
+
+    data = path / "toy" / "1.0.0"
+    data.mkdir(parents=True)
+    file = data / f"toy-train.{file_format}-00000-of-00001"
+    records = [
+        features.serialize_example(features.encode_example({"image": jpeg(color_of(n)), "label": n % 2, "id": str(n)}))
+        for n in range(3)
+    ]
+    if file_format == "tfrecord":
+        framed = [struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records]
+        file.write_bytes(b"".join(framed))
+    else:
+        writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    identity = tfds.core.dataset_info.DatasetIdentity("toy", tfds.core.Version("1.0.0"), str(data), "elsewhere")
+    info = tfds.core.DatasetInfo(builder=identity, description="toys", features=features)
+    info.set_file_format(file_format)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=data, dataset_name="toy", split="train", filetype_suffix=file_format
+    )
+    split = tfds.core.SplitInfo(name="train", shard_lengths=[3], num_bytes=1, filename_template=template)
+    info.set_splits(tfds.core.splits.SplitDict([split]))
+    info.write_to_directory(data)
+    return file
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_tfds(tmp_path, file_format):
+    write_tfds(tmp_path, file_format)
+    listing = tfds_dataset("toy", str(tmp_path))
+    assert listing.class_names == ["x", "y"] and listing.name == "toy"
+    read = [listing.read(item) for item in listing.splits["train"]]
+    assert read == [(jpeg(color_of(n)), n % 2) for n in range(3)]
+
+
+def test_tfds_prepared_beside_its_source(tmp_path):
+    """In one data folder TFDS's copy and ours have one name; ours is meant."""
+    write_tfds(tmp_path, "tfrecord")
+    listing = tfds_dataset("toy", str(tmp_path))
+    preparation.prepare(
+        listing, preparation.Options(size=8), str(tmp_path), record={}, progress=lambda done, todo: None
+    )
+    data = open_dataset("toy", str(tmp_path))
+    assert data.image_size == 8 and sorted(example["label"] for example in data.split("train")) == [0, 0, 1]
+
+
+def test_tfds_cut_off(tmp_path):
+    file = write_tfds(tmp_path, "tfrecord")
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(DatasetError, match="cut off or no TFRecord"):
+        tfds_dataset("toy", str(tmp_path))
+
+
+def test_tfds_unknown(tmp_path):
+    with pytest.raises(DatasetError, match="TFDS cannot open 'no_such_thing'"):
+        tfds_dataset("no_such_thing", str(tmp_path))
+
+
+def test_tfds_without_labels(tmp_path):
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64), "id": tfds.features.Text()}
+    )
+    write_tfds(tmp_path, "array_record", features)
+    with pytest.raises(DatasetError, match=r"has the images \['image'\] and the labels \[\]"):
+        tfds_dataset("toy", str(tmp_path))
