@@ -2,17 +2,17 @@
 # Runs one training in several processes on this machine.
 #
 #   launch/local.sh --config=configs/default.py                      # two processes, a tower in each
-#   PROCESSES=4 launch/local.sh --config=configs/imagenet2012.py     # a workstation of four GPUs
+#   PROCESSES=4 launch/local.sh --config=configs/imagenet2012.py     # a workstation with four GPUs
 #   launch/local.sh --dry_run --config=configs/default.py            # prints the commands
 #
-# Arguments go to `python -m alexnet_jax.main`. Run again, the same command goes on where the run was.
-# Needs: bash 5.1; the repository as the working directory; an environment with the requirements. Each process takes the
-#   GPU of its number; on a CPU it makes its devices itself.
-# Variables: PROCESSES, how many (2). PORT, where they meet (a free one). PYTHON, the interpreter (python).
-#   GRACE, seconds that the others have to leave once a process has failed, before they are killed (30).
+# Arguments go to `python -m alexnet_jax.main`. The same command resumes a run.
+# Needs: bash 5.1; the repository as the working directory; an environment with the requirements. Process i uses GPU i.
+#   On a CPU each process makes its devices.
+# Variables: PROCESSES, number of processes (2). PORT, where process 0 listens (a free port). PYTHON, the interpreter
+#   (python). GRACE, seconds between the failure of a process and the kill of the others (30).
 #
-# SIGTERM and Ctrl-C are passed on, and the run saves before it leaves. The status is that of the process that failed
-# first, else 0: 75 and 130 after a signal, 2 for a mistake, 137 for a process that was killed.
+# The script forwards SIGTERM and Ctrl-C, and the run saves before it ends. The status is that of the process that
+# failed first, or 0: 75 and 130 after a signal, 2 for a mistake, 137 for a killed process.
 set -euo pipefail
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
@@ -38,7 +38,7 @@ done
 free_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 port=${PORT:-$("$python" -c "$free_port")}
 
-# The command of a process by its number, as words.
+# Sets `command` to the words of the command for a process number.
 set_command() {
   command=(env "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1"
     "JAX_LOCAL_DEVICE_IDS=$1" "$python" -u -m alexnet_jax.main --distributed=on "${arguments[@]}")
@@ -52,7 +52,7 @@ if $dry_run; then
   exit
 fi
 
-declare -A ids # of the processes that run, by their pid
+declare -A ids # numbers of the running processes, by pid
 # shellcheck disable=SC2329 # the traps call it
 forward() {
   local running
@@ -62,8 +62,8 @@ trap 'forward TERM' TERM HUP
 trap 'forward INT' INT
 trap 'forward KILL' USR1 # sent below
 
-# A process group for each: a terminal's Ctrl-C then comes to this script alone, and to the processes once, from here. A
-# second one would make them leave without having saved.
+# Each process has a process group. Ctrl-C in a terminal then reaches this script alone, which forwards it once. A
+# process that received Ctrl-C twice would end without a save.
 set -m
 for ((id = 0; id < processes; id++)); do
   set_command "$id"
@@ -76,7 +76,7 @@ timer=
 while ((${#ids[@]})); do
   code=0
   wait -n -p pid "${!ids[@]}" 2>/dev/null || code=$?
-  if [[ -z ${pid:-} ]]; then continue; fi # a signal came, and was passed on
+  if [[ -z ${pid:-} ]]; then continue; fi # a signal came and was forwarded
   id=${ids[$pid]}
   unset "ids[$pid]"
   if ((code && !status)); then

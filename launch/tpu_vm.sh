@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Creates a TPU VM, or a slice of several, runs one training on all its workers and takes it away again.
+# Creates a TPU VM or a slice of several, runs one training on all its workers, and deletes it.
 #
 #   export NAME=alexnet ZONE=us-east5-b ACCELERATOR=v6e-16 RUNTIME=v2-alpha-tpuv6e WORKDIR=gs://my-bucket/runs/alexnet
 #   launch/tpu_vm.sh create && launch/tpu_vm.sh copy
 #   launch/tpu_vm.sh run --config=configs/imagenet2012.py --data_dir=/mnt/data   # starts, then shows the log
-#   launch/tpu_vm.sh log      # shows it again; Ctrl-C ends the showing only
+#   launch/tpu_vm.sh log      # shows the log again; Ctrl-C ends the display, not the run
 #   launch/tpu_vm.sh stop     # SIGTERM: the run saves; `run` with the same arguments resumes
 #   launch/tpu_vm.sh fetch    # copies the workdir into runs/
-#   launch/tpu_vm.sh delete   # the VM is paid for until then
-#   launch/tpu_vm.sh --dry_run run --config=...   # prints the commands; so with each of the others
+#   launch/tpu_vm.sh delete   # the VM costs money until then
+#   launch/tpu_vm.sh --dry_run run --config=...   # prints the commands; works with every action
 #
-# `copy` takes what is committed (git's HEAD), to all workers, and installs what it requires there. Arguments of `run` go
-# to `python -m alexnet_jax.main`. After a maintenance or a preemption: `create` if the VM is gone, `copy`, `run`.
-# Needs: the repository as the working directory; gcloud, signed in, its default project with the TPU API; a bucket that
-#   the TPU's service account may write; the prepared data on a disk that all workers mount at the same place.
-# Variables: NAME, ZONE, ACCELERATOR, RUNTIME, as `gcloud compute tpus` lists them. WORKDIR, on Cloud Storage, since each
-#   worker writes its part of a checkpoint. PREEMPTIBLE, `true` for a spot VM (false).
+# `copy` copies the committed files (git's HEAD) to all workers and installs the requirements there. Arguments of `run`
+# go to `python -m alexnet_jax.main`. After a maintenance or a preemption: `create` if the VM is gone, then `copy` and
+# `run`.
+# Needs: the repository as the working directory; gcloud, signed in, with a default project that has the TPU API; a
+#   bucket that the TPU's service account may write; the prepared data on a disk that all workers mount at the same
+#   path.
+# Variables: NAME, ZONE, ACCELERATOR, RUNTIME, as `gcloud compute tpus` lists them. WORKDIR, on Cloud Storage, because
+#   each worker writes its part of a checkpoint. PREEMPTIBLE, `true` for a spot VM (false).
 set -euo pipefail
 
 dry_run=false
@@ -48,7 +50,7 @@ do_it() {
 
 tpu=(gcloud compute tpus tpu-vm)
 
-# Runs a command of the shell on the given workers.
+# Runs a shell command on the given workers.
 on() {
   do_it "${tpu[@]}" ssh "$NAME" --zone="$ZONE" --worker="$1" --command="$2"
 }
@@ -68,13 +70,13 @@ case $action in
     trap 'rm -f "$archive"' EXIT
     do_it git archive --output="$archive" HEAD
     do_it "${tpu[@]}" scp "$archive" "$NAME:alexnet.tar" --zone="$ZONE" --worker=all
-    # The images' own Python is older than 3.11; uv brings one.
+    # The VM images have a Python older than 3.11; uv installs a newer one.
     on all 'mkdir -p alexnet && tar -xf alexnet.tar -C alexnet && python3 -m pip install --user --quiet uv &&
       ~/.local/bin/uv venv --quiet --allow-existing --python=3.12 venv &&
       cd alexnet && ~/.local/bin/uv pip install --quiet --python=../venv -r requirements.txt ".[tpu,gcs]"'
     ;;
   run)
-    # Detached: a connection that breaks does not end a run of days.
+    # Detached: a broken connection does not end a run of days.
     command=(../venv/bin/python -u -m alexnet_jax.main --distributed=on "--workdir=$WORKDIR" "${arguments[@]}")
     on all "cd alexnet && { nohup ${command[*]@Q} >> run.log 2>&1 < /dev/null & } && echo \$! > pid"
     show_log
