@@ -13,6 +13,9 @@ from ml_collections import ConfigDict
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import allocator, compilation_cache, processes
 
+# Flags that name a file or folder.
+PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
+
 
 def run(main: Callable[..., int | None], *, words: int = 0) -> None:
     """Parses the flags, runs `main` and exits with its status; a user's mistake is one line and status 2.
@@ -47,7 +50,7 @@ def _end(error: BaseException, line: str, status: int) -> None:
 
 def _parse(arguments: list[str], *, words: int) -> list[str]:
     try:
-        rest = flags.FLAGS(arguments)
+        rest = flags.FLAGS([_expand_home(argument) for argument in arguments])
     except flags.Error as error:
         raise UsageError(_one_line(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -60,6 +63,13 @@ def _parse(arguments: list[str], *, words: int) -> list[str]:
     if len(rest) > 1 + words:
         raise UsageError(f"{rest[1 + words]!r} is not a flag; flags start with --, and --helpfull lists them")
     return rest
+
+
+def _expand_home(argument: str) -> str:
+    """`--workdir=~/run` with the home folder in place of `~`. A shell expands `~` at the start of a word alone."""
+    name, equals, path = argument.partition("=")
+    is_path = equals and name.startswith("-") and name.lstrip("-") in PATH_FLAGS
+    return f"{name}={os.path.expanduser(path)}" if is_path else argument
 
 
 def _one_line(error: Exception) -> str:
@@ -92,8 +102,8 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
 
 
 def absolute(folder: str) -> str:
-    """A local folder as an absolute path, as orbax wants it; an address such as `gs://...` as it is."""
-    return folder if "://" in folder else os.path.abspath(folder)
+    """A local folder as an absolute path, which orbax needs, with `~` expanded; `gs://...` and the like unchanged."""
+    return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))
 
 
 def start(*, cpu_devices: int) -> None:
@@ -104,6 +114,6 @@ def start(*, cpu_devices: int) -> None:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
-    processes.quiet()
+    processes.silence_gloo()
     allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())

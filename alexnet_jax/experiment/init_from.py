@@ -25,7 +25,7 @@ def init_from(experiment: Experiment) -> TrainState:
     unknown = sorted(set(settings.fresh) - set(target.params))
     if unknown:
         raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(target.params)}")
-    folder = epath.Path(str(settings.init_from)) / workdirs.CHECKPOINTS
+    folder = epath.Path(str(settings.init_from)).expanduser() / workdirs.CHECKPOINTS
     if not folder.exists():
         raise UsageError(
             f"config.init_from is {settings.init_from!r}, and there are no checkpoints; name the workdir of a run"
