@@ -1,23 +1,46 @@
 """The command that prepares data sets: from the command line, killed and started again."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
+
+from alexnet_jax import cli
+from alexnet_jax import prepare as module
 
 SIZE = 16
 
 
-def prepare(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(), text=True, capture_output=True, check=False, timeout=300)
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def prepare(monkeypatch, capsys):
+    """Runs the command in this process, which has the imports already."""
+
+    def run(*arguments: str, cwd: Path) -> Ended:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            cli.run(module.main, words=2)
+        flags.FLAGS.unparse_flags()
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 def environment() -> dict[str, str]:
@@ -41,7 +64,7 @@ def tree(tmp_path_factory):
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
-    # What a shell starts in the background ignores Ctrl-C, and so would its children.
+    # A shell starts commands in the background with Ctrl-C ignored, which child processes inherit.
     command = ["env", "--default-signal=INT", *command]
     return subprocess.Popen(
         command, cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -49,7 +72,7 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(process: subprocess.Popen[str], summaries: Path, count: int) -> None:
-    """Until so many shards are finished."""
+    """Waits until `count` shards are finished."""
     deadline = time.monotonic() + 120
     while not (summaries.exists() and len(list(summaries.glob("*.npz"))) >= count):
         assert process.poll() is None, process.communicate()
@@ -69,18 +92,18 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path):
+def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path, prepare):
     arguments = ["folder", "pets", f"--source_dir={tree}", "--data_dir=data", f"--size={SIZE}"]
-    arguments += ["--per_shard=3", "--processes=2"]
+    arguments += ["--per_shard=3"]
     (tmp_path / "whole").mkdir()
-    run = prepare(*arguments, cwd=tmp_path / "whole")
+    run = prepare(*arguments, "--processes=1", cwd=tmp_path / "whole")
     assert run.returncode == 0, run.stderr
     assert "120/120 images" in run.stdout and "no split but 'train': 12 images are held out" in run.stdout
     result = Path("data") / "pets" / str(SIZE) / "1.0.0"
 
     killed = tmp_path / "killed"
     killed.mkdir()
-    process = start(*arguments, cwd=killed)
+    process = start(*arguments, "--processes=2", cwd=killed)
     summaries = killed / result.parent / ".incomplete-1.0.0" / "summaries"
     wait_for(process, summaries, 3)
     workers = children(process.pid)
@@ -90,13 +113,13 @@ def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path):
     time.sleep(0.1)
     assert not any(map(alive, workers)), "workers outlive a killed run"
 
-    process = start(*arguments, cwd=killed)
+    process = start(*arguments, "--processes=2", cwd=killed)
     wait_for(process, summaries, len(list(summaries.glob("*.npz"))) + 2)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted; the same command goes on" in told[1], told
+    output = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted; the same command resumes" in output[1], output
 
-    again = prepare(*arguments, cwd=killed)
+    again = prepare(*arguments, "--processes=1", cwd=killed)
     assert again.returncode == 0, again.stderr
     assert "120/120 images" not in again.stdout, "finished shards are kept"
     assert content(killed / result) == content(tmp_path / "whole" / result)
@@ -117,42 +140,54 @@ def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path):
     ],
 )
 def test_names(words, name):
-    from alexnet_jax.prepare import name_of
-
-    assert name_of(*words) == name
+    assert module.name_of(*words) == name
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "what shall be prepared? Known: imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME"),
+        ([], "which data set? Known: imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME"),
         (["imagenet"], "'imagenet' cannot be prepared; known: imagenet2012"),
         (["folder"], "folder wants a name"),
         (["folder", "My Set"], "'My Set' is no name for a data set"),
-        (["imagenet2012"], "--source_dir is missing"),
-        (["imagenet2012", "--source_dir=/nowhere"], "/nowhere/ILSVRC2012_img_train.tar is missing"),
+        (["imagenet2012"], "--source_dir is missing; imagenet2012 wants the folder"),
+        (["imagenet2012", "--source_dir=/nowhere"], "/nowhere/ILSVRC2012_img_train.tar is missing; image-net.org has"),
+        (["imagenet2012", "--source_dir=/nowhere"], "; --source_dir names the folder of the source"),
         (["tfds", "mnistt", "--data_dir=data"], "TFDS cannot open 'mnistt'"),
+        (["tfds", "mnistt"], "--source_dir names a folder of TFDS that holds the data set"),
         (["folder", "pets", "extra"], "'extra' is not a flag"),
         (["folder", "pets", "--data_dir=gs://bucket/data"], "not on this machine; prepare in a folder and copy"),
         (["folder", "pets", "--encoding=png"], "encoding"),
-        (["elpv/99"], "no data set 'elpv/99'"),
+        (["elpv/999"], "elpv/999: the photographs of ELPV have 300x300 pixels; ask for a size from 8 to 300"),
+        (["elpv/64", "--size=128"], "elpv/64 has 64 pixels and --size is 128; leave out one of the two"),
+        (["elpv/64", "mine"], "elpv takes no name, and 'mine' was given"),
+        (["elpv/64", "--data_dir=file"], "cannot be written: Not a directory; name another folder with --data_dir"),
+        (["folder", "pets", "--source_dir=broken", "--processes=1"], "or leave them out with --on_error=skip"),
+        (
+            ["folder", "pets", "--source_dir=broken", "--max_pixels=50", "--processes=1"],
+            "larger than --max_pixels=50 want a larger limit",
+        ),
     ],
 )
-def test_mistakes_are_told_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
-    from absl import flags
+def test_mistakes_are_a_line_with_the_flag_that_helps(arguments, message, tmp_path, prepare):
+    (tmp_path / "file").touch()
+    for kind in ("a", "b"):
+        (tmp_path / "broken/train" / kind).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "broken/train" / kind / "whole.png")
+        (tmp_path / "broken/train" / kind / "broken.jpg").touch()
+    status, _, error = prepare(*arguments, cwd=tmp_path)
+    assert status == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
-    from alexnet_jax import prepare as module
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
-    before = flags.FLAGS.flag_values_dict()
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.run(module.main, words=2)
-    finally:
-        flags.FLAGS.unparse_flags()
-        for name in ("source_dir", "data_dir", "encoding"):
-            flags.FLAGS[name].value = before[name]
-    assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ") and told.count("\n") == 1 and message in told
+def test_elpv_with_the_size_in_its_name_below_the_home_folder(tmp_path, prepare, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["elpv/8", "--data_dir=~/sets", "--encoding=raw", "--processes=1"]
+    status, output, error = prepare(*arguments, cwd=tmp_path)
+    folder = tmp_path / "sets/elpv/8_raw/1.0.0"
+    assert (status, error) == (0, "")
+    assert output.startswith("2,624 images of 2 classes in train, test\n")
+    assert output.endswith(f"elpv/8_raw is ready in {folder}\n")
+    record = json.loads((folder / "prepared.json").read_text())
+    assert record["command"].endswith("elpv/8 '--data_dir=~/sets' --encoding=raw --processes=1")
+    assert record["splits"]["test"]["images"] == 654
