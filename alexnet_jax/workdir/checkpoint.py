@@ -15,10 +15,10 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
-from orbax.checkpoint._src.serialization import tensorstore_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from alexnet_jax.learning.step import TrainState
+from alexnet_jax.runtime import compat
 from alexnet_jax.workdir import manifest
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
@@ -35,9 +35,7 @@ LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
 NETWORK = ("params", "batch_stats")  # fields of a state that decide what the network computes
 
-# Orbax asks TensorStore before and after each save for the bytes written, for a line of its log. TensorStore 0.1.86
-# never frees its answers, 430 Python objects a save. Of zero bytes orbax logs nothing.
-tensorstore_utils.get_tensorstore_raw_bytes = lambda *_, **__: 0
+compat.stop_collecting_tensorstore_metrics()
 
 
 def _error_of(metrics: dict[str, float]) -> float:

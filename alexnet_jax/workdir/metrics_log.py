@@ -3,15 +3,15 @@
 import contextlib
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 
 from alexnet_jax import strict_json
+from alexnet_jax.runtime import compat
 from alexnet_jax.workdir.atomic import write_atomically
 from alexnet_jax.workdir.errors import UnwritableWorkdirError
 
@@ -21,21 +21,7 @@ ROW_EVERY = 10.0  # seconds between two rows of training metrics, at most
 ROWS = 100  # of training metrics in a run, at least
 
 
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hides PyTorch, which tensorboardX imports where it is installed: as long as all other imports together take."""
-    modules: dict[str, Any] = sys.modules
-    if "torch" in modules:
-        yield
-        return
-    modules["torch"] = None
-    try:
-        yield
-    finally:
-        del modules["torch"]
-
-
-with _without_torch():
+with compat.without_torch():
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
@@ -165,9 +151,8 @@ class Events:
         """Closes the file."""
         try:
             self._writer.close()
-        except OSError:  # tensorboardX leaves the file open, and Python would warn of it later
-            with contextlib.suppress(OSError):
-                self._writer._py_recordio_writer.close()
+        except OSError:
+            compat.close_events_file(self._writer)
             raise
 
 

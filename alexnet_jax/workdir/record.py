@@ -121,7 +121,7 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
         if file.exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
             return
     except DamagedFileError as error:  # `check` has refused this where there are checkpoints
-        processes.say(f"warning: {error}; it is written anew")
+        processes.log(f"warning: {error}; it is written anew")
     _write(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
 
 
@@ -164,7 +164,7 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
         if missing:
             raise DamagedFileError(file, f"{missing[0]} is not a finite number")
     except DamagedFileError as error:
-        processes.say(f"warning: {error}; the run counts as not finished")
+        processes.log(f"warning: {error}; the run counts as not finished")
         return None
     return result
 
