@@ -1,4 +1,4 @@
-"""Draws the training curves of runs: `python -m docs.curve docs/curve.png runs/a runs/b ...` (needs matplotlib)."""
+"""Draws the training curves of runs: `python -m docs.curve docs/curve.png runs/a runs/b ...`. Needs matplotlib."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ def column(workdir: Path, name: str) -> tuple[list[float], list[float]]:
 
 
 def main(picture: str, *workdirs: str) -> None:
-    """One panel with the loss of training, one with the error on the held-out images; a line a run."""
+    """A panel with the training loss and a panel with the held-out error, with a line for each run."""
     figure, (loss, error) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for number, workdir in enumerate(map(Path, workdirs)):
         loss.plot(*column(workdir, "train/loss"), color=f"C{number}", linewidth=1)
