@@ -10,8 +10,10 @@ import pytest
 
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import step, turns
+from alexnet_jax.benchmarks.run import RunResult, describe
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 from alexnet_jax.errors import UsageError
+from alexnet_jax.workdir.progress import TimeBreakdown
 
 
 def benchmark(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -59,6 +61,17 @@ def test_the_table_says_how_many_times_as_fast():
     assert "JPEG of 35 KB" in lines[0]
     assert lines[2].startswith("raw") and lines[2].endswith("6.00 (10.00)")
     assert lines[-1] == "memory 1,024 MiB; 50 epochs of 256 images added +1.0 MiB"
+
+
+def test_the_lines_of_a_run():
+    breakdown = TimeBreakdown(
+        updates=8, total=30.25, first=8.0, step=2.0, waited=0.25, paused={"evaluation": 5.0}, reporting=0.1
+    )
+    lines = describe(RunResult(breakdown, batch_size=32))
+    assert "8 updates after the first, 2000.0 ms each (median), are 16.0 s: 16.0 images/s" in lines[0]
+    assert any(line.split() == ["evaluation", "5.00", "s", "31.25%"] for line in lines)
+    assert any(line.split() == ["the", "rest", "1.00", "s", "6.25%"] for line in lines)
+    assert lines[-2].split() == ["all", "beside", "the", "updates", "14.25", "s", "89.06%"]
 
 
 def test_run_and_start(command, data_dir):
