@@ -1,4 +1,4 @@
-"""What the pipeline hands to a step."""
+"""Batches, the input of every step, and the parts of a batch that the processes load."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from jaxtyping import Array, Bool, Int32, UInt8
 
 
 class Batch(NamedTuple):
-    """Images with what is known of them: on the host this shard's NumPy arrays, on the devices the global batch."""
+    """Images and labels: on the host the NumPy arrays of a shard, on the devices the global batch."""
 
     image: UInt8[Array, "B *views h w 3"]
     label: Int32[Array, "B"]
-    mask: Bool[Array, "B"]  # False: padding, counts for nothing
+    mask: Bool[Array, "B"]  # False: padding, counted by no metric
 
 
 @dataclasses.dataclass(frozen=True)

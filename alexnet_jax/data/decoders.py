@@ -19,16 +19,16 @@ def _pillow(encoded: bytes) -> Pixels:
 def installed() -> dict[str, Decode]:
     """Decoders by name, the fastest first (`python -m alexnet_jax.benchmark input` measures them).
 
-    All of them are built on libjpeg-turbo with its accurate transform and smooth upsampling, so that their results
-    differ by rounding alone. None of them can decode a part of the rows. Each hands over to Pillow what is not JPEG.
+    All decoders use libjpeg-turbo with the accurate transform and smooth upsampling: their results differ by rounding
+    alone. No decoder can decode a part of the rows. Pillow decodes all other formats than JPEG.
     """
-    found: dict[str, Decode] = {}
+    decoders: dict[str, Decode] = {}
     try:
         import simplejpeg
     except ImportError:
         pass
     else:
-        found["simplejpeg"] = lambda encoded: (
+        decoders["simplejpeg"] = lambda encoded: (
             simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded)
         )
     try:
@@ -36,14 +36,14 @@ def installed() -> dict[str, Decode]:
     except ImportError:
         pass
     else:
-        cv2.setNumThreads(1)  # the pipeline's own threads keep the cores busy
+        cv2.setNumThreads(1)  # the pipeline's threads keep the cores busy
 
         def opencv(encoded: bytes) -> Pixels:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
             return _pillow(encoded) if pixels is None else pixels
 
-        found["opencv"] = opencv
-    return found | {"pillow": _pillow}
+        decoders["opencv"] = opencv
+    return decoders | {"pillow": _pillow}
 
 
 decode: Decode = next(iter(installed().values()))

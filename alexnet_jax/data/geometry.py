@@ -12,7 +12,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size` with antialiasing, then the central square (paper section 2).
 
-    In one step: the parts that the crop would cut off, endless for an image one pixel wide, are never made.
+    Both happen in one step, without the pixels outside of the crop: an image one pixel wide would have endless ones.
     """
     width, height = image.size
     side = min(width, height)
@@ -26,10 +26,10 @@ class Crop(NamedTuple):
     """A square to cut out of an image.
 
     Attributes:
-      top, left: its first pixel.
-      flip: its mirror image is taken.
-      angle: it is turned about its centre, radians.
-      factor: what is in it is enlarged.
+      top, left: the first pixel.
+      flip: whether to mirror the square.
+      angle: rotation about the centre, radians.
+      factor: enlargement about the centre.
     """
 
     top: int
@@ -47,14 +47,14 @@ def random_crop(
 ) -> Crop:
     """An offset of uniform distribution, both ends included, and a flip with probability 1/2.
 
-    33 x 33 places for 224 in 256 (A/convdata_jpeg.py:238-246). Turning and scaling are not of 2012.
+    A crop of 224 in 256 has 33 x 33 offsets (A/convdata_jpeg.py:238-246). 2012 had no rotation and no scaling.
 
     Args:
       image_size: pixels along a side of the image.
       size: of the crop.
       draws: uniform in [0, 1).
       rotation: largest angle to either side, degrees.
-      scale: factors lie from `1 / (1 + scale)` to `1 + scale`, uniform in their logarithm.
+      scale: enlargements lie from `1 / (1 + scale)` to `1 + scale`, uniform in their logarithm.
     """
     places = image_size - size + 1
     return Crop(
@@ -71,22 +71,22 @@ def cut(image: Pixels, crop: Crop, out: UInt8[np.ndarray, "size size 3"]) -> Non
     size = out.shape[0]
     square = image[crop.top : crop.top + size, crop.left : crop.left + size]
     if crop.angle != 0 or crop.factor != 1:
-        square = _turned(image, crop, size)
+        square = _rotated(image, crop, size)
     if not crop.flip:
         out[:] = square
         return
-    for channel in range(3):  # five times as fast as reversing the pixels of three bytes at once
+    for channel in range(3):  # five times as fast as reversing pixels of three bytes
         out[:, :, channel] = square[:, ::-1, channel]
 
 
-def _turned(image: Pixels, crop: Crop, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """The square, turned and scaled about its centre; beyond the image's border lies its mirror image."""
+def _rotated(image: Pixels, crop: Crop, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The square, rotated and scaled about its centre; the image is mirrored at its border."""
     half = (size - 1) / 2
     a, b = np.cos(crop.angle) / crop.factor, np.sin(crop.angle) / crop.factor
-    reach = int(np.ceil(half * (abs(a) + abs(b)))) + 1  # from the crop's centre to the farthest row or column asked for
+    reach = int(np.ceil(half * (abs(a) + abs(b)))) + 1  # from the crop's centre to the farthest row or column needed
     margin = min(max(0, reach - int(half)), min(image.shape[:2]) - 1)
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "reflect")
-    # Pillow asks, for each pixel of the crop, where in the source it lies; its pixel centres are at one half.
+    # The matrix maps each pixel of the crop to a place in the source; Pillow has pixel centres at one half.
     x, y, middle = crop.left + margin + half + 0.5, crop.top + margin + half + 0.5, half + 0.5
     matrix = (a, b, x - a * middle - b * middle, -b, a, y + b * middle - a * middle)
     source = Image.fromarray(padded)

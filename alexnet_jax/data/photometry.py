@@ -1,4 +1,4 @@
-"""Mean subtraction and colour noise, inside the jitted step, where they fuse with what reads the images."""
+"""Mean subtraction and colour noise, inside the jitted step: XLA fuses them with the first layer."""
 
 from collections.abc import Callable
 
@@ -20,19 +20,18 @@ def photometry(
 ) -> Float[Array, "B h w 3"]:
     """Pixels minus the mean image; in training also colour noise.
 
-    The central part of the mean image is subtracted whatever the crop's offset and flip
-    (A/convdata_jpeg.py:95, 201-211).
-    Noise (A/convdata_jpeg.py:155-179): one RGB offset an image, the sum over the principal directions of
-    N(0, 1) x standard deviation x direction, times `noise(step)`; then all is divided by `1 + noise(step)`.
+    The central part of the mean image is subtracted, whatever the crop's offset and flip (A/convdata_jpeg.py:95,
+    201-211). Noise (A/convdata_jpeg.py:155-179) is an RGB offset for each image: the sum over the principal directions
+    of N(0, 1) x standard deviation x direction, times `noise(step)`. The pixels are then divided by `1 + noise(step)`.
 
     Args:
       images: pixels 0 to 255.
-      key: of the noise; None: evaluation, neither noise nor division.
+      key: of the noise; None: evaluation, without noise and division.
       step: updates done.
       mean_image: as large as the crop.
       color_directions: principal directions of the RGB values in rows, each times its standard deviation.
       noise: strength by step; 0.1 in 2012, 0 for the last quarter of the run.
-      pixel_scale: the result is multiplied by it; 1 in 2012, which never divided by a standard deviation.
+      pixel_scale: factor of the result; 1 in 2012, which never divided by a standard deviation.
     """
     x = images.astype(jnp.float32) - jnp.asarray(mean_image, jnp.float32)[None]
     if key is not None and step is not None:

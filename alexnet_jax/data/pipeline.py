@@ -23,8 +23,8 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-AHEAD = 2  # batches made before they are asked for
-FOREVER = 2**40  # batches; Grain wants to know an end
+AHEAD = 2  # prefetched batches
+FOREVER = 2**40  # batches; Grain needs a finite range
 
 
 def train_batches(
@@ -42,8 +42,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
-    The examples are an infinite sequence, shuffled anew each epoch; batch k is its k-th run of `batch_size`, and may
-    lie across two epochs. Crop and flip of an example are drawn for its place in the sequence (paper section 4.1).
+    The examples form an infinite sequence with a new shuffle each epoch. Batch k is the k-th run of `batch_size`
+    examples, which may lie across two epochs. The crop and flip of an example are drawn for the place in the sequence
+    (paper section 4.1).
 
     Args:
       source: examples.
@@ -52,7 +53,7 @@ def train_batches(
       start_step: the first batch's number.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
-      crop_group: so many consecutive images share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
+      crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
       decode: from JPEG to pixels.
       rotation, scale: as in `geometry.random_crop`.
     """
@@ -74,7 +75,7 @@ def train_batches(
 def eval_batches(
     source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int, decode: Decode = decode
 ) -> Iterator[Batch]:
-    """This shard of the batches that hold every example once, in order; the last is padded with mask False.
+    """This shard of the batches that hold each example once, in order; the last batch is padded with mask False.
 
     Args:
       source: examples.
@@ -107,9 +108,10 @@ def threads() -> int:
 
 
 class _Randomness:
-    """What is drawn for the places of the sequence, from `(seed, stream, number)`: blocks, since a generator is slow.
+    """Random order and crops by place in the sequence, functions of `(seed, stream, number)`.
 
-    Grain's shuffle would do for the order, but takes 40 us an example under the interpreter's lock; this nothing.
+    The numbers are drawn in blocks, since creating a generator is slow. Grain's shuffle takes 40 us an example under
+    the interpreter's lock, a lookup in a permutation almost nothing.
     """
 
     ORDER, CROPS = 0, 1  # streams
@@ -117,7 +119,7 @@ class _Randomness:
 
     def __init__(self, seed: int, examples: int):
         self._examples = examples
-        # A batch may lie across two epochs, or across a few of a very small set.
+        # A batch may lie across two epochs, or across several epochs of a very small data set.
         self._order = functools.lru_cache(4)(
             lambda epoch: np.random.default_rng((seed, self.ORDER, epoch)).permutation(examples)
         )
@@ -126,12 +128,12 @@ class _Randomness:
         )
 
     def example(self, place: int) -> int:
-        """Which example stands there: each epoch is a permutation of its own."""
+        """The example at a place; each epoch has another permutation."""
         epoch, within = divmod(place, self._examples)
         return int(self._order(epoch)[within])
 
     def crop(self, group: int) -> Float[np.ndarray, "draws"]:
-        """Numbers in [0, 1) for the crop of a group of places."""
+        """Random numbers in [0, 1) for the crop of a group of places."""
         block, within = divmod(group, self.BLOCK)
         return self._draws(block)[within]
 
@@ -142,11 +144,11 @@ def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
 
 
 def _batches(fill: Callable[[Batch, int], None], numbers: range, size: int, shape: tuple[int, ...]) -> Iterator[Batch]:
-    """The batches `numbers`, which `fill(batch, number)` writes, made by as many threads as there are cores.
+    """The batches `numbers`, each written by `fill(batch, number)`, in one thread a core.
 
-    Decoders let go of the interpreter's lock, and what holds it is a tenth of an image's time;
-    `python -m alexnet_jax.benchmark input` measures what processes would give at best. A thread makes a whole batch:
-    Grain's own cost, some 40 us for whatever it hands over, is then nothing.
+    Decoders release the interpreter's lock, and the rest is a tenth of an image's time; `python -m
+    alexnet_jax.benchmark input` measures an upper bound for processes in place of threads. A thread fills a whole
+    batch, because Grain takes about 40 us for each element, whatever its size.
     """
 
     def make(number: int) -> Batch:

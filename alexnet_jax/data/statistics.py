@@ -1,4 +1,4 @@
-"""What the network must know of the training pixels: their mean image and the principal directions of their colours."""
+"""Statistics of the training pixels: the mean image and the principal directions of the colours."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ class Statistics:
     """Of a training split, in units of pixels 0 to 255.
 
     Attributes:
-      mean_image: of every pixel; the crop subtracts its centre (A/convdata_jpeg.py:95).
+      mean_image: mean of each pixel; its centre is subtracted from a crop (A/convdata_jpeg.py:95).
       covariance: of the RGB values over all pixels of all images.
     """
 
@@ -32,7 +32,7 @@ class Statistics:
     def principal_colors(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"]]:
         """Eigenvalues of the covariance, ascending, and its eigenvectors in rows."""
         eigenvalues, eigenvectors = np.linalg.eigh(self.covariance)
-        # The sign of an eigenvector is free; this one makes results equal on every machine.
+        # The sign of an eigenvector is arbitrary; a positive largest component makes results equal on all machines.
         signs = np.sign(eigenvectors[np.abs(eigenvectors).argmax(axis=0), range(3)])
         return np.maximum(eigenvalues, 0), (eigenvectors * signs).T
 
@@ -58,12 +58,12 @@ class Statistics:
 
 @dataclasses.dataclass
 class Sums:
-    """Exact sums over images, whole numbers: they may be added in any order, and parts of a data set merged.
+    """Exact sums over images, in whole numbers: images and parts of a data set may be added in any order.
 
     Attributes:
       count: images.
       total: of each pixel.
-      products: of every two of a pixel's RGB values.
+      products: of each two RGB values of a pixel.
     """
 
     count: int
@@ -72,11 +72,11 @@ class Sums:
 
     @classmethod
     def zero(cls, size: int) -> "Sums":
-        """Of no image."""
+        """The sums of no image."""
         return cls(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
 
     def add(self, image: UInt8[np.ndarray, "size size 3"]) -> None:
-        """Takes one more image."""
+        """Adds an image."""
         pixels = image.reshape(-1, 3).astype(np.float64)
         self.count += 1
         self.total += image
@@ -84,13 +84,17 @@ class Sums:
         self.products += (pixels.T @ pixels).astype(np.int64)
 
     def merge(self, other: "Sums") -> None:
-        """Takes the images of another part."""
+        """Adds the images of another part."""
         self.count += other.count
         self.total += other.total
         self.products += other.products
 
     def statistics(self) -> Statistics:
-        """Of all images taken."""
+        """The statistics of all images added.
+
+        Raises:
+          ValueError: no image was added.
+        """
         if self.count == 0:
             raise ValueError("statistics need at least one image")
         mean_image = self.total / self.count
@@ -100,7 +104,11 @@ class Sums:
 
 
 def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
-    """One pass over the images, in any order."""
+    """The statistics of images in any order, in one pass.
+
+    Raises:
+      ValueError: there is no image.
+    """
     sums = None
     for image in images:
         sums = sums or Sums.zero(image.shape[0])
@@ -111,7 +119,7 @@ def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
 
 
 def save(statistics: Statistics, folder: epath.Path) -> None:
-    """Writes `statistics.npz` into the data set's folder: what `load` reads, and what follows from it, for others."""
+    """Writes `statistics.npz` into the data set's folder: arrays for `load`, and derived ones for other programs."""
     eigenvalues, eigenvectors = statistics.principal_colors
     file = io.BytesIO()
     np.savez(
@@ -127,6 +135,6 @@ def save(statistics: Statistics, folder: epath.Path) -> None:
 
 
 def load(folder: epath.Path) -> Statistics:
-    """Reads what `save` wrote."""
+    """The statistics that `save` wrote."""
     with np.load(io.BytesIO((folder / FILE_NAME).read_bytes()), allow_pickle=False) as arrays:
         return Statistics(arrays["mean_image"], arrays["covariance"])

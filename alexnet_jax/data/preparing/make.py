@@ -4,20 +4,17 @@ An unfinished data set lies in `.incomplete-1.0.0/` beside its final folder: `da
 at the end, `summaries/` (`shards.py`) shows which shards are finished, `lock` is held by the run at work.
 """
 
-import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
 from etils import epath
 
 from alexnet_jax import strict_json
@@ -26,6 +23,8 @@ from alexnet_jax.data.dataset import RECORD_FILE, data_folder
 from alexnet_jax.data.errors import BrokenImagesError, DatasetError, SourceError, UnwritableFolderError
 from alexnet_jax.data.preparing import images, shards
 from alexnet_jax.data.preparing.listing import Item, Listing
+from alexnet_jax.data.preparing.lock import locked
+from alexnet_jax.data.preparing.metadata import write_metadata
 from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
@@ -33,7 +32,6 @@ from alexnet_jax.data.statistics import Sums
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ def prepare(
     folder = place(listing.name, options, data_dir)
     work = folder.parent / f".incomplete-{VERSION}"
     try:
-        with _locked(work, wait=wait, say=say):
+        with locked(work, wait=wait, say=say):
             if not folder.exists():
                 _make(listing, options, work, folder, record=record, progress=progress, say=say)
             shutil.rmtree(work, ignore_errors=True)  # a waiting run may open a new lock meanwhile
@@ -119,37 +117,6 @@ def prepare(
 
 def _disk_full(work: Path) -> DatasetError:
     return DatasetError(f"the disk of {work} is full; make room and run the same command: finished shards are kept")
-
-
-@contextlib.contextmanager
-def _locked(work: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds `work` against other runs, until this run leaves or dies."""
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (work / "lock").open("w")
-        except FileNotFoundError:  # another run has just finished, and removed the folder
-            continue
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise DatasetError(f"another run is preparing {work}; wait for that run to end") from error
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                say(f"warning: the file system of {work} has no locks; prepare this data set in one run at a time")
-            if _is_at(work / "lock", file.fileno()):
-                yield
-                return
-
-
-def _is_at(path: Path, file: int) -> bool:
-    """Whether the open file still has the path: a run that finishes removes the lock that another run waits for."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except FileNotFoundError:
-        return False
 
 
 def _make(
@@ -224,26 +191,28 @@ def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work
     summaries = {split: [_summary(job) for job in split_jobs] for split, split_jobs in jobs.items()}
     problems = listing.problems + [
         (f"{split}/{name}", reason)
-        for split, found in summaries.items()
-        for summary in found
+        for split, written in summaries.items()
+        for summary in written
         for name, reason in summary.problems
     ]
     if problems and not options.skip_broken:
         raise _broken(problems, work)
     sums, counts = Sums.zero(options.size), dict[str, Counter[int]]()
-    for split, found in summaries.items():
-        counts[split] = sum((summary.images for summary in found), Counter[int]())
+    for split, written in summaries.items():
+        counts[split] = sum((summary.images for summary in written), Counter[int]())
         if not counts[split]:
             _write_problems(problems, work)
             raise SourceError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
-        for summary in found:
+        for summary in written:
             if summary.sums is not None:
                 sums.merge(summary.sums)
     planned = {Path(job.path).name for split_jobs in jobs.values() for job in split_jobs}
     for path in data.iterdir():  # of an attempt with another source
         if path.name not in planned:
             path.unlink()
-    _write_metadata(listing, options, data, summaries)
+    write_metadata(
+        data, listing, summaries, version=VERSION, size=options.size, encoding=options.encoding, config=options.config
+    )
     statistics.save(sums.statistics(), epath.Path(data))
     facts = record | {
         "image_size": options.size,
@@ -278,42 +247,3 @@ def _write_problems(problems: list[tuple[str, str]], work: Path) -> Path:
     lines = "".join(f"{name}\t{reason}\n" for name, reason in problems)
     file.write_text(lines, encoding="utf-8", errors="backslashreplace")
     return file
-
-
-def _write_metadata(listing: Listing, options: Options, data: Path, summaries: dict[str, list[Summary]]) -> None:
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name=listing.name,
-        version=tfds.core.Version(VERSION),
-        data_dir=str(data),
-        module_name="alexnet_jax.prepare",
-        config_name=options.config,
-        config_description=f"{options.size}x{options.size} pixels, {options.encoding}",
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        description=listing.description,
-        features=shards.features(listing.class_names, options.size, options.encoding),
-        supervised_keys=("image", "label"),
-        homepage=listing.homepage,
-        license=listing.license,
-    )
-    info.set_file_format("array_record")
-    info.set_splits(
-        tfds.core.splits.SplitDict(
-            [
-                tfds.core.SplitInfo(
-                    name=split,
-                    shard_lengths=[summary.images.total() for summary in found],
-                    num_bytes=sum(summary.payload for summary in found),
-                    filename_template=tfds.core.ShardedFileTemplate(
-                        data_dir=epath.Path(data),
-                        dataset_name=listing.name,
-                        split=split,
-                        filetype_suffix="array_record",
-                    ),
-                )
-                for split, found in summaries.items()
-            ]
-        )
-    )
-    info.write_to_directory(data)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import PIL
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
@@ -95,17 +94,6 @@ class DiskFullError(OSError):
 
 class StoppedError(Exception):
     """Another process asked this process to end."""
-
-
-def features(class_names: list[str], size: int, encoding: str) -> tfds.features.FeaturesDict:
-    """The features of an example of a prepared data set."""
-    stored = (
-        tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
-        if encoding == "jpeg"
-        else tfds.features.Tensor(shape=(size, size, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)
-    )
-    label = tfds.features.ClassLabel(names=class_names)
-    return tfds.features.FeaturesDict({"image": stored, "label": label, "name": tfds.features.Text()})
 
 
 def write(job: Job, progress: Callable[[], bool]) -> None:

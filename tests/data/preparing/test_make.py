@@ -1,6 +1,7 @@
 """Data sets made of found images: what is in them, and that neither a break nor the number of processes shows."""
 
 import errno
+import fcntl
 import io
 import os
 import shutil
@@ -249,7 +250,7 @@ def test_a_file_system_without_locks(tree, tmp_path, monkeypatch):
     def refuse(file, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(preparation.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     said: list[str] = []
     assert make(tree, tmp_path, say=said.append).is_dir()
     assert len(said) == 1 and "has no locks; prepare this data set in one run at a time" in said[0]

@@ -1,0 +1,54 @@
+"""A lock on the folder of an unfinished data set: two runs never write the same files."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from alexnet_jax.data.errors import DatasetError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+@contextlib.contextmanager
+def locked(work: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the folder `work`, which is made where it is missing, until this run leaves or dies.
+
+    The lock holds on one machine, and over NFS between Linux machines.
+
+    Args:
+      work: an unfinished data set.
+      wait: wait for another run, else fail.
+      say: takes a warning where the file system has no locks.
+
+    Raises:
+      DatasetError: another run holds the folder.
+    """
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (work / "lock").open("w")
+        except FileNotFoundError:  # another run has just finished, and removed the folder
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise DatasetError(f"another run is preparing {work}; wait for that run to end") from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                say(f"warning: the file system of {work} has no locks; prepare this data set in one run at a time")
+            if _is_at(work / "lock", file.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether the open file still has the path: a run that finishes removes the lock that another run waits for."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
