@@ -27,6 +27,10 @@ TURNS = {
 }
 
 
+# Markers of a JPEG: frames, tables with application data and comments, the scan.
+SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+SEGMENTS = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
+SCAN = 0xDA
 # Kinds of pictures that are not decoded, by their first bytes.
 OTHER_KINDS = {
     b"GIF8": "GIF",
@@ -84,13 +88,13 @@ def _any_size() -> Iterator[None]:
 
 def _square(image: Image.Image, size: int, max_pixels: int, *, fractions: bool) -> Image.Image:
     width, height = image.size
-    orientation = _orientation(image)
     # A far larger JPEG is decoded at 1/2, 1/4 or 1/8, but never below twice the wanted size: antialiasing still does
     # the last halving.
     image.draft(None, (2 * size, 2 * size))
     pixels = image.width * image.height if fractions else width * height
     if pixels > max_pixels:
         raise BrokenImageError(f"{width}x{height}: more than {max_pixels:,} pixels")
+    orientation = _orientation(image)  # decodes a PNG, whose EXIF may follow the pixels
     image.load()
     small = geometry.resize_and_crop(_resizable(image), size)
     if small.mode == "RGBA":
@@ -107,16 +111,19 @@ def is_too_large(reason: str) -> bool:
 def _has_one_scan(data: bytes) -> bool:
     """Whether the data are a sequential JPEG with all colours in one scan, which libjpeg decodes a few rows at a time.
 
-    libjpeg holds the coefficients of all pixels of other JPEGs in memory, at whatever fraction the pixels are decoded.
+    libjpeg holds the coefficients of all pixels of other JPEGs in memory, even where it decodes at a fraction. The
+    answer is False at the first oddity: libjpeg and this function must see the same markers.
     """
     components, place = None, 2  # behind the marker of the start
     while data[:2] == b"\xff\xd8" and place + 10 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker in (0xC0, 0xC1):  # start of a sequential frame
+        marker = data[place + 1]
+        if marker in SEQUENTIAL_FRAMES:
             components = data[place + 9]
-        elif marker == 0xDA:  # start of a scan
+        elif marker == SCAN:
             return data[place + 4] == components
-        place += 2 + length
+        elif marker not in SEGMENTS:
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return False
 
 
@@ -126,11 +133,7 @@ def _kind(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         kind = BRANDS.get(data[8:12])
     formats = ", ".join(FORMATS)
-    return (
-        f"a picture of the kind {kind}; convert it to {FORMATS[0]} ({formats} can be read)"
-        if kind
-        else (f"not an image ({formats})")
-    )
+    return f"a picture of the kind {kind}; convert it to one of {formats}" if kind else f"not an image ({formats})"
 
 
 def _orientation(image: Image.Image) -> int:

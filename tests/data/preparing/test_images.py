@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from alexnet_jax.data.preparing import images
 
@@ -126,6 +126,14 @@ def test_a_jpeg_larger_than_the_limit_is_decoded_at_a_fraction(kind, options, fi
     assert images.is_too_large(str(refused.value))
 
 
+def test_an_image_above_the_limit_is_never_decoded(monkeypatch):
+    data, loaded = encode(colored((40, 30)), "PNG"), []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loaded.append(image))
+    with pytest.raises(images.BrokenImageError, match="40x30: more than 1,199 pixels"):
+        images.square(data, 32, max_pixels=1_199)
+    assert not loaded
+
+
 def large_jpeg(components_of_scan: int) -> bytes:
     """The header of a JPEG of 60,000 x 60,000 pixels, without pixels."""
     frame = struct.pack(">HBHHB", 17, 8, 60_000, 60_000, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
@@ -134,9 +142,11 @@ def large_jpeg(components_of_scan: int) -> bytes:
     return b"\xff\xd8\xff\xc0" + frame + b"\xff\xda" + scan + bytes(100)
 
 
-def test_a_jpeg_with_a_scan_for_each_colour_counts_whole():
-    with pytest.raises(images.BrokenImageError, match="60000x60000: more than"):
-        images.square(large_jpeg(1), 32)
+def test_a_jpeg_with_a_scan_for_each_colour_or_with_odd_markers_counts_whole():
+    odd = large_jpeg(3)
+    for data in (large_jpeg(1), odd[:2] + b"\xff" + odd[2:]):
+        with pytest.raises(images.BrokenImageError, match="60000x60000: more than"):
+            images.square(data, 32)
     with pytest.raises(images.BrokenImageError) as refused:  # decoded at 1/8, these are 56 million pixels
         images.square(large_jpeg(3), 32)
     assert not images.is_too_large(str(refused.value))
@@ -164,8 +174,8 @@ def bomb() -> bytes:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"GIF89a nothing", "a picture of the kind GIF; convert it to JPEG"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "a picture of the kind HEIC; convert it to JPEG"),
+        (b"GIF89a nothing", "a picture of the kind GIF; convert it to one of JPEG, PNG"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "a picture of the kind HEIC; convert it to one of JPEG, PNG"),
         (b"<html>gone</html>", "not an image"),
         (encode(colored((300, 300)), "JPEG")[:-200], "truncated"),
         (encode(colored((300, 300)), "PNG")[:60], "truncated|broken|end"),
