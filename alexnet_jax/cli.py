@@ -1,10 +1,14 @@
-"""What every command does: quiet libraries, mistakes told in one line, devices before the first computation."""
+"""What every command does: flags, errors in one line, exit statuses, devices and caches."""
 
+import difflib
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -12,53 +16,53 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import allocator, compilation_cache, processes
+from alexnet_jax.runtime.errors import PlatformError
 
 # Flags that name a file or folder.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
 
 
-def run(main: Callable[..., int | None], *, words: int = 0) -> None:
-    """Parses the flags, runs `main` and exits with its status; a user's mistake is one line and status 2.
+def run(main: Callable[..., int | None], *, words: int = 0) -> NoReturn:
+    """Parses the flags, runs `main` and exits with its status. A `UsageError` is one line and, mostly, status 2.
 
     Args:
-      main: takes the words of the command line that are no flags, such as a sub-command.
+      main: takes the words of the command line that are not flags, such as a sub-command.
       words: how many of them there may be.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         parse = functools.partial(_parse, words=words)
         app.run(lambda arguments: sys.exit(main(*arguments[1:])), flags_parser=parse)
+        sys.exit()  # which `app.run` has done
     except SystemExit:
         processes.finish()
         raise
     except UsageError as error:
-        _end(error, f"error: {error}", 2)
-    except KeyboardInterrupt as error:  # the commands that have something to save see to it themselves
-        _end(error, "interrupted", 130)
+        _exit(error, f"error: {error}", error.status)
+    except KeyboardInterrupt as error:  # a command with something to save has a handler of its own meanwhile
+        _exit(error, "interrupted", 130)
     except Exception as error:
         if processes.watched():
             processes.fail(error, traceback.format_exc().rstrip(), 1)
         raise
 
 
-def _end(error: BaseException, line: str, status: int) -> None:
+def _exit(error: BaseException, line: str, status: int) -> NoReturn:
     if processes.watched():
         processes.fail(error, line, status)
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)
+    if processes.joining():
+        os._exit(status)
     sys.exit(status)
 
 
 def _parse(arguments: list[str], *, words: int) -> list[str]:
     try:
         rest = flags.FLAGS([_expand_home(argument) for argument in arguments])
-    except flags.Error as error:
-        raise UsageError(_one_line(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if not _raised_by_config_flags(error):
-            raise
-        raise UsageError(_one_line(error)) from error
+    except Exception as error:  # the config is loaded here, and its code may raise anything
+        raise _flag_error(error) from error
     if not flags.FLAGS["verbosity"].present:
-        # Orbax and TFDS tell each file they write, and errors that they also raise; --verbosity=0 hears them.
+        # Orbax and TFDS log each file that they write, and errors that they also raise; --verbosity=0 shows them.
         logging.set_verbosity(logging.FATAL)
     if len(rest) > 1 + words:
         raise UsageError(f"{rest[1 + words]!r} is not a flag; flags start with --, and --helpfull lists them")
@@ -72,24 +76,53 @@ def _expand_home(argument: str) -> str:
     return f"{name}={os.path.expanduser(path)}" if is_path else argument
 
 
-def _one_line(error: Exception) -> str:
-    text = error.args[0] if error.args else error
-    text = str(text).rsplit(f"{UsageError.__name__}: ", 1)[-1]  # config_flags tells a config's error with its traceback
-    return " ".join(str(text).replace("'\\n", "' ").split()).replace(" 'Did you mean", " Did you mean")
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _raised_by_config_flags(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and "ml_collections" in trace.tb_frame.f_code.co_filename
+def _flag_error(error: Exception) -> UsageError:
+    """The error of a flag, of a config that cannot be loaded, or of an override that does not fit it, in one line."""
+    if isinstance(error, UsageError):
+        return error
+    if isinstance(error, OSError):
+        reason = re.findall(r"\[Errno \d+\] .*", str(error)) or [_one_line(str(error))]
+        return UsageError(f"--config names a file that cannot be read: {reason[-1]}{_similar_file(reason[-1])}")
+    if isinstance(error, (SyntaxError, ImportError)):
+        return UsageError(f"--config names a file that cannot be loaded: {_one_line(str(error))}{_place(error)}")
+    text = str(error.args[0] if error.args else error)
+    if "Error whilst parsing config file:" in text:  # then the error of the config's code is a traceback in the text
+        trace = text.rpartition("Traceback (most recent call last):")[2]
+        place = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)
+        kind, text = re.findall(r"^([\w.]+): ((?s:.*))", trace, flags=re.MULTILINE)[0]
+        if not kind.startswith("alexnet_jax."):
+            text = f"{text} ({place[-1][0]}, line {place[-1][1]})"
+    elif not isinstance(error, flags.Error):
+        text = re.sub(r"^(['\"])(.*)\1$", r"\2", text)  # a key error quotes its text
+        text = text.replace("\\'", "'").replace("\\n", " ") + _place(error)
+    return UsageError(_one_line(text))
+
+
+def _place(error: Exception) -> str:
+    """The line of the user's code that raised the error; empty: the flags' libraries did."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, SyntaxError) or {"ml_collections", "absl"} & set(Path(frame.filename).parts):
+        return ""
+    return f" ({frame.filename}, line {frame.lineno})"
+
+
+def _similar_file(reason: str) -> str:
+    """Suggests a file beside the one that an operating system's message quotes."""
+    path = Path(reason.rpartition(": ")[2].strip("'"))
+    files = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    similar = difflib.get_close_matches(str(path), files, n=1)
+    return f"; did you mean {similar[0]}?" if similar and not path.exists() else ""
 
 
 def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
     """The config that `--config` names.
 
     Raises:
-      UsageError: there is none, or its file does not exist.
+      UsageError: the flag is missing, or its file cannot be read.
     """
     try:
         config = flag()
@@ -98,7 +131,7 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
         config.to_dict()
         return config
     except OSError as error:
-        raise UsageError(f"--config names a file that cannot be read: {_one_line(error)}") from error
+        raise _flag_error(error) from error
 
 
 def absolute(folder: str) -> str:
@@ -110,10 +143,21 @@ def start(*, cpu_devices: int) -> None:
     """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
 
     Args:
-      cpu_devices: of all processes together; `JAX_NUM_CPU_DEVICES`, of one process, goes before it.
+      cpu_devices: of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.
+
+    Raises:
+      PlatformError: JAX cannot use the devices.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
+    try:
+        jax.devices()
+    except Exception as error:  # JAX has no common error, and an assertion without a text among them
+        reason = (
+            _one_line(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip("."))
+            or "no device of the platform is installed"
+        )
+        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason) from error
     processes.silence_gloo()
     allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())

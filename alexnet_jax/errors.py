@@ -1,8 +1,18 @@
-"""The one exception that means: the user can mend this."""
+"""The base of all errors that a user can mend."""
+
+import os
+
+TEMPORARY = os.EX_TEMPFAIL  # 75, the exit status that means: run the same command again
 
 
 class UsageError(ValueError):
-    """A mistake of the user's, told in one line: what was found, what was expected, what to do.
+    """A mistake of the user, in one line: what was found, what was expected, what to do.
 
-    The commands print it without a traceback and exit with status 2. Any other exception is a bug of ours.
+    Each room derives its kinds of error from this class. The commands print the line without a traceback and exit with
+    `status`. Any other exception is a bug of the program.
+
+    Attributes:
+      status: the exit status of the command.
     """
+
+    status = 2

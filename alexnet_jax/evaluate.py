@@ -48,7 +48,7 @@ def main() -> None:
     views, images = int(VIEWS.value), len(experiment.eval_source)
     metrics = evaluate(experiment, network.params, network.batch_stats, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"
-    processes.say(describe(metrics.means(), step=step, views=views, count=int(metrics.count)))
+    processes.log(describe(metrics.means(), step=step, views=views, count=int(metrics.count)))
 
 
 def _progress(images: int) -> Callable[[int], bool]:

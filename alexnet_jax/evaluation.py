@@ -48,7 +48,7 @@ def evaluate(
     total = ZERO
     running: Metrics | None = None
     for number, batch in enumerate(itertools.chain(batches, [None])):
-        processes.at(f"batch {number} of an evaluation")
+        processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
         before, running = running, None
         if batch is not None:
             running = experiment.steps.eval_step(params, batch_stats, sharding.put_batch(batch, experiment.mesh))

@@ -62,13 +62,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
     workdirs.check(folder, config, may_change=_may_change(config))
     with workdirs.lock(folder), Interruption() as interruption:
-        experiment = experiments.build(settings, data_dir, say=processes.say)
+        processes.enter("opening the data set", slow=True)
+        experiment = experiments.build(settings, data_dir, say=processes.log)
         interruption.share(experiment.mesh)
         checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
         result = workdirs.read_result(folder)
         found = {"steps": list(checkpoints.steps()), "finished": result is not None}
         processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
 
+        processes.enter("restoring or initialising the state", slow=True)
         # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
         begin = functools.partial(experiment.steps.init, experiment.key)
         if settings.init_from is not None:
@@ -76,7 +78,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         state = restore_latest(checkpoints, experiment.steps.target) or begin()
         start_step = int(state.step)
         if start_step == experiment.num_steps and result is not None:
-            processes.say(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
+            processes.log(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
             checkpoints.close()
             return state
 
@@ -121,7 +123,7 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
         try:
             state = checkpoints.restore(step, target)
         except UnreadableCheckpointError as error:
-            processes.say(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
+            processes.log(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
             continue
         return state
     if steps:
@@ -145,7 +147,7 @@ class Loop:
         # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
         owed = state.plateau is not None and jax.device_get(state.plateau.seen) < start_step
         for step in range(start_step, experiment.num_steps + 1):
-            processes.at(f"evaluating or saving after update {step:,}")
+            processes.enter(f"evaluating or saving after update {step:,}")
             top1 = None
             if (step > start_step or owed) and self._due(step, settings.evaluate_every):
                 top1 = self._evaluate(state, step)
@@ -157,13 +159,13 @@ class Loop:
                 self._save(state, step, top1)
             if step == experiment.num_steps:
                 break
-            processes.at(f"fetching the images of update {step + 1:,}")
+            processes.enter(f"fetching the images of update {step + 1:,}")
             try:
                 batch, waited = self._fetch(batches)
             except UsageError:
                 self._keep(state, step)
                 raise
-            processes.at(f"update {step + 1:,}")
+            processes.enter(f"update {step + 1:,}", slow=step == start_step)  # which compiles
             state, metrics = experiment.steps.train_step(state, batch, experiment.key)
             self._settle()
             self._pending = step + 1, metrics, waited

@@ -1,8 +1,9 @@
-"""A command as one process of several: `python -m tests.process main --config=...`, hurried on by the environment.
+"""A command as one process of several: `python -m tests.process main --config=...`, adapted by the environment.
 
-Writes the metrics of every step; gives a lost process SILENCE seconds instead of 60, and one that hangs STALL. If it is
-process WHO it sends itself the signal SEND (a number) when the loop's METHOD is called for the CALL-th time; with 0 it
-hangs there, with `error` it raises one.
+Writes the metrics of every step. HEARTBEAT_TIMEOUT, PHASE_TIMEOUT and SLOW_PHASE_TIMEOUT replace those of the
+watchdog.
+In process WHO the CALL-th call of METHOD first sends the signal SEND (a number) to the process itself; with 0 it hangs
+there, with `error` it raises an error. METHOD is a method of the loop, or `build` of the experiment.
 """
 
 import os
@@ -15,16 +16,18 @@ from alexnet_jax.runtime import processes, watchdog
 from alexnet_jax.workdir import metrics_log, progress
 
 progress.LINE_EVERY = metrics_log.ROW_EVERY = 0.0
-watchdog.BEAT = 1.0
-watchdog.SILENCE = float(os.environ.get("SILENCE", watchdog.SILENCE))
-watchdog.STALL = float(os.environ.get("STALL", watchdog.STALL))
+processes.FIRST_LINE = float(os.environ.get("FIRST_LINE", 60))  # a busy machine starts processes far apart
+watchdog.HEARTBEAT_INTERVAL = 1.0
+for name in ("HEARTBEAT_TIMEOUT", "PHASE_TIMEOUT", "SLOW_PHASE_TIMEOUT"):
+    setattr(watchdog, name, float(os.environ.get(name, getattr(watchdog, name))))
 
 
 def arrange(method: str, nth: int) -> None:
-    """Before that call of the loop's method, what SEND says."""
-    original, calls = getattr(train.Loop, method), 0
+    """Makes that call of the method do first what SEND says."""
+    owner = train.experiments if method == "build" else train.Loop
+    original, calls = getattr(owner, method), 0
 
-    def call(*arguments):
+    def call(*arguments, **keywords):
         nonlocal calls
         calls += 1
         if calls == nth and processes.index() == int(os.environ["WHO"]):
@@ -33,9 +36,9 @@ def arrange(method: str, nth: int) -> None:
             if os.environ["SEND"] == "0":
                 time.sleep(10_000)
             os.kill(os.getpid(), int(os.environ["SEND"]))
-        return original(*arguments)
+        return original(*arguments, **keywords)
 
-    setattr(train.Loop, method, call)
+    setattr(owner, method, call)
 
 
 if "SEND" in os.environ:

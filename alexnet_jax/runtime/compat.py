@@ -7,7 +7,6 @@ no longer works, and when a library no longer needs it. No other file of the pac
 import contextlib
 import functools
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -35,15 +34,19 @@ def _distributed() -> Any:
         return None
 
 
-def coordination_client() -> Any | None:
+def has_coordination_client() -> bool:
+    """Whether `coordination_client` will find the client of a cluster that is joined."""
+    return hasattr(_distributed(), "client")
+
+
+def coordination_client() -> Any:
     """The client of the coordination service; None: there is a single process, or JAX keeps the client elsewhere."""
-    client = getattr(_distributed(), "client", None)
-    if client is None and jax.distributed.is_initialized():
+    if not has_coordination_client() and jax.distributed.is_initialized():
         warn(
             f"JAX {jax.__version__} has its coordination service in another place: the processes are not compared at"
             " the start, and a process that dies or hangs is not named"
         )
-    return client
+    return getattr(_distributed(), "client", None)
 
 
 def coordinator_address() -> str | None:
@@ -152,16 +155,3 @@ def close_events_file(writer: Any) -> None:
     if file is not None:
         with contextlib.suppress(OSError):
             file.close()
-
-
-# ml_collections' errors. Seen in ml_collections 1.1.0: `config_flags` raises AttributeError, KeyError, TypeError and
-# ValueError for a wrong override, without a class of its own. The file that raised tells a wrong flag from an error of
-# the program. Without the name of that file in the traceback, the error keeps its traceback.
-
-
-def raised_by_config_flags(error: BaseException) -> bool:
-    """Whether ml_collections raised the error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and f"{os.sep}ml_collections{os.sep}" in trace.tb_frame.f_code.co_filename

@@ -28,7 +28,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 def default_folder() -> str:
     """`JAX_COMPILATION_CACHE_DIR`, else a folder by the XDG convention."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(home, "alexnet_jax")
+    return os.path.expanduser(os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(home, "alexnet_jax"))
 
 
 def use(folder: str) -> None:

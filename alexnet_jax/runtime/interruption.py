@@ -1,59 +1,64 @@
-"""Leaving on SIGTERM and Ctrl-C: remembered when they come, acted on between steps, by all processes at the same."""
+"""Leaves on SIGTERM and Ctrl-C: a handler keeps the signal, and all processes act on it between the same two steps."""
 
 import os
 import signal
 from types import FrameType
+from typing import NoReturn
 
 from jax.sharding import Mesh
 
+from alexnet_jax.errors import TEMPORARY
 from alexnet_jax.runtime import processes
 
-STATUS = {signal.SIGTERM: os.EX_TEMPFAIL, signal.SIGINT: 130}  # EX_TEMPFAIL is 75: start me again
+STATUS = {signal.SIGTERM: TEMPORARY, signal.SIGINT: 130}
 
 
 class Interrupted(SystemExit):
-    """The run was asked to leave and has saved; its code is the exit status."""
+    """The run was interrupted and has saved. The code is the exit status."""
 
 
 class Interruption:
-    """While entered, a first signal is remembered in `received`; a second one ends the process at once.
+    """While entered, keeps a first signal in `received`. A second one ends the process at once.
 
     Attributes:
-      received: by this process.
-      agreed: what all processes leave for.
+      received: the signal to this process.
+      agreed: the signal for which all processes leave.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
-        self._largest: processes.Largest | None = None
+        self._maximum: processes.DelayedMaximum | None = None
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._remember) for number in STATUS}
+        self._before = {number: signal.signal(number, self._receive) for number in STATUS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, _: FrameType | None) -> None:
+    def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
             os._exit(STATUS[self.received])
         self.received = signal.Signals(number)
 
     def share(self, mesh: Mesh) -> None:
-        """From now on a signal to one process is a signal to all that hold the mesh."""
+        """From now on a signal to one process counts for all processes of the mesh."""
         if processes.count() > 1:
-            self._largest = processes.Largest(mesh)
+            self._maximum = processes.DelayedMaximum(mesh)
 
     def due(self) -> bool:
-        """Whether to leave. All processes must ask alike, and get the same answer, with several one call late."""
+        """Whether to leave.
+
+        All processes must ask equally often, and get the same answer: of several, one call after the signal.
+        """
         if self.agreed is None:
-            number = self._largest(self.received or 0) if self._largest else self.received
+            number = self._maximum(self.received or 0) if self._maximum else self.received
             self.agreed = signal.Signals(number) if number else None
         return self.agreed is not None
 
-    def leave(self) -> None:
+    def leave(self) -> NoReturn:
         """Raises `Interrupted` with the signal's exit status."""
         assert self.agreed is not None
         raise Interrupted(STATUS[self.agreed])

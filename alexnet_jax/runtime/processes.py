@@ -1,7 +1,7 @@
-"""Several processes as one run: how they find one another, agree at the start, take turns and end together.
+"""Several processes as one run: they join, compare their facts, take turns and end together.
 
-JAX's coordination service, which process 0 hosts, carries short texts by name between them. No device is used: this
-works before the devices are counted, and says something where a collective operation would only wait.
+JAX's coordination service, which process 0 hosts, carries short texts by name between them. No device takes part: the
+service works before the devices are counted. Waiting is polling, so that signals are handled meanwhile.
 """
 
 import json
@@ -15,86 +15,110 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # its client has no public name, nor have the number and count before devices exist
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.runtime.watchdog import STATUS, Watchdog
+from alexnet_jax.runtime import compat
+from alexnet_jax.runtime.errors import ClusterError, DifferenceError, JoinTimeoutError, MissingClusterError
+from alexnet_jax.runtime.watchdog import Watchdog
 
-JOIN = 300.0  # seconds within which all processes must have started
+JOIN_TIMEOUT = 300.0  # seconds within which all processes must have started
+FIRST_LINE, LINE_EVERY = 2.0, 30.0  # seconds of waiting before the first line that says so, and between two lines
+HEARTBEAT_TIMEOUT = 24 * 3600  # seconds, of JAX's own heartbeat: `watchdog` is stricter
 ADDRESS, COUNT, INDEX = VARIABLES = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HELP = (
-    "Whether this is one of several processes. on: it is; off: it is alone; auto: it is where JAX recognises a cluster"
+    "Whether this process is one of several. on: yes; off: no; auto: yes where JAX recognises a cluster"
     " (TPU VMs, GKE, Slurm under srun, Open MPI, Indexed Jobs of Kubernetes) or the environment has"
     f" {ADDRESS} (HOST:PORT of process 0), {COUNT} and {INDEX} (from 0)."
 )
 
 T = TypeVar("T")
+index, count = compat.process_index, compat.process_count
 
+_joining = False
 _watchdog: Watchdog | None = None
 _turn = 0
 
 
-def start(distributed_flag: str) -> None:
+def start(mode: str) -> None:
     """Joins the other processes, before JAX counts its devices.
 
+    While the others are awaited, a line on stderr says so, and signals are handled.
+
     Args:
-      distributed_flag: `auto`, `on` or `off`, as `HELP` has it.
+      mode: `auto`, `on` or `off`, as in `HELP`.
 
     Raises:
-      UsageError: there is no cluster, it is half described, or it cannot be reached.
+      ClusterError: there is no cluster, its description is incomplete, or it cannot be joined.
     """
     global _watchdog
-    if distributed_flag == "off":
+    if mode == "off":
         return
-    # Its C++ handler of SIGTERM would be in the way of `Interruption`, which the processes agree on by themselves.
+    numbers = _number(COUNT), _number(INDEX)
+    # Its C++ handler of SIGTERM would replace that of `Interruption`, by which the processes agree on a step.
     jax.config.update("jax_enable_preemption_service", False)
-    number, own = _number(COUNT), _number(INDEX)
-    # Where a process does not come, XLA aborts this one with a trace, after its own, longer time.
-    alarm = threading.Timer(JOIN, _give_up)
-    alarm.daemon = True
-    alarm.start()
     try:
-        jax.distributed.initialize(
-            num_processes=number,
-            process_id=own,
-            initialization_timeout=int(JOIN) + 60,
-            heartbeat_timeout_seconds=24 * 3600,  # the watchdog's are the ones that count: JAX's end in a C++ trace
-        )
-    except Exception as error:  # JAX has no common error for a cluster that is not there or that it cannot join
+        _join(*numbers)
+    except ClusterError:
+        raise
+    except Exception as error:  # JAX has no common error for a missing cluster and one that cannot be joined
         described = [name for name in VARIABLES if name in os.environ]
         if "be defined" not in str(error):
             reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"the other processes cannot be joined: {reason}; --distributed=off runs alone") from error
-        if described or distributed_flag == "on":
-            missing = ", ".join(name for name in VARIABLES if name not in described)
-            raise UsageError(f"JAX recognises no cluster here; set {missing}, or start under srun or mpirun") from error
-    finally:
-        alarm.cancel()
-    if count() > 1:
-        address = distributed.global_state.coordinator_address
-        _watchdog = Watchdog(_client(), index=index(), count=count(), coordinator=str(address))
+            raise ClusterError(f"the other processes cannot be joined: {reason}") from error
+        if described or mode == "on":
+            raise MissingClusterError([name for name in VARIABLES if name not in described]) from error
+    if count() > 1 and (client := compat.coordination_client()) is not None:
+        address = str(compat.coordinator_address())
+        _watchdog = Watchdog(client, index=index(), count=count(), coordinator=address)
 
 
-def _give_up() -> None:
-    state = distributed.global_state
-    print(
-        f"error: process {state.process_id}: after {JOIN:.0f} s not all processes have met at"
-        f" {state.coordinator_address}, where process 0 listens; see which one has not started",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(STATUS)
+def _join(processes: int | None, process: int | None) -> None:
+    """Joins the others in a thread: `initialize` waits in C++, where Python handles no signal."""
+    global _joining
+    # gRPC would look for process 0, on this machine too, through the proxy that `http_proxy` names.
+    os.environ.setdefault("grpc_proxy", "")
+    jax.config.update("jax_check_proxy_envs", False)  # JAX's warning about that
+    errors: list[Exception] = []
+
+    def initialize() -> None:
+        seconds = HEARTBEAT_TIMEOUT if compat.has_coordination_client() else 100
+        try:
+            jax.distributed.initialize(
+                num_processes=processes,
+                process_id=process,
+                initialization_timeout=int(JOIN_TIMEOUT) + 60,
+                heartbeat_timeout_seconds=seconds,
+            )
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    _joining = True
+    thread.join(FIRST_LINE)
+    end = time.monotonic() + JOIN_TIMEOUT
+    while thread.is_alive():
+        address = compat.coordinator_address() or "an address that JAX looks up"
+        if time.monotonic() >= end:
+            raise JoinTimeoutError(address, index(), JOIN_TIMEOUT)
+        missing = "1" if count() == 2 else f"up to {count() - 1}" if count() > 2 else "some"
+        print(f"waiting for {missing} of {count()} processes at {address}", file=sys.stderr, flush=True)
+        thread.join(min(LINE_EVERY, end - time.monotonic()))
+    _joining = False
+    if errors:
+        raise errors[0]
 
 
-def quiet() -> None:
-    """Keeps gloo, the CPU's collectives, from greeting on the standard output; called once devices may be counted."""
+def silence_gloo() -> None:
+    """Hides the greeting of gloo, the CPU's collectives, on the standard output. Counts the devices."""
     if count() > 1 and jax.default_backend() == "cpu":
-        own = os.dup(1)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-        sys.stdout = os.fdopen(own, "w", buffering=1)
+        stdout = os.dup(1)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        sys.stdout = os.fdopen(stdout, "w", buffering=1)
 
 
 def _number(variable: str) -> int | None:
@@ -104,146 +128,149 @@ def _number(variable: str) -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise UsageError(f"{variable} is {text!r} and should be a whole number") from error
+        raise ClusterError(f"{variable} is {text!r} and should be a whole number") from error
 
 
-def _client() -> Any:
-    return distributed.global_state.client
-
-
-def index() -> int:
-    """Of this process, from 0."""
-    return distributed.global_state.process_id
-
-
-def count() -> int:
-    """How many processes the run has."""
-    return distributed.global_state.num_processes
-
-
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Prints a line, on process 0 alone."""
     if index() == 0:
         print(line, flush=True)
 
 
-def at(doing: str) -> None:
-    """Tells the watchdog that this process has come to its next piece of work, which all do in the same order."""
+def enter(phase: str, *, slow: bool = False) -> None:
+    """Reports to the watchdog that this process begins a phase. All processes begin the same ones in the same order.
+
+    Args:
+      phase: names the work in messages, such as `update 7`.
+      slow: the processes may take very different times for the phase, as in a compilation.
+    """
     if _watchdog is not None:
-        _watchdog.at(doing)
+        _watchdog.enter(phase, slow=slow)
 
 
 def gather(text: str) -> list[str]:
     """The texts of all processes, on process 0; an empty list on the others. All must call it, in the same order."""
-    global _turn
-    _turn += 1
-    _client().key_value_set(f"alexnet_jax/gather/{_turn}/{index()}", text)
-    if index():
-        return []
-    while True:
-        found = dict(_client().key_value_dir_get(f"alexnet_jax/gather/{_turn}/"))
-        if len(found) == count():
-            return [text for _, text in sorted(found.items(), key=lambda item: int(item[0].rsplit("/", 1)[1]))]
+    folder, client = _next_turn(), compat.coordination_client()
+    client.key_value_set(f"{folder}{index():08}", text)
+    while index() == 0:
+        texts = sorted(client.key_value_dir_get(folder))
+        if len(texts) == count():
+            return [text for _, text in texts]
         time.sleep(0.05)
+    return []
 
 
-def from_first(text: str) -> str:
+def broadcast(text: str) -> str:
     """The text of process 0, on all. All must call it, in the same order; the others wait."""
+    folder, client = _next_turn(), compat.coordination_client()
+    if index() == 0:
+        client.key_value_set(f"{folder}0", text)
+        return text
+    while not (texts := client.key_value_dir_get(folder)):
+        time.sleep(0.05)
+    return texts[0][1]
+
+
+def _next_turn() -> str:
     global _turn
     _turn += 1
-    name = f"alexnet_jax/from_first/{_turn}/"
-    if index() == 0:
-        _client().key_value_set(f"{name}0", text)
-        return text
-    while not (found := _client().key_value_dir_get(name)):
-        time.sleep(0.05)
-    return found[0][1]
+    return f"alexnet_jax/turn/{_turn}/"
 
 
 def agree(facts: Mapping[str, Any]) -> None:
-    """Sees that all processes have the same facts.
+    """Checks that all processes have the same facts.
 
     Args:
       facts: by name, to be compared as JSON.
 
     Raises:
-      UsageError: on all processes; it names a process that differs, the fact and both values.
+      DifferenceError: on all processes, with a process that differs, the fact and both values.
     """
-    if count() == 1:
+    if _watchdog is None:
         return
-    told = gather(json.dumps(dict(facts) | {"host": socket.gethostname()}, default=str))
-    complaint = from_first(difference([json.loads(text) for text in told]))
-    if complaint:
-        raise UsageError(complaint)
+    texts = gather(json.dumps(dict(facts) | {"host": socket.gethostname()}, default=str))
+    difference = broadcast(first_difference([json.loads(text) for text in texts]))
+    if difference:
+        raise DifferenceError(difference)
 
 
-def difference(told: list[dict[str, Any]]) -> str:
-    """Names the first process whose facts are not process 0's; empty where there is none. `host` may differ."""
-    for number, facts in enumerate(told):
-        for name in sorted(told[0].keys() | facts.keys()):
-            here, there = told[0].get(name), facts.get(name)
-            if name != "host" and here != there:
+def first_difference(facts: list[dict[str, Any]]) -> str:
+    """Names the first process whose facts differ from those of process 0; empty: none does. `host` may differ."""
+    for number, theirs in enumerate(facts):
+        for name in sorted(facts[0].keys() | theirs.keys()):
+            ours, other = facts[0].get(name), theirs.get(name)
+            if name != "host" and ours != other:
                 return (
-                    f"the processes differ in {name}: {here} in process 0 ({told[0]['host']}), {there} in process"
-                    f" {number} ({facts['host']}); start all with the same command, packages and data"
+                    f"the processes differ in {name}: {ours} in process 0 ({facts[0]['host']}), {other} in process"
+                    f" {number} ({theirs['host']}); start all with the same command, packages and data"
                 )
     return ""
 
 
 def first_then_rest(act: Callable[[], T]) -> T:
-    """Process 0 acts first and the others after it: on a shared disk they find what it made, else make their own."""
+    """Acts on process 0, then on the others, which on a shared disk find what process 0 made."""
     if count() == 1:
         return act()
     made = act() if index() == 0 else None
-    from_first("done")
+    if _watchdog is None:
+        multihost_utils.sync_global_devices("first_then_rest")
+    else:
+        broadcast("done")
     return act() if made is None else made
 
 
-class Largest:
-    """The largest of the processes' numbers, as of the call before: nobody waits for it.
+class DelayedMaximum:
+    """The maximum of a number over all processes, as of the call before, so that no process waits for it.
 
-    A reduction of one number goes to the devices with each call, between two updates, and is read with the next.
+    With each call a reduction goes to the devices, between two updates. The next call reads its result.
     """
 
     def __init__(self, mesh: Mesh):
-        # The mesh's own devices in its own order, so that a GPU needs no second communicator.
+        # The devices of the mesh in its order: a GPU needs no second communicator.
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._places = len(mesh.local_devices)
+        self._devices = len(mesh.local_devices)
         self._reduce = jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
         self._running: jax.Array | None = None
 
     def __call__(self, number: int) -> int:
-        """Takes this process's number; 0 at the first call. All processes must call alike."""
-        before, numbers = self._running, np.full(self._places, number, np.int32)
+        """Enters the number of this process; 0 at the first call. All processes must call it, in the same order."""
+        before, numbers = self._running, np.full(self._devices, number, np.int32)
         with jax.transfer_guard_host_to_device("allow"):
-            given = jax.make_array_from_process_local_data(self._sharding, numbers)
-        self._running = self._reduce(given)
+            everywhere = jax.make_array_from_process_local_data(self._sharding, numbers)
+        self._running = self._reduce(everywhere)
         return 0 if before is None else int(jax.device_get(before))
 
 
+def joining() -> bool:
+    """Whether `start` was left before the others came. Then `os._exit` ends the process: JAX still waits in C++."""
+    return _joining
+
+
 def watched() -> bool:
-    """Whether there are other processes, which must not be left waiting."""
+    """Whether there are other processes, which `fail` ends."""
     return _watchdog is not None
 
 
 def finish() -> None:
     """Waits until all processes have come here, and leaves the cluster."""
     if _watchdog is not None:
-        _watchdog.end()
+        enter("its end")
+        gather("")
+        broadcast("")
+        _watchdog.stop()
         jax.distributed.shutdown()
 
 
 def fail(error: BaseException, line: str, status: int) -> NoReturn:
-    """Prints the line and ends this process, and the others with a line that names it; waits for none of them.
+    """Prints the line and ends this process, and the others with a line that names this process.
 
-    Where the error may come of another process's end, that one is named if it is found.
+    An error of the runtime may follow from the end of another process. That process is named if it is found.
     """
     sys.stdout.flush()
     assert _watchdog is not None
-    own = str(error).startswith(("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
-    if isinstance(error, jax.errors.JaxRuntimeError) and not own:
-        print(f"{' '.join(str(error).split())[:200]}: looking whether a process is gone", file=sys.stderr, flush=True)
-        _watchdog.await_verdict()
-    reason = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
-    told = f"process {index()} ({socket.gethostname()}) stopped: {' '.join(reason.split())[:500]}"
-    _watchdog.leave(line, told, status)
+    is_ours = str(error).startswith(("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
+    if isinstance(error, jax.errors.JaxRuntimeError) and not is_ours:
+        _watchdog.await_failure(f"{' '.join(str(error).split())[:200]}: looking whether a process is dead")
+    words = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+    reason = f"process {index()} ({socket.gethostname()}) stopped: {' '.join(words.split())[:500]}"
+    _watchdog.end_run(line, reason, status)

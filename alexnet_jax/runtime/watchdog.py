@@ -1,7 +1,17 @@
-"""Ends all processes of a run where one dies, hangs or fails, and says which.
+"""Ends all processes of a run where one dies, hangs or fails, and names that process.
 
-Each process tells the others, through JAX's coordination service, that it lives and where it is. JAX's own heartbeat
-would end the others too, after 100 s, but by an abort with a trace of C++, and it sees no process that only hangs.
+Each process sends heartbeats with its phase, the piece of work that it is at, through the key-value store of JAX's
+coordination service, and reads those of the others. JAX's own means were tried with jax 0.10.2 and 0.12.0.1:
+
+* `heartbeat_timeout_seconds`: JAX aborts all processes with a trace of C++ when one is lost, and does not see a process
+  that hangs in Python. A run that a scheduler suspends for longer than the timeout is aborted when it continues.
+* The loss of process 0, which hosts the service, aborts the others at once, whatever the timeout and with
+  `jax_enable_recoverability` too. A `missed_heartbeat_callback` would replace the abort, but a callback in Python ends
+  in `std::bad_cast`, since its argument has no type in Python.
+* With `jax_enable_recoverability` the loss of another process is silent, and the query for live processes waits
+  for all of them.
+
+So JAX carries the texts, its timeout is a day, and the rules are here.
 """
 
 import contextlib
@@ -14,209 +24,192 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, NoReturn
 
-TICK = 1.0  # seconds between two looks at the clock
-BEAT = 5.0  # seconds between two signs of life
-SILENCE = 60.0  # seconds without one after which a process counts as dead
-STALL = 90.0  # seconds a process may stay behind the others at one piece of work
-STUCK = 600.0  # seconds all may stay at one piece of work: a compilation, a slow storage
+from alexnet_jax.errors import TEMPORARY
 
-STATUS = os.EX_TEMPFAIL  # 75, start me again: the run resumes from its last checkpoint
-LIFE, VERDICT = "alexnet_jax/watchdog/life/", "alexnet_jax/watchdog/verdict/"  # folders, which end in a slash
+TICK = 1.0  # seconds between two looks at the heartbeats
+HEARTBEAT_INTERVAL = 2.0  # seconds
+HEARTBEAT_TIMEOUT = 60.0  # seconds without a heartbeat, after which a process counts as dead
+PHASE_TIMEOUT = 90.0  # seconds for which a process may stay in a phase that another process has passed
+SLOW_PHASE_TIMEOUT = 600.0  # the same in a phase with a compilation, a restore or a data set's preparation
+STALL_TIMEOUT = 600.0  # seconds for which all processes may stay in their phases
+FAREWELL_TIMEOUT = 10.0  # seconds for which process 0 serves the others after the verdict
+
+HEARTBEAT, VERDICT, LEFT = (f"alexnet_jax/{name}/" for name in ("heartbeat", "verdict", "left"))  # keys
 
 
 @dataclasses.dataclass
-class Seen:
-    """What is known of a process.
+class Peer:
+    """The last heartbeat of a process, and the times that follow from it, in ticked seconds of this process.
 
     Attributes:
-      host: its machine.
-      place: pieces of work it has begun, 0 until its loop runs.
-      doing: the last of them.
-      ended: it has done all its work.
-      heard, moved: when its last sign of life came, and when its place last changed, by this process's clock.
-      behind: since when another process has been at a later place than its present one; None: none is.
-      beat: number of its last sign of life.
+      host: name of the machine.
+      place: number of phases begun.
+      phase: the last of them.
+      timeout: seconds for which the process may stay in it once another process has passed it.
+      beat: number of the heartbeat.
+      heard: when it came.
+      moved: when the place last changed.
+      passed: when another process was first seen at a later place; None: no other is ahead.
     """
 
-    host: str
-    place: int
-    doing: str
-    ended: bool
-    heard: float
-    moved: float
-    behind: float | None = None
+    host: str = "host unknown"
+    place: int = 0
+    phase: str = "start-up"
+    timeout: float = SLOW_PHASE_TIMEOUT
     beat: int = 0
+    heard: float = 0.0
+    moved: float = 0.0
+    passed: float | None = None
 
 
-Sign = tuple[int, str, int, str, bool]  # as sent: beat, host, place, doing, ended
-
-
-def verdict(seen: dict[int, Seen], now: float) -> str | None:
-    """Names the process that is dead or hangs; None: all is well.
+def find_failure(peers: dict[int, Peer], now: float) -> str | None:
+    """Names a process that is dead or hangs; None: all is well.
 
     Args:
-      seen: all processes, by number.
-      now: when they were last looked at, in seconds, by the clock of `Seen`.
+      peers: all processes by number.
+      now: in ticked seconds.
     """
-    for index, one in seen.items():
-        if not one.ended and now - one.heard > SILENCE:
-            return f"process {index} ({one.host}) gives no sign of life for {SILENCE:.0f} s: it is dead or stopped"
-    working = {index: one for index, one in seen.items() if not one.ended}
-    if not all(one.place for one in working.values()) or not working:
-        return None
-    last = min(working, key=lambda index: working[index].place)
-    one = working[last]
-    if one.behind is not None and now - one.behind > STALL:
-        return f"process {last} ({one.host}) hangs: for {STALL:.0f} s it is at {one.doing}, and the others are ahead"
-    if all(now - each.moved > STUCK for each in working.values()):
-        return f"no process has moved for {STUCK:.0f} s; process {last} ({one.host}) is at {one.doing}"
+    for index, peer in peers.items():
+        if now - peer.heard > HEARTBEAT_TIMEOUT:
+            return f"process {index} ({peer.host}) has sent no heartbeat for {HEARTBEAT_TIMEOUT:.0f} s: dead or stopped"
+    last, peer = min(peers.items(), key=lambda item: item[1].place)
+    if peer.passed is not None and now - peer.passed > peer.timeout:
+        return (
+            f"process {last} ({peer.host}) hangs: for {peer.timeout:.0f} s it is at {peer.phase}, the others are ahead"
+        )
+    if all(now - each.moved > STALL_TIMEOUT for each in peers.values()):
+        return f"no process has moved for {STALL_TIMEOUT:.0f} s; process {last} ({peer.host}) is at {peer.phase}"
     return None
 
 
-def note(seen: dict[int, Seen], signs: dict[int, Sign], now: float) -> None:
-    """Takes the processes' signs of life, by number, read `now`."""
-    for index, (beat, host, place, doing, ended) in signs.items():
-        one = seen[index]
-        if beat != one.beat:
-            one.beat, one.host, one.doing, one.ended, one.heard = beat, host, doing, ended, now
-        if place != one.place:
-            one.place, one.moved, one.behind = place, now, None
-    first = max(one.place for one in seen.values())
-    for one in seen.values():
-        if one.place < first and one.behind is None:
-            one.behind = now
-
-
-def postpone(seen: dict[int, Seen], pause: float) -> None:
-    """Leaves so many seconds, in which this process itself stood still, out of account."""
-    for one in seen.values():
-        one.heard, one.moved = one.heard + pause, one.moved + pause
-        one.behind = None if one.behind is None else one.behind + pause
+def update(peers: dict[int, Peer], heartbeats: dict[int, list[Any]], now: float) -> None:
+    """Enters the heartbeats `[beat, host, place, phase, timeout]` by process, as read at `now`."""
+    for index, (beat, host, place, phase, timeout) in heartbeats.items():
+        peer = peers[index]
+        if beat != peer.beat:
+            peer.beat, peer.host, peer.phase, peer.timeout, peer.heard = beat, host, phase, timeout, now
+        if place != peer.place:
+            peer.place, peer.moved, peer.passed = place, now, None
+    first = max(peer.place for peer in peers.values())
+    for peer in peers.values():
+        if peer.place < first and peer.passed is None:
+            peer.passed = now
 
 
 class Watchdog:
-    """Two threads: one talks with the coordination service, the other watches the clock, for when no answer comes.
+    """Two threads: one exchanges heartbeats, the other judges them, also while an exchange does not return.
+
+    Time is counted in ticks of the second thread. A run that is suspended as a whole, by a scheduler or with its
+    machine, ticks no more, and so loses no process.
 
     Args:
       client: of the coordination service.
-      index, count: of this process, and how many there are.
-      coordinator: address of process 0, which hosts the service.
+      index: of this process.
+      count: of all processes.
+      coordinator: HOST:PORT of process 0, which hosts the service.
     """
 
     def __init__(self, client: Any, *, index: int, count: int, coordinator: str):
-        self._client, self._index, self._coordinator = client, index, coordinator
-        self._place, self._doing, self._ended, self._beats = 0, "", False, 0
-        self._looked = time.monotonic()
-        unknown = Seen("host unknown", 0, "", False, self._looked, self._looked)
-        self._seen = {number: dataclasses.replace(unknown) for number in range(count)}
-        self._over, self._talking, self._leaving = threading.Event(), threading.Lock(), threading.Lock()
-        self._hold_aborts()
+        self._client, self._index, self._count, self._coordinator = client, index, count, coordinator
+        self._phase: tuple[int, str, float] = 0, "start-up", SLOW_PHASE_TIMEOUT
+        self._beats, self._now, self._answered = 0, 0.0, 0.0
+        self._peers = {number: Peer() for number in range(count)}
+        self._stopped, self._ending = threading.Event(), threading.Lock()
+        _delay_aborts()
         self._exchange()
-        self._talker = threading.Thread(target=self._talk, daemon=True)
-        self._talker.start()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._exchanging = threading.Thread(target=self._exchange_until_stopped, daemon=True)
+        self._exchanging.start()
+        threading.Thread(target=self._judge_until_stopped, daemon=True).start()
 
-    def at(self, doing: str) -> None:
-        """This process has begun its next piece of work."""
-        self._doing = doing
-        self._place += 1
+    def enter(self, phase: str, *, slow: bool) -> None:
+        """Begins the next phase of this process."""
+        self._phase = self._phase[0] + 1, phase, SLOW_PHASE_TIMEOUT if slow else PHASE_TIMEOUT
 
-    def end(self) -> None:
-        """Returns when all processes have done their work, and watches no longer."""
-        self._ended = True
-        while not all(one.ended for one in self._seen.values()):
-            with contextlib.suppress(Exception):  # the other thread sees how long this lasts
-                self._exchange()
-            time.sleep(0.1)
-        self._over.set()
-        self._talker.join()
-        _on_abort(signal.SIG_DFL)
+    def stop(self) -> None:
+        """Ends the watch. All processes have met at their end before."""
+        self._stopped.set()
+        self._exchanging.join()
 
-    def leave(self, line: str, told: str, status: int) -> NoReturn:
-        """Prints the line, makes the other processes print what is told them, and ends them all with the status."""
-        if not self._leaving.acquire(blocking=False):
-            threading.Event().wait()  # the other thread is about to end the process
+    def end_run(self, line: str, reason: str, status: int) -> NoReturn:
+        """Prints the line, ends this process with the status, and the others with the status and the reason."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()  # for the other thread, which ends the process
         print(line, file=sys.stderr, flush=True)
-        if time.monotonic() - self._looked < SILENCE:
-            with contextlib.suppress(Exception):  # another process was faster
-                self._client.key_value_set(VERDICT + "first", json.dumps([told, status]))
-            with contextlib.suppress(Exception):
-                self._ended = True
-                self._exchange()
-                if self._index == 0:
-                    self._linger()
+        if not self._overdue():
+            farewell = threading.Thread(target=self._send_verdict, args=(reason, status), daemon=True)
+            farewell.start()
+            farewell.join(FAREWELL_TIMEOUT)
         os._exit(status)
 
-    def await_verdict(self) -> None:
-        """Waits as long as it takes to find a process dead, which ends this one too; returns if there is none."""
-        time.sleep(SILENCE + 2 * BEAT)
+    def await_failure(self, line: str) -> None:
+        """Prints the line and waits until a dead process would be found, which ends this one. Returns if none is."""
+        if self._ending.locked():
+            threading.Event().wait()  # for the other thread, which ends the process
+        print(line, file=sys.stderr, flush=True)
+        time.sleep(HEARTBEAT_TIMEOUT + 2 * HEARTBEAT_INTERVAL + TICK)
 
-    def _linger(self) -> None:
-        """Process 0 hosts the service: it stays until the others have read the verdict, or are late."""
-        until = time.monotonic() + 3 * BEAT
-        while time.monotonic() < until and not all(one.ended for one in self._seen.values()):
-            time.sleep(0.1)
-            self._exchange()
-
-    def _talk(self) -> None:
-        while not self._over.wait(BEAT):
-            try:
-                self._exchange()
-                told = self._client.key_value_dir_get(VERDICT)
-            except Exception:  # the other thread sees how long this lasts
-                continue
-            if told:
-                line, status = json.loads(told[0][1])
-                self.leave(f"error: {line}", line, status)
-
-    def _watch(self) -> None:
-        ticked = time.monotonic()
-        while not self._over.wait(TICK):
-            pause, ticked = time.monotonic() - ticked - TICK, time.monotonic()
-            if pause > BEAT:  # the whole run may have been stopped: by a scheduler, or with the machine
-                self._looked += pause
-                postpone(self._seen, pause)
-            if time.monotonic() - self._looked > SILENCE:
-                where = f"process 0 ({self._coordinator})"
-                line = f"{where} gives no answer for {SILENCE:.0f} s: it is dead or stopped"
-            else:
-                line = verdict(self._seen, self._looked) or ""
-            if line:
-                line = f"{line}; the same command resumes from the last checkpoint"
-                self.leave(f"error: {line}", line, STATUS)
+    def _send_verdict(self, reason: str, status: int) -> None:
+        with contextlib.suppress(Exception):  # another process was faster
+            self._client.key_value_set(f"{VERDICT}first", json.dumps([reason, status]))
+        with contextlib.suppress(Exception):
+            self._client.key_value_set(f"{LEFT}{self._index}", "")
+            while self._index == 0 and len(self._client.key_value_dir_get(LEFT)) < self._count:
+                time.sleep(0.1)
 
     def _exchange(self) -> None:
-        """Gives a sign of life, and takes those of the others."""
-        with self._talking:
-            self._beats += 1
-            sign = [self._beats, socket.gethostname(), self._place, self._doing, self._ended]
-            self._client.key_value_set(f"{LIFE}{self._index}", json.dumps(sign), allow_overwrite=True)
-            signs = self._client.key_value_dir_get(LIFE)
-            self._looked = time.monotonic()
-            note(self._seen, {int(name.rsplit("/", 1)[1]): json.loads(text) for name, text in signs}, self._looked)
+        self._beats += 1
+        heartbeat = json.dumps([self._beats, socket.gethostname(), *self._phase])
+        self._client.key_value_set(f"{HEARTBEAT}{self._index}", heartbeat, allow_overwrite=True)
+        texts = self._client.key_value_dir_get(HEARTBEAT)
+        self._answered = self._now
+        heartbeats = {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in texts}
+        update(self._peers, heartbeats, self._now)
 
-    def _hold_aborts(self) -> None:
-        """Holds back the abort by which XLA ends a process when another one is gone, until it is known which.
+    def _exchange_until_stopped(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_INTERVAL):
+            with contextlib.suppress(Exception):  # the other thread judges how long this lasts
+                self._exchange()
+                if verdicts := self._client.key_value_dir_get(VERDICT):
+                    reason, status = json.loads(verdicts[0][1])
+                    self.end_run(f"error: {reason}", reason, status)
 
-        Python's own handlers cannot: they run after the C one has returned, which ends the process.
-        """
+    def _judge_until_stopped(self) -> None:
+        while not self._stopped.wait(TICK):
+            self._now += TICK
+            if failure := self._failure():
+                reason = f"{failure}; the same command resumes from the last checkpoint"
+                self.end_run(f"error: {reason}", reason, TEMPORARY)
 
-        def hold(_: int) -> None:
-            self.await_verdict()
-            told = f"process {self._index} ({socket.gethostname()}) aborted; its own output says why"
-            self.leave("error: aborted, and no other process is dead; the lines above say why", told, STATUS)
+    def _failure(self) -> str | None:
+        if self._now - self._answered > HEARTBEAT_TIMEOUT:
+            return f"process 0 ({self._coordinator}) has not answered for {HEARTBEAT_TIMEOUT:.0f} s: dead or stopped"
+        if self._overdue() and _is_closed(self._coordinator):
+            return f"process 0 ({self._coordinator}) is dead: nothing listens at its address"
+        return find_failure(self._peers, self._answered)
 
-        _on_abort(hold)
+    def _overdue(self) -> bool:
+        return self._now - self._answered > HEARTBEAT_INTERVAL + TICK
 
 
-_handlers: list[Any] = []  # what C may still call must not be collected
+def _is_closed(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=TICK).close()
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
-def _on_abort(handler: Callable[[int], None] | signal.Handlers) -> None:
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
-    function = kind(handler) if callable(handler) else ctypes.cast(int(handler), kind)
-    _handlers.append(function)
-    ctypes.CDLL(None).signal(int(signal.SIGABRT), function)
+def _delay_aborts() -> None:
+    """Makes an abort of this process last 6 s, within which the watchdog names the process that is dead.
+
+    XLA aborts a process as soon as the connection to process 0 breaks. The handler of SIGABRT is the C library's own
+    `sleep`, which may be called in a handler (POSIX) and takes the number of the signal, 6, as seconds. Then the abort
+    proceeds. A handler in Python cannot delay an abort: Python runs the handler after the C handler has returned.
+    """
+    library = ctypes.CDLL(None)
+    library.signal(int(signal.SIGABRT), ctypes.cast(library.sleep, ctypes.c_void_p))

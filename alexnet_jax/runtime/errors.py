@@ -1,0 +1,55 @@
+"""The errors of the machine: its processes and devices. They hold facts and name no flag."""
+
+from alexnet_jax.errors import TEMPORARY, UsageError
+
+
+class ClusterError(UsageError):
+    """There is no cluster, its description is incomplete, or its processes cannot be joined."""
+
+
+class MissingClusterError(ClusterError):
+    """JAX recognises no cluster.
+
+    Attributes:
+      missing: environment variables that would describe one.
+    """
+
+    def __init__(self, missing: list[str]):
+        super().__init__(f"JAX recognises no cluster here; set {', '.join(missing)}, or start under srun or mpirun")
+        self.missing = missing
+
+
+class JoinTimeoutError(ClusterError):
+    """Not all processes have started in time. A later start may succeed.
+
+    Attributes:
+      address: where process 0 listens.
+      seconds: of waiting.
+    """
+
+    status = TEMPORARY
+
+    def __init__(self, address: str, index: int, seconds: float):
+        super().__init__(
+            f"process {index}: after {seconds:.0f} s not all processes have met at {address}, where process 0 listens;"
+            " start the missing ones, and see that the address is reachable"
+        )
+        self.address, self.seconds = address, seconds
+
+
+class DifferenceError(UsageError):
+    """The processes of a run have different facts, such as a key of the config."""
+
+
+class PlatformError(UsageError):
+    """JAX cannot use the devices that were asked for.
+
+    Attributes:
+      platforms: as `JAX_PLATFORMS` names them; empty: JAX chooses.
+    """
+
+    def __init__(self, platforms: str, reason: str):
+        asked = f"JAX_PLATFORMS is {platforms!r}, and " if platforms else ""
+        mend = "unset it, or name an installed platform such as cpu" if platforms else "JAX_PLATFORMS=cpu needs none"
+        super().__init__(f"{asked}JAX cannot use the devices of this machine: {reason}; {mend}")
+        self.platforms = platforms
