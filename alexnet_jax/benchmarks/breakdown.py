@@ -40,66 +40,68 @@ class Part:
 
 
 def measure(tower: Tower, mesh: Mesh, batch_size: int, image_size: int) -> list[Part]:
-    """Times of each layer's products, of the operations that follow them, and of the exchanges between towers."""
+    """The products of every layer, the operations after it, and the exchanges of the towers."""
+    tower = tower.clone(axes=(TOWER,) if mesh.shape[TOWER] > 1 else ())
     parts = []
     shape: tuple[int, ...] = (batch_size, image_size, image_size, 3)
     for layer in tower.layers:
         if layer.exchange:
-            parts.append(_exchange(mesh, shape, layer.name))
+            parts.append(_exchange(tower, mesh, shape, layer.name))
             shape = (*shape[:-1], shape[-1] * tower.towers)
-        of_layer, shape = _layer(tower, mesh, layer, shape, first=layer is tower.layers[0])
-        parts += of_layer
+        layer_parts, shape = _layer(tower, mesh, layer, shape, first=layer is tower.layers[0])
+        parts += layer_parts
     return parts
 
 
 def _layer(
     tower: Tower, mesh: Mesh, layer: Layer, shape: tuple[int, ...], *, first: bool
 ) -> tuple[list[Part], tuple[int, ...]]:
-    layer = dataclasses.replace(layer, exchange=False)
-    bare = tower.clone(layers=(dataclasses.replace(layer, then=()),))
+    units = layer.features or math.ceil(tower.num_classes / tower.towers)
+    layer = dataclasses.replace(layer, features=units, exchange=False)
+    here = tower.towers // mesh.shape[TOWER]
+    product = tower.clone(layers=(dataclasses.replace(layer, then=()),))
     whole = tower.clone(layers=(layer,))
-    key = jax.random.key(0)
-    x = _draw(mesh, shape)
-    params = jax.tree.map(
-        lambda leaf: _draw(mesh, leaf.shape) * 0.01,
-        jax.eval_shape(lambda x: bare.init(key, x, train=False)["params"], jax.ShapeDtypeStruct(shape, jnp.float32)),
-    )
+    key, x = jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32)
+    alone = product.clone(axes=(), towers=here), whole.clone(axes=(), towers=here)  # shapes need no mesh
+    params = jax.eval_shape(lambda x: alone[0].init(key, x, train=False)["params"], x)
+    y = jax.eval_shape(_run(alone[0], layer, key), params, x)
 
-    def run(network: Tower) -> Callable[..., Any]:
-        rngs = {"dropout": key} if "dropout" in layer.then else None
-        return lambda params, x: network.apply({"params": params}, x, train=True, rngs=rngs)
-
-    def gradients(network: Tower, *, with_output: bool) -> Callable[..., Any]:
-        def run_and_pull(params: Any, x: Any, dy: Any) -> Any:
-            if first:
-                y, pull = jax.vjp(lambda params: run(network)(params, x), params)
-            else:
-                y, pull = jax.vjp(run(network), params, x)
-            return (y, pull(dy)) if with_output else pull(dy)
-
-        return run_and_pull
-
-    y = jax.eval_shape(run(bare), jax.tree.map(lambda leaf: leaf[0], params), x[0])
-    forward = _seconds(mesh, run(bare), params, x)
-    backward = _seconds(mesh, gradients(bare, with_output=False), params, x, _draw(mesh, y.shape))
-    kernel = params[layer.name]["kernel"]
-    flops = 2 * tower.towers * kernel[0].size * math.prod(y.shape[:-1])
+    forward = _seconds(mesh, _run(product, layer, key), params, x)
+    backward = _seconds(mesh, _gradients(_run(product, layer, key), first=first), params, x, y)
+    kernel = params[layer.name]["kernel"].shape[1:]
+    flops = 2.0 * tower.towers * math.prod(kernel) * math.prod(y.shape[:-1])
     parts = [Part(layer.name, forward, backward, flops, 1 if first else 2)]
     if layer.then:
-        y = jax.eval_shape(run(whole), jax.tree.map(lambda leaf: leaf[0], params), x[0])
-        to_end = _seconds(mesh, run(whole), params, x)
-        and_back = _seconds(mesh, gradients(whole, with_output=True), params, x, _draw(mesh, y.shape))
+        y = jax.eval_shape(_run(alone[1], layer, key), params, x)
+        to_end = _seconds(mesh, _run(whole, layer, key), params, x)
+        and_back = _seconds(mesh, _gradients(_run(whole, layer, key), first=first, with_output=True), params, x, y)
         name = f"{layer.name} {', '.join(layer.then)}"
         parts.append(Part(name, to_end - forward, and_back - to_end - backward))
-    return parts, y.shape
+    return parts, (*y.shape[:-1], y.shape[-1] // here)
 
 
-def measure_optimizer(optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh) -> Part:
-    """The time of the update of all parameters, given their gradients. Its backward time is 0."""
+def _run(network: Tower, layer: Layer, key: Any) -> Callable[..., Any]:
+    rngs = {"dropout": key} if "dropout" in layer.then else None
+    return lambda params, x: network.apply({"params": params}, x, train=True, rngs=rngs)
+
+
+def _gradients(run: Callable[..., Any], *, first: bool, with_output: bool = False) -> Callable[..., Any]:
+    """Gradients of kernel and bias and, after the first layer, of the input."""
+
+    def both(params: Any, x: Any, dy: Any) -> Any:
+        y, pull = jax.vjp(lambda params: run(params, x), params) if first else jax.vjp(run, params, x)
+        return (y, pull(dy)) if with_output else pull(dy)
+
+    return both
+
+
+def measure_optimizer(optimizer: optax.GradientTransformationExtraArgs, state: TrainState, mesh: Mesh) -> Part:
+    """The update of all parameters, given their gradients. An update has no backward pass."""
     shardings = sharding.state_shardings((state.params, state.opt_state), mesh)
+    step = state.step
 
-    def update(params: Any, opt_state: Any, gradients: Any) -> Any:
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
+    def update(params: Any, opt_state: Any, gradients: Any, step: Any) -> Any:
+        updates, opt_state = optimizer.update(gradients, opt_state, params, step=step)
         return optax.apply_updates(params, updates), opt_state
 
     compiled = jax.jit(
@@ -109,40 +111,43 @@ def measure_optimizer(optimizer: optax.GradientTransformation, state: TrainState
     seconds = []
     for _ in range(1 + REPEATS):
         begun = time.perf_counter()
-        params, opt_state = jax.block_until_ready(compiled(params, opt_state, gradients))
+        params, opt_state = jax.block_until_ready(compiled(params, opt_state, gradients, step))
         seconds.append(time.perf_counter() - begun)
     return Part("update of the parameters", min(seconds[1:]), 0.0)
 
 
-def _exchange(mesh: Mesh, shape: tuple[int, ...], name: str) -> Part:
-    exchanged = (*shape[:-1], shape[-1] * mesh.shape[TOWER])
-    forward = _seconds(mesh, exchange, _draw(mesh, shape))
-    backward = _seconds(
-        mesh,
-        lambda dy: jax.linear_transpose(exchange, jax.ShapeDtypeStruct(shape, jnp.float32))(dy),
-        _draw(mesh, exchanged),
-    )
+def _exchange(tower: Tower, mesh: Mesh, shape: tuple[int, ...], name: str) -> Part:
+    here = tower.towers // mesh.shape[TOWER]
+    x = jax.ShapeDtypeStruct((here, *shape), jnp.float32)
+    joined = jax.ShapeDtypeStruct((here, *shape[:-1], shape[-1] * tower.towers), jnp.float32)
+
+    def run(x: Any) -> Any:
+        return jnp.stack(exchange(tuple(x), tower.towers))
+
+    forward = _seconds(mesh, run, x)
+    backward = _seconds(mesh, lambda dy: jax.linear_transpose(run, x)(dy), joined)
     return Part(f"exchange before {name}", forward, backward)
 
 
 def _draw(mesh: Mesh, shape: tuple[int, ...]) -> Any:
-    """Normal numbers: an array of the given shape for each tower."""
+    """Small random numbers of this shape for each device of the tower axis."""
     draw = jax.jit(
-        lambda: jax.random.normal(jax.random.key(0), (mesh.shape[TOWER], *shape)),
+        lambda: 0.01 * jax.random.normal(jax.random.key(0), (mesh.shape[TOWER], *shape)),
         out_shardings=NamedSharding(mesh, SAMPLE),
     )
     return draw()
 
 
-def _seconds(mesh: Mesh, run: Callable[..., Any], *arguments: Any) -> float:
-    """The least time of a few runs."""
+def _seconds(mesh: Mesh, run: Callable[..., Any], *shapes: Any) -> float:
+    """The fastest of a few runs on random arguments of these shapes, which are those of a device."""
+    arguments = jax.tree.map(lambda leaf: _draw(mesh, leaf.shape), shapes)
 
-    def one_tower(*arguments: Any) -> Any:
+    def on_device(*arguments: Any) -> Any:
         result = run(*jax.tree.map(lambda leaf: leaf[0], arguments))
         return jax.tree.map(lambda leaf: leaf[None], result)
 
     compiled = jax.jit(
-        jax.shard_map(one_tower, mesh=mesh, in_specs=SAMPLE, out_specs=SAMPLE, check_vma=False),
+        jax.shard_map(on_device, mesh=mesh, in_specs=SAMPLE, out_specs=SAMPLE, check_vma=False),
         compiler_options=forwards.compile_options(mesh),
     )
     jax.block_until_ready(compiled(*arguments))

@@ -164,15 +164,17 @@ class Tower(nn.Module):
 
     def _weights(
         self, layer: Layer, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Maps, Maps]:
+        """Kernels and biases of the towers here, apart."""
         here = self._count_here()
-        return _Weights(
+        kernels, biases = _Weights(
             (here, *shape),
             (here, *(bias_shape or shape[-1:])),
             nn.initializers.normal(self.kernel_deviation(layer, shape)),
             nn.initializers.constant(0.0 if self.he_init else layer.bias),
             name=layer.name,
         )()
+        return _apart(kernels), _apart(biases)
 
     def kernel_deviation(self, layer: Layer, shape: tuple[int, ...]) -> float:
         """Standard deviation of a layer's initial kernel, whose shape is that of one tower."""
@@ -263,6 +265,11 @@ class Tower(nn.Module):
             after = jnp.where(is_first, start_of_second, zeros)
             wider.append(jnp.concatenate([before, x, after], axis=-1))
         return tuple(wider)
+
+
+def _apart(x: Float[Array, "tower ..."]) -> Maps:
+    """The entries of the leading axis. Their gradients are joined by one concatenation."""
+    return tuple(part.squeeze(0) for part in lax.split(x, (1,) * x.shape[0]))
 
 
 class _Weights(nn.Module):
