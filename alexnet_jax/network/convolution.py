@@ -44,9 +44,7 @@ def _fits(kernel: Array, padding: Padding) -> bool:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     plain = functools.partial(_plain, stride=stride, padding=padding)
-    return ops.on_cpu(
-        "convolution", plain, x, kernel, fits=_fits(kernel, padding), stride=stride, pad=padding[0][0], turned=0
-    )
+    return ops.on_cpu("convolution", plain, x, kernel, fits=_fits(kernel, padding), stride=stride, pad=padding[0][0])
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
@@ -64,10 +62,8 @@ def _input_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: Pa
     def plain(dy: Array, kernel: Array) -> Array:
         return jax.vjp(lambda x: _plain(x, kernel, stride, padding), x)[1](dy)[0]
 
-    # With stride 1 this gradient is a convolution of `dy` with the kernel turned by 180 degrees.
-    pad = kernel.shape[0] - 1 - padding[0][0]
-    fits = stride == 1 and _fits(kernel, padding)
-    return ops.on_cpu("convolution", plain, dy, kernel, fits=fits, stride=1, pad=pad, turned=1)
+    fits = stride == 1 and _fits(kernel, padding)  # the C kernel convolves `dy` with the kernel turned by 180 degrees
+    return ops.on_cpu("convolution_input_gradient", plain, dy, kernel, fits=fits, pad=padding[0][0])
 
 
 def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: Padding) -> Array:
@@ -75,4 +71,4 @@ def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int, padding: P
         return jax.vjp(lambda kernel: _plain(x, kernel, stride, padding), kernel)[1](dy)[0]
 
     fits = _fits(kernel, padding)
-    return ops.on_cpu("convolution_gradient", plain, x, dy, fits=fits, stride=stride, pad=padding[0][0])
+    return ops.on_cpu("convolution_kernel_gradient", plain, x, dy, fits=fits, stride=stride, pad=padding[0][0])

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network.native import build
 from alexnet_jax.network.tower import DATA, TOWER, Tower
 
 Params: TypeAlias = PyTree[Float[Array, "tower ..."]]
@@ -39,6 +40,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     places = mesh.shape[TOWER]
     if places not in (1, tower.towers):
         raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+    build.load_once()  # a program of a user's may not have; while a program is traced it is too late
     axes = tuple(axis for axis in (DATA, TOWER) if mesh.shape[axis] > 1)
     data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
     logits = PartitionSpec(*(axis if axis in axes else None for axis in (DATA, TOWER)))

@@ -1,6 +1,7 @@
 """Calls of the C kernels from JAX, where a program runs on a CPU."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +38,19 @@ def on_cpu(
     def kernel(*inputs: Array) -> Array:
         call = jax.ffi.ffi_call(target(name), jax.ShapeDtypeStruct(expected.shape, jnp.float32))
         y = call(*inputs, **{key: _attribute(value) for key, value in attributes.items()})
-        # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where `plain`'s does.
-        varying = expected.manual_axis_type.varying if expected.manual_axis_type else frozenset()
-        return lax.pcast(y, tuple(varying), to="varying") if varying else y
+        # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where an input does,
+        # unless the plain form's does not: that is the gradient of an array that all devices share, and so a sum.
+        varying = frozenset().union(*(_varying(jax.typeof(x)) for x in inputs))
+        y = lax.pcast(y, tuple(varying), to="varying") if varying else y
+        summed = tuple(varying - _varying(expected))
+        return lax.psum(y, summed) if summed else y
 
     return lax.platform_dependent(*inputs, cpu=kernel, default=plain)
+
+
+def _varying(kind: Any) -> frozenset[str]:
+    """The axes under `shard_map` along which an array differs."""
+    return kind.manual_axis_type.varying if kind.manual_axis_type else frozenset()
 
 
 def _attribute(value: float) -> np.int64 | np.float32:

@@ -1,0 +1,52 @@
+// A convolution, or the gradient of its kernel, by Winograd's algorithm or as a direct sum.
+
+#ifndef ALEXNET_JAX_CONVOLUTION_H_
+#define ALEXNET_JAX_CONVOLUTION_H_
+
+#include "matmul.h"
+
+enum { GROUPS = 8 };
+
+typedef struct {
+  const float *x, *kernel, *dy;  // a kernel's gradient has dy and no kernel
+  float* out;                    // y, or the kernel's gradient
+  long images, rows, columns, channels;
+  long out_rows, out_columns, maps;
+  long size, stride, pad;
+  // What follows from these:
+  int vectors;                                        // registers of a panel of maps
+  long block, maps_padded;                            // rows of a block; maps rounded up to panels
+  long padded_rows, padded_columns, padded_channels;  // of an image with its border
+  long groups, group_size;  // of images whose gradients are summed apart, the same for any number of threads
+  // Of Winograd's algorithm:
+  long tile_out, tile_rows, tile_columns;  // pixels that a tile yields along a side; tiles of an image
+  long chunk;                              // images of an item of work
+  float *packed, *sums;                    // the kernel in panels, transformed; each group's sums
+} Conv;
+
+// Copies an image into zeros: `before` rows and columns of zeros, and as many after the image as the room leaves.
+static inline void pad_image(const float* restrict image, long rows, long columns, long channels, long before,
+                             float* restrict padded, long padded_rows, long padded_columns, long padded_channels) {
+  memset(padded, 0, padded_rows * padded_columns * padded_channels * sizeof *padded);
+  const long copied = min(columns, padded_columns - before);
+  for (long row = 0; row < min(rows, padded_rows - before); row++) {
+    const float* from = image + row * columns * channels;
+    float* to = padded + ((row + before) * padded_columns + before) * padded_channels;
+    if (channels == padded_channels)
+      memcpy(to, from, copied * channels * sizeof *to);
+    else
+      for (long column = 0; column < copied; column++)
+        memcpy(to + column * padded_channels, from + column * channels, channels * sizeof *to);
+  }
+}
+
+static inline int winograd_applies(const Conv* conv) {
+  return conv->stride == 1 && (conv->size == 3 || conv->size == 5);
+}
+
+XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv);
+XLA_FFI_Error* winograd_kernel_gradient(const Op* op, Conv* conv);
+XLA_FFI_Error* direct_convolution(const Op* op, Conv* conv);
+XLA_FFI_Error* direct_kernel_gradient(const Op* op, Conv* conv);
+
+#endif

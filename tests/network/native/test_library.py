@@ -1,0 +1,238 @@
+"""The library of the C kernels: compilers, the cache, and the switch between C and the plain form."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax.network import layers
+from alexnet_jax.network.native import build
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def compiler() -> build.Compiler:
+    try:
+        return build.find_compiler()
+    except build.BuildError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The sources that were compiled, with a compiler that is quick: it copies one library."""
+    made: list[Path] = []
+    compiled = tmp_path / "compiled.so"
+    (tmp_path / "empty.c").write_text("int alexnet_jax_empty;\n")
+    subprocess.run(["cc", "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(compiled)], check=True)
+    run = build._run
+
+    def copy(command: list[str]) -> str:
+        if "-o" not in command:
+            return run(command)
+        made.append(Path(command[-1]))
+        shutil.copy(compiled, command[-1])
+        return ""
+
+    monkeypatch.setattr(build, "_run", copy)
+    return made
+
+
+def libraries(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*.so"))
+
+
+def test_the_library_has_every_operation(compiler: build.Compiler, tmp_path: Path):
+    library = build.load_library(compiler, tmp_path / "cache")
+    for name in build.OPERATIONS:
+        assert isinstance(library[build.target(name)], ctypes._CFuncPtr)
+    assert len(libraries(tmp_path / "cache")) == 1
+
+
+def test_a_library_is_built_once(compiler: build.Compiler, builds: list, tmp_path: Path):
+    for _ in range(2):
+        build.load_library(compiler, tmp_path / "cache")
+        assert len(builds) == 1
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.suffix == ".so"
+
+
+def damage(how: str, file: Path, other: Path) -> None:
+    content = file.read_bytes()
+    match how:
+        case "cut short":
+            file.write_bytes(content[: len(content) // 2])
+        case "with one bit flipped":
+            place = len(content) // 2
+            file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        case "swapped":
+            shutil.copy(other, file)
+        case "empty":
+            file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["cut short", "with one bit flipped", "swapped", "empty"])
+def test_a_damaged_library_is_built_again_and_never_loaded(
+    how: str, compiler: build.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    build.load_library(compiler, tmp_path / "cache")
+    (file,) = libraries(tmp_path / "cache")
+    good = file.read_bytes()
+    (tmp_path / "other.c").write_text("int other;\n")
+    subprocess.run(["cc", "-shared", "-fPIC", str(tmp_path / "other.c"), "-o", str(tmp_path / "other.so")], check=True)
+    damage(how, file, tmp_path / "other.so")
+    loaded = []
+
+    class Recorder(ctypes.CDLL):
+        def __init__(self, path: str):
+            loaded.append(Path(path).read_bytes())
+            super().__init__(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", Recorder)
+    build.load_library(compiler, tmp_path / "cache")
+    assert loaded == [good]
+    assert len(builds) == 2
+    assert [library.read_bytes() for library in libraries(tmp_path / "cache")] == [good]
+
+
+@pytest.mark.parametrize("change", ["a source", "the compiler's flags", "the processor"])
+def test_another_key_is_another_library(
+    change: str, compiler: build.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    build.load_library(compiler, tmp_path / "cache")
+    if change == "a source":
+        shutil.copytree(build.FOLDER, tmp_path / "sources")
+        with open(tmp_path / "sources" / "pool.c", "a") as file:
+            file.write("// changed\n")
+        monkeypatch.setattr(build, "FOLDER", tmp_path / "sources")
+    elif change == "the compiler's flags":
+        compiler = build.Compiler((*compiler.command, "-g"), compiler.macros)
+    else:
+        compiler = build.Compiler(compiler.command, {**compiler.macros, "__OTHER__": "1"})
+    build.load_library(compiler, tmp_path / "cache")
+    assert len(builds) == 2
+    assert len(libraries(tmp_path / "cache")) == 2
+
+
+def test_the_libraries_used_last_stay(compiler: build.Compiler, builds: list, tmp_path: Path):
+    cache = tmp_path / "cache"
+    build.load_library(compiler, cache)
+    (used,) = libraries(cache)
+    for i in range(build.CACHED + 3):  # the first two as an older version names them
+        digest = "" if i < 2 else f"-{i:064x}"
+        other = cache / f"{i:064x}{digest}.so"
+        other.write_text("")
+        os.utime(other, (1000 + i, 1000 + i))
+    (cache / "another.so").write_text("of someone else")
+    (cache / "a.part").write_text("of a dead process")
+    os.utime(cache / "a.part", (1000, 1000))
+    (cache / "b.part").write_text("of one that writes")
+    os.utime(used, (500, 500))
+    build.load_library(compiler, cache)  # which uses it
+    assert used.stat().st_mtime > time.time() - 60
+    build.load_library(build.Compiler((*compiler.command, "-g"), compiler.macros), cache)
+    found = libraries(cache)
+    assert used in found
+    assert cache / "another.so" in found
+    assert len(found) == build.CACHED + 1
+    assert not (cache / f"{4:064x}-{4:064x}.so").exists()
+    assert (cache / f"{5:064x}-{5:064x}.so").exists()
+    assert not (cache / "a.part").exists()
+    assert (cache / "b.part").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(compiler: build.Compiler, builds: list, tmp_path: Path):
+    (tmp_path / "cache").write_text("a file where a folder would be")
+    assert build.load_library(compiler, tmp_path / "cache") is not None
+    assert build.load_library(compiler, None) is not None
+    assert len(builds) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "macros", "line"),
+    [
+        ("cc", {"__GNUC__": "12", "__GNUC_MINOR__": "2", "__AVX512F__": "1", "__AVX2__": "1"}, "gcc 12.2, AVX-512"),
+        (
+            "cc",
+            {"__GNUC__": "4", "__clang__": "1", "__clang_major__": "14", "__clang_minor__": "0"},
+            "clang 14.0, sun4",
+        ),
+        ("tcc", {"__SSE2__": "1"}, "tcc, SSE2"),
+    ],
+)
+def test_a_compiler_is_named_with_its_version_and_instructions(
+    name: str, macros: dict, line: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build.platform, "machine", lambda: "sun4")
+    assert str(build.Compiler((name, "-O3"), macros)) == line
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("/nowhere/cc", "no C compiler: /nowhere/cc cannot be run: No such file or directory"),
+        ("false", "the C compiler false fails: status 1"),
+        ("cc --not-a-flag", "the C compiler cc fails: cc: error: unrecognized command-line option"),
+        ("'cc", 'no C compiler: CC is "\'cc": No closing quotation'),
+    ],
+)
+def test_a_compiler_that_does_not_work_is_named(compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CC", compiler)
+    with pytest.raises(build.BuildError) as caught:
+        build.find_compiler()
+    assert str(caught.value).startswith(reason)
+
+
+def test_without_a_compiler_the_plain_form_runs(tmp_path: Path):
+    """In a process of its own, since operations are registered once a process."""
+    program = """
+import jax
+from alexnet_jax.network import layers
+from alexnet_jax.network.native import build
+print(build.available(), build.load().line)
+pool = jax.jit(lambda x: layers.max_pool(x, size=3, stride=2))
+assert "alexnet_jax" not in pool.lower(jax.numpy.zeros((1, 6, 6, 2))).as_text()
+print(build.available(), build.load_once() is build.load())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": "", "CC": ""},
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "False C operations: none (no C compiler: neither cc, gcc nor clang is installed); training takes twice as"
+        " long; install gcc or clang, or name a C compiler in CC",
+        "False True",
+    ]
+
+
+def test_off_switches_the_operations_off_and_auto_on_again():
+    x = jnp.ones((2, 6, 6, 4))
+
+    def in_c() -> bool:
+        return (
+            "alexnet_jax_max_pool" in jax.jit(functools.partial(layers.max_pool, size=3, stride=2)).lower(x).as_text()
+        )
+
+    try:
+        assert build.load("off") == build.Status(False, "C operations: off; the plain form in JAX runs")
+        assert not build.available()
+        assert not in_c()
+        assert build.load_once().available is False, "a library's call does not overrule a command's"
+    finally:
+        status = build.load()
+    assert build.available() == in_c() == status.available
+    if status.available:
+        np.testing.assert_equal(status.line, f"C operations: {build.find_compiler()}")

@@ -1,0 +1,344 @@
+"""Values and gradients of convolutions, norms and pooling in every form, against the formulas in NumPy and float64.
+
+The forms: C kernels, as on a CPU; the plain form in JAX in float32, as on accelerators; the plain form in float64, with
+a tolerance that leaves no room for another formula.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from alexnet_jax.network import layers, sharding
+from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network.forward import init_params, make_forward
+from alexnet_jax.network.native import build
+from alexnet_jax.network.tower import DATA, TOWER, make_tower
+from tests.network import formulas
+
+FORMS = ["c", "plain", "plain64"]
+NORM = dict(k=2.0, alpha=0.01)
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Selects the form of operations that programs traced in the test take."""
+    if not build.load("auto" if request.param == "c" else "off").available and request.param == "c":
+        pytest.skip(build.load().line)
+    with jax.enable_x64(request.param == "plain64"):
+        yield request.param
+    build.load()
+
+
+def cases(fixed: list[dict], draw: Callable[[], dict], **random: int) -> pytest.MarkDecorator:
+    """Fixed geometries and random ones, of which a form takes so many: a plain form takes long to compile."""
+    drawn = [draw() for _ in range(max(random.values()))]
+    listed = [(form, case) for form in FORMS for case in [*fixed, *drawn[: random[form]]]]
+    ids = [f"{form}-{' '.join(map(str, case.values()))}" for form, case in listed]
+    return pytest.mark.parametrize(("form", "case"), listed, indirect=["form"], ids=ids)
+
+
+def draw_array(*shape: int, seed: int, scale: float = 1) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def value_and_gradients(form: str, operation: Callable, *arguments: np.ndarray, names: list[str]):
+    """The result, the gradient of the result and the gradients of the arguments, all in float64.
+
+    The compiled program calls the kernels `names` if the form is C, and no others.
+    """
+
+    @jax.jit
+    def run(*arguments):
+        y, pull = jax.vjp(operation, *arguments)
+        dy = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+        return y, dy, *pull(dy)
+
+    arrays = [jnp.asarray(argument, jnp.float64 if form == "plain64" else jnp.float32) for argument in arguments]
+    lowered = run.lower(*arrays)
+    called = [name for name in build.OPERATIONS if f"@{build.target(name)}(" in lowered.as_text()]
+    assert called == (sorted(names, key=build.OPERATIONS.index) if form == "c" else [])
+    return [np.asarray(array, np.float64) for array in lowered.compile()(*arrays)]
+
+
+def check(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    """Compares by the root mean square of the difference, relative to that of the expected array."""
+    assert found.shape == expected.shape
+    assert np.isfinite(found).all()
+    assert np.sqrt(np.mean((found - expected) ** 2)) <= tolerance * np.sqrt(np.mean(expected**2))
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------------------
+
+
+def draw_convolution() -> dict:
+    window = int(rng.integers(1, 6))
+    return dict(
+        images=rng.integers(1, 10),
+        height=rng.integers(6, 16),
+        width=rng.integers(6, 16),
+        channels=rng.integers(1, 41),
+        maps=rng.integers(1, 71),
+        window=window,
+        stride=rng.integers(1, 4),
+        before=rng.integers(0, window),
+        after=rng.integers(0, 4),
+    )
+
+
+def convolution_case(*numbers: int) -> dict:
+    names = "images", "height", "width", "channels", "maps", "window", "stride", "before", "after"
+    return dict(zip(names, numbers, strict=True))
+
+
+@cases(
+    [
+        convolution_case(2, 27, 27, 48, 128, 5, 1, 2, 2),  # conv2
+        convolution_case(13, 13, 13, 64, 48, 3, 1, 1, 1),  # conv3
+        convolution_case(3, 56, 60, 3, 48, 11, 4, 0, 3),  # conv1
+        convolution_case(4, 9, 9, 1, 1, 3, 2, 2, 1),
+    ],
+    draw_convolution,
+    c=12,
+    plain=2,
+    plain64=1,
+)
+def test_a_convolution_and_its_gradients(form: str, case: dict):
+    window, stride, padding = case["window"], int(case["stride"]), [(int(case["before"]), int(case["after"]))] * 2
+    x = draw_array(case["images"], case["height"], case["width"], case["channels"], seed=0)
+    kernel = draw_array(window, window, case["channels"], case["maps"], seed=1)
+    names = ["convolution", "convolution_kernel_gradient", *["convolution_input_gradient"] * (stride == 1)]
+    convolve = functools.partial(convolution, stride=stride, padding=padding)
+    y, dy, *gradients = value_and_gradients(form, convolve, x, kernel, names=names)
+    x, kernel = x.astype(np.float64), kernel.astype(np.float64)
+    # Winograd's transforms round more than a sum does, but no more than some hundred of its terms.
+    tolerance = {"c": 5e-6, "plain": 2e-6, "plain64": 1e-13}[form]
+    check(y, formulas.convolution(x, kernel, stride=stride, padding=padding), tolerance)
+    expected = formulas.convolution_gradients(x, kernel, dy, stride=stride, padding=padding)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        check(gradient, wanted, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("window", "padding"), [((3, 3), [(-1, 0), (-1, 0)]), ((3, 2), [(1, 0)] * 2), ((3, 3), [(1, 1), (0, 1)])]
+)
+def test_a_geometry_that_the_c_kernels_do_not_cover_takes_the_plain_form(window, padding):
+    x, kernel = draw_array(2, 8, 9, 6, seed=0), draw_array(*window, 6, 4, seed=1)
+    convolve = functools.partial(convolution, stride=1, padding=padding)
+    y, dy, *gradients = value_and_gradients("plain", convolve, x, kernel, names=[])
+    cut = [-min(0, before) for before, _ in padding]
+    padding = [(max(0, before), after) for before, after in padding]
+    inner = x[:, cut[0] :, cut[1] :].astype(np.float64)
+    check(y, formulas.convolution(inner, kernel, stride=1, padding=padding), 1e-6)
+    dx, dkernel = formulas.convolution_gradients(inner, kernel, dy, stride=1, padding=padding)
+    check(gradients[0][:, cut[0] :, cut[1] :], dx, 1e-6)
+    check(gradients[1], dkernel, 1e-6)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_a_convolution_of_no_images_and_its_gradient(form: str):
+    x, kernel = draw_array(0, 7, 6, 4, seed=0), draw_array(3, 3, 4, 5, seed=1)
+    convolve = functools.partial(convolution, stride=1, padding=[(1, 1)] * 2)
+    y, pull = jax.vjp(convolve, jnp.asarray(x), jnp.asarray(kernel))
+    assert y.shape == (0, 7, 6, 5)
+    assert not pull(y)[1].any()
+
+
+@pytest.mark.parametrize("form", ["c"], indirect=True)
+def test_gradients_have_the_same_bits_in_every_order_of_the_threads(form: str):
+    x, dy = draw_array(37, 13, 13, 24, seed=0), draw_array(37, 13, 13, 40, seed=1)
+    kernel = draw_array(3, 3, 24, 40, seed=2)
+
+    @jax.jit
+    def gradient(x, kernel, dy):
+        return jax.vjp(functools.partial(convolution, stride=1, padding=[(1, 1)] * 2), x, kernel)[1](dy)
+
+    first = gradient(x, kernel, dy)
+    for _ in range(30):
+        for a, b in zip(first, gradient(x, kernel, dy), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("form", ["c"], indirect=True)
+@pytest.mark.parametrize("layout", [(1, 2), (2, 2)])
+def test_images_that_all_towers_have_get_the_sum_of_their_gradients(form: str, layout: tuple[int, int]):
+    """Under `shard_map` the result of a C kernel varies over the axes over which the plain form's does."""
+    mesh = sharding.make_mesh(data=layout[0], tower=layout[1])
+    x, kernels = draw_array(4, 9, 8, 3, seed=0), draw_array(2, 3, 3, 3, 5, seed=1)
+    images, towers = PartitionSpec(DATA), PartitionSpec(TOWER)
+
+    def gradient(convolve: Callable) -> Callable:
+        def one_tower(x, kernel):
+            return convolve(x, kernel[0])[None]
+
+        both = jax.shard_map(one_tower, mesh=mesh, in_specs=(images, towers), out_specs=PartitionSpec(TOWER, DATA))
+        return jax.jit(jax.grad(lambda x, kernels: jnp.sin(both(x, kernels)).sum(), argnums=(0, 1)))
+
+    def by_lax(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    in_c = gradient(functools.partial(convolution, stride=1, padding=[(1, 1)] * 2))
+    assert "@alexnet_jax_convolution_kernel_gradient(" in in_c.lower(x, kernels).as_text()
+    for a, b in zip(in_c(x, kernels), gradient(by_lax)(x, kernels), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["c"], indirect=True)
+def test_the_whole_network_and_its_gradient(form: str):
+    tower = make_tower("original", num_classes=6, width=0.1, he_init=True)
+    mesh = sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
+    params = jax.jit(lambda key: init_params(tower, key, 96))(jax.random.key(0))
+    images = draw_array(2, 96, 96, 3, seed=0, scale=20)
+    forward = make_forward(tower, mesh)
+
+    @jax.jit
+    def loss_and_gradient(params, images):
+        return jax.value_and_grad(lambda params: jnp.sin(forward(params, {}, images)[0]).sum())(params)
+
+    loss, gradient = loss_and_gradient(params, images)
+    text = loss_and_gradient.lower(params, images).as_text()
+    assert all(f"@{build.target(name)}(" in text for name in build.OPERATIONS)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, images))
+        expected_loss, expected = loss_and_gradient(*wide)
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
+    for leaf, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        check(np.asarray(leaf, np.float64), np.asarray(wanted), 1e-4)
+
+
+# ---- norms -----------------------------------------------------------------------------------------------------------
+
+
+def draw_norm() -> dict:
+    kind = str(rng.choice(["response_norm", "spatial_norm"]))
+    shape = rng.integers(1, 6), rng.integers(1, 10), rng.integers(1, 10), rng.integers(1, 41)
+    return dict(kind=kind, shape=tuple(map(int, shape)), size=int(rng.choice([1, 3, 5, 7])), beta=0.75)
+
+
+def norm_case(kind: str, shape: tuple, size: int, beta: float = 0.75) -> dict:
+    return dict(kind=f"{kind}_norm", shape=shape, size=size, beta=beta)
+
+
+@cases(
+    [
+        norm_case("response", (2, 27, 27, 128), 5),
+        norm_case("spatial", (2, 27, 27, 128), 5),
+        norm_case("response", (1, 2, 1, 2000), 5),  # more channels than a block of the C kernel holds
+        norm_case("spatial", (1, 2, 3, 2), 7),  # a window larger than the map
+        norm_case("response", (2, 3, 2, 7), 5, beta=0.5),
+        norm_case("spatial", (2, 6, 5, 3), 3, beta=0.5),
+    ],
+    draw_norm,
+    c=8,
+    plain=2,
+    plain64=2,
+)
+def test_a_norm_and_its_gradient(form: str, case: dict):
+    kind, constants = case["kind"], NORM | dict(size=case["size"], beta=case["beta"])
+    names = [kind, f"{kind}_gradient"] if case["beta"] == 0.75 else []
+    normalise = functools.partial(getattr(layers, kind), **constants)
+    x = draw_array(*case["shape"], seed=0, scale=10)
+    y, dy, dx = value_and_gradients(form, normalise, x, names=names)
+    x = x.astype(np.float64)
+    tolerance = 1e-12 if form == "plain64" else 1e-6
+    check(y, formulas.norm(x, kind=kind, **constants), tolerance)
+    check(dx, formulas.norm_gradient(x, dy, kind=kind, **constants), tolerance)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_a_pixel_that_is_not_a_number_stays_alone_in_a_norms_gradient(form: str):
+    x = draw_array(1, 1, 90, 4, seed=0)
+    x[0, 0, 3, 2] = np.nan
+    norm = functools.partial(layers.response_norm, size=5, beta=0.75, **NORM)
+    (gradient,) = jax.jit(lambda x: jax.vjp(norm, x)[1](jnp.ones_like(x)))(x)
+    np.testing.assert_array_equal(np.isnan(gradient).any(axis=(0, 1, 3)), np.arange(90) == 3)
+
+
+# ---- pooling ---------------------------------------------------------------------------------------------------------
+
+
+def draw_pool() -> dict:
+    shape = tuple(int(n) for n in (rng.integers(1, 6), rng.integers(4, 13), rng.integers(4, 13), rng.integers(1, 41)))
+    size, stride = rng.integers(1, 5, 2)
+    return dict(shape=shape, size=int(size), stride=int(stride), ties=bool(rng.integers(2)))
+
+
+@cases(
+    [
+        dict(shape=(2, 13, 8, 48), size=3, stride=2, ties=True),  # as in 2012; windows hang over the right border
+        dict(shape=(2, 8, 13, 5), size=3, stride=2, ties=False),
+        dict(shape=(1, 10, 11, 3), size=2, stride=4, ties=False),
+        dict(shape=(1, 9, 7, 3), size=4, stride=3, ties=True),
+        dict(shape=(1, 4, 3, 5), size=1, stride=2, ties=False),  # a window lies outside of the image
+    ],
+    draw_pool,
+    c=10,
+    plain=2,
+    plain64=2,
+)
+def test_max_pool_and_its_gradient(form: str, case: dict):
+    geometry = dict(size=case["size"], stride=case["stride"])
+    x = np.random.default_rng(0).integers(0, 3, case["shape"]) if case["ties"] else draw_array(*case["shape"], seed=0)
+    x = (x - 3).astype(np.float32)  # mostly below a border of zeros
+    pool = functools.partial(layers.max_pool, **geometry)
+    y, dy, dx = value_and_gradients(form, pool, x, names=["max_pool", "max_pool_gradient"])
+    x = x.astype(np.float64)
+    lowest = float(np.finfo(np.float64 if form == "plain64" else np.float32).min)
+    np.testing.assert_array_equal(y, formulas.max_pool(x, **geometry, lowest=lowest))
+    check(dx, formulas.max_pool_gradient(x, dy, **geometry), 1e-12 if form == "plain64" else 1e-6)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+@pytest.mark.parametrize("pixel", [0, 4, 8])
+def test_a_pixel_that_is_not_a_number_makes_its_maximum_none(form: str, pixel: int):
+    x = np.zeros((1, 3, 3, 20), np.float32)
+    x.reshape(9, 20)[pixel, 7] = np.nan
+    pooled = jax.jit(functools.partial(layers.max_pool, size=3, stride=2))(x)
+    np.testing.assert_array_equal(np.isnan(pooled[0, 0, 0]), np.arange(20) == 7)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_a_window_of_minus_infinity_keeps_it(form: str):
+    x = jnp.full((1, 3, 3, 2), -jnp.inf)
+    y, pull = jax.vjp(jax.jit(functools.partial(layers.max_pool, size=3, stride=2)), x)
+    assert (y == -jnp.inf).all()
+    assert (pull(jnp.ones_like(y))[0] == 1).all()
+
+
+# ---- the formulas ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["response_norm", "spatial_norm", "max_pool", "convolution", "kernel"])
+def test_the_gradients_of_the_formulas_are_their_derivatives(kind: str):
+    """By central differences along a random direction."""
+    draws = np.random.default_rng(1)
+    x, kernel = draws.standard_normal((2, 6, 5, 4)), draws.standard_normal((3, 2, 4, 3))
+    norm, pool = dict(kind=kind, size=3, k=2.0, alpha=0.1, beta=0.75), dict(size=3, stride=2)
+    geometry = dict(stride=2, padding=[(1, 2), (0, 1)])
+    value, gradient, at = {
+        "response_norm": (lambda x: formulas.norm(x, **norm), lambda x, dy: formulas.norm_gradient(x, dy, **norm), x),
+        "spatial_norm": (lambda x: formulas.norm(x, **norm), lambda x, dy: formulas.norm_gradient(x, dy, **norm), x),
+        "max_pool": (
+            lambda x: formulas.max_pool(x, **pool, lowest=-np.inf),
+            lambda x, dy: formulas.max_pool_gradient(x, dy, **pool),
+            x,
+        ),
+        "convolution": (
+            lambda x: formulas.convolution(x, kernel, **geometry),
+            lambda x, dy: formulas.convolution_gradients(x, kernel, dy, **geometry)[0],
+            x,
+        ),
+        "kernel": (
+            lambda kernel: formulas.convolution(x, kernel, **geometry),
+            lambda kernel, dy: formulas.convolution_gradients(x, kernel, dy, **geometry)[1],
+            kernel,
+        ),
+    }[kind]
+    direction, dy, step = draws.standard_normal(at.shape), draws.standard_normal(value(at).shape), 1e-6
+    difference = ((value(at + step * direction) - value(at - step * direction)) / (2 * step) * dy).sum()
+    assert (gradient(at, dy) * direction).sum() == pytest.approx(difference, rel=1e-7)
