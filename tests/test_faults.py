@@ -21,6 +21,7 @@ from alexnet_jax import train as train_module
 from alexnet_jax.data import dataset as prepared
 from alexnet_jax.data import statistics
 from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import evaluate, restore
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning import step as steps
@@ -88,9 +89,9 @@ def terminate_in(monkeypatch: pytest.MonkeyPatch):
         save(*args, **kwargs)
         reached("save")
 
-    step, evaluate, save = steps.train_step, experiments.evaluate, Checkpoints.save
+    step, evaluate, save = steps.train_step, train_module.evaluate, Checkpoints.save
     monkeypatch.setattr(steps, "train_step", compiling)
-    monkeypatch.setattr(experiments, "evaluate", evaluating)
+    monkeypatch.setattr(train_module, "evaluate", evaluating)
     monkeypatch.setattr(Checkpoints, "save", saving)
     return wanted.append
 
@@ -356,10 +357,8 @@ def test_a_run_moves_from_layout_to_layout(
     for mesh in ((2, 2), (1, 1), (1, 2)):
         settings = read_settings(tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]}))
         experiment = experiments.build(settings, data_dir, say=print)
-        checkpoints = Checkpoints(epath.Path(tmp_path / "moved/checkpoints"), read_only=True)
-        params = checkpoints.restore(12, {"params": experiment.steps.target.params})["params"]
-        checkpoints.close()
-        results.append(experiments.evaluate(experiment, params, views=1))
+        network = restore(experiment, epath.Path(tmp_path / "moved"), 12)
+        results.append(evaluate(experiment, network.params, network.batch_stats, views=1))
     for metrics in results:
         assert (metrics.top1, metrics.top5, metrics.count) == (results[0].top1, results[0].top5, results[0].count)
         assert float(metrics.loss) == pytest.approx(float(results[0].loss), rel=1e-6)
