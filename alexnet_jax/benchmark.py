@@ -7,8 +7,12 @@ python -m alexnet_jax.benchmark start --config=configs/default.py    # from the 
 """
 
 import dataclasses
+import os
 import sys
 from typing import Any
+
+if not __package__:  # `python alexnet_jax/benchmark.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
 from ml_collections import config_flags
@@ -27,6 +31,7 @@ BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are ti
 ROUNDS = flags.DEFINE_integer(
     "rounds", 5, "input, step, start: rounds; each round measures everything once.", lower_bound=1
 )
+NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], f"step, run, start: {native.HELP}")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
@@ -54,7 +59,7 @@ def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.experiment.settings import read_settings
 
     settings = read_settings(cli.config_of(lambda: CONFIG.value))
-    cli.start(cpu_devices=experiment.cpu_devices(settings))
+    _say(cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value))
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measurement.describe(result)
 
@@ -68,6 +73,7 @@ def _start() -> tuple[Any, list[str]]:
     arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]
     if DATA_DIR.value is not None:
         arguments.append(f"--data_dir={DATA_DIR.value}")
+    arguments.append(f"--native={NATIVE.value}")
     result = measurement.measure(arguments, rounds=ROUNDS.value, say=_say)
     return result, measurement.describe(result)
 
@@ -75,12 +81,13 @@ def _start() -> tuple[Any, list[str]]:
 def _step() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import step as measurement
 
-    result = measurement.measure(rounds=ROUNDS.value, peer=PEER.value, say=_say)
+    result = measurement.measure(rounds=ROUNDS.value, peer=PEER.value, native=NATIVE.value, say=_say)
     return result, measurement.describe(result)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if line:
+        print(line, file=sys.stderr, flush=True)
 
 
 COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}

@@ -3,8 +3,12 @@
 Restores on whatever devices there are, however the run was laid out.
 """
 
+import os
 import sys
 from collections.abc import Callable
+
+if not __package__:  # `python alexnet_jax/evaluate.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
 from etils import epath
@@ -15,6 +19,7 @@ from alexnet_jax.evaluation import choose_step, evaluate, restore
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
+from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -24,6 +29,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validatio
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
+NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
@@ -38,17 +44,23 @@ def main() -> None:
     processes.agree(workdirs.facts(config) | {"--workdir": str(folder), "--views": VIEWS.value})
     # The run's own mesh may not fit here, and changes no number.
     settings = read_settings(config).on_any_mesh()
-    cli.start(cpu_devices=experiments.cpu_devices(settings))
+    _say(cli.start(cpu_devices=experiments.cpu_devices(settings), native=NATIVE.value))
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
     checkpoints.close()
-    experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
+    experiment = experiments.build(settings, DATA_DIR.value, say=_say)
     processes.agree(experiment.facts() | {"the checkpoint": step})
     network = restore(experiment, folder, step)
     views, images = int(VIEWS.value), len(experiment.eval_source)
     metrics = evaluate(experiment, network.params, network.batch_stats, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"
     processes.log(describe(metrics.means(), step=step, views=views, count=int(metrics.count)))
+
+
+def _say(line: str) -> None:
+    """Prints a line on process 0, beside the result on standard output."""
+    if line and processes.index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _progress(images: int) -> Callable[[int], bool]:

@@ -5,9 +5,12 @@ Overrides: --config.num_epochs=2. Run again, the same command goes on where it w
 
 import os
 import signal
+import sys
 
 if __name__ == "__main__":  # the imports take seconds, in which there is nothing to save: start me again
     signal.signal(signal.SIGTERM, lambda *_: os._exit(os.EX_TEMPFAIL))
+if not __package__:  # `python alexnet_jax/main.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
 from ml_collections import config_flags
@@ -16,6 +19,8 @@ from alexnet_jax import cli
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.hints import hints
+from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
 
@@ -25,9 +30,11 @@ WORKDIR = flags.DEFINE_string(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
+NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what the config asks for, without data, and do nothing.")
 
 
+@hints()
 def main() -> None:
     """Trains what the flags say."""
     if not DRY_RUN.value:
@@ -37,7 +44,7 @@ def main() -> None:
     if DRY_RUN.value:
         print(summary.describe(settings))
         return
-    cli.start(cpu_devices=experiment.cpu_devices(settings))
+    cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     workdir = WORKDIR.value or os.path.join("runs", settings.name)
     train_and_evaluate(config, cli.absolute(workdir), DATA_DIR.value)
 

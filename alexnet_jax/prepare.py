@@ -12,10 +12,14 @@ The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the stati
 """
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 import time
+
+if not __package__:  # `python alexnet_jax/prepare.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
 

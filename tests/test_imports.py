@@ -1,6 +1,7 @@
 """Who may import whom, and which library lives where."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,54 @@ def test_libraries_stay_where_they_belong(file: Path):
         homes = HOMES.get(name.split(".")[0])
         if homes is not None:
             assert any(place.startswith(home) for home in homes), f"{place} imports {name}"
+
+
+# Names with an underscore that are public: of the standard library, and of named tuples.
+PUBLIC = {"_exit", "_asdict", "_fields", "_make", "_replace"}
+
+
+def private_names(tree: ast.Module) -> list[str]:
+    """The uses of another library's private names, as far as the syntax shows them."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [f"{getattr(node, 'module', None) or ''}.{alias.name}".strip(".") for alias in node.names]
+            found += [name for name in names if re.search(r"(^|\.)_(?!_)|^jax\.interpreters", name)]
+        elif isinstance(node, ast.Attribute):
+            is_private = re.match("_(?!_)", node.attr) and node.attr not in PUBLIC
+            is_ours = ast.unparse(node.value) in ("self", "cls", "super()")
+            if (is_private and not is_ours) or ast.unparse(node) in ("sys.modules", "jax.interpreters"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
+            found += [ast.unparse(node) for name in node.args[1:2] if re.match("'_(?!_)", ast.unparse(name))]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += re.findall(r"^[\w.]+\._(?!_)[\w.]+$", node.value)
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_private_names_of_libraries_stay_in_compat(file: Path):
+    found = private_names(ast.parse(file.read_text()))
+    assert bool(found) == (file.relative_to(PACKAGE) == Path("runtime/compat.py")), found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import jax._src.distributed",
+        "from jax._src import distributed",
+        "from jax.interpreters import mlir",
+        "from orbax.checkpoint._src.serialization import utils",
+        "writer._file.close()",
+        "self._writer._file.close()",
+        "sys.modules['torch'] = None",
+        "getattr(client, '_state')",
+        "importlib.import_module('jax._src.core')",
+    ],
+)
+def test_a_private_name_is_found(line: str):
+    assert private_names(ast.parse(line))
+    assert not private_names(ast.parse("os._exit(0); self._x = cls._y; jax.__version__; batch._replace(mask=None)"))
 
 
 def test_every_room_and_file_is_seen():
