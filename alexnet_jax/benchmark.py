@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from alexnet_jax import cli, strict_json
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network.native import build as native
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="run, start: the experiment, such as configs/default.py."
@@ -59,7 +60,7 @@ def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.experiment.settings import read_settings
 
     settings = read_settings(cli.config_of(lambda: CONFIG.value))
-    _say(cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value))
+    cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measurement.describe(result)
 
@@ -86,8 +87,7 @@ def _step() -> tuple[Any, list[str]]:
 
 
 def _say(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
 
 
 COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}

@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, processes
 from alexnet_jax.runtime.errors import PlatformError
 
@@ -139,11 +140,17 @@ def absolute(folder: str) -> str:
     return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))
 
 
-def start(*, cpu_devices: int) -> None:
+def start(*, cpu_devices: int, native: str = "auto") -> str:
     """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
+
+    On a CPU it builds the C operations, or loads them from that cache, before JAX traces a program.
 
     Args:
       cpu_devices: of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.
+      native: whether operations run in C, as `--native` says.
+
+    Returns:
+      The line that says whether operations run in C; empty on accelerators.
 
     Raises:
       PlatformError: JAX cannot use the devices.
@@ -161,3 +168,4 @@ def start(*, cpu_devices: int) -> None:
     processes.silence_gloo()
     allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())
+    return build.load(native).line

@@ -44,13 +44,14 @@ def main() -> None:
     processes.agree(workdirs.facts(config) | {"--workdir": str(folder), "--views": VIEWS.value})
     # The run's own mesh may not fit here, and changes no number.
     settings = read_settings(config).on_any_mesh()
-    _say(cli.start(cpu_devices=experiments.cpu_devices(settings), native=NATIVE.value))
+    operations = cli.start(cpu_devices=experiments.cpu_devices(settings), native=NATIVE.value)
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
     checkpoints.close()
-    experiment = experiments.build(settings, DATA_DIR.value, say=_say)
+    experiment = experiments.build(settings, DATA_DIR.value, say=lambda line: print(line, file=sys.stderr))
     processes.agree(experiment.facts() | {"the checkpoint": step})
     network = restore(experiment, folder, step)
+    _say(operations)
     views, images = int(VIEWS.value), len(experiment.eval_source)
     metrics = evaluate(experiment, network.params, network.batch_stats, views=views, stop=_progress(images))
     assert metrics is not None, "nothing stops this evaluation"

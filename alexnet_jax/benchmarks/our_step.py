@@ -1,10 +1,11 @@
 """Updates, ten-view evaluations and the parts of an update of net 145, as this program runs them.
 
-python -m alexnet_jax.benchmarks.our_step
+python -m alexnet_jax.benchmarks.our_step [auto|off]   # the operations in C, as --native says
 """
 
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from alexnet_jax.data.photometry import photometry
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import build_steps
 from alexnet_jax.network import sharding
+from alexnet_jax.network.native import build as native
 from alexnet_jax.network.tower import make_tower
 from alexnet_jax.runtime import allocator
 
@@ -106,14 +108,15 @@ def product(size: int = 2048) -> float:
     return 8 * 2 * size**3 / seconds_of(lambda: [multiply(a, b) for _ in range(8)])
 
 
-def main() -> None:
-    """Serves net 145."""
+def main(mode: str = "auto") -> None:
+    """Serves net 145; when it is ready, it answers with the line that says whether operations run in C."""
     jax.config.update("jax_num_cpu_devices", 2)
     allocator.keep_memory()
+    line = native.load(mode).line
     ours = Ours()
     turns.serve(
         {
-            "ready": lambda: None,
+            "ready": lambda: line,
             "update": ours.update,
             "forward": ours.forward,
             "parts": ours.parts,
@@ -124,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

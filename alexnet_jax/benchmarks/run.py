@@ -10,6 +10,7 @@ from etils import epath
 
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import Settings
+from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.train import Loop
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -40,6 +41,8 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         folder = epath.Path(temporary)
         experiment = experiments.build(settings, data_dir, say=print)
+        if line := native.load_once().line:
+            print(line)
         if updates is not None:
             experiment = dataclasses.replace(experiment, num_steps=min(updates, experiment.num_steps))
         checkpoints, state = Checkpoints(folder), experiment.steps.init(experiment.key)

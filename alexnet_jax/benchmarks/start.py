@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network.native import build as native
 from alexnet_jax.workdir.progress import FIRST
 
 
@@ -39,16 +40,18 @@ def measure(arguments: list[str], *, rounds: int, say: Callable[[str], None]) ->
     Raises:
       UsageError: the training did not start.
     """
-    cold, warm = [], []
+    cold: list[float] = []
+    warm: list[float] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            cold.append(_seconds(arguments, cache))
-            warm.append(_seconds(arguments, cache))
+            cold.append(_seconds(arguments, cache, say if not cold else None))
+            warm.append(_seconds(arguments, cache, None))
         say(f"cold {cold[-1]:.2f} s, warm {warm[-1]:.2f} s")
     return StartResult(statistics.median(cold), statistics.median(warm), rounds)
 
 
-def _seconds(arguments: list[str], cache: str) -> float:
+def _seconds(arguments: list[str], cache: str, say: Callable[[str], None] | None) -> float:
+    """The seconds of one start; `say` is called with the line on operations in C."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryDirectory() as workdir:
         begun = time.monotonic()
@@ -57,6 +60,8 @@ def _seconds(arguments: list[str], cache: str) -> float:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
+                    if say is not None and line.startswith(native.LINE):
+                        say(line.rstrip())
                     if FIRST in line:
                         return time.monotonic() - begun
             finally:

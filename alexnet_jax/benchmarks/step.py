@@ -44,19 +44,20 @@ class StepResult:
         return self.update[OURS] * GFLOP * 1e9 / self.product[participant]
 
 
-def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print) -> StepResult:
+def measure(*, rounds: int, peer: str | None, native: str = "auto", say: Callable[[str], None] = print) -> StepResult:
     """Starts each participant in a process, warms it up, and measures the participants in turn.
 
     Args:
       rounds: in each round, each participant runs one update, one evaluation and some matrix products.
       peer: `torch`: the same network in PyTorch, with and without response norms; None: no peer.
+      native: whether our operations run in C, as `--native` says.
       say: called with each line of progress.
 
     Raises:
       UsageError: the peer is not installed.
     """
     check_peer(peer)
-    programs = {OURS: ["our_step"]}
+    programs = {OURS: ["our_step", native]}
     if peer == "torch":
         programs |= {NORM: ["torch_step", "norm"], PLAIN: ["torch_step", "plain"]}
     processes: dict[str, Process] = {}
@@ -64,7 +65,8 @@ def measure(*, rounds: int, peer: str | None, say: Callable[[str], None] = print
         for name, (module, *arguments) in programs.items():  # one after another, because each uses every core
             say(f"starting {name}" + ", eager and compiled, which takes minutes" * (name != OURS))
             processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
-            processes[name].ask("ready")
+            if line := processes[name].ask("ready"):
+                say(line)
         values: dict[str, dict[str, list[float]]] = {}
         memory: dict[str, int] = {}
         for word in UNITS:

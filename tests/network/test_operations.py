@@ -188,27 +188,15 @@ def test_images_that_all_towers_have_get_the_sum_of_their_gradients(form: str, l
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["c"], indirect=True)
-def test_the_whole_network_and_its_gradient(form: str):
-    tower = make_tower("original", num_classes=6, width=0.1, he_init=True)
-    mesh = sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1])
-    params = jax.jit(lambda key: init_params(tower, key, 96))(jax.random.key(0))
-    images = draw_array(2, 96, 96, 3, seed=0, scale=20)
-    forward = make_forward(tower, mesh)
-
-    @jax.jit
-    def loss_and_gradient(params, images):
-        return jax.value_and_grad(lambda params: jnp.sin(forward(params, {}, images)[0]).sum())(params)
-
-    loss, gradient = loss_and_gradient(params, images)
-    text = loss_and_gradient.lower(params, images).as_text()
-    assert all(f"@{build.target(name)}(" in text for name in build.OPERATIONS)
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, images))
-        expected_loss, expected = loss_and_gradient(*wide)
-    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-4)
-    for leaf, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
-        check(np.asarray(leaf, np.float64), np.asarray(wanted), 1e-4)
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_the_network_in_training_calls_every_kernel(form: str):
+    tower = make_tower("original", num_classes=6, width=0.1)
+    forward = make_forward(tower, sharding.make_mesh(data=1, tower=1, devices=jax.devices()[:1]))
+    params = jax.eval_shape(lambda key: init_params(tower, key, 96), jax.random.key(0))
+    gradient = jax.jit(jax.grad(lambda params, images: forward(params, {}, images)[0].sum()))
+    text = gradient.lower(params, jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32)).as_text()
+    called = [name for name in build.OPERATIONS if f"@{build.target(name)}(" in text]
+    assert called == (list(build.OPERATIONS) if form == "c" else [])
 
 
 # ---- norms -----------------------------------------------------------------------------------------------------------

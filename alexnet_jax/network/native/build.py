@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -49,12 +49,11 @@ CACHED = 16  # libraries of other processors, compilers and versions that stay i
 UNFINISHED = ".part"
 ABANDONED = 3600.0  # seconds after which the writer of an unfinished file counts as dead
 TIMEOUT = 300.0  # seconds that a compiler may take
+LINE = "C operations: "
 HELP = (
     "Operations in C on a CPU. auto: built with the C compiler that CC names, else cc, gcc or clang, and used; off: the"
     " plain form in JAX, which takes twice as long and rounds 3x3 and 5x5 convolutions like a plain sum."
 )
-
-Mode = Literal["auto", "off"]
 
 
 class BuildError(Exception):
@@ -102,7 +101,7 @@ _status: Status | None = None  # of the last `load`
 _registered: Status | None = None  # once the operations are registered with XLA, or cannot be
 
 
-def load(mode: Mode = "auto") -> Status:
+def load(mode: str = "auto") -> Status:
     """Builds the operations, or loads them from the cache, and registers them with XLA, once a process.
 
     Call it before JAX traces a program, and after `jax_compilation_cache_dir` is set: the library is cached there.
@@ -110,13 +109,18 @@ def load(mode: Mode = "auto") -> Status:
 
     Args:
       mode: auto: the operations run in C on a CPU, if they can be built. off: the plain form in JAX runs.
+
+    Raises:
+      ValueError: the mode is neither.
     """
     global _registered, _status
+    if mode not in ("auto", "off"):
+        raise ValueError(f"the mode is {mode!r}, expected auto or off")
     with _lock:
         if jax.default_backend() != "cpu":
             _status = Status(False, "")
         elif mode == "off":
-            _status = Status(False, "C operations: off; the plain form in JAX runs")
+            _status = Status(False, f"{LINE}off; the plain form in JAX runs")
         else:
             _registered = _status = _registered or _register()
         return _status
@@ -147,10 +151,9 @@ def _register() -> Status:
         reason = str(error).splitlines()[0]
         return Status(
             False,
-            f"C operations: none ({reason}); training takes twice as long; install gcc or clang, or name a C compiler"
-            " in CC",
+            f"{LINE}none ({reason}); training takes twice as long; install gcc or clang, or name a C compiler in CC",
         )
-    return Status(True, f"C operations: {compiler}")
+    return Status(True, f"{LINE}{compiler}")
 
 
 def find_compiler() -> Compiler:
