@@ -3,10 +3,15 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from alexnet_jax.network.native import build
+from tests.conftest import ROOT
 
 CONFIG = "--config=tests/configs/tiny.py"
 
@@ -28,6 +33,7 @@ def test_training_tells_and_leaves_what_it_promises(finished: Path):
     lines = (finished / "stdout").read_text().splitlines()
     assert lines[0].startswith("tiny: 12 updates of 32 images")
     assert "tower=2" in lines[0]
+    assert lines[1] == build.load().line
     assert any(line.startswith("step 12/12") and "input wait" in line and "left 0:00" in line for line in lines)
     assert lines[-1].startswith("finished: top-1 error")
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -59,7 +65,7 @@ def test_evaluation_repeats_the_runs_own_result_on_any_devices(finished: Path, d
     for views in (1, 10):
         flags = (f"--workdir={finished}", f"--data_dir={data_dir}", f"--views={views}", "--json")
         status, out, err = command("evaluate", *flags, devices=devices).finish()
-        assert (status, err) == (0, "")
+        assert (status, err) == (0, build.load().line + "\n")
         found = json.loads(out)
         assert found["top1"] == pytest.approx(result[f"top1_{views}_views"])
         assert found["loss"] == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
@@ -133,6 +139,84 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, comma
     assert err.count("\n") == 1
     assert out == ""
     assert not (tmp_path / "checkpoints").exists()
+
+
+FILES = {
+    "syntax.py": "def get_config(:\n",
+    "imports.py": "import nowhere\n",
+    "raises.py": "def get_config():\n    raise ValueError('no such\\nthing')\n",
+    "fails.py": "def get_config():\n    return 1 / 0\n",
+    "empty.py": "",
+}
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections 1.1.0 on Python 3.11
+@pytest.mark.parametrize("overrides", [(), ("--config.num_epochs=1",)], ids=["plain", "override"])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "configs/defualt.py",
+            "No such file or directory: 'configs/defualt.py'; did you mean configs/default.py?",
+        ),
+        ("configs", "cannot be read: [Errno 21] Is a directory: 'configs'"),
+        ("syntax.py", "cannot be loaded: invalid syntax (syntax.py, line 1)"),
+        ("imports.py", "cannot be loaded: No module named 'nowhere' (FOLDER/imports.py, line 1)"),
+        ("raises.py", "no such thing (FOLDER/raises.py, line 2)"),
+        ("fails.py", "division by zero (FOLDER/fails.py, line 2)"),
+        ("empty.py", "has no attribute 'get_config'"),
+    ],
+)
+def test_a_config_that_cannot_be_loaded_is_one_line(tmp_path: Path, capsys, file: str, message: str, overrides: tuple):
+    path = file
+    if file in FILES:
+        (tmp_path / file).write_text(FILES[file])
+        path = str(tmp_path / file)
+    status, err = parse(capsys, f"--config={path}", *overrides)
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message.replace("FOLDER", str(tmp_path)) in err
+
+
+def parse(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
+    """Status and standard error of a command that has `--config` and prints its config's name."""
+    from absl import app, flags
+    from ml_collections import config_flags
+
+    from alexnet_jax import cli
+
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "config_config", raising=False)  # ml_collections' name for the file's module
+        patch.setattr("sys.argv", ["command", *arguments])
+        patch.setattr(flags, "FLAGS", values)
+        patch.setattr(app, "run", lambda main, flags_parser: main(flags_parser(["command", *arguments])))
+        with pytest.raises(SystemExit) as left:
+            cli.run(lambda: print(cli.config_of(lambda: config.value).name))
+    return left.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "platform", "reason"), [("main", "cuda", ""), ("evaluate", "banana", "Unable to")])
+def test_a_platform_that_is_not_there_is_one_line(finished: Path, data_dir: str, command, name, platform, reason):
+    flags = (CONFIG,) if name == "main" else ()
+    run = command(name, *flags, f"--workdir={finished}", f"--data_dir={data_dir}", JAX_PLATFORMS=platform)
+    status, out, err = run.finish()
+    assert (status, out) == (2, "")
+    assert err.startswith(
+        f"error: JAX_PLATFORMS is {platform!r}, and JAX cannot use the devices of this machine: {reason}"
+    )
+    assert err.endswith("; unset it, or name an installed platform such as cpu\n") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["main", "evaluate", "prepare", "benchmark"])
+def test_a_command_starts_by_its_file_too(name: str, tmp_path: Path):
+    """As `python alexnet_jax/main.py`, from any folder."""
+    file = ROOT / "alexnet_jax" / f"{name}.py"
+    run = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1, "nothing is named"
 
 
 def test_help_explains(command):
