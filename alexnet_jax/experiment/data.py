@@ -35,7 +35,7 @@ def _advice(error: DatasetError) -> str:
     match error:
         case UnknownDatasetError():
             return (
-                f"config.dataset.name names the data set and --data_dir the folder; {automatic.KNOWN} are made when"
+                f"config.dataset.name names the data set and --data_dir the folder; {automatic.KNOWN} is made when"
                 f" first used, and `{PREPARE}` makes others"
             )
         case ForeignDatasetError():

@@ -8,7 +8,7 @@ from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import make
 from alexnet_jax.data.preparing.sources import elpv
 
-KNOWN = "elpv/SIZE"  # such as elpv/160; for messages
+KNOWN = "elpv/SIZE (such as elpv/160)"  # for messages
 SMALLEST = 8  # pixels along a side
 
 
