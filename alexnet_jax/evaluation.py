@@ -54,9 +54,9 @@ def evaluate(
             running = experiment.steps.eval_step(params, batch_stats, sharding.put_batch(batch, experiment.mesh))
         if before is not None:  # read only now, when the devices have the next batch to work on
             total += jax.device_get(before)
-            allocator.keep_large()  # the step is compiled by now
             if stop(int(total.count)):
                 return None
+    allocator.give_back()
     return total
 
 

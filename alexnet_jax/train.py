@@ -1,9 +1,9 @@
-"""Training: builds everything once, then loops."""
+"""Training: builds everything once, then loops: evaluate if due, save if due, fetch a batch, update, report."""
 
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -22,7 +22,8 @@ from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.network import sharding
-from alexnet_jax.runtime import allocator, processes
+from alexnet_jax.network.native import build as native
+from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -41,14 +42,14 @@ MAY_CHANGE = ("mesh.data", "mesh.tower", "evaluate_every", "save_every", "on_fai
 
 @hints()
 def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
-    """Trains as the config says, evaluates, and leaves checkpoints and metrics in the workdir.
+    """Trains by the config, evaluates, and leaves checkpoints and metrics in the workdir.
 
-    Run again it goes on from its last checkpoint and ends with the same bits as without the break.
+    A second call resumes from the last checkpoint, and ends with the same bits as a run without the break.
 
     Args:
       config: as in `configs/default.py`.
       workdir: a folder, or a `gs://` address.
-      data_dir: of prepared data sets; None: TFDS's own.
+      data_dir: of prepared data sets; None: that of TFDS.
 
     Returns:
       The state after the last update.
@@ -97,6 +98,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
             f" mesh data={experiment.mesh.shape[sharding.DATA]}"
             f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
         )
+        if line := native.load_once().line:
+            progress.say(line)
         if start_step:
             progress.say(f"resuming after update {start_step:,}")
         try:
@@ -132,51 +135,38 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
 
 
 class Loop:
-    """Evaluate if due, save if due, fetch a batch, step, report the step before while this one runs."""
+    """The updates of a run, and what happens between them.
 
-    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, progress: Progress, interruption: Interruption):
+    Each method that waits for the devices or the disk says to the watchdog where this process is.
+    """
+
+    def __init__(
+        self, experiment: Experiment, checkpoints: Checkpoints, progress: Progress, interruption: Interruption
+    ):
         self._experiment, self._checkpoints = experiment, checkpoints
         self._progress, self._interruption = progress, interruption
-        self._pending: tuple[int, Metrics, float] | None = None
+        self._running: tuple[int, Metrics, float] | None = None
         self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
-        """Makes the updates from `start_step` to the end of the run, neither more nor fewer."""
-        experiment, settings = self._experiment, self._experiment.settings
-        batches = experiments.training_batches(experiment, start_step=start_step)
-        # A signal during an evaluation leaves a plateau schedule without its error: then evaluate again.
-        owed = state.plateau is not None and jax.device_get(state.plateau.seen) < start_step
-        for step in range(start_step, experiment.num_steps + 1):
-            processes.enter(f"evaluating or saving after update {step:,}")
-            top1 = None
-            if (step > start_step or owed) and self._due(step, settings.evaluate_every):
-                top1 = self._evaluate(state, step)
-                if top1 is not None and experiment.steps.observe is not None:
-                    state = experiment.steps.observe(state, top1)
-            if self._interruption.due():
-                self._leave(state, step, top1)
-            if step > start_step and self._due(step, settings.save_every):
-                self._save(state, step, top1)
-            if step == experiment.num_steps:
-                break
-            processes.enter(f"fetching the images of update {step + 1:,}")
-            try:
-                batch, waited = self._fetch(batches)
-            except UsageError:
-                self._keep(state, step)
-                raise
-            processes.enter(f"update {step + 1:,}", slow=step == start_step)  # which compiles
-            state, metrics = experiment.steps.train_step(state, batch, experiment.key)
-            self._settle()
-            self._pending = step + 1, metrics, waited
-        self._settle()
+        """Makes exactly the updates from `start_step` to the end of the run."""
+        self._start_step, num_steps = start_step, self._experiment.num_steps
+        batches = experiments.training_batches(self._experiment, start_step=start_step)
+        for step in range(start_step, num_steps + 1):
+            state, top1 = self._evaluate_if_due(state, step)
+            self._leave_if_interrupted(state, step, top1)
+            self._save_if_due(state, step, top1)
+            if step < num_steps:
+                batch, waited = self._fetch(batches, state, step)
+                state = self._update(state, step, batch, waited)
+        self._report()
         return state
 
     def final_evaluation(self, state: TrainState) -> dict[str, float]:
-        """Centre and ten views of the final state, told and returned by name; by then it is saved.
+        """Errors of the final state with the centre crop and with ten views, by name. The state is saved by then.
 
         Raises:
-          SaveError: it is not.
+          SaveError: the state could not be saved.
         """
         step = self._experiment.num_steps
         result: dict[str, float] = {"step": step}
@@ -184,45 +174,45 @@ class Loop:
             metrics = self._measure(state, step, views)
             if metrics is None:
                 self._leave(state, step, None)
-            else:
-                result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
-                result["count"] = int(metrics.count)
-        self._try(self._checkpoints.wait)
-        if step not in self._checkpoints.steps():  # once more, for there is no next time
+            result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
+            result["count"] = int(metrics.count)
+        self._attempt(self._checkpoints.wait)
+        if step not in self._checkpoints.steps():  # once more: no later save will make up for this one
             self._checkpoints.save(step, state, top1=result["top1_1_views"])
             self._checkpoints.wait()
         self._progress.log.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
         self._progress.say(f"finished: {_errors(result)}")
         return result
 
-    def _due(self, step: int, epochs: float) -> bool:
+    def _is_due(self, step: int, epochs: float) -> bool:
         """Whether a multiple of so many epochs lies between the step before and this one; always at the end."""
         every = epochs * self._experiment.steps_per_epoch
         return step == self._experiment.num_steps or step // every > (step - 1) // every
 
-    def _fetch(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
-        """The next batch on the devices, and the seconds for which they had nothing else to do."""
-        begun = time.monotonic()
-        batch = sharding.put_batch(next(batches), self._experiment.mesh)
-        running: Any = self._pending and self._pending[1].loss
-        busy = running is not None and not running.is_ready()
-        return batch, 0.0 if busy else time.monotonic() - begun
-
-    def _settle(self) -> None:
-        """Reports the update before the running one; waits for it."""
-        if self._pending is None:
-            return
-        step, metrics, waited = self._pending
-        self._pending = None
-        metrics = jax.device_get(metrics)
-        allocator.keep_large()  # the step is compiled by now
-        if not np.isfinite(metrics.loss):
-            self._stop_not_finite(step, "loss")
-        self._progress.step(step, metrics, waited=waited)
-        if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
-            self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
+    def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, float | None]:
+        """The state, which remembers the evaluation where its schedule wants it, and the top-1 error, if evaluated."""
+        processes.enter(f"evaluating or saving after update {step:,}")
+        # A signal during an evaluation leaves a plateau schedule without the error. The resumed run evaluates again.
+        new = step > self._start_step or (
+            state.plateau is not None and jax.device_get(state.plateau.seen) < self._start_step
+        )
+        if not new or not self._is_due(step, self._experiment.settings.evaluate_every):
+            return state, None
+        self._report()
+        metrics = self._measure(state, step, views=1)
+        if metrics is None:
+            return state, None
+        means = metrics.means()
+        self._progress.log.write(step, {f"eval/{name}": value for name, value in means.items()})
+        self._progress.say(
+            f"epoch {step / self._experiment.steps_per_epoch:.1f}  evaluation of {int(metrics.count):,} images:"
+            f" loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
+        )
+        observe = self._experiment.steps.observe
+        return (state if observe is None else observe(state, means["top1"])), means["top1"]
 
     def _measure(self, state: TrainState, step: int, views: int) -> Metrics | None:
+        """The metrics of the evaluation split; None: a signal came."""
         with self._progress.paused("evaluation"):
             metrics = evaluate(
                 self._experiment,
@@ -231,37 +221,25 @@ class Loop:
                 views=views,
                 stop=lambda _: self._interruption.due(),
             )
-            allocator.give_back()
         if metrics is not None and not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "evaluation loss")
         return metrics
 
-    def _evaluate(self, state: TrainState, step: int) -> float | None:
-        """Centre-crop evaluation; the top-1 error, or None if a signal came."""
-        self._settle()
-        metrics = self._measure(state, step, 1)
-        if metrics is None:
-            return None
-        means = metrics.means()
-        self._progress.log.write(step, {f"eval/{name}": value for name, value in means.items()})
-        self._progress.say(
-            f"epoch {step / self._experiment.steps_per_epoch:.1f}  evaluation of {int(metrics.count):,} images:"
-            f" loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
-        )
-        return means["top1"]
+    def _save_if_due(self, state: TrainState, step: int, top1: float | None) -> None:
+        if step > self._start_step and self._is_due(step, self._experiment.settings.save_every):
+            self._save(state, step, top1)
 
     def _save(self, state: TrainState, step: int, top1: float | None) -> None:
-        self._settle()
+        self._report()
         with self._progress.paused("saves"):
-            self._try(self._checkpoints.wait)  # tells what became of the one before
-            allocator.give_back()
+            self._attempt(self._checkpoints.wait)  # raises where the save before this one failed
             try:
-                self._try(lambda: self._checkpoints.save(step, state, top1=top1))
+                self._attempt(lambda: self._checkpoints.save(step, state, top1=top1))
             except NotFiniteStateError:
                 self._stop_not_finite(step, "state")
 
-    def _try(self, write: Callable[[], None]) -> None:
-        """Goes on after a failure, where the config says so or the run is leaving anyway."""
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Writes. After a failure the run goes on, where the config says so or the run is leaving anyway."""
         leaving = self._interruption.agreed is not None
         try:
             write()
@@ -270,22 +248,60 @@ class Loop:
                 raise
             self._progress.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
 
-    def _keep(self, state: TrainState, step: int) -> None:
-        """Saves what was learned before the data failed; alone, for several processes save together."""
-        if jax.process_count() == 1 and step not in self._checkpoints.steps():
-            self._save(state, step, None)
+    def _fetch(self, batches: Iterator[Batch], state: TrainState, step: int) -> tuple[Batch, float]:
+        """The next batch on the devices, and the seconds for which they waited for it.
 
-    def _stop_not_finite(self, step: int, what: str) -> None:
-        self._try(self._checkpoints.wait)
+        Where the data cannot be read, a single process saves the updates made so far. Several processes save together
+        or not at all.
+        """
+        processes.enter(f"fetching the images of update {step + 1:,}")
+        begun = time.monotonic()
+        try:
+            batch = sharding.put_batch(next(batches), self._experiment.mesh)
+        except UsageError:
+            if jax.process_count() == 1 and step not in self._checkpoints.steps():
+                self._save(state, step, None)
+            raise
+        running: Any = self._running and self._running[1].loss
+        busy = running is not None and not running.is_ready()
+        return batch, 0.0 if busy else time.monotonic() - begun
+
+    def _update(self, state: TrainState, step: int, batch: Batch, waited: float) -> TrainState:
+        """Starts the update, and reports the one before while this one runs."""
+        processes.enter(f"update {step + 1:,}", slow=step == self._start_step)  # the first update compiles
+        state, metrics = self._experiment.steps.train_step(state, batch, self._experiment.key)
+        self._report()
+        self._running = step + 1, metrics, waited
+        return state
+
+    def _report(self) -> None:
+        """Waits for the last update that was started, and reports it."""
+        if self._running is None:
+            return
+        step, metrics, waited = self._running
+        self._running = None
+        metrics = jax.device_get(metrics)
+        if not np.isfinite(metrics.loss):
+            self._stop_not_finite(step, "loss")
+        self._progress.step(step, metrics, waited=waited)
+        if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
+            self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
+
+    def _stop_not_finite(self, step: int, what: str) -> NoReturn:
+        self._attempt(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
         raise UsageError(f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew")
 
-    def _leave(self, state: TrainState, step: int, top1: float | None) -> None:
-        """Saves and ends the process with the signal's status."""
+    def _leave_if_interrupted(self, state: TrainState, step: int, top1: float | None) -> None:
+        if self._interruption.due():
+            self._leave(state, step, top1)
+
+    def _leave(self, state: TrainState, step: int, top1: float | None) -> NoReturn:
+        """Saves, and ends the process with the signal's status."""
         if step not in self._checkpoints.steps():
             self._save(state, step, top1)
-        self._try(self._checkpoints.wait)
+        self._attempt(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         if steps and steps[-1] == step:
             self._progress.say(f"saved after update {step:,}; the same command resumes here")

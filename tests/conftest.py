@@ -1,5 +1,6 @@
 """Strict arithmetic, checked shapes, four CPU devices, and a small prepared data set."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -57,6 +58,26 @@ def tiny_config() -> Callable:
         return config
 
     return make
+
+
+@pytest.fixture
+def before_each_batch(monkeypatch: pytest.MonkeyPatch):
+    """Calls a function with the experiment and the number of batches fetched so far, before each fetch of training."""
+    from alexnet_jax.experiment import build
+
+    def arrange(act: Callable) -> None:
+        made = build.training_batches
+
+        def batches(experiment, *, start_step: int):
+            inner = made(experiment, start_step=start_step)
+            for number in itertools.count():
+                act(experiment, number)
+                yield next(inner)
+
+        monkeypatch.setattr(build, "training_batches", batches)
+
+    yield arrange
+    monkeypatch.undo()
 
 
 class Command:

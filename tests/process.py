@@ -3,9 +3,11 @@
 Writes the metrics of every step. HEARTBEAT_TIMEOUT, PHASE_TIMEOUT and SLOW_PHASE_TIMEOUT replace those of the
 watchdog.
 In process WHO the CALL-th call of METHOD first sends the signal SEND (a number) to the process itself; with 0 it hangs
-there, with `error` it raises an error. METHOD is a method of the loop, or `build` of the experiment.
+there, with `error` it raises an error. METHOD is `fetch` of a batch, `evaluate`, `save` of a checkpoint, or `build` of
+the experiment.
 """
 
+import itertools
 import os
 import runpy
 import sys
@@ -24,21 +26,34 @@ for name in ("HEARTBEAT_TIMEOUT", "PHASE_TIMEOUT", "SLOW_PHASE_TIMEOUT"):
 
 def arrange(method: str, nth: int) -> None:
     """Makes that call of the method do first what SEND says."""
-    owner = train.experiments if method == "build" else train.Loop
-    original, calls = getattr(owner, method), 0
+    owner, name = {
+        "fetch": (train.experiments, "training_batches"),
+        "evaluate": (train, "evaluate"),
+        "save": (train.Checkpoints, "save"),
+        "build": (train.experiments, "build"),
+    }[method]
+    original, calls = getattr(owner, name), itertools.count(1)
+
+    def act() -> None:
+        if next(calls) != nth or processes.index() != int(os.environ["WHO"]):
+            return
+        if os.environ["SEND"] == "error":
+            raise OSError("unreadable")
+        if os.environ["SEND"] == "0":
+            time.sleep(10_000)
+        os.kill(os.getpid(), int(os.environ["SEND"]))
 
     def call(*arguments, **keywords):
-        nonlocal calls
-        calls += 1
-        if calls == nth and processes.index() == int(os.environ["WHO"]):
-            if os.environ["SEND"] == "error":
-                raise OSError("unreadable")
-            if os.environ["SEND"] == "0":
-                time.sleep(10_000)
-            os.kill(os.getpid(), int(os.environ["SEND"]))
+        act()
         return original(*arguments, **keywords)
 
-    setattr(owner, method, call)
+    def batches(*arguments, **keywords):
+        made = original(*arguments, **keywords)
+        while True:
+            act()
+            yield next(made)
+
+    setattr(owner, name, batches if method == "fetch" else call)
 
 
 if "SEND" in os.environ:

@@ -176,14 +176,16 @@ def test_a_failed_save_is_told_and_the_last_checkpoint_stays(
     capsys: pytest.CaptureFixture,
 ):
     """As on a full disk."""
-    save = train_module.Loop._save
+    save = Checkpoints.save
 
-    def failing_save(self, state, step, top1):
+    def failing_save(self, step, state, **keywords):
         small_files(step in (7, 10))
-        save(self, state, step, top1)
-        small_files(False)
+        try:
+            save(self, step, state, **keywords)
+        finally:
+            small_files(False)
 
-    monkeypatch.setattr(train_module.Loop, "_save", failing_save)
+    monkeypatch.setattr(Checkpoints, "save", failing_save)
     with pytest.raises(UsageError, match=r"the checkpoint of update 7 could not be written: there is no room for"):
         train_and_evaluate(tiny_config(save_every=0.5, on_failed_save="stop"), str(tmp_path), data_dir)
     small_files(False)
@@ -262,20 +264,19 @@ def test_a_data_folder_that_vanishes_and_comes_back(
     data_dir: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    before_each_batch: Callable,
 ):
     data, away = tmp_path / "data", tmp_path / "away"
     shutil.copytree(data_dir, data)
     monkeypatch.setattr(prepared, "WAITS", (0.1,) * 5)
-    fetch = train_module.Loop._fetch
     count, sleeps, returns = 0, 0, False
 
-    def vanishing(self, batches):
+    def vanishing(experiment, fetched):
         nonlocal count
         count += 1
         if count == 3 or (returns and not sleeps):
             data.rename(away)  # a reader that has the file open would not notice
-            self._experiment.train_source._records = Gone()
-        return fetch(self, batches)
+            experiment.train_source._records = Gone()
 
     class Gone:
         def __getitem__(self, index: int) -> bytes:
@@ -291,7 +292,7 @@ def test_a_data_folder_that_vanishes_and_comes_back(
                 away.rename(data)
         sleep(seconds)
 
-    monkeypatch.setattr(train_module.Loop, "_fetch", vanishing)
+    before_each_batch(vanishing)
     monkeypatch.setattr(prepared.time, "sleep", sleeping)
     workdir = tmp_path / "run"
     with pytest.raises(UsageError, match=r"of split 'train\[:10%\]' of .* cannot be read, tried for .*see to the"):
@@ -326,21 +327,24 @@ def test_a_clock_that_goes_backwards_changes_nothing(
 
 
 def test_a_run_moves_from_layout_to_layout(
-    whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Whole,
+    tiny_config: Callable,
+    data_dir: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before_each_batch: Callable,
 ):
     losses: dict[int, float] = {}
     monkeypatch.setattr(Progress, "step", listening(losses, Progress.step))
-    fetch = train_module.Loop._fetch
     fetched = 0
 
-    def leaving(self, batches):
+    def leaving(experiment, number):
         nonlocal fetched
         fetched += 1
         if fetched in (4, 8):
             signal.raise_signal(signal.SIGTERM)
-        return fetch(self, batches)
 
-    monkeypatch.setattr(train_module.Loop, "_fetch", leaving)
+    before_each_batch(leaving)
     for mesh in ((2, 2), (1, 1)):
         config = tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]})
         with pytest.raises(Interrupted):

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax import train as train_module
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
@@ -26,24 +25,16 @@ def assert_same(a, b):
 
 
 @pytest.fixture
-def interrupt_after(monkeypatch: pytest.MonkeyPatch):
-    """Sends this process a signal after so many fetched batches."""
+def interrupt_after(before_each_batch: Callable):
+    """Sends this process a signal as it fetches a batch, by number."""
+    due: list[tuple[int, signal.Signals]] = []
 
-    def arrange(batches: int, number: signal.Signals):
-        fetch = train_module.Loop._fetch
-        count = 0
+    def act(experiment, fetched: int) -> None:
+        if due and fetched + 1 == due[0][0]:
+            signal.raise_signal(due.pop(0)[1])
 
-        def counting(self, source):
-            nonlocal count
-            count += 1
-            if count == batches:
-                signal.raise_signal(number)
-            return fetch(self, source)
-
-        monkeypatch.setattr(train_module.Loop, "_fetch", counting)
-
-    yield arrange
-    monkeypatch.undo()
+    before_each_batch(act)
+    return lambda batches, number: due.append((batches, number))
 
 
 def test_a_run_resumed_twice_ends_with_the_same_bits(

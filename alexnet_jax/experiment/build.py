@@ -25,7 +25,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.network.tower import Tower, make_tower
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import allocator, processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +86,20 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     steps_per_epoch = len(train_source) / settings.batch_size
     schedule = Schedule(settings, steps_per_epoch)
     tower = build_tower(settings, len(data.class_names))
+    steps = build_steps(
+        tower=tower,
+        optimizer=build_optimizer(settings, tower.leaf_names(), schedule),
+        photometry=build_photometry(settings, data, schedule.noise()),
+        mesh=mesh,
+        image_size=settings.dataset.crop_size,
+        label_smoothing=settings.label_smoothing,
+        memory=schedule.memory,
+        observe=schedule.observe,
+    )
     return Experiment(
         settings=settings,
-        steps=build_steps(
-            tower=tower,
-            optimizer=build_optimizer(settings, tower.leaf_names(), schedule),
-            photometry=build_photometry(settings, data, schedule.noise()),
-            mesh=mesh,
-            image_size=settings.dataset.crop_size,
-            label_smoothing=settings.label_smoothing,
-            memory=schedule.memory,
-            observe=schedule.observe,
+        steps=steps._replace(
+            train_step=allocator.keeps_large(steps.train_step), eval_step=allocator.keeps_large(steps.eval_step)
         ),
         shard=shard,
         data=data,

@@ -8,7 +8,8 @@ more each time. Other C libraries are left as they are.
 
 import ctypes
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -2, -3, -4, -8  # malloc.h
 OPTIONS = {
@@ -18,6 +19,8 @@ OPTIONS = {
     TOP_PAD: 2**27,  # bytes
 }
 OWN = ("MALLOC_", "GLIBC_TUNABLES")  # how users choose for themselves
+
+T = TypeVar("T")
 
 _library = ctypes.CDLL(None) if os.name == "posix" else None
 _mallopt: Any = getattr(_library, "mallopt", None)
@@ -41,6 +44,17 @@ def keep_large() -> None:
     global _keeping_large
     if _keeping and not _keeping_large:
         _keeping_large = bool(_mallopt(MMAP_MAX, 0))
+
+
+def keeps_large(program: Callable[..., T]) -> Callable[..., T]:
+    """The program, which JAX compiles at its first call; `keep_large` follows each call."""
+
+    def call(*arguments: Any) -> T:
+        result = program(*arguments)
+        keep_large()
+        return result
+
+    return call
 
 
 def give_back() -> None:

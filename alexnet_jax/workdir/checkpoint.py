@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.runtime import compat
+from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.workdir import manifest
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
@@ -200,6 +200,7 @@ class Checkpoints:
                 manifest.extend(self._folder / str(self._writing))
         if self._writing is not None:
             self._writing, self._has_failed = None, False
+            allocator.give_back()  # the copies that were written
 
     def _failed(self, error: Exception) -> SaveError:
         """Removes the files of a checkpoint that could not be written."""

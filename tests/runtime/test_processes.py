@@ -119,7 +119,7 @@ def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
-    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **sends(signal.SIGTERM, "fetch", 3))
     reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
 
     # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
@@ -259,7 +259,7 @@ def test_any_number_of_processes_trains_and_evaluates_like_one(
     common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
     square = ["--config.mesh.data=2", "--config.mesh.tower=2", f"--workdir={tmp_path}/four"]
     pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
-    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "_fetch", 3))
+    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "fetch", 3))
     reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
     assert [(status, err) for status, _, err in four.finish()] == [(75, "")] * 2
     assert steps(tmp_path / "four") == [4]
@@ -299,7 +299,7 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
         HEARTBEAT_TIMEOUT=10,
         PHASE_TIMEOUT=15,
         WHO=who,
-        **sends(number, "_fetch", 5),
+        **sends(number, "fetch", 5),
     )
     told = run.finish(leave=None if number == 0 else who)
     expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5, others are ahead"
@@ -343,7 +343,7 @@ def test_a_signal_in_an_evaluation_is_everybodys(
 ):
     common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
     common += ["--config.num_epochs=1.0", "--config.batch_size=16"]
-    told = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "_measure", call)).finish()
+    told = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "evaluate", call)).finish()
     assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
     assert told[0][1].splitlines()[-1] == "saved after update 12; the same command resumes here"
     assert steps(tmp_path) == [12]
@@ -367,7 +367,7 @@ def test_a_loss_that_is_not_finite_stops_all(data_dir: str, tmp_path: Path, proc
 def test_an_error_in_one_process_ends_the_others_with_it(data_dir: str, tmp_path: Path, processes: Callable):
     """Process 1 finds its part of the data unreadable in the middle of the run."""
     common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
-    told = processes(2, 1, *common, WHO=1, SEND="error", METHOD="_fetch", CALL=4).finish()
+    told = processes(2, 1, *common, WHO=1, SEND="error", METHOD="fetch", CALL=4).finish()
     assert [status for status, _, _ in told] == [1, 1], told
     assert told[0][2].splitlines()[-1] == f"error: process 1 ({HOST}) stopped: OSError: unreadable"
     assert "Traceback" in told[1][2]
