@@ -231,7 +231,9 @@ def test_no_room_for_the_last_line_of_a_manifest_does_no_harm(checkpoints: Check
     np.testing.assert_array_equal(restored.params["conv1"]["bias"], state.params["conv1"]["bias"])
 
 
-def test_a_checkpoint_without_a_manifest_is_used_and_errors_of_orbax_are_reported(checkpoints: Checkpoints, tmp_path: Path):
+def test_a_checkpoint_without_a_manifest_is_used_and_errors_of_orbax_are_reported(
+    checkpoints: Checkpoints, tmp_path: Path
+):
     mesh = sharding.make_mesh(data=1, tower=1)
     state = state_of(1.0, mesh)
     checkpoints.save(7, state, top1=None)
