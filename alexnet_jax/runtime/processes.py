@@ -188,6 +188,7 @@ def agree(facts: Mapping[str, Any]) -> None:
     """
     if _watchdog is None:
         return
+    enter("comparing the processes", slow=True)
     texts = gather(json.dumps(dict(facts) | {"host": socket.gethostname()}, default=str))
     difference = broadcast(first_difference([json.loads(text) for text in texts]))
     if difference:

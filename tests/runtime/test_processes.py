@@ -2,20 +2,26 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from etils import epath
 
 from alexnet_jax.data import statistics
+from alexnet_jax.runtime import compat
+from alexnet_jax.runtime import processes as module
+from alexnet_jax.runtime.errors import JoinTimeoutError
 from alexnet_jax.runtime.processes import first_difference
 from alexnet_jax.runtime.watchdog import (
     HEARTBEAT_TIMEOUT,
@@ -35,16 +41,24 @@ HOST = socket.gethostname()
 
 
 class Processes:
-    """`python -m tests.process DOOR`, as many times, each with `own` flags of its number besides."""
+    """`count` times `python -m tests.process COMMAND FLAGS`, each with the flags `own` of its number besides."""
 
-    def __init__(self, count: int, devices: int, *arguments: object, own: dict[int, str] | None = None, **env: object):
+    def __init__(
+        self,
+        count: int,
+        devices: int,
+        *arguments: object,
+        own: dict[int, str] | None = None,
+        start: tuple[str, ...] = ("-m", "tests.process"),
+        **env: object,
+    ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_NUM_CPU_DEVICES": devices}
         self.started = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.process", *map(str, arguments), *(own or {}).get(index, "").split()],
+                [sys.executable, *start, *map(str, arguments), *(own or {}).get(index, "").split()],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -119,7 +133,9 @@ def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
-    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **sends(signal.SIGTERM, "fetch", 3))
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # the processes meet without it
+    signals = sends(signal.SIGTERM, "fetch", 3)
+    pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair", WHO=1, **signals, **proxy)
     reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
 
     # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
@@ -216,6 +232,77 @@ def test_the_watchdog_ends_a_run_in_which_no_process_moves():
     )
 
 
+LOSE = """
+import os, sys, time
+from alexnet_jax import cli
+from alexnet_jax.runtime import processes, watchdog
+
+watchdog.SLOW_PHASE_TIMEOUT = 3.0
+
+def main():
+    processes.start("on")
+    processes.enter("opening the data set", slow=True)
+    if processes.index() == int(os.environ["WHO"]):
+        time.sleep(1)
+        if "SIGNAL" in os.environ:
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        time.sleep(10_000)
+    processes.agree({})
+
+cli.run(main)
+"""
+
+
+@pytest.mark.newest
+def test_the_death_of_process_0_is_named_before_jax_aborts_the_others(processes: Callable):
+    _, second = processes(2, 1, start=("-c", LOSE), WHO=0, SIGNAL=int(signal.SIGKILL)).finish()
+    assert second[0] == 75, second
+    last = second[2].splitlines()[-1]
+    line = r"error: process 0 \(127\.0\.0\.1:\d+\) is dead: nothing listens at its address; the same command .*"
+    assert re.fullmatch(line, last)
+
+
+@pytest.mark.newest
+def test_a_hang_before_the_first_update_is_named(processes: Callable):
+    line = f"error: process 1 ({HOST}) hangs: for 3 s it is at opening the data set, the others are ahead; the same"
+    for status, _, err in processes(2, 1, start=("-c", LOSE), WHO=1).finish():
+        assert status == 75
+        assert err.splitlines()[-1].startswith(line)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (75, "")), (signal.SIGINT, (130, "interrupted\n"))])
+def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, number: int, expected: tuple, command: Callable):
+    slurm = {"JOB_ID": 1, "STEP_NODELIST": "localhost", "NTASKS": 2, "PROCID": 0, "LOCALID": 0, "STEP_NUM_NODES": 1}
+    variables = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+    run = command("main", "--config=tests/configs/tiny.py", f"--workdir={tmp_path}/run", **variables)
+    assert re.fullmatch(r"waiting for 1 of 2 processes at localhost:\d+\n", run.process.stderr.readline())
+    run.process.send_signal(number)
+    status, out, err = run.finish(30)
+    assert (status, err) == expected
+    assert out == ""
+
+
+def test_a_wait_is_repeated_until_it_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    joined = threading.Event()
+    for name in list(os.environ):
+        if name.startswith(("JAX_COORD", "JAX_NUM_PROC", "JAX_PROCESS")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("grpc_proxy", "")
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: joined.wait())
+    for name, seconds in (("FIRST_LINE", 0.0), ("LINE_EVERY", 0.1), ("JOIN_TIMEOUT", 1.0)):
+        monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setattr(module, "count", lambda: 4)
+    monkeypatch.setattr(module, "index", lambda: 2)
+    monkeypatch.setattr(compat, "coordinator_address", lambda: "a:1")
+    with pytest.raises(JoinTimeoutError, match="process 2: after 1 s not all processes have met at a:1") as caught:
+        module.start("on")
+    joined.set()
+    assert caught.value.status == 75
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 3 and set(lines) == {"waiting for up to 3 of 4 processes at a:1"}
+    monkeypatch.setattr(module, "_joining", False)
+
+
 def test_a_cluster_that_is_none_or_half_described_is_told():
     program = """
         import os
@@ -302,7 +389,7 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
         **sends(number, "fetch", 5),
     )
     told = run.finish(leave=None if number == 0 else who)
-    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5, others are ahead"
+    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5, the others are ahead"
     if number:
         expected = f"process {who} ({'127.0.0.1' if who == 0 else HOST}"
     for index, (status, _, err) in enumerate(told):
