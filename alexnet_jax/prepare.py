@@ -152,17 +152,18 @@ def list_images(command: str, name: str | None) -> Listing:
 
     if command == "elpv":
         return elpv.elpv()
+    source_dir = SOURCE_DIR.value and os.path.expanduser(SOURCE_DIR.value)
     if command == "tfds":
-        listing = tfds_dataset(str(name), SOURCE_DIR.value, say=print)
+        listing = tfds_dataset(str(name), source_dir, say=print)
         return dataclasses.replace(listing, name=name_of(command, name))
-    if SOURCE_DIR.value is None:
+    if source_dir is None:
         raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
     if command == "folder":
-        return folder.folder(str(name), SOURCE_DIR.value, held_out=HELD_OUT.value, say=print)
+        return folder.folder(str(name), source_dir, held_out=HELD_OUT.value, say=print)
     if command == "fashion_mnist":
-        return idx.fashion_mnist(SOURCE_DIR.value)
+        return idx.fashion_mnist(source_dir)
     kinds = {"imagenet2012": imagenet.imagenet2012, "imagenet2010": imagenet.imagenet2010}
-    return kinds[command](SOURCE_DIR.value, partial=PARTIAL.value, say=print)
+    return kinds[command](source_dir, partial=PARTIAL.value, say=print)
 
 
 def advice_on(error: DatasetError, command: str, options: preparation.Options) -> str:

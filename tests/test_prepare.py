@@ -153,6 +153,9 @@ def test_names(words, name):
         (["imagenet2012"], "--source_dir is missing; imagenet2012 wants the folder"),
         (["imagenet2012", "--source_dir=/nowhere"], "/nowhere/ILSVRC2012_img_train.tar is missing; image-net.org has"),
         (["imagenet2012", "--source_dir=/nowhere"], "; --source_dir names the folder of the source"),
+        (["imagenet2012", "--source_dir=~/nowhere"], "error: /home/user/nowhere/ILSVRC2012_img_train.tar is missing"),
+        (["fashion_mnist", "--source_dir=~"], "error: /home/user/train-images-idx3-ubyte.gz is missing"),
+        (["folder", "pets", "--source_dir=~"], "error: /home/user cannot be read: No such file or directory"),
         (["tfds", "mnistt", "--data_dir=data"], "TFDS cannot open 'mnistt'"),
         (["tfds", "mnistt"], "--source_dir names a folder of TFDS that holds the data set"),
         (["folder", "pets", "extra"], "'extra' is not a flag"),
@@ -169,7 +172,8 @@ def test_names(words, name):
         ),
     ],
 )
-def test_mistakes_are_a_line_with_the_flag_that_helps(arguments, message, tmp_path, prepare):
+def test_mistakes_are_a_line_with_the_flag_that_helps(arguments, message, tmp_path, prepare, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/user")
     (tmp_path / "file").touch()
     for kind in ("a", "b"):
         (tmp_path / "broken/train" / kind).mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""Sections 2 and 4.1 of the paper: the images, their crops and flips, their mean and their colour noise."""
+"""The data: images, crops and flips, the mean image and colour noise (paper sections 2 and 4.1)."""

@@ -8,7 +8,7 @@ from alexnet_jax.data import geometry
 
 
 def numbered(height: int, width: int) -> np.ndarray:
-    """Pixels that tell where they are: row, column, 7."""
+    """Pixels with row, column and 7 as the three colours."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.full_like(rows, 7)], axis=-1).astype(np.uint8)
 

@@ -20,7 +20,7 @@ SIZE, CROP = 12, 8
 
 
 class Places:
-    """Examples whose pixels tell their row, their column and the example's number, which is the label too."""
+    """Examples with row, column and the example's number as the three colours; the number is also the label."""
 
     def __init__(self, count: int):
         self.count = count

@@ -1,1 +1,1 @@
-"""Making a data set."""
+"""Preparation of data sets, from the listing of a source to shards on disk."""

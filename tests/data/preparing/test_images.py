@@ -1,4 +1,4 @@
-"""Odd images become what they show; broken and hostile ones a reason."""
+"""Odd image files become images, broken and hostile ones a reason."""
 
 import io
 import struct

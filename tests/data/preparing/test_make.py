@@ -1,4 +1,4 @@
-"""Data sets made of found images: what is in them, and that neither a break nor the number of processes shows."""
+"""Prepared data sets: their content, which neither an interruption nor the number of processes changes."""
 
 import errno
 import fcntl
@@ -302,7 +302,7 @@ def test_a_folder_that_cannot_be_written(tree, tmp_path):
 
 
 def test_another_source_under_the_same_name(tree, tmp_path):
-    """What a first attempt left of other images is not mixed in."""
+    """Shards of a first attempt with other images are not mixed in."""
 
     def break_off(done: int, todo: int) -> None:
         if done == 12:

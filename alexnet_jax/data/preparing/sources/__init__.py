@@ -1,1 +1,1 @@
-"""Where images come from, one module a source."""
+"""Sources of images; each module makes listings of one kind of source."""

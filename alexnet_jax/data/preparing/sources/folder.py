@@ -33,7 +33,7 @@ def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Calla
     Raises:
       SourceError: the tree has another form, fewer than two classes, or cannot be read.
     """
-    root = Path(source_dir).expanduser()
+    root = Path(source_dir)
     ignored = _Ignored(root)
     splits = _splits(root, ignored, say)
     class_names = _class_names(root, splits)

@@ -26,8 +26,8 @@ def fashion_mnist(source_dir: str) -> Listing:
     """
     splits = {}
     for split, start in FILES.items():
-        images = Path(source_dir).expanduser() / f"{start}-images-idx3-ubyte.gz"
-        labels = Path(source_dir).expanduser() / f"{start}-labels-idx1-ubyte.gz"
+        images = Path(source_dir) / f"{start}-images-idx3-ubyte.gz"
+        labels = Path(source_dir) / f"{start}-labels-idx1-ubyte.gz"
         count, truth = len(read_idx(str(images))), read_idx(str(labels))
         if count != len(truth):
             raise SourceError(

@@ -21,11 +21,9 @@ IMAGES = {
     "ILSVRC2010_images_test.tar": 150_000,
 }
 
-Label = Callable[[int], int]  # of a numbered validation image
-
 
 def imagenet2012(source_dir: str, *, partial: bool = False, say: Callable[[str], None] = print) -> Listing:
-    """The 1000 classes in the order of their WordNet ids, as usual; the labels of the validation images are TFDS's.
+    """The 1000 classes in the order of their WordNet ids, as usual; TFDS has the validation labels.
 
     Args:
       source_dir: holds `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`.
@@ -33,7 +31,7 @@ def imagenet2012(source_dir: str, *, partial: bool = False, say: Callable[[str],
       say: takes a line about the progress.
 
     Raises:
-      SourceError: an archive is missing, damaged or another archive.
+      SourceError: an archive is missing or damaged, or a file of that name holds something else.
     """
     folder = importlib.resources.files("tensorflow_datasets") / "datasets" / "imagenet2012"
     ids = folder.joinpath("labels.txt").read_text().split()
@@ -60,18 +58,18 @@ def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str],
       say: takes a line about the progress.
 
     Raises:
-      SourceError: a file is missing, damaged or another file.
+      SourceError: a file is missing or damaged, or a file of that name holds something else.
     """
     numbers = _numbers_of_classes(_devkit(source_dir, "meta.mat"))
     ids = sorted(numbers.values())
     by_number = {number: ids.index(wordnet_id) for number, wordnet_id in numbers.items()}
 
-    def truth(text: bytes, what: str) -> list[int]:
+    def truth(text: bytes, file: str) -> list[int]:
         try:
             return [by_number[int(line)] for line in text.split()]
         except (KeyError, ValueError) as error:
             raise SourceError(
-                f"{what} holds {error}, a label outside the {len(ids)} classes; use the official file"
+                f"{file} holds {error}, a label outside the {len(ids)} classes; use the official file"
             ) from error
 
     problems: list[tuple[str, str]] = []

@@ -126,9 +126,3 @@ def test_a_class_folder_that_may_not_be_read(tmp_path, monkeypatch):
         DatasetError, match="train/b cannot be read: Permission denied; make the folder readable or move"
     ):
         folder("mine", root)
-
-
-def test_the_home_folder(tmp_path, monkeypatch):
-    tree(tmp_path / "pets", ["train/a/1.jpg", "train/b/1.jpg", "val/b/1.jpg"])
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(folder("mine", "~/pets").splits["train"]) == 2

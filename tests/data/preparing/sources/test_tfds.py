@@ -30,7 +30,7 @@ KINDS = tfds.features.FeaturesDict(
 
 
 def write_tfds(path, file_format, features=KINDS):
-    """A TFDS data set of three images as TFDS itself lays it out."""
+    """A data set of three images in TFDS's layout."""
     from array_record.python import array_record_module
 
     data = path / "toy" / "1.0.0"
