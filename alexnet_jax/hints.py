@@ -38,6 +38,8 @@ def _hint(error: UsageError) -> str | None:
         case errors.MismatchError():
             layer = error.name.split("/")[0]
             return f"use the recipe it was made with, or, starting from it, name {layer!r} in config.fresh"
+        case errors.OldCheckpointError():
+            return "use that version, or train anew with another --workdir"
         case errors.NotFiniteCheckpointError():
             return "name an earlier one with --checkpoint, or train anew with lower rates (config.rates)"
         case errors.UnreadableCheckpointError():

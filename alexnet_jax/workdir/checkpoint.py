@@ -25,6 +25,7 @@ from alexnet_jax.workdir.errors import (
     MismatchError,
     NotFiniteCheckpointError,
     NotFiniteStateError,
+    OldCheckpointError,
     SaveError,
     UnreadableCheckpointError,
 )
@@ -146,6 +147,7 @@ class Checkpoints:
 
         Raises:
           MismatchError: the checkpoint is of another network.
+          OldCheckpointError: an earlier version wrote it, without a part of the state.
           DamagedCheckpointError: a file is missing or has changed.
           NotFiniteCheckpointError: parameters or batch statistics are not finite.
           UnreadableCheckpointError: orbax cannot read it.
@@ -161,6 +163,9 @@ class Checkpoints:
             restored = self._manager.restore(step, args=arguments)
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
             raise UnreadableCheckpointError(path, _words(error)[:200]) from error
+        for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(restored):
+            if isinstance(leaf, jax.ShapeDtypeStruct):  # orbax leaves what the checkpoint does not have as it was asked
+                raise OldCheckpointError(path, jax.tree_util.keystr(leaf_path, simple=True, separator="/"))
         if not all_finite(_fields(restored)):
             raise NotFiniteCheckpointError(path)
         return restored

@@ -118,6 +118,19 @@ class MismatchError(UsageError):
         self.path, self.name, self.shape, self.stored = path, name, shape, stored
 
 
+class OldCheckpointError(UsageError):
+    """A checkpoint of an earlier version of this program, whose state had other fields.
+
+    Attributes:
+      path: the checkpoint's folder.
+      name: of the first array that the checkpoint does not have, such as `batch_stats/conv1_norm/mean`.
+    """
+
+    def __init__(self, path: epath.Path, name: str):
+        super().__init__(f"the checkpoint {path} was written by an earlier version of this program: it has no {name}")
+        self.path, self.name = path, name
+
+
 class SaveError(UsageError):
     """A checkpoint could not be written. Earlier checkpoints are unchanged.
 

@@ -17,7 +17,7 @@ from alexnet_jax.learning.step import init_state
 from alexnet_jax.network import sharding
 from alexnet_jax.workdir import checkpoint, manifest
 from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.errors import MismatchError, NotFiniteCheckpointError, NotFiniteStateError
+from alexnet_jax.workdir.errors import MismatchError, NotFiniteCheckpointError, NotFiniteStateError, OldCheckpointError
 
 OPTIMIZER = krizhevsky_sgd(
     {"conv1": {"kernel": piecewise([(0, 0.1)]), "bias": piecewise([(0, 0.1)])}}, momentum=0.9, weight_decay=0.0
@@ -271,3 +271,16 @@ def test_a_damaged_error_does_not_keep_other_checkpoints_from_use(tmp_path: Path
     assert checkpoints.steps() == [1, 2, 3]
     assert checkpoints.best_step() == 2
     checkpoints.close()
+
+
+def test_a_checkpoint_without_a_part_of_the_state_is_refused(checkpoints: Checkpoints):
+    """An earlier version kept batch norm's averages among the parameters, and a plateau's memory in the optimizer."""
+    mesh = sharding.make_mesh(data=1, tower=1)
+
+    def state(norm: str):
+        return state_of(1, mesh).replace(batch_stats={norm: {"mean": jnp.zeros((2, 4))}})
+
+    checkpoints.save(1, state("conv2_norm"), top1=None)
+    checkpoints.wait()
+    with pytest.raises(OldCheckpointError, match=r"by an earlier version .* it has no batch_stats/conv1_norm/mean"):
+        checkpoints.restore(1, target_of(state("conv1_norm"), mesh))
