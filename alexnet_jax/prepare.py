@@ -152,7 +152,7 @@ def list_images(command: str, name: str | None) -> Listing:
 
     if command == "elpv":
         return elpv.elpv()
-    source_dir = SOURCE_DIR.value and os.path.expanduser(SOURCE_DIR.value)
+    source_dir = SOURCE_DIR.value
     if command == "tfds":
         listing = tfds_dataset(str(name), source_dir, say=print)
         return dataclasses.replace(listing, name=name_of(command, name))
