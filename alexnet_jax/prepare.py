@@ -91,7 +91,7 @@ def main(command: str | None = None, name: str | None = None) -> int:
 
 
 def _prepare(command: str, name: str | None, options: preparation.Options) -> int:
-    form = automatic.options_of(command)
+    form = automatic.options_of(f"elpv/{options.size}" if command == "elpv" else command)
     if form is not None:  # elpv/160: the name has the size
         if SIZE.present and form.size != options.size:
             raise UsageError(f"{command} has {form.size} pixels and --size is {options.size}; leave out one of the two")

@@ -162,6 +162,7 @@ def test_names(words, name):
         (["folder", "pets", "--data_dir=gs://bucket/data"], "not on this machine; prepare in a folder and copy"),
         (["folder", "pets", "--encoding=png"], "encoding"),
         (["elpv/999"], "elpv/999: the photographs of ELPV have 300x300 pixels; ask for a size from 8 to 300"),
+        (["elpv", "--size=512"], "elpv/512: the photographs of ELPV have 300x300 pixels"),
         (["elpv/64", "--size=128"], "elpv/64 has 64 pixels and --size is 128; leave out one of the two"),
         (["elpv/64", "mine"], "elpv takes no name, and 'mine' was given"),
         (["elpv/64", "--data_dir=file"], "cannot be written: Not a directory; name another folder with --data_dir"),
