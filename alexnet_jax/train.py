@@ -28,6 +28,7 @@ from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.errors import NotFiniteStateError, SaveError, UnreadableCheckpointError
+from alexnet_jax.workdir.metrics_log import row_due
 from alexnet_jax.workdir.progress import Progress
 
 STUCK_LOSS_CAUSES = (
@@ -145,7 +146,7 @@ class Loop:
     ):
         self._experiment, self._checkpoints = experiment, checkpoints
         self._progress, self._interruption = progress, interruption
-        self._running: tuple[int, Metrics, float] | None = None
+        self._running: tuple[int, Metrics, float, dict[str, jax.Array]] | None = None
         self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
@@ -269,21 +270,31 @@ class Loop:
     def _update(self, state: TrainState, step: int, batch: Batch, waited: float) -> TrainState:
         """Starts the update, and reports the one before while this one runs."""
         processes.enter(f"update {step + 1:,}", slow=step == self._start_step)  # the first update compiles
+        scalars = self._scalars(state) if row_due(step + 1, self._experiment.num_steps) else {}
         state, metrics = self._experiment.steps.train_step(state, batch, self._experiment.key)
         self._report()
-        self._running = step + 1, metrics, waited
+        self._running = step + 1, metrics, waited, scalars
         return state
+
+    def _scalars(self, state: TrainState) -> dict[str, jax.Array]:
+        """The learning rate of the next update, and the lengths of the kernels before the update."""
+        rate = self._experiment.learning_rate(state.step)
+        if state.plateau is not None:
+            rate = rate * state.plateau.factor
+        norms = self._experiment.steps.kernel_norms(state.params)
+        return {"train/learning_rate": rate} | {f"train/kernel_norm/{layer}": norm for layer, norm in norms.items()}
 
     def _report(self) -> None:
         """Waits for the last update that was started, and reports it."""
         if self._running is None:
             return
-        step, metrics, waited = self._running
+        step, metrics, waited, scalars = self._running
         self._running = None
         metrics = jax.device_get(metrics)
         if not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "loss")
-        self._progress.step(step, metrics, waited=waited)
+        numbers = {name: float(jax.device_get(value)) for name, value in scalars.items()}
+        self._progress.step(step, metrics, waited=waited, scalars=numbers)
         if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
             self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
 

@@ -56,6 +56,11 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert "resuming after update 9" in capsys.readouterr().out
     assert_same(whole, parts)
 
+    training = [row for row in rows(tmp_path / "whole") if "train/loss" in row]
+    assert [row["step"] for row in training] == list(range(1, 13)), "a row a hundredth of the run"
+    assert training[0]["train/learning_rate"] == pytest.approx(config.rates.all.kernel[0][1])
+    assert training[0]["train/kernel_norm/fc8"] > 0
+
     evaluations = [
         [row for row in rows(tmp_path / name) if "eval/top1" in row or "final/top1_1_views" in row]
         for name in ("whole", "parts")

@@ -41,6 +41,7 @@ class Experiment:
       num_steps: updates of the whole run.
       steps_per_epoch: not whole in general; batches may lie across epochs.
       key: of the run's randomness.
+      learning_rate: by step, of the kernels of layers without rates of their own; a plateau's divisions come on top.
     """
 
     settings: Settings
@@ -52,6 +53,7 @@ class Experiment:
     num_steps: int
     steps_per_epoch: float
     key: PRNGKeyArray
+    learning_rate: optimizer.Schedule
 
     @property
     def mesh(self) -> Mesh:
@@ -108,6 +110,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
         num_steps=schedule.num_steps,
         steps_per_epoch=steps_per_epoch,
         key=jax.jit(lambda: jax.random.key(settings.seed), out_shardings=sharding.replicated(mesh))(),
+        learning_rate=jax.jit(schedule.rate(settings.rates["all"].kernel), out_shardings=sharding.replicated(mesh)),
     )
 
 

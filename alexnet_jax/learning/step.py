@@ -142,6 +142,7 @@ class Steps(NamedTuple):
       train_step: `(state, batch, key) -> (state, Metrics)`; the given state is donated.
       eval_step: `(params, batch_stats, batch) -> Metrics`.
       observe: `(state, top-1 error) -> state`, where the schedule wants evaluations; else None.
+      kernel_norms: `params -> {layer: Euclidean length of the kernel}`, over both towers.
     """
 
     mesh: Mesh
@@ -150,6 +151,7 @@ class Steps(NamedTuple):
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
     eval_step: Callable[[Params, BatchStats, Batch], Metrics]
     observe: Callable[[TrainState, float], TrainState] | None
+    kernel_norms: Callable[[Params], dict[str, Array]]
 
 
 def build_steps(
@@ -209,4 +211,10 @@ def build_steps(
         train_step=jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated), compiler_options=options),
         eval_step=jax.jit(evaluate, out_shardings=replicated, compiler_options=options),
         observe=None if observe is None else observed,
+        kernel_norms=jax.jit(kernel_norms, out_shardings=replicated),
     )
+
+
+def kernel_norms(params: Params) -> dict[str, Float[Array, ""]]:
+    """Euclidean length of every layer's kernel, over both towers."""
+    return {layer: jnp.linalg.norm(leaves["kernel"].ravel()) for layer, leaves in params.items() if "kernel" in leaves}
