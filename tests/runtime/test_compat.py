@@ -20,8 +20,6 @@ from orbax.checkpoint._src.serialization import tensorstore_utils
 from alexnet_jax.runtime import compat, compilation_cache, processes
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.newest
-
 OUTDATED = "the trick is no longer needed: remove it from runtime/compat.py"
 
 

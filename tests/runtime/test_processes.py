@@ -253,7 +253,6 @@ cli.run(main)
 """
 
 
-@pytest.mark.newest
 def test_the_death_of_process_0_is_named_before_jax_aborts_the_others(processes: Callable):
     _, second = processes(2, 1, start=("-c", LOSE), WHO=0, SIGNAL=int(signal.SIGKILL)).finish()
     assert second[0] == 75, second
@@ -262,7 +261,6 @@ def test_the_death_of_process_0_is_named_before_jax_aborts_the_others(processes:
     assert re.fullmatch(line, last)
 
 
-@pytest.mark.newest
 def test_a_hang_before_the_first_update_is_named(processes: Callable):
     line = f"error: process 1 ({HOST}) hangs: for 3 s it is at opening the data set, the others are ahead; the same"
     for status, _, err in processes(2, 1, start=("-c", LOSE), WHO=1).finish():
