@@ -56,7 +56,7 @@ def evaluate(
             total += jax.device_get(before)
             if stop(int(total.count)):
                 return None
-    allocator.give_back()
+    allocator.trim()
     return total
 
 

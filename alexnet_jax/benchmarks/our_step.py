@@ -72,8 +72,8 @@ class Ours:
         )
         self.update()
         self.forward()
-        allocator.give_back()
-        allocator.keep_large()
+        allocator.trim()
+        allocator.keep_large_arrays()
 
     def update(self) -> float:
         """Seconds of an update, with the copy of the batch to the devices."""

@@ -101,7 +101,8 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     return Experiment(
         settings=settings,
         steps=steps._replace(
-            train_step=allocator.keeps_large(steps.train_step), eval_step=allocator.keeps_large(steps.eval_step)
+            train_step=allocator.keeping_large_arrays(steps.train_step),
+            eval_step=allocator.keeping_large_arrays(steps.eval_step),
         ),
         shard=shard,
         data=data,

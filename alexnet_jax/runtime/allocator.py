@@ -1,9 +1,9 @@
-"""The C library's memory: what an update gives back is kept for the next one, and no longer than that.
+"""Keeps freed memory in the process: the arrays of an update reuse the pages of the update before.
 
-XLA takes every array of an update anew. The GNU C library gives large ones back to the system at once, so that each
-update touches all its memory for the first time, a page fault every 4 KiB, and the system clears it. And it has up to
-eight heaps a core, among which the threads of evaluations and saves that come and go spread what they leave, a little
-more each time. Other C libraries are left as they are.
+XLA allocates every array of an update anew. The GNU C library returns large blocks to the system at once, so each
+update touches all its memory for the first time: a page fault every 4 KiB, and pages that the system clears. The
+library also has up to eight heaps a core. The threads of evaluations and saves come and go, and spread what they leave
+over these heaps, a little more each time. Other C libraries are left as they are.
 """
 
 import ctypes
@@ -13,51 +13,56 @@ from typing import Any, TypeVar
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -2, -3, -4, -8  # malloc.h
 OPTIONS = {
-    ARENA_MAX: 1,  # heaps beside the first hold 64 MiB at most: what is larger would go back at once
-    MMAP_THRESHOLD: 2**25,  # bytes, the most there may be
+    ARENA_MAX: 1,  # further heaps hold 64 MiB at most, and larger blocks would return to the system at once
+    MMAP_THRESHOLD: 2**25,  # bytes, the largest that the library allows
     TRIM_THRESHOLD: -1,  # never
     TOP_PAD: 2**27,  # bytes
 }
-OWN = ("MALLOC_", "GLIBC_TUNABLES")  # how users choose for themselves
+USER_OPTIONS = ("MALLOC_", "GLIBC_TUNABLES")  # variables by which users set the library's options
 
 T = TypeVar("T")
 
 _library = ctypes.CDLL(None) if os.name == "posix" else None
 _mallopt: Any = getattr(_library, "mallopt", None)
 _malloc_trim = getattr(_library, "malloc_trim", None)
-_keeping = _keeping_large = False
+_keeps = _keeps_large = False
 
 
 def keep_memory() -> bool:
-    """Keeps freed memory in this process; whether the C library can, and the environment does not choose otherwise."""
-    global _keeping
-    if _mallopt is not None and not any(name.startswith(OWN) for name in os.environ):
-        _keeping = all(_mallopt(*option) for option in OPTIONS.items())
-    return _keeping
+    """Keeps freed memory in this process.
 
-
-def keep_large() -> None:
-    """After `keep_memory`, keeps large arrays' memory too. Call it when the programs that take them are compiled.
-
-    Sooner, what a compiler leaves would come to lie in their midst, and the next ones would no longer fit in between.
+    Returns:
+      Whether memory is kept: the C library can, and the environment sets no options of the library.
     """
-    global _keeping_large
-    if _keeping and not _keeping_large:
-        _keeping_large = bool(_mallopt(MMAP_MAX, 0))
+    global _keeps
+    if _mallopt is not None and not any(name.startswith(USER_OPTIONS) for name in os.environ):
+        _keeps = all(_mallopt(*option) for option in OPTIONS.items())
+    return _keeps
 
 
-def keeps_large(program: Callable[..., T]) -> Callable[..., T]:
-    """The program, which JAX compiles at its first call; `keep_large` follows each call."""
+def keep_large_arrays() -> None:
+    """After `keep_memory`, keeps the memory of large arrays too. Call it after the compilation of their programs.
+
+    Before, the blocks that a compiler leaves would lie among those of the arrays, and the next arrays would not fit
+    into the gaps.
+    """
+    global _keeps_large
+    if _keeps and not _keeps_large:
+        _keeps_large = bool(_mallopt(MMAP_MAX, 0))
+
+
+def keeping_large_arrays(program: Callable[..., T]) -> Callable[..., T]:
+    """The program, with `keep_large_arrays` after each call: JAX compiles at the first call."""
 
     def call(*arguments: Any) -> T:
         result = program(*arguments)
-        keep_large()
+        keep_large_arrays()
         return result
 
     return call
 
 
-def give_back() -> None:
-    """Returns all free pages to the system; what comes next takes again what it needs."""
+def trim() -> None:
+    """Returns all free pages to the system."""
     if _malloc_trim is not None:
         _malloc_trim(0)

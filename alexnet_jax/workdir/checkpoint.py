@@ -205,7 +205,7 @@ class Checkpoints:
                 manifest.extend(self._folder / str(self._writing))
         if self._writing is not None:
             self._writing, self._has_failed = None, False
-            allocator.give_back()  # the copies that were written
+            allocator.trim()  # the copies that were written
 
     def _failed(self, error: Exception) -> SaveError:
         """Removes the files of a checkpoint that could not be written."""

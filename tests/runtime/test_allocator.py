@@ -7,7 +7,7 @@ import pytest
 from alexnet_jax.runtime import allocator
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the GNU C library alone has these options")
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -19,7 +19,7 @@ def faults():
 size, large = int(sys.argv[1]), len(sys.argv) > 2
 kept = allocator.keep_memory()
 if large:
-    allocator.keep_large()
+    allocator.keep_large_arrays()
 for _ in range(3):
     np.ones(size, np.uint8)
 before = faults()
@@ -38,44 +38,45 @@ allocator.keep_memory()
 arrays = [np.ones(2**13, np.float64) for _ in range(1600)]  # 100 MiB
 del arrays[::2], arrays[:-1:2]  # a quarter is left, in between
 held = resident()
-allocator.give_back()
+allocator.trim()
 print(held - resident(), sum(array.sum() == 2**13 for array in arrays))
 """
 
 
 def run(program: str, *arguments: object, **environment: str) -> tuple[int, int]:
-    """The two numbers that a program tells."""
-    told = subprocess.run(
+    """The two numbers that the program prints."""
+    printed = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        env={name: value for name, value in os.environ.items() if not name.startswith(allocator.OWN)} | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith(allocator.USER_OPTIONS)}
+        | environment,
         capture_output=True,
         text=True,
         cwd=ROOT,
         check=True,
     ).stdout.split()
-    return int(told[0]), int(told[1])
+    return int(printed[0]), int(printed[1])
 
 
-def test_freed_memory_is_taken_again():
+def test_freed_memory_is_reused():
     kept, faults = run(FAULTS, 2**23)
     assert kept
     assert faults < 100  # each array has 2,048 pages
 
 
-def test_that_of_large_arrays_goes_back_until_the_programs_are_compiled():
+def test_memory_of_large_arrays_returns_to_the_system_until_the_programs_are_compiled():
     plain = {"NUMPY_MADVISE_HUGEPAGE": "0"}
     assert run(FAULTS, 2**26, **plain)[1] > 100_000
     assert run(FAULTS, 2**26, "large", **plain)[1] < 100
     assert run(FAULTS, 5 * 2**29, "large", **plain)[1] < 100, "a bound of 2 GiB"
 
 
-def test_who_chooses_otherwise_is_left_alone():
+def test_options_of_the_user_stay():
     kept, faults = run(FAULTS, 2**23, "large", MALLOC_TRIM_THRESHOLD_="131072", NUMPY_MADVISE_HUGEPAGE="0")
     assert not kept
     assert faults > 10_000
 
 
-def test_free_pages_between_used_ones_are_given_back():
+def test_free_pages_between_used_ones_return_to_the_system():
     pages, whole = run(PAGES)
     assert pages > 0.7 * 25_600  # of which three quarters were freed
     assert whole == 400
