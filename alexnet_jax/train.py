@@ -1,6 +1,5 @@
 """Training: builds everything once, then loops: evaluate if due, save if due, fetch a batch, update, report."""
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -72,12 +71,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         found = {"steps": list(checkpoints.steps()), "finished": result is not None}
         processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
 
-        processes.enter("restoring or initialising the state", slow=True)
-        # Where to start: the workdir's own checkpoint, else another run's parameters, else fresh ones.
-        begin = functools.partial(experiment.steps.init, experiment.key)
-        if settings.init_from is not None:
-            begin = functools.partial(init_from, experiment)
-        state = restore_latest(checkpoints, experiment.steps.target) or begin()
+        state = _first_state(experiment, checkpoints)
         start_step = int(state.step)
         if start_step == experiment.num_steps and result is not None:
             processes.log(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
@@ -93,16 +87,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
             steps_per_epoch=experiment.steps_per_epoch,
             start_step=start_step,
         )
-        progress.say(
-            f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
-            f" {sharding.count_params(experiment.steps.target.params):,} parameters,"
-            f" mesh data={experiment.mesh.shape[sharding.DATA]}"
-            f" tower={experiment.mesh.shape['tower']}, workdir {workdir}"
-        )
-        if line := native.load_once().line:
+        for line in _start_lines(experiment, workdir, start_step):
             progress.say(line)
-        if start_step:
-            progress.say(f"resuming after update {start_step:,}")
         try:
             with jax.transfer_guard("disallow"):
                 loop = Loop(experiment, checkpoints, progress, interruption)
@@ -116,8 +102,30 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     return state
 
 
+def _first_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
+    """The state to start from: the workdir's last checkpoint, else another run's parameters, else fresh ones."""
+    processes.enter("restoring or initialising the state", slow=True)
+    state = restore_latest(checkpoints, experiment.steps.target)
+    if state is None and experiment.settings.init_from is not None:
+        state = init_from(experiment)
+    return experiment.steps.init(experiment.key) if state is None else state
+
+
+def _start_lines(experiment: Experiment, workdir: str, start_step: int) -> Iterator[str]:
+    settings, mesh = experiment.settings, experiment.mesh
+    yield (
+        f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
+        f" {sharding.count_params(experiment.steps.target.params):,} parameters,"
+        f" mesh data={mesh.shape[sharding.DATA]} tower={mesh.shape[sharding.TOWER]}, workdir {workdir}"
+    )
+    if line := native.load_once().line:
+        yield line
+    if start_step:
+        yield f"resuming after update {start_step:,}"
+
+
 def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState | None:
-    """The newest readable state; a damaged one is named, and the one before it used. None: there is no checkpoint.
+    """The newest state that can be read. A damaged checkpoint is named and passed over. None: there is no checkpoint.
 
     Raises:
       UsageError: there are checkpoints and none can be read, or they are another network's.
@@ -127,7 +135,8 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
         try:
             state = checkpoints.restore(step, target)
         except UnreadableCheckpointError as error:
-            processes.log(f"warning: {error}; trying the one before")  # it stays: perhaps the storage is what is broken
+            # The checkpoint stays: perhaps the storage is broken, and not the checkpoint.
+            processes.log(f"warning: {error}; trying the one before")
             continue
         return state
     if steps:

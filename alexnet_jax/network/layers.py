@@ -1,7 +1,7 @@
 """The operations between convolutions, each with its formula and the gradient of 2012.
 
-Images are NHWC. Response norm and max pooling bring gradients of their own: they keep only what the backward pass
-needs, and they send the gradient where the 2012 kernels sent it.
+Images are NHWC. Response norm and max pooling have custom gradients, which keep fewer arrays for the backward pass and
+send the gradient where the 2012 kernels sent it.
 """
 
 import functools
@@ -43,7 +43,7 @@ def overhang(size: int, *, window: int, stride: int, padding: int = 0, layer: st
 
 
 def _shifted(x: Array, size: int, axis: int) -> Iterator[Array]:
-    """For each place of a centred window of `size` along `axis`, that neighbour of every number; outside it is 0."""
+    """The array shifted to each place of a centred window of `size` along `axis`, with zeros beyond the ends."""
     half, length = size // 2, x.shape[axis]
     padded = jnp.pad(x, [(half, half) if i == axis % x.ndim else (0, 0) for i in range(x.ndim)])
     return (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(size))
@@ -57,17 +57,17 @@ def _window_sum(x: Array, size: int, axes: Sequence[int]) -> Array:
 
 
 def _window_sum_of_squares(x: Array, size: int, axes: Sequence[int]) -> Array:
-    """`_window_sum(x * x, size, axes)`, with each number squared anew at every place of the window.
+    """`_window_sum(x * x, size, axes)`, which squares each number again at every place of the window.
 
-    For the backward pass: the compiler takes the same expression for the forward pass's, and keeps its squares and
-    powers from one to the other, two arrays as large as x.
+    The backward pass uses this form. With the forward pass's form the compiler merges both, and keeps squares and
+    powers from one pass to the other: two arrays as large as x.
     """
     first, *others = axes
     return _window_sum(functools.reduce(jnp.add, (part * part for part in _shifted(x, size, first))), size, others)
 
 
 def _inverse_power(d: Array, beta: float) -> Array:
-    if beta == 0.75:  # every norm of 2012; two square roots cost a fraction of a power
+    if beta == 0.75:  # every norm of 2012: two square roots cost a fraction of a power
         return lax.rsqrt(d * jnp.sqrt(d))
     return d**-beta
 
@@ -93,7 +93,7 @@ def _normalise_forward(x, *constants):
 
 
 def _normalise_backward(kind, size, k, alpha, beta, x, dy):
-    # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)): the denominator is computed again rather than kept.
+    # dx = dy d^-b - 2ab x sum(dy x d^-(b+1)). The denominator d is computed again, so that only x is kept.
     def plain(x: Array, dy: Array) -> Array:
         d = k + alpha * _window_sum_of_squares(x, size, AXES[kind])
         p = _inverse_power(d, beta)
@@ -190,16 +190,16 @@ def _max_pool_backward(size, stride, kept, dy):
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:
-    # Pixels are taken apart by their place between the starts of two windows: those of one place lie in equally many
-    # windows, so each pixel is written once. Adding up one array a place of the window costs several times as much.
+    # Pixels are split by their place between the starts of two windows. Pixels of the same place lie in equally many
+    # windows, so each pixel is written once. A sum of one array for each place of the window costs several times more.
     batch, height, width, channels = x.shape
     rows, columns = -(-height // stride), -(-width // stride)
     zero = jnp.zeros((), x.dtype)
     grid = lax.pad(x, zero, _ends(0, rows * stride - height, 0, columns * stride - width))
     grid = grid.reshape(batch, rows, stride, columns, stride, channels)
-    back = (size - 1) // stride  # the windows before a pixel's own that may still reach it
+    back = (size - 1) // stride  # earlier windows that may reach a pixel
     around = _ends(back, rows - y.shape[1], back, columns - y.shape[2])
-    y, dy = (lax.pad(array, zero, around) for array in (y, dy))  # where dy is 0, it does not matter what y is
+    y, dy = (lax.pad(array, zero, around) for array in (y, dy))  # where dy is 0, y has no effect
 
     def at_place(i: int, j: int) -> Array:
         dx = jnp.zeros((), x.dtype)
@@ -213,7 +213,7 @@ def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) ->
 
 
 def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int]]:
-    """`lax.pad`'s configuration for so many rows and columns more, or less."""
+    """Configuration of `lax.pad` that adds so many rows and columns; negative numbers remove them."""
     return [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)]
 
 

@@ -1,6 +1,6 @@
-"""Which layers a network has: one table a recipe, with the paper's and the 2012 configuration's numbers.
+"""The layers of each network: a table for each recipe, with the numbers of the paper and of the 2012 configuration.
 
-A recipe is data: a table of `Layer`s for one tower, and the fields of `Tower` that differ from those of net 145.
+A recipe is data: a table of `Layer`s of one tower, and the fields of `Tower` that differ from those of net 145.
 Sources are files of the 2012 code (A), of the public cuda-convnet of July 2012 (V1) and of Caffe (K).
 """
 
@@ -20,9 +20,9 @@ class Layer:
       name: as in the parameters: `conv1` ... `fc8`.
       features: maps or units in each tower; 0 in the last layer, which has the classes.
       window, stride, padding: of a convolution, in pixels; `window` 0 makes it fully connected.
-      local: every place of the convolution has a kernel and a bias of its own.
+      local: a convolution whose places do not share kernel and bias.
       exchange: the layer sees both towers.
-      then: what follows, in order: activation, norm, spatial_norm, batch_norm, pool, dropout.
+      then: operations after the layer, in order: activation, norm, spatial_norm, batch_norm, pool, dropout.
       std: standard deviation of the initial Gaussian kernel.
       bias: initial bias.
     """
@@ -40,20 +40,20 @@ class Layer:
 
 
 class Recipe(NamedTuple):
-    """What one tower is made of, and the fields of `Tower` that are not net 145's."""
+    """Layers of a tower, and the fields of `Tower` that differ from those of net 145."""
 
     layers: tuple[Layer, ...]
     fields: Mapping[str, Any] = {}
 
 
 def _change(layers: tuple[Layer, ...], **changes: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """The layers, those named with other values."""
-    assert set(changes) <= {layer.name for layer in layers}, "a recipe changes a layer that is not there"
+    """The layers, with other values in the named ones."""
+    assert set(changes) <= {layer.name for layer in layers}, "a recipe changes a layer that does not exist"
     return tuple(dataclasses.replace(layer, **changes.get(layer.name, {})) for layer in layers)
 
 
 def _drop(layers: tuple[Layer, ...], *operations: str) -> tuple[Layer, ...]:
-    """The layers without some of the operations that follow them."""
+    """The layers, without the named operations after them."""
     return tuple(
         dataclasses.replace(layer, then=tuple(name for name in layer.then if name not in operations))
         for layer in layers
@@ -61,7 +61,7 @@ def _drop(layers: tuple[Layer, ...], *operations: str) -> tuple[Layer, ...]:
 
 
 def _before(layers: tuple[Layer, ...], name: str, *new: Layer) -> tuple[Layer, ...]:
-    """The layers with others put in before the one named."""
+    """The layers, with new ones before the named layer."""
     at = [layer.name for layer in layers].index(name)
     return *layers[:at], *new, *layers[at:]
 
@@ -127,7 +127,7 @@ ONE_TOWER = _change(ORIGINAL, conv5=dict(features=256), fc6=dict(features=4096),
 # Net 147 (A/layers/layers-147.cfg): pools of 2 by 2. To end at 6 by 6 again, conv2 and conv5 lose a pixel of padding.
 PLAIN_POOLING = _change(ORIGINAL, conv2=dict(padding=1), conv5=dict(padding=0))
 
-# Net 150 (A/layers/layer-params-150.cfg:179): the towers meet at fc8 alone; conv2 and fc6 are wider to make up for it.
+# Net 150 (A/layers/layer-params-150.cfg:179): the towers meet at fc8 alone; conv2 and fc6 are wider in return.
 NO_EXCHANGE = _change(
     ORIGINAL,
     conv2=dict(features=160),
@@ -144,8 +144,8 @@ SIX_CONV = _before(
 # 146-2011 (A/layers/layers-146-2011.cfg:344-386): a linear layer of 1024 units a tower before 21,843 classes.
 BOTTLENECK = _before(SIX_CONV, "fc8", Layer("bottleneck", 1024, exchange=True))
 
-# Section 7: "removing any of the middle layers results in a loss of about 2 %". No log of it is known. Without conv3
-# it is conv4 that sees both towers, so that depth alone changes.
+# Section 7: "removing any of the middle layers results in a loss of about 2 %". No log of such a run is known. Without
+# conv3, conv4 sees both towers, so that depth alone changes.
 DROP_CONV3 = _change(_without(ORIGINAL, "conv3"), conv4=dict(exchange=True))
 
 # Not of 2012: batch norm (Ioffe and Szegedy 2015) where response norm was, before the activation.
@@ -198,7 +198,7 @@ RECIPES = {
 
 
 def towers_of(recipe: str) -> int:
-    """How many towers a recipe has.
+    """The number of towers of a recipe.
 
     Raises:
       UsageError: the recipe is not known.

@@ -14,12 +14,12 @@ from alexnet_jax.network.tower import DATA, TOWER
 
 
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of `data` x `tower` devices; the tower axis is innermost, so that pairs are neighbours.
+    """A mesh of `data` x `tower` devices. The tower axis is innermost, so that the towers of a pair are neighbours.
 
-    Devices stand in the order of their processes, so that a process's examples are one run of the batch.
+    Devices are in the order of their processes, so that the examples of a process are successive rows of the batch.
 
     Raises:
-      UsageError: there are too few devices, or a process would have none of them, or another number than the rest.
+      UsageError: there are too few devices, or processes would have different numbers of them.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if data * tower > len(devices):
@@ -39,50 +39,50 @@ def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = N
 
 
 def fastest_tower_axis(device_count: int, platform: str) -> int:
-    """How many devices a pair of towers should take where the user does not say.
+    """Devices for a pair of towers, where the user does not choose.
 
-    On a CPU a tower on each of two devices is the fastest layout. On accelerators a chip holds both towers easily, so
-    devices serve the data axis.
+    On a CPU a tower on each of two devices is the fastest layout. A GPU or TPU holds both towers easily, so its devices
+    serve the data axis.
     """
     return 2 if platform == "cpu" and device_count % 2 == 0 else 1
 
 
 def param_sharding(mesh: Mesh) -> NamedSharding:
-    """A tower's parameters live on the tower's devices; with both on one device, all on all."""
+    """Parameters of a tower are on the devices of this tower. With both towers on a device, every device has all."""
     return NamedSharding(mesh, PartitionSpec(TOWER) if mesh.shape[TOWER] > 1 else PartitionSpec())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """An array that is the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples apart on the data axis; both towers see the same."""
+    """Examples are divided over the data axis; both towers see the same examples."""
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
-    """The sharding of every leaf: towers apart where the mesh has a place for each, scalars everywhere."""
+    """The sharding of every leaf: arrays as parameters, scalars on every device."""
     return jax.tree.map(lambda leaf: param_sharding(mesh) if leaf.ndim else replicated(mesh), state)
 
 
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """This process's part of a batch of NumPy arrays as part of the global batch on the devices."""
+    """The global batch on the devices, from the NumPy arrays of this process's part."""
     return jax.tree.map(lambda array: put_local(array, batch_sharding(mesh)), batch)
 
 
 def put_local(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """This process's part of an array as part of the global array on the devices."""
-    with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX counts what is asked for as implicit
+    """A global array on the devices, from this process's part."""
+    with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX counts this transfer as implicit
         return jax.make_array_from_process_local_data(sharding, array)
 
 
 def place_on_data_axis(mesh: Mesh) -> tuple[int, int]:
-    """This process's part of the batch: number, and how many parts there are.
+    """The number of this process's part of the batch, and the number of parts.
 
-    It follows from where the process's devices lie on the data axis, not from its number: the towers of a pair may run
-    in two processes, and see the same images.
+    Both follow from the place of the process's devices on the data axis, not from the process's number: the towers of a
+    pair may run in two processes, which then see the same images.
 
     Raises:
       UsageError: the parts of the processes overlap.
@@ -99,10 +99,10 @@ def place_on_data_axis(mesh: Mesh) -> tuple[int, int]:
 
 
 def put_scalar(value: np.float32, mesh: Mesh) -> jax.Array:
-    """A number that all processes have, on every device."""
+    """A number on every device; all processes give the same number."""
     return put_local(np.asarray(value), replicated(mesh))
 
 
 def count_params(params: PyTree) -> int:
-    """Numbers in all leaves, those of both towers."""
+    """How many numbers all leaves hold, of both towers."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
