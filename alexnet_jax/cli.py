@@ -83,30 +83,29 @@ def _one_line(text: str) -> str:
 
 def _flag_error(error: Exception) -> UsageError:
     """The error of a flag, of a config that cannot be loaded, or of an override that does not fit it, in one line."""
-    if isinstance(error, UsageError):
-        return error
+    text = str(error.args[0] if error.args else error)
     if isinstance(error, OSError):
         reason = re.findall(r"\[Errno \d+\] .*", str(error)) or [_one_line(str(error))]
         return UsageError(f"--config names a file that cannot be read: {reason[-1]}{_similar_file(reason[-1])}")
     if isinstance(error, (SyntaxError, ImportError)):
-        return UsageError(f"--config names a file that cannot be loaded: {_one_line(str(error))}{_place(error)}")
-    text = str(error.args[0] if error.args else error)
-    if "Error whilst parsing config file:" in text:  # then the error of the config's code is a traceback in the text
+        text = f"--config names a file that cannot be loaded: {error}{_place(error)}"
+    elif "Error whilst parsing config file:" in text:  # then the error of the config's code is a traceback in the text
         trace = text.rpartition("Traceback (most recent call last):")[2]
-        place = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)
-        kind, text = re.findall(r"^([\w.]+): ((?s:.*))", trace, flags=re.MULTILINE)[0]
-        if not kind.startswith("alexnet_jax."):
-            text = f"{text} ({place[-1][0]}, line {place[-1][1]})"
-    elif not isinstance(error, flags.Error):
-        text = re.sub(r"^(['\"])(.*)\1$", r"\2", text)  # a key error quotes its text
-        text = text.replace("\\'", "'").replace("\\n", " ") + _place(error)
+        place = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)[-1]
+        kind, text = re.findall(r"^(\w[\w.]*):?((?s:.*))", trace, flags=re.MULTILINE)[0]
+        if not kind.startswith("alexnet_jax."):  # those are whole messages
+            text = f"{text.strip() or kind} ({place[0]}, line {place[1]})"
+    elif place := _place(error):
+        text = f"{type(error).__name__}: {error}{place}"
+    elif not isinstance(error, (UsageError, flags.Error)):
+        text = re.sub(r"^(['\"])(.*)\1$", r"\2", text).replace("\\'", "'").replace("\\n", " ")  # quoted by KeyError
     return UsageError(_one_line(text))
 
 
 def _place(error: Exception) -> str:
-    """The line of the user's code that raised the error; empty: the flags' libraries did."""
+    """The line of the config's code that raised the error; empty: the libraries of the flags raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    if isinstance(error, SyntaxError) or {"ml_collections", "absl"} & set(Path(frame.filename).parts):
+    if isinstance(error, (SyntaxError, UsageError)) or {"ml_collections", "absl"} & set(Path(frame.filename).parts):
         return ""
     return f" ({frame.filename}, line {frame.lineno})"
 
@@ -160,11 +159,8 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     try:
         jax.devices()
     except Exception as error:  # JAX has no common error, and an assertion without a text among them
-        reason = (
-            _one_line(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip("."))
-            or "no device of the platform is installed"
-        )
-        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason) from error
+        reason = _one_line(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip("."))
+        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason or "it has none of that kind") from error
     processes.silence_gloo()
     allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())

@@ -145,6 +145,7 @@ FILES = {
     "syntax.py": "def get_config(:\n",
     "imports.py": "import nowhere\n",
     "raises.py": "def get_config():\n    raise ValueError('no such\\nthing')\n",
+    "bare.py": "def get_config():\n    raise ValueError\n",
     "fails.py": "def get_config():\n    return 1 / 0\n",
     "empty.py": "",
 }
@@ -163,7 +164,8 @@ FILES = {
         ("syntax.py", "cannot be loaded: invalid syntax (syntax.py, line 1)"),
         ("imports.py", "cannot be loaded: No module named 'nowhere' (FOLDER/imports.py, line 1)"),
         ("raises.py", "no such thing (FOLDER/raises.py, line 2)"),
-        ("fails.py", "division by zero (FOLDER/fails.py, line 2)"),
+        ("bare.py", "ValueError (FOLDER/bare.py, line 2)"),
+        ("fails.py", "ZeroDivisionError: division by zero (FOLDER/fails.py, line 2)"),
         ("empty.py", "has no attribute 'get_config'"),
     ],
 )
