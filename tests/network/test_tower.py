@@ -42,6 +42,16 @@ def test_initial_values_are_those_of_the_configuration():
     assert not bool((params["conv1"]["kernel"][0] == params["conv1"]["kernel"][1]).any())
 
 
+def test_flax_s_init_draws_from_the_same_distribution():
+    tower = Tower(layers_of("original", width=0.25), num_classes=10)
+    params = jax.jit(lambda key: tower.init(key, jnp.zeros((1, 67, 67, 3)), train=False)["params"])(jax.random.key(0))
+    ours = small.shapes(tower, 67)[0]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, ours)
+    for layer in tower.layers:
+        assert float(params[layer.name]["kernel"].std()) == pytest.approx(layer.std, rel=0.1)
+        assert bool((params[layer.name]["bias"] == layer.bias).all())
+
+
 def test_layers_have_the_sizes_of_the_paper():
     tower = Tower(ORIGINAL, num_classes=10)
     params = shapes(tower, 224)
