@@ -5,7 +5,7 @@ One device holds both towers, or two devices hold one each; the code is the same
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import layers as ops
 from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network.parameters import BatchNormLeaves, Weights, split_towers
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
 DATA, TOWER = "data", "tower"  # axes of a mesh
@@ -167,14 +168,14 @@ class Tower(nn.Module):
     ) -> tuple[Maps, Maps]:
         """Kernels and biases of the towers here, apart."""
         here = self._count_here()
-        kernels, biases = _Weights(
+        kernels, biases = Weights(
             (here, *shape),
             (here, *(bias_shape or shape[-1:])),
             nn.initializers.normal(self.kernel_deviation(layer, shape)),
             nn.initializers.constant(0.0 if self.he_init else layer.bias),
             name=layer.name,
         )()
-        return _apart(kernels), _apart(biases)
+        return split_towers(kernels), split_towers(biases)
 
     def kernel_deviation(self, layer: Layer, shape: tuple[int, ...]) -> float:
         """Standard deviation of a layer's initial kernel, whose shape is that of one tower."""
@@ -233,7 +234,7 @@ class Tower(nn.Module):
         return tuple(lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1) for x in normed)
 
     def _batch_norm(self, xs: Maps, name: str, *, train: bool) -> Maps:
-        scale, bias, mean, variance = _BatchNorm(len(xs), xs[0].shape[-1], name=name)()
+        scale, bias, mean, variance = BatchNormLeaves(len(xs), xs[0].shape[-1], name=name)()
         if train:
             axis_name = DATA if DATA in self.axes else None
             moments = [ops.batch_moments(x, axis_name) for x in xs]
@@ -265,42 +266,6 @@ class Tower(nn.Module):
             after = jnp.where(is_first, start_of_second, zeros)
             wider.append(jnp.concatenate([before, x, after], axis=-1))
         return tuple(wider)
-
-
-def _apart(x: Float[Array, "tower ..."]) -> Maps:
-    """The entries of the leading axis. Their gradients are joined by one concatenation."""
-    return tuple(part.squeeze(0) for part in lax.split(x, (1,) * x.shape[0]))
-
-
-class _Weights(nn.Module):
-    """Kernels and biases of a layer, under its name: `[tower, ...]`."""
-
-    shape: tuple[int, ...]
-    bias_shape: tuple[int, ...]
-    kernel_init: Callable[..., Array]
-    bias_init: Callable[..., Array]
-
-    @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
-        return self.param("kernel", self.kernel_init, self.shape, jnp.float32), self.param(
-            "bias", self.bias_init, self.bias_shape, jnp.float32
-        )
-
-
-class _BatchNorm(nn.Module):
-    """Scale, bias and running averages of a batch norm, `[tower, channels]`."""
-
-    towers: int
-    channels: int
-
-    @nn.compact
-    def __call__(self) -> tuple[Array, Array, Any, Any]:
-        shape = (self.towers, self.channels)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        variance = self.variable("batch_stats", "variance", jnp.ones, shape, jnp.float32)
-        return scale, bias, mean, variance
 
 
 def _add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
