@@ -24,6 +24,7 @@ class Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
+        """Kernels `[tower, *shape]` and biases."""
         return self.param("kernel", self.kernel_init, self.shape, jnp.float32), self.param(
             "bias", self.bias_init, self.bias_shape, jnp.float32
         )
@@ -37,6 +38,7 @@ class BatchNormLeaves(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array, Any, Any]:
+        """Scale and bias, and the variables that hold mean and variance."""
         shape = (self.towers, self.channels)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
