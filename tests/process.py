@@ -25,7 +25,7 @@ for name in ("HEARTBEAT_TIMEOUT", "PHASE_TIMEOUT", "SLOW_PHASE_TIMEOUT"):
 
 
 def arrange(method: str, nth: int) -> None:
-    """Makes that call of the method do first what SEND says."""
+    """Makes the `nth` call of the method first do what SEND names."""
     owner, name = {
         "fetch": (train.experiments, "training_batches"),
         "evaluate": (train, "evaluate"),

@@ -24,7 +24,7 @@ from alexnet_jax.runtime.errors import ClusterError, DifferenceError, JoinTimeou
 from alexnet_jax.runtime.watchdog import Watchdog
 
 JOIN_TIMEOUT = 300.0  # seconds within which all processes must have started
-FIRST_LINE, LINE_EVERY = 2.0, 30.0  # seconds of waiting before the first line that says so, and between two lines
+FIRST_LINE, LINE_EVERY = 2.0, 30.0  # seconds of waiting before the first line about it, and between two lines
 HEARTBEAT_TIMEOUT = 24 * 3600  # seconds, of JAX's own heartbeat: `watchdog` is stricter
 ADDRESS, COUNT, INDEX = VARIABLES = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HELP = (
@@ -44,7 +44,7 @@ _turn = 0
 def start(mode: str) -> None:
     """Joins the other processes, before JAX counts its devices.
 
-    While the others are awaited, a line on stderr says so, and signals are handled.
+    A process that waits for others prints a line on stderr, again every 30 s, and handles signals.
 
     Args:
       mode: `auto`, `on` or `off`, as in `HELP`.

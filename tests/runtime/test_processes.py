@@ -1,4 +1,4 @@
-"""Several processes on this machine, joined by gloo: the same numbers as one, and an end together."""
+"""Several processes on this machine, joined by gloo, compute the numbers of one process and end together."""
 
 import json
 import os
@@ -41,14 +41,14 @@ HOST = socket.gethostname()
 
 
 class Processes:
-    """`count` times `python -m tests.process COMMAND FLAGS`, each with the flags `own` of its number besides."""
+    """`count` times `python -m tests.process COMMAND FLAGS`, each with the `extra` flags of its number."""
 
     def __init__(
         self,
         count: int,
         devices: int,
         *arguments: object,
-        own: dict[int, str] | None = None,
+        extra: dict[int, str] | None = None,
         start: tuple[str, ...] = ("-m", "tests.process"),
         **env: object,
     ):
@@ -58,7 +58,7 @@ class Processes:
         cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": count, "JAX_NUM_CPU_DEVICES": devices}
         self.started = [
             subprocess.Popen(
-                [sys.executable, *start, *map(str, arguments), *(own or {}).get(index, "").split()],
+                [sys.executable, *start, *map(str, arguments), *(extra or {}).get(index, "").split()],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -70,7 +70,7 @@ class Processes:
         ]
 
     def finish(self, seconds: float = 240, leave: int | None = None) -> list[tuple[int, str, str]]:
-        """Status, standard output and standard error of each; `leave` is stopped and will be killed at the end."""
+        """Status, standard output and standard error of each. Process `leave` is stopped, and killed at the end."""
         until = time.monotonic() + seconds
         for index, process in enumerate(self.started):
             if index != leave:
@@ -85,7 +85,7 @@ class Processes:
 
 @pytest.fixture
 def processes():
-    """Starts processes, and ends those that a failed test leaves behind."""
+    """Starts processes, and kills those that a failed test leaves behind."""
     started: list[Processes] = []
 
     def start(*arguments: object, **keywords: object) -> Processes:
@@ -98,7 +98,7 @@ def processes():
 
 
 def sends(number: int, method: str, call: int) -> dict[str, object]:
-    """What makes a process send itself a signal."""
+    """The variables that make a process send itself a signal, for `tests/process.py`."""
     return {"SEND": int(number), "METHOD": method, "CALL": call}
 
 
@@ -114,7 +114,7 @@ def steps(workdir: Path) -> list[int]:
 def reference(
     tiny_config: Callable, data_dir: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, **mesh: int
 ) -> None:
-    """Trains in this process, and writes the loss of every update."""
+    """Trains in this process and writes the loss of every update."""
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     monkeypatch.setattr(metrics_log, "ROW_EVERY", 0.0)
     config = tiny_config(num_epochs=1.0, **{f"mesh.{axis}": size for axis, size in mesh.items()})
@@ -139,11 +139,11 @@ def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
 
     # SIGTERM to one process: all save after the same update and leave to be started again; process 0 alone speaks.
-    told = pair.finish()
-    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
-    assert "mesh data=1 tower=2" in told[0][1]
-    assert told[0][1].splitlines()[-1] == "saved after update 4; the same command resumes here"
-    assert told[1][1] == ""
+    results = pair.finish()
+    assert [(status, err) for status, _, err in results] == [(75, "")] * 2, results
+    assert "mesh data=1 tower=2" in results[0][1]
+    assert results[0][1].splitlines()[-1] == "saved after update 4; the same command resumes here"
+    assert results[1][1] == ""
     assert steps(tmp_path / "pair") == [4]
 
     # One process with two devices goes on. Its config is the same but for the mesh, which changes no number.
@@ -151,20 +151,20 @@ def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     assert_alike(tmp_path / "pair", tmp_path / "one")
 
 
-def test_processes_that_differ_say_in_what(data_dir: str, tmp_path: Path, processes: Callable):
+def test_processes_that_differ_name_the_difference(data_dir: str, tmp_path: Path, processes: Callable):
     common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
-    told = processes(2, 1, "main", *common, own={1: "--config.momentum=0.8"}).finish()
+    results = processes(2, 1, "main", *common, extra={1: "--config.momentum=0.8"}).finish()
     line = (
         f"error: the processes differ in config.momentum: 0.9 in process 0 ({HOST}), 0.8 in process 1 ({HOST});"
         " start all with the same command, packages and data\n"
     )
-    assert told == [(2, "", line)] * 2
+    assert results == [(2, "", line)] * 2
     assert not (tmp_path / "run").exists()
 
 
-def test_a_mistake_of_one_process_ends_the_others_in_its_words(data_dir: str, tmp_path: Path, processes: Callable):
+def test_an_error_of_one_process_ends_the_others_with_its_message(data_dir: str, tmp_path: Path, processes: Callable):
     common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
-    first, second = processes(2, 1, "main", *common, own={1: "--data_dir=/proc/data"}).finish()
+    first, second = processes(2, 1, "main", *common, extra={1: "--data_dir=/proc/data"}).finish()
     assert second[0] == 2
     assert second[2].startswith("error: /proc/data cannot be written: ")
     reason = second[2].removeprefix("error: ")
@@ -301,13 +301,13 @@ def test_a_wait_is_repeated_until_it_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "_joining", False)
 
 
-def test_a_cluster_that_is_none_or_half_described_is_told():
+def test_a_missing_or_incomplete_cluster_is_one_line():
     program = """
         import os
         from alexnet_jax.runtime import processes
         from alexnet_jax.errors import UsageError
 
-        def told(mode, **environment):
+        def attempt(mode, **environment):
             for name in processes.VARIABLES:
                 os.environ.pop(name, None)
             os.environ.update(environment)
@@ -317,12 +317,12 @@ def test_a_cluster_that_is_none_or_half_described_is_told():
             except UsageError as error:
                 print(error)
 
-        told("auto")
-        told("on")
-        told("auto", JAX_NUM_PROCESSES="2")
-        told("on", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="first")
-        told("auto", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
-        told("off", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+        attempt("auto")
+        attempt("on")
+        attempt("auto", JAX_NUM_PROCESSES="2")
+        attempt("on", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="first")
+        attempt("auto", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
+        attempt("off", JAX_COORDINATOR_ADDRESS="127.0.0.1:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="2")
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT, check=True
@@ -351,18 +351,18 @@ def test_any_number_of_processes_trains_and_evaluates_like_one(
     rest = processes(4, 1, "main", *common, *square)
     assert [(status, err) for status, _, err in pair.finish()] == [(0, "")] * 2
     evaluation = processes(2, 1, "evaluate", f"--workdir={tmp_path}/pair", f"--data_dir={data_dir}", "--json")
-    told = rest.finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 4, told
-    assert "resuming after update 4" in told[0][1]
-    assert [out for _, out, _ in told[1:]] == [""] * 3
+    results = rest.finish()
+    assert [(status, err) for status, _, err in results] == [(0, "")] * 4, results
+    assert "resuming after update 4" in results[0][1]
+    assert [out for _, out, _ in results[1:]] == [""] * 3
     for name in ("pair", "four"):
         assert_alike(tmp_path / name, tmp_path / "one")
 
-    told = evaluation.finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
-    found, result = json.loads(told[0][1]), json.loads((tmp_path / "one/result.json").read_text())
+    results = evaluation.finish()
+    assert [(status, err) for status, _, err in results] == [(0, "")] * 2, results
+    found, result = json.loads(results[0][1]), json.loads((tmp_path / "one/result.json").read_text())
     assert (found["count"], found["loss"]) == (50, pytest.approx(result["loss_1_views"], rel=2e-6))
-    assert told[1][1] == ""
+    assert results[1][1] == ""
 
 
 @pytest.mark.soak
@@ -386,14 +386,14 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
         WHO=who,
         **sends(number, "fetch", 5),
     )
-    told = run.finish(leave=None if number == 0 else who)
+    results = run.finish(leave=None if number == 0 else who)
     expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5, the others are ahead"
     if number:
         expected = f"process {who} ({'127.0.0.1' if who == 0 else HOST}"
-    for index, (status, _, err) in enumerate(told):
+    for index, (status, _, err) in enumerate(results):
         if index != who or number == 0:
-            assert status == 75, told
-            assert expected in err.splitlines()[-1], told
+            assert status == 75, results
+            assert expected in err.splitlines()[-1], results
             assert err.splitlines()[-1].endswith("the same command resumes from the last checkpoint")
 
 
@@ -428,12 +428,12 @@ def test_a_signal_in_an_evaluation_is_everybodys(
 ):
     common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
     common += ["--config.num_epochs=1.0", "--config.batch_size=16"]
-    told = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "evaluate", call)).finish()
-    assert [(status, err) for status, _, err in told] == [(75, "")] * 2, told
-    assert told[0][1].splitlines()[-1] == "saved after update 12; the same command resumes here"
+    results = processes(2, 1, *common, WHO=1, **sends(signal.SIGTERM, "evaluate", call)).finish()
+    assert [(status, err) for status, _, err in results] == [(75, "")] * 2, results
+    assert results[0][1].splitlines()[-1] == "saved after update 12; the same command resumes here"
     assert steps(tmp_path) == [12]
-    told = processes(2, 1, *common).finish()
-    assert [(status, err) for status, _, err in told] == [(0, "")] * 2, told
+    results = processes(2, 1, *common).finish()
+    assert [(status, err) for status, _, err in results] == [(0, "")] * 2, results
     assert json.loads((tmp_path / "result.json").read_text())["count"] == 50
 
 
@@ -450,24 +450,24 @@ def test_a_loss_that_is_not_finite_stops_all(data_dir: str, tmp_path: Path, proc
 
 @pytest.mark.soak
 def test_an_error_in_one_process_ends_the_others_with_it(data_dir: str, tmp_path: Path, processes: Callable):
-    """Process 1 finds its part of the data unreadable in the middle of the run."""
+    """Process 1 cannot read its part of the data in the middle of the run."""
     common = ["main", "--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}"]
-    told = processes(2, 1, *common, WHO=1, SEND="error", METHOD="fetch", CALL=4).finish()
-    assert [status for status, _, _ in told] == [1, 1], told
-    assert told[0][2].splitlines()[-1] == f"error: process 1 ({HOST}) stopped: OSError: unreadable"
-    assert "Traceback" in told[1][2]
+    results = processes(2, 1, *common, WHO=1, SEND="error", METHOD="fetch", CALL=4).finish()
+    assert [status for status, _, _ in results] == [1, 1], results
+    assert results[0][2].splitlines()[-1] == f"error: process 1 ({HOST}) stopped: OSError: unreadable"
+    assert "Traceback" in results[1][2]
 
 
 @pytest.mark.soak
 def test_a_data_set_that_differs_is_named(data_dir: str, tmp_path: Path, processes: Callable):
-    """Each host may have a disk of its own; another part of the data there is noticed."""
+    """Each host may have a local copy of the data. A copy that differs is an error."""
     run = processes(
         2,
         1,
         "main",
         "--config=tests/configs/tiny.py",
         f"--workdir={tmp_path}/run",
-        own={0: f"--data_dir={data_dir}", 1: f"--data_dir={changed_copy(data_dir, tmp_path)}"},
+        extra={0: f"--data_dir={data_dir}", 1: f"--data_dir={changed_copy(data_dir, tmp_path)}"},
     )
     for status, _, err in run.finish():
         assert status == 2
