@@ -5,9 +5,9 @@
 #include <string.h>
 
 XLA_FFI_Error* run_operation(const XLA_FFI_CallFrame* frame, const char* name, Operation* operation) {
-  const XLA_FFI_Extension_Base* extension = frame->extension_start;
-  if (extension && extension->type == XLA_FFI_Extension_Metadata) {  // before any call XLA asks for the version
-    XLA_FFI_Metadata* metadata = ((const XLA_FFI_Metadata_Extension*)extension)->metadata;
+  // Before any call XLA asks for the version. The type of an extension has another name since jaxlib 0.12.
+  if (frame->extension_start && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata* metadata = ((const XLA_FFI_Metadata_Extension*)frame->extension_start)->metadata;
     metadata->api_version.major_version = XLA_FFI_API_MAJOR;
     metadata->api_version.minor_version = XLA_FFI_API_MINOR;
     return NULL;
