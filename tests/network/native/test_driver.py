@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from alexnet_jax.network.native import build
+from alexnet_jax.network.native.compiler import FLAGS
 
 DRIVER = Path(__file__).parent / "driver.c"
 WIDTHS = {  # flags, and the flags of /proc/cpuinfo that running the program needs
@@ -27,7 +28,7 @@ def compile_driver(folder: Path, compiler: str, *flags: str, sanitizer: str | No
     if not shutil.which(compiler):
         pytest.skip(f"{compiler} is not installed")
     memory = ["-Daligned_alloc=test_aligned_alloc", "-Dcalloc=test_calloc", "-I", jax.ffi.include_dir()]
-    command = [compiler, *build.FLAGS, "-Wall", "-Wextra", "-Werror", *memory, *flags]
+    command = [compiler, *FLAGS, "-Wall", "-Wextra", "-Werror", *memory, *flags]
     checked = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-O1", "-g", "-DUNROLL="] if sanitizer else []
     program, driver = folder / "driver", folder / "driver.o"
     sources = map(str, sorted(build.FOLDER.glob("*.c")))

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 from alexnet_jax.network import layers
-from alexnet_jax.network.native import build
+from alexnet_jax.network.native import build, cache
+from alexnet_jax.network.native import compiler as compiling
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def compiler() -> build.Compiler:
+def compiler() -> compiling.Compiler:
     try:
-        return build.find_compiler()
-    except build.BuildError as error:
+        return compiling.find_compiler()
+    except compiling.BuildError as error:
         pytest.skip(str(error))
 
 
@@ -34,7 +35,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     compiled = tmp_path / "compiled.so"
     (tmp_path / "empty.c").write_text("int alexnet_jax_empty;\n")
     subprocess.run(["cc", "-shared", "-fPIC", str(tmp_path / "empty.c"), "-o", str(compiled)], check=True)
-    run = build._run
+    run = compiling.run
 
     def copy(command: list[str]) -> str:
         if "-o" not in command:
@@ -43,7 +44,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         shutil.copy(compiled, command[-1])
         return ""
 
-    monkeypatch.setattr(build, "_run", copy)
+    monkeypatch.setattr(build, "run", copy)
     return made
 
 
@@ -51,14 +52,14 @@ def libraries(cache: Path) -> list[Path]:
     return sorted(cache.glob("*.so"))
 
 
-def test_the_library_has_every_operation(compiler: build.Compiler, tmp_path: Path):
+def test_the_library_has_every_operation(compiler: compiling.Compiler, tmp_path: Path):
     library = build.load_library(compiler, tmp_path / "cache")
     for name in build.OPERATIONS:
         assert isinstance(library[build.target(name)], ctypes._CFuncPtr)
     assert len(libraries(tmp_path / "cache")) == 1
 
 
-def test_a_library_is_built_once(compiler: build.Compiler, builds: list, tmp_path: Path):
+def test_a_library_is_built_once(compiler: compiling.Compiler, builds: list, tmp_path: Path):
     for _ in range(2):
         build.load_library(compiler, tmp_path / "cache")
         assert len(builds) == 1
@@ -83,7 +84,7 @@ def damage(how: str, file: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("how", ["cut short", "with one bit flipped", "swapped", "empty"])
 def test_a_damaged_library_is_built_again_and_never_loaded(
-    how: str, compiler: build.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    how: str, compiler: compiling.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     build.load_library(compiler, tmp_path / "cache")
     (file,) = libraries(tmp_path / "cache")
@@ -107,7 +108,7 @@ def test_a_damaged_library_is_built_again_and_never_loaded(
 
 @pytest.mark.parametrize("change", ["a source", "the compiler's flags", "the processor"])
 def test_another_key_is_another_library(
-    change: str, compiler: build.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    change: str, compiler: compiling.Compiler, builds: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     build.load_library(compiler, tmp_path / "cache")
     if change == "a source":
@@ -116,42 +117,42 @@ def test_another_key_is_another_library(
             file.write("// changed\n")
         monkeypatch.setattr(build, "FOLDER", tmp_path / "sources")
     elif change == "the compiler's flags":
-        compiler = build.Compiler((*compiler.command, "-g"), compiler.macros)
+        compiler = compiling.Compiler((*compiler.command, "-g"), compiler.macros)
     else:
-        compiler = build.Compiler(compiler.command, {**compiler.macros, "__OTHER__": "1"})
+        compiler = compiling.Compiler(compiler.command, {**compiler.macros, "__OTHER__": "1"})
     build.load_library(compiler, tmp_path / "cache")
     assert len(builds) == 2
     assert len(libraries(tmp_path / "cache")) == 2
 
 
-def test_the_libraries_used_last_stay(compiler: build.Compiler, builds: list, tmp_path: Path):
-    cache = tmp_path / "cache"
-    build.load_library(compiler, cache)
-    (used,) = libraries(cache)
-    for i in range(build.CACHED + 3):  # the first two as an older version names them
+def test_the_libraries_used_last_stay(compiler: compiling.Compiler, builds: list, tmp_path: Path):
+    folder = tmp_path / "cache"
+    build.load_library(compiler, folder)
+    (used,) = libraries(folder)
+    for i in range(cache.LIBRARIES + 3):  # the first two as an older version names them
         digest = "" if i < 2 else f"-{i:064x}"
-        other = cache / f"{i:064x}{digest}.so"
+        other = folder / f"{i:064x}{digest}.so"
         other.write_text("")
         os.utime(other, (1000 + i, 1000 + i))
-    (cache / "another.so").write_text("of someone else")
-    (cache / "a.part").write_text("of a dead process")
-    os.utime(cache / "a.part", (1000, 1000))
-    (cache / "b.part").write_text("of one that writes")
+    (folder / "another.so").write_text("of someone else")
+    (folder / "a.part").write_text("of a dead process")
+    os.utime(folder / "a.part", (1000, 1000))
+    (folder / "b.part").write_text("of one that writes")
     os.utime(used, (500, 500))
-    build.load_library(compiler, cache)  # which uses it
+    build.load_library(compiler, folder)  # which uses it
     assert used.stat().st_mtime > time.time() - 60
-    build.load_library(build.Compiler((*compiler.command, "-g"), compiler.macros), cache)
-    found = libraries(cache)
+    build.load_library(compiling.Compiler((*compiler.command, "-g"), compiler.macros), folder)
+    found = libraries(folder)
     assert used in found
-    assert cache / "another.so" in found
-    assert len(found) == build.CACHED + 1
-    assert not (cache / f"{4:064x}-{4:064x}.so").exists()
-    assert (cache / f"{5:064x}-{5:064x}.so").exists()
-    assert not (cache / "a.part").exists()
-    assert (cache / "b.part").exists()
+    assert folder / "another.so" in found
+    assert len(found) == cache.LIBRARIES + 1
+    assert not (folder / f"{4:064x}-{4:064x}.so").exists()
+    assert (folder / f"{5:064x}-{5:064x}.so").exists()
+    assert not (folder / "a.part").exists()
+    assert (folder / "b.part").exists()
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(compiler: build.Compiler, builds: list, tmp_path: Path):
+def test_a_cache_that_cannot_be_written_is_no_error(compiler: compiling.Compiler, builds: list, tmp_path: Path):
     (tmp_path / "cache").write_text("a file where a folder would be")
     assert build.load_library(compiler, tmp_path / "cache") is not None
     assert build.load_library(compiler, None) is not None
@@ -173,8 +174,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(compiler: build.Compiler, bu
 def test_a_compiler_is_named_with_its_version_and_instructions(
     name: str, macros: dict, line: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(build.platform, "machine", lambda: "sun4")
-    assert str(build.Compiler((name, "-O3"), macros)) == line
+    monkeypatch.setattr(compiling.platform, "machine", lambda: "sun4")
+    assert str(compiling.Compiler((name, "-O3"), macros)) == line
 
 
 @pytest.mark.parametrize(
@@ -188,8 +189,8 @@ def test_a_compiler_is_named_with_its_version_and_instructions(
 )
 def test_a_compiler_that_does_not_work_is_named(compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", compiler)
-    with pytest.raises(build.BuildError) as caught:
-        build.find_compiler()
+    with pytest.raises(compiling.BuildError) as caught:
+        compiling.find_compiler()
     assert str(caught.value).startswith(reason)
 
 
@@ -198,7 +199,8 @@ def test_without_a_compiler_the_plain_form_runs(tmp_path: Path):
     program = """
 import jax
 from alexnet_jax.network import layers
-from alexnet_jax.network.native import build
+from alexnet_jax.network.native import build, cache
+from alexnet_jax.network.native import compiler as compiling
 print(build.available(), build.load().line)
 pool = jax.jit(lambda x: layers.max_pool(x, size=3, stride=2))
 assert "alexnet_jax" not in pool.lower(jax.numpy.zeros((1, 6, 6, 2))).as_text()
@@ -236,4 +238,16 @@ def test_off_switches_the_operations_off_and_auto_on_again():
         status = build.load()
     assert build.available() == in_c() == status.available
     if status.available:
-        np.testing.assert_equal(status.line, f"C operations: {build.find_compiler()}")
+        np.testing.assert_equal(status.line, f"C operations: {compiling.find_compiler()}")
+
+
+def test_an_accelerator_has_no_c_operations_and_no_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, "_status", build.load())
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert build.load() == build.Status(False, "")
+    assert not build.available()
+
+
+def test_a_mode_is_auto_or_off():
+    with pytest.raises(ValueError, match="the mode is 'on', expected auto or off"):
+        build.load("on")
