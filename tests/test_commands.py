@@ -62,10 +62,11 @@ def test_programs_that_cannot_be_cached_are_one_warning(finished: Path, data_dir
 @pytest.mark.parametrize("devices", [1, 2])
 def test_evaluation_repeats_the_runs_own_result_on_any_devices(finished: Path, data_dir: str, command, devices: int):
     result = json.loads((finished / "result.json").read_text())
-    for views in (1, 10):
-        flags = (f"--workdir={finished}", f"--data_dir={data_dir}", f"--views={views}", "--json")
+    off = "C operations: off; the plain form in JAX runs"
+    for views, native, line in (1, "auto", build.load().line), (10, "off", off):
+        flags = (f"--workdir={finished}", f"--data_dir={data_dir}", f"--views={views}", "--json", f"--native={native}")
         status, out, err = command("evaluate", *flags, devices=devices).finish()
-        assert (status, err) == (0, build.load().line + "\n")
+        assert (status, err) == (0, f"{line}\n")
         found = json.loads(out)
         assert found["top1"] == pytest.approx(result[f"top1_{views}_views"])
         assert found["loss"] == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
