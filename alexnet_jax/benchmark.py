@@ -17,13 +17,11 @@ if not __package__:  # `python alexnet_jax/benchmark.py` puts this folder on the
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import cli, strict_json
+from alexnet_jax import cli, config_flag, strict_json
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build as native
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="run, start: the experiment, such as configs/default.py."
-)
+CONFIG = config_flag.define("run, start: the experiment, such as configs/default.py.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's folder.")
 UPDATES = flags.DEFINE_integer("updates", None, "run: number of updates; default: the whole run.", lower_bound=2)
 PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step: library to measure beside this program, in turn.")
@@ -59,7 +57,7 @@ def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.experiment import build as experiment
     from alexnet_jax.experiment.settings import read_settings
 
-    settings = read_settings(cli.config_of(lambda: CONFIG.value))
+    settings = read_settings(cli.config_of(CONFIG))
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measurement.describe(result)
@@ -68,7 +66,7 @@ def _run() -> tuple[Any, list[str]]:
 def _start() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import start as measurement
 
-    cli.config_of(lambda: CONFIG.value)  # report a mistake before the first start
+    cli.config_of(CONFIG)  # report a mistake before the first start
     config = flags.FLAGS["config"]
     overrides = [f"--config.{name}={value}" for name, value in config_flags.get_override_values(config).items()]
     arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]

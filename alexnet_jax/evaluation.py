@@ -43,7 +43,7 @@ def evaluate(
         batch_size=max(1, crops // views // data_axis) * data_axis,
         views=views,
         shard=experiment.shard,
-        crop_size=settings.dataset.crop_size,
+        crop_size=experiment.crop_size,
     )
     total = ZERO
     running: Metrics | None = None

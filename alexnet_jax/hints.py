@@ -23,16 +23,33 @@ def hints() -> Iterator[None]:
         raise
 
 
+def _other_config(error: errors.OtherConfigError) -> str:
+    advice = f"name another --workdir; --config.init_from={error.folder} starts from the parameters of the run here"
+    if "num_epochs" in error.changes:
+        advice += (
+            ". A run goes on here with more epochs where no rate of its past changes: with the schedule 'epochs' or"
+            " 'steps', or with constant rates and the schedule 'run'"
+        )
+    return advice
+
+
 def _hint(error: UsageError) -> str | None:
     match error:
         case errors.OtherConfigError():
-            return "name another --workdir"
+            return _other_config(error)
+        case errors.OtherDataError():
+            return (
+                f"prepare that run's data set again, name another --workdir, or remove {error.file.name} there to go on"
+                " with the data set here"
+            )
         case errors.UnwritableWorkdirError():
             return "make room, or name another with --workdir"
         case errors.LockedWorkdirError():
             return "wait for it, or name another --workdir"
         case errors.NoRunError():
             return "name the --workdir of a training run"
+        case errors.DamagedFileError() if error.file.name == "data.json":
+            return "remove it, if the data set here is that of the run"
         case errors.DamagedFileError():
             return "restore it, or remove it if the run had the config that --config now names, and train again"
         case errors.MismatchError():

@@ -13,25 +13,24 @@ if not __package__:  # `python alexnet_jax/main.py` puts this folder on the path
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
-from ml_collections import config_flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, config_flag
 from alexnet_jax.experiment import build as experiment
-from alexnet_jax.experiment import summary
+from alexnet_jax.experiment import follow, summary
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, such as configs/default.py.")
+CONFIG = config_flag.define("The experiment, such as configs/default.py.")
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder or gs:// address for checkpoints and metrics; default: runs/ and the config's name."
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what the config asks for, without data, and do nothing.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the network, memory and schedule of the config, and do nothing.")
 
 
 @hints()
@@ -39,10 +38,10 @@ def main() -> None:
     """Trains what the flags say."""
     if not DRY_RUN.value:
         processes.start(DISTRIBUTED.value)
-    config = cli.config_of(lambda: CONFIG.value)
+    config = cli.config_of(CONFIG)
     settings = read_settings(config)
     if DRY_RUN.value:
-        print(summary.describe(settings))
+        print(summary.describe(settings, follow.prepared_facts(settings.dataset.name, DATA_DIR.value)))
         return
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     workdir = WORKDIR.value or os.path.join("runs", settings.name)

@@ -14,8 +14,10 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.init_from import init_from
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.schedules import past_is_kept
+from alexnet_jax.experiment.settings import FOLLOWING, fill, read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
@@ -24,6 +26,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.interruption import Interruption
+from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.errors import NotFiniteStateError, SaveError, UnreadableCheckpointError
@@ -37,7 +40,15 @@ STUCK_LOSS_CAUSES = (
 )
 
 # Keys that change where and when things happen, but no number of the training.
-MAY_CHANGE = ("mesh.data", "mesh.tower", "evaluate_every", "save_every", "on_failed_save")
+MAY_CHANGE = (
+    "name",
+    "dataset.train_images",  # which a dry run alone reads
+    "mesh.data",
+    "mesh.tower",
+    "evaluate_every",
+    "save_every",
+    "on_failed_save",
+)
 
 
 @hints()
@@ -61,13 +72,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     settings = read_settings(config)
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
-    workdirs.check(folder, config, may_change=_may_change(config))
+    may: dict[str, list[str]] = {
+        "may_change": _may_change(config),
+        "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
+        "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING)],
+    }
+    workdirs.check(folder, config, **may)
     with workdirs.lock(folder), Interruption() as interruption:
         processes.enter("opening the data set", slow=True)
         experiment = experiments.build(settings, data_dir, say=processes.log)
         interruption.share(experiment.mesh)
+        config = fill(config, experiment.settings)
+        workdirs.check(folder, config, **may)
+        data_identity.check(folder, experiment.data.identity())
         checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
         result = workdirs.read_result(folder)
+        if result is not None and result["step"] != experiment.num_steps:
+            result = None  # of a shorter run, which goes on
         found = {"steps": list(checkpoints.steps()), "finished": result is not None}
         processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
 
@@ -80,6 +101,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
 
         if processes.index() == 0:
             workdirs.record(folder, config)
+            data_identity.record(folder, experiment.data.identity())
         processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
         progress = Progress(
             folder,
@@ -114,12 +136,14 @@ def _first_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState
 def _start_lines(experiment: Experiment, workdir: str, start_step: int) -> Iterator[str]:
     settings, mesh = experiment.settings, experiment.mesh
     yield (
-        f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images,"
+        f"{settings.name}: {experiment.num_steps:,} updates of {settings.batch_size} images of {settings.dataset.name},"
         f" {sharding.count_params(experiment.steps.target.params):,} parameters,"
         f" mesh data={mesh.shape[sharding.DATA]} tower={mesh.shape[sharding.TOWER]}, workdir {workdir}"
     )
     if line := native.load_once().line:
         yield line
+    if warning := small_crops(experiment.data, settings.dataset.name, experiment.crop_size):
+        yield warning
     if start_step:
         yield f"resuming after update {start_step:,}"
 

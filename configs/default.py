@@ -12,27 +12,32 @@ always answers 'functional' has an error of 31 %.
 Command: `python -m alexnet_jax.main --config=configs/default.py`
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, FieldReference, config_dict
 
 
 def get_config() -> ConfigDict:
     """The config with every field. The other configs change some of these fields."""
     config = ConfigDict()
-    config.name = "elpv"  # name of the workdir: runs/elpv
+    # Name of the workdir, below runs/. None: that of the data set, such as runs/elpv.
+    config.name = config_dict.placeholder(str)
     config.seed = 0  # seed of initial values, image order, crops, colour noise and dropout masks
 
     config.dataset = ConfigDict()
     config.dataset.name = "elpv/160"  # data set; the number is the side of its stored images, pixels
-    config.dataset.train_split = "train"  # in TFDS's notation; 'train[25%:]' leaves out the first quarter
-    config.dataset.eval_split = "test"  # evaluated during training and at its end; no field was chosen on it
-    # Side of the crops, pixels. 2012: 224 of 256. On the tuning quarter, in about the same time, the loss of the centre
-    # crop was 0.461 with 112 of 128, 0.459 with 128 of 144, and 0.451 with 144 of 160. 176 of 192 takes 1.6 times as
-    # long.
-    config.dataset.crop_size = 144
+    # Images of the updates, in TFDS's notation: 'train[25%:]' leaves out the first quarter. None: 'train'.
+    config.dataset.train_split = config_dict.placeholder(str)
+    # Images of the evaluations during training and at its end; no field was chosen on them. None: the validation split,
+    # or else the test split.
+    config.dataset.eval_split = config_dict.placeholder(str)
+    # Side of the crops, pixels. 2012: 224 of 256. None: that share of the stored images. On the tuning quarter, in
+    # about the same time, the loss of the centre crop was 0.461 with 112 of 128, 0.459 with 128 of 144, and 0.451 with
+    # 144 of 160. 176 of 192 takes 1.6 times as long.
+    config.dataset.crop_size = FieldReference(144)  # a reference may also be None
     # Number of consecutive images that share a crop and a flip. 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
-    config.dataset.classes = 2  # number of classes; None: read from the data set, which a dry run does not open
-    config.dataset.train_images = 1970  # number of training images; None: as above
+    # Numbers of classes and of training images, for a dry run without the data set. None: those of the data set.
+    config.dataset.classes = config_dict.placeholder(int)
+    config.dataset.train_images = config_dict.placeholder(int)
 
     # Random rotation and scaling, in addition to the paper's crop and flip. 2012: 0. With crops of 112 and ten views,
     # the error was 20.5 % after 30 epochs without them, 18.9 % after 40 and 18.7 % after 60 with these values. Doubling

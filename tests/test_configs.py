@@ -110,7 +110,7 @@ def test_a_wheel_holds_the_configs(tmp_path: Path):
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    program = "from alexnet_jax.configs import default; print(default.__file__, default.get_config().name)"
+    program = "from alexnet_jax.configs import default; print(default.__file__, default.get_config().dataset.name)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.stdout == f"{tmp_path}/installed/alexnet_jax/configs/default.py elpv\n", run.stderr
+    assert run.stdout == f"{tmp_path}/installed/alexnet_jax/configs/default.py elpv/160\n", run.stderr

@@ -26,8 +26,15 @@ ROOMS = {
 # Where a library may be imported: files, or folders with a slash.
 HOMES = {
     "orbax": ["workdir/checkpoint.py", "runtime/compat.py"],
-    "absl": ["cli.py", "main.py", "evaluate.py", "prepare.py", "benchmark.py"],
-    "ml_collections": ["cli.py", "main.py", "benchmark.py", "train.py", "experiment/settings.py", "workdir/record.py"],
+    "absl": ["cli.py", "config_flag.py", "main.py", "evaluate.py", "prepare.py", "benchmark.py"],
+    "ml_collections": [
+        "cli.py",
+        "config_flag.py",
+        "benchmark.py",
+        "train.py",
+        "experiment/settings.py",
+        "workdir/record.py",
+    ],
     "tensorflow_datasets": ["data/"],
     "grain": ["data/"],
     "tensorboardX": ["workdir/", "runtime/compat.py"],

@@ -14,7 +14,8 @@ from jax import export
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.build import build_tower
-from alexnet_jax.experiment.settings import Settings, read_settings
+from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import sharding
 from tests import small

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from alexnet_jax.experiment import build as experiments
-from alexnet_jax.experiment.settings import Settings
+from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.train import Loop

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,18 +143,42 @@ class Dataset:
         except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
             raise IncompleteDatasetError(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
 
+    @property
+    def examples(self) -> dict[str, int]:
+        """The number of examples of each split, by name."""
+        return {name: info.num_examples for name, info in self._builder.info.splits.items()}
+
+    @property
+    def folder(self) -> epath.Path:
+        """The folder of the data set, its version included."""
+        return self._folder
+
+    def identity(self) -> dict[str, Any]:
+        """The identity of the data as JSON: name, size, classes in order, examples of each split, and a digest.
+
+        The digest is that of the statistics, which are exact sums over all training images: the same images give the
+        same digest, in any order and number of shards.
+        """
+        numbers = self.statistics.mean_image.tobytes() + self.statistics.covariance.tobytes()
+        return {
+            "name": self._builder.info.full_name,
+            "image_size": self.image_size,
+            "classes": list(self.class_names),
+            "examples": self.examples,
+            "statistics": hashlib.sha256(numbers).hexdigest()[:16],
+        }
+
     def facts(self) -> dict[str, str]:
         """The facts in which two copies of the data set must agree, by name.
 
         The number of shards is not among the facts: the order of the examples does not depend on it.
         """
-        splits = {name: info.num_examples for name, info in self._builder.info.splits.items()}
-        numbers = self.statistics.mean_image.tobytes() + self.statistics.covariance.tobytes()
+        identity = self.identity()
         return {
-            "the data set": f"{self._builder.info.full_name} of {self.image_size} pixels",
+            "the data set": f"{identity['name']} of {self.image_size} pixels",
             "the data set's classes": ", ".join(self.class_names),
-            "the data set's examples": ", ".join(f"{name} {count}" for name, count in splits.items()),
-            "the digest of the data set's statistics": hashlib.sha256(numbers).hexdigest()[:16],
+            "the data set's examples": ", ".join(f"{name} {count}" for name, count in self.examples.items()),
+            "the digest of the data set's statistics": identity["statistics"],
         }
 
     def split(self, name: str) -> Source:
@@ -164,7 +188,7 @@ class Dataset:
           DatasetError: the data set has no such split, the split is empty, or its files are damaged.
         """
         known = list(self._builder.info.splits)
-        if name.split("[")[0] not in known:
+        if any(part.split("[")[0].strip() not in known for part in name.split("+")):
             raise DatasetError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
         try:
             count = self._builder.info.splits[name].num_examples
@@ -182,6 +206,28 @@ class Dataset:
         except Exception as error:  # array_record has no common error for missing or broken bytes
             raise IncompleteDatasetError(self._folder, f"split {name!r} cannot be read") from error
         return source
+
+
+def count_examples(split: str, examples: Mapping[str, int]) -> int:
+    """The number of examples of a split or of a part of it, such as `train[:25%]`, without the files.
+
+    Args:
+      split: in TFDS's notation.
+      examples: of each split, by name.
+
+    Raises:
+      DatasetError: no split has the name, or the part makes no sense.
+    """
+    infos = {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in examples.items()
+    }
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    except Exception as error:  # TFDS has no common error for a bad slice
+        raise DatasetError(
+            f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
+        ) from error
+    return sum((examples[part.splitname] if part.to is None else part.to) - (part.from_ or 0) for part in parts)
 
 
 def data_folder(data_dir: str | None) -> epath.Path:

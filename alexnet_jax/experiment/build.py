@@ -16,9 +16,10 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Source, train_batches
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
+from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.schedules import Schedule
-from alexnet_jax.experiment.settings import Settings
 from alexnet_jax.learning import optimizer
 from alexnet_jax.learning.step import Photometry, Steps, build_steps
 from alexnet_jax.network import sharding
@@ -33,11 +34,12 @@ class Experiment:
     """An experiment, ready to run on its mesh.
 
     Attributes:
-      settings: of the experiment.
+      settings: of the experiment, with the values that follow from the data set.
       steps: compiled steps, and the mesh they run on.
       shard: this process's part of every batch.
       data: the prepared data set.
       train_source, eval_source: splits of the data set.
+      crop_size: side of the crops, pixels.
       num_steps: updates of the whole run.
       steps_per_epoch: not whole in general; batches may lie across epochs.
       key: of the run's randomness.
@@ -50,6 +52,7 @@ class Experiment:
     data: Dataset
     train_source: Source
     eval_source: Source
+    crop_size: int
     num_steps: int
     steps_per_epoch: float
     key: PRNGKeyArray
@@ -69,13 +72,17 @@ class Experiment:
         }
 
 
-def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
+def build(
+    settings: Settings, data_dir: str | None, *, say: Callable[[str], None], evaluate_on: str | None = None
+) -> Experiment:
     """Opens the data set, makes the mesh, and builds the steps; nothing is compiled yet.
 
     Args:
       settings: of the experiment.
       data_dir: of prepared data sets; None: TFDS's.
       say: prints a line of progress.
+      evaluate_on: the prepared data set, with the same classes, that has the evaluation split; None: the data set of
+        the settings. The mean and the scale of the pixels stay those of the training split.
 
     Raises:
       UsageError: the settings do not fit the machine or the data.
@@ -83,17 +90,23 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     mesh = build_mesh(settings)
     shard = Shard(*sharding.place_on_data_axis(mesh))
     data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=say))
-    train_source = data.split(settings.dataset.train_split)
-    eval_source = data.split(settings.dataset.eval_split)
+    settings = follow.follow(settings, follow.facts_of(data))
+    train_split, eval_split, crop_size = follow.followed(settings)
+    evaluated = data
+    if evaluate_on is not None:
+        evaluated = processes.first_then_rest(lambda: open_data(evaluate_on, data_dir, say=say))
+        follow.check_same_form(data, evaluated, evaluate_on)
+    train_source = data.split(train_split)
+    eval_source = evaluated.split(eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
     schedule = Schedule(settings, steps_per_epoch)
     tower = build_tower(settings, len(data.class_names))
     steps = build_steps(
         tower=tower,
         optimizer=build_optimizer(settings, tower.leaf_names(), schedule),
-        photometry=build_photometry(settings, data, schedule.noise()),
+        photometry=build_photometry(settings, data, schedule.noise(), crop_size=crop_size),
         mesh=mesh,
-        image_size=settings.dataset.crop_size,
+        image_size=crop_size,
         label_smoothing=settings.label_smoothing,
         memory=schedule.memory,
         observe=schedule.observe,
@@ -108,6 +121,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
         data=data,
         train_source=train_source,
         eval_source=eval_source,
+        crop_size=crop_size,
         num_steps=schedule.num_steps,
         steps_per_epoch=steps_per_epoch,
         key=jax.jit(lambda: jax.random.key(settings.seed), out_shardings=sharding.replicated(mesh))(),
@@ -119,14 +133,8 @@ def build_tower(settings: Settings, num_classes: int) -> Tower:
     """The settings' network for so many classes.
 
     Raises:
-      UsageError: the recipe is unknown, or the data set has other classes than the config says.
+      UsageError: the recipe is unknown, or the classes are too few.
     """
-    expected = settings.dataset.classes
-    if expected is not None and expected != num_classes:
-        raise UsageError(
-            f"config.dataset.classes is {expected} and {settings.dataset.name} has {num_classes} classes;"
-            " correct the config, or prepare the data set anew"
-        )
     return make_tower(
         settings.network.recipe,
         num_classes=num_classes,
@@ -205,17 +213,18 @@ def build_mesh(settings: Settings) -> Mesh:
     return sharding.make_mesh(data=data, tower=tower)
 
 
-def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule) -> Photometry:
+def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule, *, crop_size: int) -> Photometry:
     """Mean, scale and colour noise of the data set's training split.
 
     Raises:
       UsageError: the crop is larger than the stored images.
     """
-    crop_size, statistics = settings.dataset.crop_size, data.statistics
+    statistics = data.statistics
     if crop_size > data.image_size:
         raise UsageError(
             f"config.dataset.crop_size is {crop_size} and the images of {settings.dataset.name} have"
-            f" {data.image_size} pixels; use a smaller crop or larger images"
+            f" {data.image_size} pixels; use a smaller crop, such as {follow.crop_of(data.image_size)}, or larger"
+            " images"
         )
     return functools.partial(
         photometry,
@@ -235,7 +244,7 @@ def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Bat
         batch_size=settings.batch_size,
         start_step=start_step,
         shard=experiment.shard,
-        crop_size=settings.dataset.crop_size,
+        crop_size=experiment.crop_size,
         crop_group=settings.dataset.crop_group,
         rotation=settings.jitter.rotation,
         scale=settings.jitter.scale,

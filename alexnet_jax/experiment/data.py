@@ -1,13 +1,17 @@
 """Opens the data set of an experiment. Errors get the advice that names flags and fields of the config."""
 
+import json
+import re
 from collections.abc import Callable
 
-from alexnet_jax.data.dataset import Dataset, open_dataset
+from alexnet_jax.data.dataset import RECORD_FILE, Dataset, open_dataset
 from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, UnknownDatasetError, UnwritableFolderError
 from alexnet_jax.data.preparing import automatic
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import follow
 
 PREPARE = "python -m alexnet_jax.prepare"
+SMALL_CROP = 2 / 3  # of the share of the side that crops have in the paper
 
 
 def open_data(name: str, data_dir: str | None, *, say: Callable[[str], None]) -> Dataset:
@@ -29,6 +33,37 @@ def open_data(name: str, data_dir: str | None, *, say: Callable[[str], None]) ->
         if not advice:
             raise
         raise UsageError(f"{error}; {advice}") from error
+
+
+def small_crops(dataset: Dataset, name: str, crop_size: int) -> str | None:
+    """A line for a run whose crops see far less of the stored images than in 2012; None: they see enough.
+
+    Args:
+      dataset: of the run.
+      name: `config.dataset.name`.
+      crop_size: pixels.
+    """
+    if crop_size / dataset.image_size >= SMALL_CROP * follow.RECIPE_SHARE:
+        return None
+    size = round(crop_size / follow.RECIPE_SHARE)
+    family = name.partition("/")[0]
+    return (
+        f"warning: crops of {crop_size} pixels see {(crop_size / dataset.image_size) ** 2:.0%} of the area of stored"
+        f" images of {dataset.image_size}, and 77 % in 2012; `{_prepare_command(dataset, family, size)}` and"
+        f" --config.dataset.name={family}/{size} store smaller images, or"
+        f" --config.dataset.crop_size={follow.crop_of(dataset.image_size)} takes larger crops"
+    )
+
+
+def _prepare_command(dataset: Dataset, family: str, size: int) -> str:
+    """The command that prepared the data set, with another size."""
+    try:
+        command = str(json.loads((dataset.folder / RECORD_FILE).read_text())["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        command = f"{PREPARE} ..."
+    if family == "elpv":
+        return f"{PREPARE} elpv/{size}"
+    return f"{re.sub(r' --?size[= ][0-9]+', '', command)} --size={size}"
 
 
 def _advice(error: DatasetError) -> str:

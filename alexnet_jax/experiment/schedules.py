@@ -4,8 +4,22 @@ import functools
 from collections.abc import Callable
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment.settings import Settings, Table
+from alexnet_jax.experiment.checks import LARGEST_STEP
+from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.learning import optimizer, plateau
+
+
+def past_is_kept(settings: Settings) -> bool:
+    """Whether more epochs leave the rates and the noise of earlier updates as they are.
+
+    Positions in epochs or updates do not move with the length of the run, and shares of the run do. A plateau remembers
+    the evaluation at the end of the shorter run, which the longer run would not have made.
+    """
+    if settings.schedule != "run":
+        return settings.schedule in ("epochs", "steps")
+    rates = settings.rates.values()
+    tables = [settings.photometry.noise, *(rate.kernel for rate in rates), *(rate.bias for rate in rates)]
+    return all(len(table) == 1 for table in tables)
 
 
 class Schedule:
@@ -21,11 +35,19 @@ class Schedule:
       warmup_steps: updates over which rates rise.
       memory: of evaluations, before the first; None: the schedule follows the step alone and wants no evaluations.
       observe: `(memory, top-1 error, step) -> memory` after an evaluation; None with a memory of None.
+
+    Raises:
+      UsageError: the run has too many updates.
     """
 
     def __init__(self, settings: Settings, steps_per_epoch: float):
         self._settings = settings
         self.num_steps = max(1, round(settings.num_epochs * steps_per_epoch))
+        if self.num_steps > LARGEST_STEP:
+            raise UsageError(
+                f"config.num_epochs is {settings.num_epochs:g}, which is {self.num_steps:,} updates; a run has at most"
+                f" {LARGEST_STEP:,}"
+            )
         self.warmup_steps = max(1, round(settings.warmup_epochs * steps_per_epoch))
         units = {"steps": 1.0, "run": self.num_steps, "cosine": self.num_steps}
         self._unit = units.get(settings.schedule, steps_per_epoch)

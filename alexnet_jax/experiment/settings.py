@@ -1,12 +1,7 @@
-"""What a config says, as typed values. Doors read a `ConfigDict` here and nowhere else.
-
-`configs/default.py` explains every field, with its unit and source.
-"""
+"""The values of a config, with types. The commands read a `ConfigDict` here and nowhere else."""
 
 import dataclasses
 import difflib
-import itertools
-import math
 import types
 import typing
 from typing import Any, Literal
@@ -14,117 +9,36 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.checks import check
+from alexnet_jax.experiment.fields import Settings, Table
 
-Table = tuple[tuple[float, float], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """`config.dataset`."""
-
-    name: str
-    train_split: str
-    eval_split: str
-    crop_size: int
-    crop_group: int
-    classes: int | None
-    train_images: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Jitter:
-    """`config.jitter`."""
-
-    rotation: float
-    scale: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """`config.network`."""
-
-    recipe: str
-    width: float
-    he_init: bool
-    bfloat16: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Photometry:
-    """`config.photometry`."""
-
-    noise: Table
-    standardize: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Rates:
-    """`config.rates.LAYER`."""
-
-    kernel: Table
-    bias: Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Plateau:
-    """`config.plateau`."""
-
-    patience: int
-    drops: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Mesh:
-    """`config.mesh`."""
-
-    data: int | None
-    tower: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """`config`."""
-
-    name: str
-    seed: int
-    dataset: Dataset
-    jitter: Jitter
-    network: Network
-    photometry: Photometry
-    batch_size: int
-    num_epochs: float
-    schedule: Literal["epochs", "run", "steps", "cosine", "plateau"]
-    plateau: Plateau
-    warmup_epochs: float
-    rates: dict[str, Rates]
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    weight_decays: dict[str, float]
-    clip_norm: float | None
-    lars_trust: float | None
-    label_smoothing: float
-    init_from: str | None
-    fresh: tuple[str, ...]
-    evaluate_every: float
-    save_every: float
-    on_failed_save: Literal["continue", "stop"]
-    mesh: Mesh
-
-    def on_any_mesh(self) -> "Settings":
-        """The same experiment, with the mesh left to what devices there are."""
-        return dataclasses.replace(self, mesh=Mesh(data=None, tower=None))
+LARGEST_NUMBER = 3.4e38  # of float32, in which a run computes
 
 
 def read_settings(config: ConfigDict) -> Settings:
-    """The config's values, checked.
+    """The config's values, checked. A `name` of None becomes the data set's, without its form: `elpv` of `elpv/160`.
 
     Raises:
       UsageError: a key is missing, unknown or of the wrong type, or a value makes no sense.
     """
-    settings = _read(Settings, config.to_dict(), "config")
-    _check(settings)
+    values = config.to_dict()
+    dataset = values.get("dataset")
+    if "name" in values and values["name"] is None and isinstance(dataset, dict):
+        values["name"] = str(dataset.get("name")).partition("/")[0]
+    settings = _read(Settings, values, "config")
+    check(settings)
     return settings
+
+
+# Fields of `config.dataset` that follow from the data set where they are None.
+FOLLOWING = ("train_split", "eval_split", "crop_size", "classes", "train_images")
+
+
+def fill(config: ConfigDict, settings: Settings) -> ConfigDict:
+    """A copy of the config with the values of `follow.follow` in place of None: what a workdir records."""
+    values = config.to_dict() | {"name": settings.name}
+    followed = {field: getattr(settings.dataset, field) for field in FOLLOWING if values["dataset"][field] is None}
+    return ConfigDict(values | {"dataset": values["dataset"] | followed}).lock()
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
@@ -134,6 +48,10 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is dict and isinstance(value, dict):
         return {key: _read(arguments[1], inner, f"{path}.{key}") for key, inner in value.items()}
+    if kind == Table and (constant := _constant(value)) is not None:
+        return ((0.0, _read(float, constant, path)),)
+    if kind == Table and isinstance(value, (tuple, list)) and not all(map(_is_row, value)):
+        raise UsageError(f"{path} is {value!r} and should be {_describe(kind)}")
     if origin is tuple and isinstance(value, (tuple, list)):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
@@ -145,10 +63,26 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     elif origin is types.UnionType:
         return None if value is None else _read(arguments[0], value, path)
     elif kind is float and type(value) in (int, float):
+        if not abs(value) <= LARGEST_NUMBER:  # also NaN
+            raise UsageError(f"{path} is {value} and should be a finite number, at most {LARGEST_NUMBER:.2g}")
         return float(value)
     elif type(value) is kind:
         return value
     raise UsageError(f"{path} is {value!r} and should be {_describe(kind)}")
+
+
+def _constant(value: Any) -> Any:
+    """The number of a table that is a plain number; None: the value is no such table.
+
+    The flag of a field that holds a tuple makes `(0.01,)` of 0.01.
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
+    return value if type(value) in (int, float) else None
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, (tuple, list)) and len(row) == 2
 
 
 def _read_fields(kind: type, value: Any, path: str) -> Any:
@@ -174,74 +108,8 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
     if kind == Table:
-        return "a table ((position, value), ...)"
+        return "a number, or a table such as ((0, 0.01), (30, 0.001)): the value from each position on"
     if typing.get_origin(kind) is types.UnionType:
         return f"{_describe(typing.get_args(kind)[0])} or None"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     return names.get(kind, str(kind))
-
-
-def _check(settings: Settings) -> None:
-    for path, value in (
-        ("batch_size", settings.batch_size),
-        ("num_epochs", settings.num_epochs),
-        ("evaluate_every", settings.evaluate_every),
-        ("save_every", settings.save_every),
-        ("dataset.crop_size", settings.dataset.crop_size),
-        ("dataset.crop_group", settings.dataset.crop_group),
-        ("network.width", settings.network.width),
-    ):
-        if value <= 0:
-            raise UsageError(f"config.{path} is {value} and must be more than 0")
-    for path, value, end in (
-        ("label_smoothing", settings.label_smoothing, 1.0),
-        ("jitter.scale", settings.jitter.scale, math.inf),
-        ("jitter.rotation", settings.jitter.rotation, 180.0),
-        ("warmup_epochs", settings.warmup_epochs, settings.num_epochs),
-    ):
-        if not 0 <= value < end:
-            raise UsageError(f"config.{path} is {value} and must be at least 0 and less than {end:g}")
-    for path, limit in (("clip_norm", settings.clip_norm), ("lars_trust", settings.lars_trust)):
-        if limit is not None and limit <= 0:
-            raise UsageError(f"config.{path} is {limit} and must be more than 0, or None to go without")
-    if settings.dataset.classes is not None and settings.dataset.classes < 2:
-        raise UsageError(
-            f"config.dataset.classes is {settings.dataset.classes}, and telling classes apart takes at least 2"
-        )
-    if settings.fresh and settings.init_from is None:
-        raise UsageError("config.fresh names layers to start anew, but config.init_from names no run to start from")
-    if settings.schedule == "plateau":
-        _check_plateau(settings)
-    for path, places in (("mesh.data", settings.mesh.data), ("mesh.tower", settings.mesh.tower)):
-        if places is not None and places < 1:
-            raise UsageError(f"config.{path} is {places} and must be at least 1, or None to choose for itself")
-    if "all" not in settings.rates:
-        raise UsageError("config.rates.all is missing: the rates of every layer without rates of its own")
-    _check_table("photometry.noise", settings.photometry.noise)
-    for layer, rates in settings.rates.items():
-        _check_table(f"rates.{layer}.kernel", rates.kernel)
-        _check_table(f"rates.{layer}.bias", rates.bias)
-
-
-def _check_plateau(settings: Settings) -> None:
-    if settings.plateau.patience < 1 or settings.plateau.drops < 1:
-        raise UsageError("config.plateau.patience and config.plateau.drops must be at least 1")
-    splits = settings.dataset.train_split, settings.dataset.eval_split
-    if not splits[1] or splits[0] == splits[1]:
-        raise UsageError(
-            "config.schedule 'plateau' needs a validation set, and config.dataset.eval_split is"
-            f" {splits[1]!r}, which is none apart from the training split {splits[0]!r}"
-        )
-    if settings.evaluate_every >= settings.num_epochs:
-        raise UsageError(
-            f"config.schedule 'plateau' needs evaluations, and config.evaluate_every is {settings.evaluate_every:g}"
-            f" in a run of {settings.num_epochs:g} epochs"
-        )
-
-
-def _check_table(path: str, table: Table) -> None:
-    positions = [position for position, _ in table]
-    if not positions or positions[0] != 0:
-        raise UsageError(f"config.{path} must start at position 0: ((0, value), ...), not {table}")
-    if any(later <= earlier for earlier, later in itertools.pairwise(positions)):
-        raise UsageError(f"the positions of config.{path} must ascend: {table}")

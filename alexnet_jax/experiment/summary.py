@@ -1,4 +1,4 @@
-"""What a config asks for, counted from its tables without data or devices: `main --dry_run` prints it."""
+"""The network, memory and schedule of a config, counted without devices: `main --dry_run` prints the summary."""
 
 import dataclasses
 import math
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import build_optimizer, build_tower
+from alexnet_jax.experiment.fields import Settings, Table
+from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts
 from alexnet_jax.experiment.schedules import Schedule
-from alexnet_jax.experiment.settings import Settings, Table
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
@@ -107,16 +108,33 @@ def _kernel(layer: Layer, channels: int, shape: tuple[int, ...]) -> str:
     return f"{layer.window}x{layer.window}x{channels} /{layer.stride}" + " local" * layer.local
 
 
-def describe(settings: Settings) -> str:
+def describe(settings: Settings, facts: Facts | None = None) -> str:
     """Layers, totals, memory, schedule and exchange of a run, as lines of text.
 
+    Args:
+      settings: of the run.
+      facts: of the prepared data set, against which the settings are checked; None: the data set is not there.
+
     Raises:
-      UsageError: the settings make no sense together, or do not say how many classes and images there will be.
+      UsageError: the settings make no sense together, do not fit the data set, or leave a count open without it.
     """
     data = settings.dataset
-    if data.classes is None or data.train_images is None:
-        missing = "classes" if data.classes is None else "train_images"
-        raise UsageError(f"--dry_run reads no data, and config.dataset.{missing} is None; say how many there are")
+    facts = facts or known_facts(data.name)
+    if facts is not None:
+        settings = follow(settings, facts)
+        train_split, _, _ = followed(settings)
+        if settings.dataset.train_images != (count := facts.count(train_split)):
+            raise UsageError(
+                f"config.dataset.train_images is {data.train_images} and split {train_split!r} of {data.name} has"
+                f" {count} images; --config.dataset.train_images=None takes the number from the data set"
+            )
+        data = settings.dataset
+    if data.classes is None or data.train_images is None or data.crop_size is None:
+        missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
+        raise UsageError(
+            f"config.dataset.{missing} is None, and --dry_run finds no prepared data set {data.name}; prepare the data"
+            f" set, or give a number with --config.dataset.{missing}"
+        )
     tower = build_tower(settings, data.classes)
     rows = rows_of(tower, data.crop_size)
     schedule = Schedule(settings, data.train_images / settings.batch_size)
@@ -126,7 +144,7 @@ def describe(settings: Settings) -> str:
             f"{settings.name}: recipe {settings.network.recipe}, {tower.towers} tower{'s' * (tower.towers > 1)},"
             f" {data.name} ({data.classes:,} classes, {data.train_images:,} training images)",
             "",
-            *_table(settings, rows),
+            *_table(settings, rows, data.crop_size),
             "",
             *_memory(settings, tower, rows),
             *_exchange(settings, rows),
@@ -136,8 +154,8 @@ def describe(settings: Settings) -> str:
     )
 
 
-def _table(settings: Settings, rows: list[Row]) -> list[str]:
-    size, ours = settings.dataset.crop_size, {row.name: row.neurons for row in rows}
+def _table(settings: Settings, rows: list[Row], size: int) -> list[str]:
+    ours = {row.name: row.neurons for row in rows}
     of_2012 = size >= 224 and settings.network.width == 1
     ours["input"] = size * size * 3
     cells = [["layer", "output", "kernel", "parameters", "multiply-adds", "exchanged", "neurons", "paper"]]

@@ -46,6 +46,19 @@ class OtherConfigError(UsageError):
         self.folder, self.changes = folder, changes
 
 
+class OtherDataError(UsageError):
+    """The workdir holds a run on other data.
+
+    Attributes:
+      file: holds the identity of that run's data.
+      difference: the first, in words.
+    """
+
+    def __init__(self, file: epath.Path, difference: str):
+        super().__init__(f"the run in {file.parent} has other data than the data set here: {difference}")
+        self.file, self.difference = file, difference
+
+
 class DamagedFileError(UsageError):
     """A file of the workdir is empty, cut off or not ours.
 

@@ -48,13 +48,22 @@ PACKAGES = [
 ]
 
 
-def check(folder: epath.Path, config: ConfigDict, *, may_change: Collection[str] = ()) -> None:
+def check(
+    folder: epath.Path,
+    config: ConfigDict,
+    *,
+    may_change: Collection[str] = (),
+    may_grow: Collection[str] = (),
+    may_follow: Collection[str] = (),
+) -> None:
     """Makes the workdir. If it has checkpoints, compares their run's config with this one.
 
     Args:
       folder: the workdir.
       config: of the run that starts.
       may_change: keys whose values need not be the same, such as `mesh.data`.
+      may_grow: keys whose values may be larger here.
+      may_follow: keys that None leaves to the data set; a value and None do not differ.
 
     Raises:
       UnwritableWorkdirError: the workdir cannot be made.
@@ -68,11 +77,17 @@ def check(folder: epath.Path, config: ConfigDict, *, may_change: Collection[str]
     checkpoints = folder / CHECKPOINTS
     if not (folder / CONFIG_FILE).exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
         return
+
+    def fits(key: str, old: Any, new: Any) -> bool:
+        if key in may_follow and (old is None or new is None):
+            return True
+        return key in may_change or old == new or (key in may_grow and _is_finite(old) and new > old)
+
     there, here = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
     changes = {
         key: (there.get(key), here.get(key))
         for key in sorted(there.keys() | here.keys())
-        if key not in may_change and there.get(key) != here.get(key)
+        if not fits(key, there.get(key), here.get(key))
     }
     if changes:
         raise OtherConfigError(folder, changes)
@@ -122,7 +137,7 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
             return
     except DamagedFileError as error:  # `check` has refused this where there are checkpoints
         processes.log(f"warning: {error}; it is written anew")
-    _write(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
+    write_json(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
 
 
 def read_config(folder: epath.Path) -> ConfigDict:
@@ -135,7 +150,7 @@ def read_config(folder: epath.Path) -> ConfigDict:
     file = folder / CONFIG_FILE
     if not file.exists():
         raise NoRunError(folder)
-    config = _read(file).get("config")
+    config = read_json(file).get("config")
     if not isinstance(config, dict):
         raise DamagedFileError(file, "it holds no config")
     return ConfigDict(config)
@@ -147,7 +162,7 @@ def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
     Raises:
       UnwritableWorkdirError: the file cannot be written.
     """
-    _write(folder, RESULT_FILE, result)
+    write_json(folder, RESULT_FILE, result)
 
 
 def read_result(folder: epath.Path) -> dict[str, Any] | None:
@@ -159,7 +174,7 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        result = _read(file)
+        result = read_json(file)
         missing = sorted(RESULT_KEYS - {key for key, value in result.items() if _is_finite(value)})
         if missing:
             raise DamagedFileError(file, f"{missing[0]} is not a finite number")
@@ -197,14 +212,19 @@ def facts(config: ConfigDict) -> dict[str, Any]:
     return config_keys | {f"the version of {name}": version for name, version in versions().items()}
 
 
-def _write(folder: epath.Path, name: str, value: dict[str, Any]) -> None:
+def write_json(folder: epath.Path, name: str, value: dict[str, Any]) -> None:
+    """Writes a JSON object into a file of the workdir.
+
+    Raises:
+      UnwritableWorkdirError: the file cannot be written.
+    """
     try:
         write_atomically(folder / name, strict_json.dumps(value, indent=2) + "\n")
     except OSError as error:
         raise UnwritableWorkdirError(folder, error) from error
 
 
-def _read(file: epath.Path) -> dict[str, Any]:
+def read_json(file: epath.Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:

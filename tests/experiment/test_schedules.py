@@ -3,7 +3,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import build_optimizer, build_tower
-from alexnet_jax.experiment.schedules import Schedule
+from alexnet_jax.experiment.schedules import Schedule, past_is_kept
 from alexnet_jax.experiment.settings import read_settings
 
 LAYERS = {"conv1": ["kernel", "bias"], "fc8": ["kernel", "bias"]}
@@ -57,7 +57,11 @@ def test_a_layer_that_is_not_there(tiny_config, key):
     ("changes", "message"),
     [
         (dict(schedule="plateau", **{"dataset.eval_split": "train[:10%]"}), "needs a validation set"),
-        (dict(schedule="plateau", **{"dataset.eval_split": ""}), "needs a validation set"),
+        (
+            dict(schedule="plateau", **{"dataset.train_split": None, "dataset.eval_split": "train"}),
+            "needs a validation set",
+        ),
+        ({"dataset.eval_split": ""}, "config.dataset.eval_split is empty; name a split, or None"),
         (dict(schedule="plateau", evaluate_every=9.0), "needs evaluations"),
         ({"dataset.classes": 1}, "telling classes apart takes at least 2"),
         (dict(warmup_epochs=2.0), "warmup_epochs is 2.0 and must be at least 0 and less than 2"),
@@ -72,10 +76,38 @@ def test_settings_that_make_no_sense(tiny_config, changes, message):
         read_settings(tiny_config(**changes))
 
 
-def test_other_classes_than_the_config_says(tiny_config):
-    with pytest.raises(UsageError, match=r"config\.dataset\.classes is 2 and elpv/64 has 3 classes"):
-        build_tower(read_settings(tiny_config()), 3)
-    config = tiny_config()
-    config.dataset.classes = None
+def test_telling_classes_apart_takes_two(tiny_config):
     with pytest.raises(UsageError, match="has 1 class, and telling classes apart takes at least 2"):
-        build_tower(read_settings(config), 1)
+        build_tower(read_settings(tiny_config()), 1)
+
+
+def test_a_run_has_only_so_many_updates(tiny_config):
+    with pytest.raises(UsageError, match=r"num_epochs is 2, which is 20,000,000,000 updates; a run has at most 2,147"):
+        schedule_of(tiny_config, steps_per_epoch=1e10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        (dict(schedule="epochs"), True),
+        (dict(schedule="steps"), True),
+        (dict(schedule="run"), True),
+        ({"schedule": "run", "photometry.noise": TABLE}, False),
+        ({"schedule": "run", "rates.all.bias": TABLE}, False),
+        (dict(schedule="cosine"), False),
+        (dict(schedule="plateau"), False),
+    ],
+)
+def test_the_past_that_more_epochs_keep(tiny_config, changes, kept):
+    """Where the past is kept, rates and noise of the first updates are those of a run of twice the length."""
+    short, long = (read_settings(tiny_config(num_epochs=epochs, **changes)) for epochs in (2.0, 4.0))
+    assert past_is_kept(short) == past_is_kept(long) == kept
+    if not kept:
+        return
+    for step in (0, 99, 100, 150, 199):
+        values = []
+        for settings in (short, long):
+            schedule = Schedule(settings, 100.0)
+            functions = schedule.rate(settings.rates["all"].kernel), schedule.noise()
+            values.append([float(function(jnp.int32(step))) for function in functions])
+        assert values[0] == values[1]

@@ -2,6 +2,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import summary
+from alexnet_jax.experiment.follow import Facts
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.network import sharding
 from alexnet_jax.network.recipes import RECIPES
@@ -59,7 +60,19 @@ def test_dry_run_of_an_unknown_variant_is_one_line(command):
 
 
 def test_a_count_that_is_missing(tiny_config):
-    config = tiny_config()
-    config.dataset.classes = None
-    with pytest.raises(UsageError, match=r"config\.dataset\.classes is None"):
+    config = tiny_config(**{"dataset.name": "flowers"})
+    with pytest.raises(UsageError, match=r"dataset\.classes is None, and --dry_run finds no prepared data set flowers"):
         summary.describe(read_settings(config))
+
+
+def test_counts_follow_from_the_data_set(tiny_config):
+    assert "elpv/64 (2 classes, 197 training images)" in summary.describe(read_settings(tiny_config()))  # train[:10%]
+    config = tiny_config(**{"dataset.name": "flowers", "dataset.train_split": None})
+    flowers = Facts(5, {"train": 70, "test": 30}, 64)
+    assert "flowers (5 classes, 70 training images)" in summary.describe(read_settings(config), flowers)
+    config.dataset.train_images = 60
+    with pytest.raises(UsageError, match=r"train_images is 60 and split 'train' of flowers has 70 images; --config"):
+        summary.describe(read_settings(config), flowers)
+    config.dataset.classes = 4
+    with pytest.raises(UsageError, match=r"classes is 4 and flowers has 5 classes; --config\.dataset\.classes=None"):
+        summary.describe(read_settings(config), flowers)

@@ -1,0 +1,135 @@
+"""The fields of a config that may be None because they follow from the data set: splits, counts and the crop."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from alexnet_jax.data.dataset import Dataset, count_examples, open_dataset
+from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.preparing import automatic
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.fields import Settings
+
+TRAIN_SPLITS = ("train", "training")
+EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "testing", "eval")  # the first of these that is there
+RECIPE_SHARE = 224 / 256  # side of the crops, as a share of the side of the stored images (paper section 4.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The properties of a data set that a config follows.
+
+    Attributes:
+      classes: how many.
+      examples: of each split.
+      image_size: pixels along a side of the stored images.
+    """
+
+    classes: int
+    examples: Mapping[str, int]
+    image_size: int
+
+    def count(self, split: str) -> int:
+        """The examples of a split or of its part, such as `train[:25%]`.
+
+        Raises:
+          DatasetError: the data set has no such part.
+        """
+        return count_examples(split, self.examples)
+
+
+def facts_of(dataset: Dataset) -> Facts:
+    """The facts of a data set that is open."""
+    return Facts(len(dataset.class_names), dataset.examples, dataset.image_size)
+
+
+def known_facts(name: str) -> Facts | None:
+    """The facts of a data set that a run prepares by itself; None: the name is another data set's."""
+    options = automatic.options_of(name)
+    return None if options is None else Facts(2, {"train": 1970, "test": 654}, options.size)
+
+
+def prepared_facts(name: str, data_dir: str | None) -> Facts | None:
+    """The facts of a prepared data set; None: it is not there, or not complete."""
+    try:
+        return facts_of(open_dataset(name, data_dir))
+    except DatasetError:
+        return None
+
+
+def follow(settings: Settings, facts: Facts) -> Settings:
+    """The settings with the data set's splits, counts and crop in place of None.
+
+    The training split is `train`. The evaluation split is the validation split, else the test split. A crop has
+    224 / 256 of the side of the stored images.
+
+    Raises:
+      UsageError: the data set has no such split, or other classes than the config says.
+    """
+    data = settings.dataset
+    if data.classes is not None and data.classes != facts.classes:
+        raise UsageError(
+            f"config.dataset.classes is {data.classes} and {data.name} has {facts.classes} classes;"
+            " --config.dataset.classes=None takes the number from the data set"
+        )
+    train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
+    others = [name for name in facts.examples if name != train.partition("[")[0]]
+    names = EVAL_SPLITS if set(EVAL_SPLITS) & set(others) else tuple(others)
+    evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
+    return dataclasses.replace(
+        settings,
+        dataset=dataclasses.replace(
+            data,
+            train_split=train,
+            eval_split=evaluation,
+            crop_size=data.crop_size or crop_of(facts.image_size),
+            classes=facts.classes,
+            train_images=facts.count(train) if data.train_images is None else data.train_images,
+        ),
+    )
+
+
+def followed(settings: Settings) -> tuple[str, str, int]:
+    """Training split, evaluation split and crop of settings that `follow` returned."""
+    data = settings.dataset
+    assert data.train_split is not None and data.eval_split is not None and data.crop_size is not None
+    return data.train_split, data.eval_split, data.crop_size
+
+
+def crop_of(image_size: int) -> int:
+    """Side of the crops for stored images of that side, in the proportion of the paper."""
+    return round(image_size * RECIPE_SHARE)
+
+
+def check_same_form(data: Dataset, other: Dataset, name: str) -> None:
+    """Checks that a network trained on `data` can be evaluated on `other`.
+
+    Raises:
+      UsageError: classes or sizes differ.
+    """
+    if len(data.class_names) != len(other.class_names):
+        raise UsageError(
+            f"--dataset={name} has {len(other.class_names)} classes and the run's data set {len(data.class_names)};"
+            " name a data set with the same classes"
+        )
+    for label, (ours, theirs) in enumerate(zip(data.class_names, other.class_names, strict=True)):
+        if ours != theirs:
+            raise UsageError(
+                f"--dataset={name} has other classes than the run's data set: class {label} is {theirs!r} and was"
+                f" {ours!r}; name a data set with the same classes"
+            )
+    if data.image_size != other.image_size:
+        raise UsageError(
+            f"--dataset={name} has images of {other.image_size} pixels and the run's data set of {data.image_size};"
+            f" prepare it with --size={data.image_size}"
+        )
+
+
+def _split(facts: Facts, field: str, names: tuple[str, ...], dataset: str) -> str:
+    """The first of the names that the data set has."""
+    for name in names:
+        if facts.examples.get(name):
+            return name
+    raise UsageError(
+        f"config.dataset.{field} is None, and {dataset} has the splits {', '.join(facts.examples)}; name one,"
+        " or a part of one, such as 'train[:10%]'"
+    )

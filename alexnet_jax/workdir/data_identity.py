@@ -1,0 +1,64 @@
+"""The identity of a run's data in its workdir: a run never goes on with other images or permuted labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from alexnet_jax.workdir.errors import OtherDataError
+from alexnet_jax.workdir.record import CHECKPOINTS, read_json, write_json
+
+DATA_FILE = "data.json"
+
+
+def check(folder: epath.Path, identity: Mapping[str, Any]) -> None:
+    """Compares the data of the run in a workdir with a data set. A run without the file is from before and passes.
+
+    Args:
+      folder: the workdir.
+      identity: of the data set: `classes` in order, `examples` by split, and values such as a digest.
+
+    Raises:
+      OtherDataError: the data differ.
+      DamagedFileError: the file cannot be read.
+    """
+    file = folder / DATA_FILE
+    checkpoints = folder / CHECKPOINTS
+    if not file.exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
+        return
+    difference = first_difference(read_json(file), identity)
+    if difference is not None:
+        raise OtherDataError(file, difference)
+
+
+def record(folder: epath.Path, identity: Mapping[str, Any]) -> None:
+    """Writes the identity.
+
+    Raises:
+      UnwritableWorkdirError: the file cannot be written.
+    """
+    write_json(folder, DATA_FILE, dict(identity))
+
+
+def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """The first difference between two identities, in words: classes first; None: they are equal."""
+    classes, others = there.get("classes"), here["classes"]
+    if isinstance(classes, list) and classes != others:
+        if len(classes) != len(others):
+            return f"{len(classes)} classes there, {len(others)} here"
+        label = next(label for label in range(len(classes)) if classes[label] != others[label])
+        return f"class {label} is {classes[label]!r} there and {others[label]!r} here"
+    counts, found = there.get("examples"), here["examples"]
+    if isinstance(counts, dict) and counts != found:
+        split = next(name for name in {**counts, **found} if counts.get(name) != found.get(name))
+        return f"split {split!r} has {_count(counts.get(split))} there and {_count(found.get(split))} here"
+    for key, value in here.items():
+        if key in there and there[key] != value:
+            if key == "statistics":
+                return f"the training images differ (digest of their statistics {there[key]} there, {value} here)"
+            return f"the data set's {key} is {there[key]!r} there and {value!r} here"
+    return None
+
+
+def _count(count: int | None) -> str:
+    return "no image" if not count else f"{count:,} image{'s' * (count > 1)}"

@@ -1,0 +1,66 @@
+"""Fields of the config that follow from the data set."""
+
+from collections.abc import Callable
+
+import pytest
+
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preparing.sources import elpv
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import follow
+from alexnet_jax.experiment.settings import read_settings
+
+NONE = dict.fromkeys(["dataset.train_split", "dataset.eval_split", "dataset.crop_size"])
+
+
+def followed(tiny_config: Callable, examples: dict[str, int], **changes: object):
+    settings = read_settings(tiny_config(**NONE | {f"dataset.{key}": value for key, value in changes.items()}))
+    return follow.follow(settings, follow.Facts(3, examples, 160)).dataset
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (["train", "test"], ("train", "test")),
+        (["train", "validation"], ("train", "validation")),
+        (["test", "train", "validation"], ("train", "validation")),
+        (["training", "testing", "val"], ("training", "val")),
+        (["train", "holdout"], ("train", "holdout")),
+    ],
+)
+def test_splits_crop_and_counts_follow(tiny_config: Callable, splits: list[str], expected: tuple[str, str]):
+    data = followed(tiny_config, dict.fromkeys(splits, 40))
+    assert (data.train_split, data.eval_split) == expected
+    assert (data.crop_size, data.classes, data.train_images) == (140, 3, 40)
+
+
+def test_what_the_config_says_stays(tiny_config: Callable):
+    data = followed(tiny_config, {"train": 40, "test": 9}, eval_split="train[:10%]", crop_size=100, train_split="test")
+    assert (data.train_split, data.eval_split, data.crop_size, data.train_images) == ("test", "train[:10%]", 100, 9)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["a", "b"], "config.dataset.train_split is None, and elpv/64 has the splits a, b; name one, or a part of one"),
+        (["train"], "config.dataset.eval_split is None, and elpv/64 has the splits train; name one, or a part of one"),
+    ],
+)
+def test_splits_that_cannot_follow(tiny_config: Callable, splits: list[str], message: str):
+    with pytest.raises(UsageError, match=message):
+        followed(tiny_config, dict.fromkeys(splits, 40))
+
+
+def test_facts_that_are_known_without_the_data(data_dir: str):
+    assert follow.known_facts("elpv/64") == follow.facts_of(open_dataset("elpv/64", data_dir))
+    assert follow.known_facts("flowers") is None
+    assert follow.known_facts("elpv/64_raw") == follow.known_facts("elpv/64")
+    assert elpv.CLASSES == ["functional", "defective"]
+
+
+def test_counts_of_parts(data_dir: str):
+    facts = follow.facts_of(open_dataset("elpv/64", data_dir))
+    for split in ("train", "train[:10%]", "train[25%:]", "train[100:200]", "train+test", "train[:3]+test[-2:]"):
+        assert facts.count(split) == len(open_dataset("elpv/64", data_dir).split(split)), split
+    with pytest.raises(UsageError, match="there is no split 'trian'; there are train, test, and parts such as"):
+        facts.count("trian")
