@@ -91,10 +91,13 @@ def _flag_error(error: Exception) -> UsageError:
         text = f"--config names a file that cannot be loaded: {error}{_place(error)}"
     elif "Error whilst parsing config file:" in text:  # then the error of the config's code is a traceback in the text
         trace = text.rpartition("Traceback (most recent call last):")[2]
-        place = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)[-1]
+        places = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)
+        place = next((place for place in reversed(places) if "ml_collections" not in place[0]), places[-1])
         kind, text = re.findall(r"^(\w[\w.]*):?((?s:.*))", trace, flags=re.MULTILINE)[0]
         if not kind.startswith("alexnet_jax."):  # those are whole messages
             text = f"{text.strip() or kind} ({place[0]}, line {place[1]})"
+        if "type <class 'tuple'>" in text:
+            text += "; a table is written ((0, 0.01),): the value from each position on"
     elif place := _place(error):
         text = f"{type(error).__name__}: {error}{place}"
     elif not isinstance(error, (UsageError, flags.Error)):

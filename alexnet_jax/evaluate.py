@@ -50,6 +50,7 @@ def main() -> None:
     processes.agree(workdirs.facts(config) | {"--workdir": str(folder)} | chosen)
     # The run's own mesh may not fit here, and changes no number.
     settings = on_split(read_settings(config).on_any_mesh(), SPLIT.value)
+    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
     operations = cli.start(cpu_devices=experiments.cpu_devices(settings), native=NATIVE.value)
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     step = choose_step(checkpoints, CHECKPOINT.value)
@@ -94,7 +95,6 @@ def on_split(settings: Settings, split: str | None) -> Settings:
         return settings
     if not split.strip():
         raise UsageError("--split is empty; name a split, such as test or 'test[:100]'")
-    # The schedule is of no account here: a plateau's run may be evaluated on its training split.
     return dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=split))
 
 

@@ -24,7 +24,7 @@ def hints() -> Iterator[None]:
 
 
 def _other_config(error: errors.OtherConfigError) -> str:
-    advice = f"name another --workdir; --config.init_from={error.folder} starts from the parameters of the run here"
+    advice = f"name another --workdir; --config.init_from={error.folder} starts from that run's parameters"
     if "num_epochs" in error.changes:
         advice += (
             ". A run goes on here with more epochs where no rate of its past changes: with the schedule 'epochs' or"

@@ -80,6 +80,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     workdirs.check(folder, config, **may)
     with workdirs.lock(folder), Interruption() as interruption:
         processes.enter("opening the data set", slow=True)
+        settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
         experiment = experiments.build(settings, data_dir, say=processes.log)
         interruption.share(experiment.mesh)
         config = fill(config, experiment.settings)

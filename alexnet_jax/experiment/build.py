@@ -94,7 +94,7 @@ def build(
     train_split, eval_split, crop_size = follow.followed(settings)
     evaluated = data
     if evaluate_on is not None:
-        evaluated = processes.first_then_rest(lambda: open_data(evaluate_on, data_dir, say=say))
+        evaluated = processes.first_then_rest(lambda: open_data(evaluate_on, data_dir, say=say, named="--dataset"))
         follow.check_same_form(data, evaluated, evaluate_on)
     train_source = data.split(train_split)
     eval_source = evaluated.split(eval_split)

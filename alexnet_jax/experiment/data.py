@@ -14,13 +14,16 @@ PREPARE = "python -m alexnet_jax.prepare"
 SMALL_CROP = 2 / 3  # of the share of the side that crops have in the paper
 
 
-def open_data(name: str, data_dir: str | None, *, say: Callable[[str], None]) -> Dataset:
+def open_data(
+    name: str, data_dir: str | None, *, say: Callable[[str], None], named: str = "config.dataset.name"
+) -> Dataset:
     """The prepared data set `name`; a data set that needs no files from the user is prepared first.
 
     Args:
       name: `config.dataset.name`, such as `elpv/160`.
       data_dir: folder of prepared data sets; None: TFDS's own.
       say: takes a line about the preparation.
+      named: the flag or field that holds the name.
 
     Raises:
       UsageError: the data set is missing, incomplete or cannot be prepared.
@@ -29,7 +32,7 @@ def open_data(name: str, data_dir: str | None, *, say: Callable[[str], None]) ->
         automatic.ensure(name, data_dir, say=say)
         return open_dataset(name, data_dir)
     except DatasetError as error:
-        advice = _advice(error)
+        advice = _advice(error, named)
         if not advice:
             raise
         raise UsageError(f"{error}; {advice}") from error
@@ -66,11 +69,11 @@ def _prepare_command(dataset: Dataset, family: str, size: int) -> str:
     return f"{re.sub(r' --?size[= ][0-9]+', '', command)} --size={size}"
 
 
-def _advice(error: DatasetError) -> str:
+def _advice(error: DatasetError, named: str) -> str:
     match error:
         case UnknownDatasetError():
             return (
-                f"config.dataset.name names the data set and --data_dir the folder; {automatic.KNOWN} is made when"
+                f"{named} names the data set and --data_dir the folder; {automatic.KNOWN} is made when"
                 f" first used, and `{PREPARE}` makes others"
             )
         case ForeignDatasetError():

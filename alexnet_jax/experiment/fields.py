@@ -99,6 +99,10 @@ class Settings:
     on_failed_save: Literal["continue", "stop"]
     mesh: Mesh
 
+    def on_data_set(self, name: str) -> "Settings":
+        """The same experiment on the data set of that name."""
+        return dataclasses.replace(self, dataset=dataclasses.replace(self.dataset, name=name))
+
     def on_any_mesh(self) -> "Settings":
         """The same experiment, with the mesh left to what devices there are."""
         return dataclasses.replace(self, mesh=Mesh(data=None, tower=None))

@@ -40,6 +40,21 @@ def record(folder: epath.Path, identity: Mapping[str, Any]) -> None:
     write_json(folder, DATA_FILE, dict(identity))
 
 
+def form_of(folder: epath.Path, name: str) -> str:
+    """The name of the data set of the run in a workdir, with its form, such as `flowers/256` for `flowers`.
+
+    Other forms may be prepared after the run began, and the shorter name then names none of them.
+
+    Args:
+      folder: the workdir.
+      name: in the config of the run.
+    """
+    if not (folder / DATA_FILE).exists():
+        return name
+    form = str(read_json(folder / DATA_FILE).get("name")).rpartition("/")[0]  # without the version
+    return form if form.startswith(f"{name}/") else name
+
+
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     """The first difference between two identities, in words: classes first; None: they are equal."""
     classes, others = there.get("classes"), here["classes"]
