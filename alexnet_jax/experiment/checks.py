@@ -79,6 +79,10 @@ _MESH = ("mesh.data", "mesh.tower")
 
 def _check_names(settings: Settings) -> None:
     data = settings.dataset
+    if data.name.startswith("/") or {".", ".."} & set(data.name.split("/")):
+        raise UsageError(
+            f"config.dataset.name is {data.name!r}, a path; name a data set below --data_dir, such as elpv/160"
+        )
     for path, name, advice in (
         ("dataset.name", data.name, "name a prepared data set, such as elpv/160"),
         ("name", settings.name, "name the workdir, or None: the name of the data set"),
@@ -91,10 +95,6 @@ def _check_names(settings: Settings) -> None:
             raise UsageError(f"config.{path} is empty; {advice}")
         if name is not None and "\0" in name:
             raise UsageError(f"config.{path} is {name!r}, with a NUL character; {advice}")
-    if data.name.startswith("/") or {".", ".."} & set(data.name.split("/")):
-        raise UsageError(
-            f"config.dataset.name is {data.name!r}, a path; name a data set below --data_dir, such as elpv/160"
-        )
 
 
 def _check_plateau(settings: Settings) -> None:
