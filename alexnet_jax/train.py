@@ -312,9 +312,7 @@ class Loop:
 
     def _scalars(self, state: TrainState) -> dict[str, jax.Array]:
         """The learning rate of the next update, and the lengths of the kernels before the update."""
-        rate = self._experiment.learning_rate(state.step)
-        if state.plateau is not None:
-            rate = rate * state.plateau.factor
+        rate = self._experiment.learning_rate(state.step, state.plateau)
         norms = self._experiment.steps.kernel_norms(state.params)
         return {"train/learning_rate": rate} | {f"train/kernel_norm/{layer}": norm for layer, norm in norms.items()}
 

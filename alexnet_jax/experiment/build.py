@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import Dataset
@@ -21,6 +21,7 @@ from alexnet_jax.experiment.data import open_data
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.learning import optimizer
+from alexnet_jax.learning.plateau import Plateau
 from alexnet_jax.learning.step import Photometry, Steps, build_steps
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
@@ -43,7 +44,7 @@ class Experiment:
       num_steps: updates of the whole run.
       steps_per_epoch: not whole in general; batches may lie across epochs.
       key: of the run's randomness.
-      learning_rate: by step, of the kernels of layers without rates of their own; a plateau's divisions come on top.
+      learning_rate: `(step, plateau) -> rate` of the kernels of layers without rates of their own.
     """
 
     settings: Settings
@@ -56,7 +57,7 @@ class Experiment:
     num_steps: int
     steps_per_epoch: float
     key: PRNGKeyArray
-    learning_rate: optimizer.Schedule
+    learning_rate: Callable[[Int[Array, ""], Plateau | None], Array]
 
     @property
     def mesh(self) -> Mesh:
@@ -125,8 +126,13 @@ def build(
         num_steps=schedule.num_steps,
         steps_per_epoch=steps_per_epoch,
         key=jax.jit(lambda: jax.random.key(settings.seed), out_shardings=sharding.replicated(mesh))(),
-        learning_rate=jax.jit(schedule.rate(settings.rates["all"].kernel), out_shardings=sharding.replicated(mesh)),
+        learning_rate=jax.jit(_learning_rate(settings, schedule), out_shardings=sharding.replicated(mesh)),
     )
+
+
+def _learning_rate(settings: Settings, schedule: Schedule) -> Callable[[Int[Array, ""], Plateau | None], Array]:
+    rate = schedule.rate(settings.rates["all"].kernel)
+    return lambda step, plateau: rate(step) * (1.0 if plateau is None else plateau.factor)
 
 
 def build_tower(settings: Settings, num_classes: int) -> Tower:
