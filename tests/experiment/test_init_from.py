@@ -10,6 +10,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.hints import hints
 from alexnet_jax.train import train_and_evaluate
 
 
@@ -46,7 +47,8 @@ def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_c
     with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):
         init_from(wider)
     missing = build(tiny_config, data_dir, **{"init_from": run[0], "network.recipe": "six_conv"})
-    with pytest.raises(UsageError, match=r"conv6/bias .* does not have it; .*'conv6' in config\.fresh"):
+    advice = r"conv6/bias .* does not have it; .*'conv6' in config\.fresh"
+    with pytest.raises(UsageError, match=advice), hints():
         init_from(missing)
 
 

@@ -289,6 +289,7 @@ def test_a_wait_is_repeated_until_it_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: joined.wait())
     for name, seconds in (("FIRST_LINE", 0.0), ("LINE_EVERY", 0.1), ("JOIN_TIMEOUT", 1.0)):
         monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setattr(module, "_joining", False)  # a wait that was given up stays one; restored after the test
     monkeypatch.setattr(module, "count", lambda: 4)
     monkeypatch.setattr(module, "index", lambda: 2)
     monkeypatch.setattr(compat, "coordinator_address", lambda: "a:1")
