@@ -22,6 +22,7 @@ def benchmark(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, check=False, timeout=300)
 
 
+@pytest.mark.long
 def test_input(tmp_path):
     run = benchmark("input", "--images=12", "--batches=1", "--rounds=1", "--json", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -74,6 +75,7 @@ def test_the_lines_of_a_run():
     assert lines[-2].split() == ["all", "beside", "the", "updates", "14.25", "s", "89.06%"]
 
 
+@pytest.mark.long
 def test_run_and_start(command, data_dir):
     flags = ("--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--json")
     status, out, err = command("benchmark", "run", "--updates=4", *flags).finish()

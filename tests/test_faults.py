@@ -96,6 +96,7 @@ def terminate_in(monkeypatch: pytest.MonkeyPatch):
     return wanted.append
 
 
+@pytest.mark.long
 def test_sigterm_is_answered_with_a_whole_checkpoint(
     whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, terminate_in, capsys: pytest.CaptureFixture
 ):
@@ -123,6 +124,7 @@ def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_d
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Path, data_dir: str, command):
     flags = "--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}"
     run = command("main", *flags, f"--data_dir={data_dir}")
@@ -146,6 +148,7 @@ def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Pa
     assert command("evaluate", f"--workdir={tmp_path}", f"--data_dir={data_dir}").finish()[0] == 0
 
 
+@pytest.mark.long
 def test_kill_9_in_a_save_changes_no_bit(whole: Whole, tiny_config: Callable, data_dir: str, tmp_path: Path, command):
     """At random moments: tests/test_soak.py."""
     flags = "--config=tests/configs/tiny.py", f"--workdir={tmp_path}", f"--data_dir={data_dir}"
@@ -258,6 +261,7 @@ def test_reading_is_tried_again_and_then_given_up(
     assert tuple(slept) == pauses
 
 
+@pytest.mark.long
 def test_a_data_folder_that_vanishes_and_comes_back(
     whole: Whole,
     tiny_config: Callable,
@@ -326,6 +330,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     assert_same(whole.state, state)
 
 
+@pytest.mark.long
 def test_a_run_moves_from_layout_to_layout(
     whole: Whole,
     tiny_config: Callable,

@@ -92,6 +92,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path, prepare):
     arguments = ["folder", "pets", f"--source_dir={tree}", "--data_dir=data", f"--size={SIZE}"]
     arguments += ["--per_shard=3"]

@@ -17,6 +17,8 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.train import train_and_evaluate
 
+pytestmark = pytest.mark.long
+
 SMALL = {"network.width": 0.03, "batch_size": 8, "num_epochs": 1.0, "evaluate_every": 9.0}
 
 

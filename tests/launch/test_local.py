@@ -86,6 +86,7 @@ def test_the_rest_is_killed_when_one_has_failed(start, how: list[str], status: i
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.long
 def test_a_run_in_two_processes_saves_on_sigterm(tmp_path: Path, data_dir: str, start):
     flags = ("--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}/run")
     run = start(*flags, f"--data_dir={data_dir}", PYTHON=sys.executable, PORT="")

@@ -73,6 +73,7 @@ def test_running_averages_follow_the_batch_in_training_alone():
         ("cifar_11pct", (2, 1)),
     ],
 )
+@pytest.mark.long
 def test_the_layout_changes_no_number(recipe, shape):
     """Losses of three steps, with what the recipe exchanges or averages over the batch."""
     tower = make_tower(recipe, num_classes=5, width=0.08, he_init=True)

@@ -129,6 +129,7 @@ def assert_alike(workdir: Path, expected: Path) -> None:
     assert found == pytest.approx(result, rel=2e-6)
 
 
+@pytest.mark.long
 def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     tiny_config: Callable, data_dir: str, tmp_path: Path, processes: Callable, monkeypatch: pytest.MonkeyPatch
 ):
@@ -151,6 +152,7 @@ def test_a_tower_in_each_of_two_processes_trains_as_one_does_and_one_resumes_it(
     assert_alike(tmp_path / "pair", tmp_path / "one")
 
 
+@pytest.mark.long
 def test_processes_that_differ_name_the_difference(data_dir: str, tmp_path: Path, processes: Callable):
     common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
     results = processes(2, 1, "main", *common, extra={1: "--config.momentum=0.8"}).finish()
@@ -162,6 +164,7 @@ def test_processes_that_differ_name_the_difference(data_dir: str, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_an_error_of_one_process_ends_the_others_with_its_message(data_dir: str, tmp_path: Path, processes: Callable):
     common = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", f"--workdir={tmp_path}/run"]
     first, second = processes(2, 1, "main", *common, extra={1: "--data_dir=/proc/data"}).finish()
@@ -237,7 +240,8 @@ import os, sys, time
 from alexnet_jax import cli
 from alexnet_jax.runtime import processes, watchdog
 
-watchdog.SLOW_PHASE_TIMEOUT = 3.0
+watchdog.HEARTBEAT_INTERVAL = 0.5
+watchdog.SLOW_PHASE_TIMEOUT = 8.0  # a busy machine may send a heartbeat, and with it the phase, seconds late
 
 def main():
     processes.start("on")
@@ -253,6 +257,7 @@ cli.run(main)
 """
 
 
+@pytest.mark.long
 def test_the_death_of_process_0_is_named_before_jax_aborts_the_others(processes: Callable):
     _, second = processes(2, 1, start=("-c", LOSE), WHO=0, SIGNAL=int(signal.SIGKILL)).finish()
     assert second[0] == 75, second
@@ -261,11 +266,12 @@ def test_the_death_of_process_0_is_named_before_jax_aborts_the_others(processes:
     assert re.fullmatch(line, last)
 
 
+@pytest.mark.long
 def test_a_hang_before_the_first_update_is_named(processes: Callable):
-    line = f"error: process 1 ({HOST}) hangs: for 3 s it is at opening the data set, the others are ahead; the same"
+    line = f"error: process 1 ({HOST}) hangs: for 8 s it is at opening the data set, the others are ahead; the same"
     for status, _, err in processes(2, 1, start=("-c", LOSE), WHO=1).finish():
         assert status == 75
-        assert err.splitlines()[-1].startswith(line)
+        assert err.splitlines()[-1].startswith(line), err
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (75, "")), (signal.SIGINT, (130, "interrupted\n"))])
