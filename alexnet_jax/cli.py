@@ -10,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
+
+try:  # JAX reads its environment variables when imported; the modules below import JAX too
+    import jax
+except ValueError as _error:
+    print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
+    sys.exit(2)
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
@@ -58,8 +63,12 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
 
 
 def _parse(arguments: list[str], *, words: int) -> list[str]:
+    arguments = [_expand_home(argument) for argument in arguments]
+    for name in filter(None, map(_config_file, arguments, [*arguments[1:], ""])):
+        if os.path.exists(name) and not os.path.isfile(name):  # the import of a device might never end
+            raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
     try:
-        rest = flags.FLAGS([_expand_home(argument) for argument in arguments])
+        rest = flags.FLAGS(arguments)
     except Exception as error:  # the config is loaded here, and its code may raise anything
         raise _flag_error(error) from error
     if not flags.FLAGS["verbosity"].present:
@@ -75,6 +84,14 @@ def _expand_home(argument: str) -> str:
     name, equals, path = argument.partition("=")
     is_path = equals and name.startswith("-") and name.lstrip("-") in PATH_FLAGS
     return f"{name}={os.path.expanduser(path)}" if is_path else argument
+
+
+def _config_file(argument: str, following: str) -> str:
+    """The file of `--config=FILE` or `--config FILE`, where a `:variant` may follow; empty: another argument."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("-") or name.lstrip("-") != "config":
+        return ""
+    return (value if equals else following).partition(":")[0]
 
 
 def _one_line(text: str) -> str:

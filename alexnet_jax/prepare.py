@@ -105,7 +105,10 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
         "command": "python -m alexnet_jax.prepare " + shlex.join(sys.argv[1:]),
         "versions": workdirs.versions(),
     }
-    listing = list_images(command, name)
+    try:
+        listing = list_images(command, name)
+    except OSError as error:
+        raise MissingSourceError(f"{error.filename or SOURCE_DIR.value} cannot be read: {error.strerror}") from error
     count = sum(map(len, listing.splits.values()))
     print(f"{count:,} images of {len(listing.class_names):,} classes in {', '.join(listing.splits)}", flush=True)
     folder = preparation.prepare(

@@ -250,7 +250,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
       DatasetError: no prepared data set has the name, or a part of it is missing or damaged.
     """
     folder = _find(name, data_folder(data_dir))
-    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not (folder / file).exists()]
+    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not (folder / file).is_file()]
     if missing and not _is_ours(folder):
         raise ForeignDatasetError(folder, data_folder(data_dir), missing[0])
     if missing:
@@ -296,6 +296,9 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
 
 
 def _folders(folder: epath.Path) -> list[epath.Path]:
-    if not folder.exists():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        if not folder.is_dir():
+            return []
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DatasetError(f"{error.filename or folder} cannot be read: {error.strerror}") from error

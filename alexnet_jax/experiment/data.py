@@ -36,6 +36,11 @@ def open_data(
         if not advice:
             raise
         raise UsageError(f"{error}; {advice}") from error
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or name} cannot be read: {error.strerror}; make the folder readable, or name another with"
+            " --data_dir"
+        ) from error
 
 
 def small_crops(dataset: Dataset, name: str, crop_size: int) -> str | None:

@@ -46,13 +46,18 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
         return None
     except ValueError:
         return f"{FILE} has changed since it was written"
+    except OSError as error:
+        return f"{FILE} cannot be read ({error.strerror})"
     present = set(_names(folder))  # a forged manifest could name files outside the folder
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
             continue
-        if name not in present:
+        if name not in present or not (folder / name).is_file():  # the read of a device might never end
             return f"{name} is missing"
-        size_now, digest_now = _measure(folder / name)
+        try:
+            size_now, digest_now = _measure(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
         if size_now != size:
             return f"{name} has {size_now:,} bytes, and {size:,} were written"
         if digest_now != digest:

@@ -230,6 +230,8 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     Raises:
       DamagedFileError: the file holds something else, or cannot be read.
     """
+    if file.exists() and not file.is_file():  # the read of a device or a pipe might never end
+        raise DamagedFileError(file, "it is not a file")
     try:
         value = json.loads(file.read_bytes().decode("utf-8-sig"))  # editors may add the mark of UTF-8
     except UnicodeDecodeError as error:

@@ -165,9 +165,9 @@ def _files(path: Path, prefix: str, above: tuple[Path, ...], ignored: _Ignored) 
     for entry in _entries(path):
         if entry.name.startswith("."):
             _ignore_hidden(path, entry, ignored)
-        elif entry.is_file():
-            yield prefix + entry.name, entry.stat().st_size
-        elif not entry.is_dir():
+        elif (size := _file_size(entry)) is not None:
+            yield prefix + entry.name, size
+        elif not _is_folder(entry):
             ignored.add("entries that are no file, or a link to nothing", path / entry.name)
         else:
             real = (path / entry.name).resolve()
@@ -183,7 +183,7 @@ def _folders(path: Path, ignored: _Ignored) -> list[str]:
     for entry in _entries(path):
         if entry.name.startswith("."):
             _ignore_hidden(path, entry, ignored)
-        elif entry.is_dir():
+        elif _is_folder(entry):
             folders.append(entry.name)
         elif _is_image(entry):
             ignored.add("images outside of class folders", path / entry.name)
@@ -193,12 +193,28 @@ def _folders(path: Path, ignored: _Ignored) -> list[str]:
 
 
 def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", ignored: _Ignored) -> None:
-    if entry.is_dir() or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
+    if _is_folder(entry) or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
         ignored.add("hidden files or folders", path / entry.name)
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_file() and entry.name.lower().endswith(ENDINGS)
+    return entry.name.lower().endswith(ENDINGS) and _file_size(entry) is not None
+
+
+def _file_size(entry: "os.DirEntry[str]") -> int | None:
+    """The bytes of a file; None: the entry is no file, a link to nothing or a link to itself."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError:
+        return None
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether the entry is a folder or a link to one. `is_dir` raises on a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _count_images(path: Path) -> int:

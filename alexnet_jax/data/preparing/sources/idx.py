@@ -15,6 +15,7 @@ from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.preparing.listing import Item, Listing
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+MAX_BYTES = 2**28  # of an unpacked file; the largest has 47 MB
 FILES = {"train": "train", "test": "t10k"}  # split: the first part of the file names
 
 
@@ -28,7 +29,7 @@ def fashion_mnist(source_dir: str) -> Listing:
     for split, start in FILES.items():
         images = Path(source_dir) / f"{start}-images-idx3-ubyte.gz"
         labels = Path(source_dir) / f"{start}-labels-idx1-ubyte.gz"
-        count, truth = len(read_idx(str(images))), read_idx(str(labels))
+        count, truth = len(read_idx(str(images), axes=3)), read_idx(str(labels), axes=1)
         if count != len(truth):
             raise SourceError(
                 f"{images} holds {count:,} images and {labels} {len(truth):,} labels; download both again"
@@ -45,23 +46,30 @@ def fashion_mnist(source_dir: str) -> Listing:
 def read_image(item: Item) -> tuple[bytes, int]:
     """The image as a PNG, and its label."""
     file = io.BytesIO()
-    Image.fromarray(read_idx(item.file)[item.offset]).save(file, "PNG")
+    Image.fromarray(read_idx(item.file, axes=3)[item.offset]).save(file, "PNG")
     return file.getvalue(), item.label
 
 
 @functools.lru_cache(4)
-def read_idx(path: str) -> UInt8[np.ndarray, "count *shape"]:
+def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, "count *shape"]:
     """The array in a gzipped IDX file of bytes: two zeros, 8, the number of axes, their lengths, the data.
+
+    Args:
+      path: of the file.
+      axes: of the array.
 
     Raises:
       SourceError: the file is missing or has another form.
     """
     try:
-        data = gzip.decompress(Path(path).read_bytes())
-        zeros, kind, axes = struct.unpack_from(">HBB", data)
+        with gzip.open(path) as file:  # a damaged file may claim any length
+            data = file.read(MAX_BYTES)
+        zeros, kind, found = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{axes}I", data, 4)
-        if zeros or kind != 8:
+        if zeros or kind != 8 or found != axes:
             raise ValueError("another header")
+        if 0 in shape[1:]:
+            raise ValueError("images without pixels")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except FileNotFoundError as error:
         raise MissingSourceError(f"{path} is missing; Fashion-MNIST has four files of that kind") from error

@@ -194,8 +194,11 @@ def _numbers_of_classes(meta: bytes) -> dict[int, str]:
     try:
         synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         numbers = {int(row["ILSVRC2010_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
-    except (KeyError, ValueError, TypeError) as error:
-        raise SourceError(f"meta.mat of the 2010 development kit cannot be read: {error}") from error
+    except Exception as error:  # SciPy has no common error for damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(
+            f"meta.mat of the 2010 development kit cannot be read ({reason}); use the official development kit"
+        ) from error
     if len(numbers) < 2:
         raise SourceError(f"meta.mat names {len(numbers)} classes; use the official development kit")
     return numbers

@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 def test_every_image_is_found_with_its_label(source: Path):
     listing = idx.fashion_mnist(str(source))
     assert {split: len(items) for split, items in listing.splits.items()} == {"train": 30, "test": 10}
-    pixels = idx.read_idx(str(source / "train-images-idx3-ubyte.gz"))
+    pixels = idx.read_idx(str(source / "train-images-idx3-ubyte.gz"), axes=3)
     encoded, label = listing.read(listing.splits["train"][13])
     assert label == 3
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded))), pixels[13])

@@ -1,0 +1,71 @@
+"""What the fuzz tests share: commands in forked processes, and the promise that every command keeps."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.conftest import ROOT
+
+STATUSES = (0, 2, 75, 130)
+MAX_LINES = 3  # of stderr
+
+
+class Result(NamedTuple):
+    status: int | None
+    out: str
+    err: str
+
+
+class Commands:
+    """Starts commands in forked processes (`tests/many_commands.py`)."""
+
+    def __init__(self, environment: dict[str, str]):
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.many_commands"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | environment,
+        )
+
+    def __call__(
+        self,
+        module: str,
+        *arguments: str,
+        folder: Path,
+        trains: bool = False,
+        describes: bool = False,
+        seconds: float = 60,
+    ) -> Result:
+        environment = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+        case: dict[str, Any] = dict(module=module, arguments=arguments, environment=environment, seconds=seconds)
+        case |= dict(folder=str(folder / "cwd"), trains=trains, describes=describes)
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps(case) + "\n")
+        self._server.stdin.flush()
+        return Result(**json.loads(self._server.stdout.readline()))
+
+    def close(self) -> None:
+        self._server.communicate()
+
+
+def shortened(err: str) -> str:
+    """The beginning of each line; of many lines the first one and the last ten."""
+    lines = [line[:400] for line in err.splitlines()]
+    return "\n".join(lines if len(lines) < 12 else [lines[0], "...", *lines[-10:]])
+
+
+def check(result: Result, case: object) -> None:
+    """A status that is documented, and a few lines on stderr, none of them of a traceback."""
+    words = f"{case}: status {result.status}\n{shortened(result.err)}"
+    assert result.status in STATUSES, words
+    assert len(result.err.splitlines()) <= MAX_LINES, words
+    assert not re.search(r"Traceback|^\s+File \"|Exception ignored|[*][*][*] Check failure", result.err, re.M), words
+    if result.status == 2:
+        assert result.err.splitlines()[-1].startswith("error: "), words
+        assert 'File "' not in result.out, words

@@ -1,0 +1,249 @@
+"""Commands with odd values of every flag, config field and environment variable: one line, a status, no litter."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.fuzz import MAX_LINES, Commands, Result, check
+
+SEED = 20261127
+IN_SOAK = 12  # values of each flag and field; one in the gate
+CONFIG = f"--config={ROOT}/tests/configs/tiny.py"
+
+# FOLDER, FILE, LOOP and so on become paths below the case's folder.
+VALUES = (
+    *("", " ", "None", "nan", "inf", "-inf", "-1", "0", "-0.0", "1", "2", "0.5", "1e-30", "1e30", "1e400", "9" * 30),
+    *("2147483648", "9223372036854775808", "True", "maybe", "((0, 1),)", "((0, 'a'),)", "((", "[]", "{}", "()"),
+    *("(None,)", "1_0", "0x10", "\u0663", "\u00fcn\u00efc\u00f6d\u00e9 \u2603", "\udcff", "a\nb", "a\tb", "%s%n{}"),
+    *("x" * 300, "x" * 5000, "~", "~/x", "~nobody-at-all/x", ".", "..", "FILE", "FILE/x", "FOLDER", "NOTHING/x"),
+    *("LOOP", "LOOP/x", "DANGLING", "/proc/nowhere", "/dev/null", "/dev/full", "/proc/self/mem", "LOCKED", "LOCKED/x"),
+    *("train", "train[:0%]", "train[", "train+test", "elpv", "elpv/0", "elpv/301", "elpv/" + "9" * 50, "../elpv/64"),
+)
+WORDY = (
+    "verbosity",
+    "logtostderr",
+    "alsologtostderr",
+    "stderrthreshold",
+    "logger_levels",
+)  # ask for lines of libraries
+NOT_OURS = (
+    "flagfile",
+    "undefok",
+    "pdb",
+    "run_with_pdb",
+    "help",
+    "helpfull",
+    "helpshort",
+    "helpxml",
+    "?",
+    "log_dir",
+    *WORDY,
+)
+PATHS = ("workdir", "data_dir", "source_dir")
+
+# The commands with the arguments without which nothing more is read. {data}: prepared data; {run}: a finished run.
+STARTS: dict[str, tuple[str, ...]] = {
+    "main": (CONFIG, "--data_dir={data}", "--workdir={folder}/run"),
+    "main --dry_run": (CONFIG, "--dry_run"),
+    "evaluate": ("--workdir={run}", "--data_dir={data}"),
+    "prepare folder": ("folder", "mine", "--source_dir={source}", "--data_dir={folder}/data", "--size=8"),
+    "benchmark run": ("run", CONFIG, "--data_dir={data}"),
+    "benchmark start": ("start", CONFIG),
+    "benchmark input": ("input",),
+    "benchmark step": ("step",),
+}
+
+ENVIRONMENT = {
+    "JAX_PLATFORMS": ("cuda", "nothing", "cpu,nothing", "tpu", "\u2603", " "),
+    "JAX_NUM_CPU_DEVICES": ("0", "-1", "many", "1e3", "1.5", "9" * 30, " "),
+    "JAX_COMPILATION_CACHE_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "NOTHING/x", "x" * 300, "~nobody/x"),
+    "JAX_ENABLE_COMPILATION_CACHE": ("0", "maybe", "", "2"),
+    "JAX_ENABLE_X64": ("1", "maybe"),
+    "JAX_DEBUG_NANS": ("1", "maybe"),
+    "JAX_DISABLE_JIT": ("maybe",),
+    "JAX_LOG_COMPILES": ("maybe",),
+    "JAX_DEFAULT_MATMUL_PRECISION": ("nothing",),
+    "JAX_TRACEBACK_FILTERING": ("nothing",),
+    "JAX_PROCESS_ID": ("0", "x", "-1", "7"),
+    "JAX_NUM_PROCESSES": ("1", "x", "-1", "0"),
+    "JAX_COORDINATOR_ADDRESS": ("localhost", "", "nowhere.invalid:1", "\u2603"),
+    "TFDS_DATA_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "~nobody/x", "LOCKED"),
+    "XLA_FLAGS": ("--nothing=1", "nothing", "/proc/nowhere"),
+    "CC": ("nothing", "FILE", "FOLDER", "", "gcc 'unfinished", "false"),
+    "CFLAGS": ("--nothing",),
+    "HOME": ("FILE", "LOOP", "/proc/nowhere", "", "LOCKED"),
+    "XDG_CACHE_HOME": ("FILE", "", "relative", "/proc/nowhere"),
+    "TMPDIR": ("FILE", "/proc/nowhere"),
+    "http_proxy": ("http://127.0.0.1:9", "nothing", "\u2603"),
+    "SLURM_JOB_ID": ("1", "x", ""),
+    "SLURM_NTASKS": ("x", "1"),
+    "OMPI_MCA_orte_hnp_uri": ("x", ""),
+    "MALLOC_ARENA_MAX": ("x", "-1", "0"),
+    "GLIBC_TUNABLES": ("nothing", "glibc.malloc.arena_max=x"),
+    "OMP_NUM_THREADS": ("x", "-1", "0", "100000"),
+    "OPENBLAS_NUM_THREADS": ("x", "-1"),
+    "PYTHONHASHSEED": ("1", "random"),
+    "PYTHONOPTIMIZE": ("2",),
+    "PYTHONWARNINGS": ("error::FutureWarning",),
+    "LC_ALL": ("C", "nothing"),
+    "COLUMNS": ("0", "x"),
+    "TERM": ("nothing",),
+}
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[Commands]:
+    started = Commands({"JAX_NUM_CPU_DEVICES": "2"})
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, data_dir: str, commands: Commands) -> dict[str, str]:
+    """A finished run and a tree of images."""
+    folder = tmp_path_factory.mktemp("places")
+    prepare_folder(folder)
+    random_bytes = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / "source" / "train" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = random_bytes.integers(0, 256, (9, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "source" / "train" / name / f"{number}.png")
+    run = commands(
+        "main", CONFIG, "--config.num_epochs=0.3", f"--data_dir={data_dir}", f"--workdir={folder}/run",
+        folder=folder, trains=True,
+    )  # fmt: skip
+    assert (run.status, run.err) == (0, "")
+    return {"data": data_dir, "run": str(folder / "run"), "source": str(folder / "source")}
+
+
+def prepare_folder(folder: Path) -> None:
+    """The folders of one case, and the paths that values name."""
+    for name in ("cwd", "home", "tmp", "odd/FOLDER", "odd/LOCKED"):
+        (folder / name).mkdir(parents=True)
+    (folder / "odd/FILE").write_bytes(b"\0 a file")
+    (folder / "odd/LOOP").symlink_to("LOOP")
+    (folder / "odd/DANGLING").symlink_to("nothing at all")
+    (folder / "odd/LOCKED").chmod(0)  # of no effect on root
+
+
+def place(value: str, folder: Path) -> str:
+    """The value with a path in place of FILE and so on."""
+    return re.sub(r"^(FILE|FOLDER|LOOP|DANGLING|LOCKED|NOTHING)(?=/|$)", rf"{folder}/odd/\1", value)
+
+
+def listing(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def check_tidy(folder: Path, named: set[str], case: object) -> None:
+    """Nothing is written but what the case names."""
+    new = {path for path in listing(folder) if path.split("/")[0] in ("cwd", "home", "tmp")} - {"cwd", "home", "tmp"}
+    litter = {path for path in new if not any(path == name or path.startswith(f"{name}/") for name in named)}
+    assert not litter, f"{case}: {sorted(litter)}"
+
+
+def flags_of(commands: Commands, folder: Path) -> list[tuple[str, str]]:
+    """Starts and names of all flags and fields: `("main", "config.seed")`."""
+    found = []
+    for start in STARTS:
+        module = start.split()[0]
+        config = [CONFIG] if module in ("main", "benchmark") else []
+        known = json.loads(commands(module, *config, folder=folder, describes=True).out)
+        found += [(start, name) for name in known["ours"]]
+        found += [(start, name) for name in known["libraries"] if start == "main" and name not in NOT_OURS]
+        found += [(start, f"config.{name}") for name in known["fields"] if module == "main"]
+    assert {("main", "workdir"), ("main", "config.rates.all.kernel"), ("prepare folder", "size")} <= set(found)
+    return found
+
+
+def fuzz(commands: Commands, places: dict[str, str], tmp_path: Path, *, values: int) -> None:
+    describing = tmp_path / "describing"
+    prepare_folder(describing)
+    draw, failures = random.Random(SEED), []
+    flags = flags_of(commands, describing)
+    cases = [("main", "config", "/dev/full")]  # filled the memory
+    cases += [(start, name, value) for start, name in flags for value in draw.sample(VALUES, values)]
+    for number, (start, name, value) in enumerate(cases):
+        folder = tmp_path / str(number)
+        prepare_folder(folder)
+        arguments = [text.format(folder=folder, **places) for text in STARTS[start]]
+        # Of a repeated flag the last one holds.
+        flag = f"--{name}={place(value, folder)}"
+        result = commands(start.split()[0], *arguments, flag, folder=folder)
+        case = (start, f"--{name}={value!r}"[:100])
+        named = {"cwd/runs"}
+        if name in PATHS and value not in ("", " "):
+            named |= {"cwd/" + os.path.normpath(value).split("/")[0]} | ({"cwd"} if value == "." else set())
+            named |= {"home"} if value.startswith("~") else set()
+        if name in ("data_dir", "config.dataset.name") and value == "":
+            named |= {"home/tensorflow_datasets"}  # the default
+        if start in ("benchmark start", "main --dry_run") and name == "data_dir":
+            named |= {"home"}
+        try:
+            check(result, case)
+            check_tidy(folder, named, case)
+        except AssertionError as error:
+            failures.append(str(error))
+    assert not failures, f"{len(failures)} cases\n\n" + "\n\n".join(failures[:30])
+
+
+def test_odd_values_of_flags_and_fields(commands: Commands, places: dict[str, str], tmp_path: Path):
+    fuzz(commands, places, tmp_path, values=1)
+
+
+@pytest.mark.soak
+def test_more_odd_values_of_flags_and_fields(commands: Commands, places: dict[str, str], tmp_path: Path):
+    fuzz(commands, places, tmp_path, values=IN_SOAK)
+
+
+def fuzz_environment(places: dict[str, str], tmp_path: Path, cases: list[tuple[str, str]]) -> None:
+    failures = []
+    for number, (name, value) in enumerate(cases):
+        folder = tmp_path / str(number)
+        prepare_folder(folder)
+        arguments = [text.format(folder=folder, **places) for text in STARTS["evaluate"]]
+        environment = {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2", "HOME": f"{folder}/home"}
+        environment |= {"TMPDIR": f"{folder}/tmp", name: place(value, folder)}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "alexnet_jax.evaluate", *arguments],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=folder / "cwd",
+                env=os.environ | environment,
+                timeout=120,
+                stdin=subprocess.DEVNULL,
+            )
+            if name == "XLA_FLAGS" and done.returncode == 1:  # XLA ends the process in C++, with a line of its own
+                assert "XLA_FLAGS" in done.stderr and len(done.stderr.splitlines()) <= MAX_LINES, done.stderr[:2000]
+                continue
+            check(Result(done.returncode, done.stdout, done.stderr), (name, value))
+            paths = "JAX_COMPILATION_CACHE_DIR", "TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME"
+            check_tidy(folder, {"cwd", "home"} if name in paths else set(), (name, value))
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            failures.append(str(error))
+    assert not failures, f"{len(failures)} cases\n\n" + "\n\n".join(failures[:30])
+
+
+ALL = [(name, value) for name, values in ENVIRONMENT.items() for value in values]
+
+
+def test_odd_environments(places: dict[str, str], tmp_path: Path):
+    fuzz_environment(places, tmp_path, [("JAX_NUM_CPU_DEVICES", "many"), *random.Random(SEED).sample(ALL, 3)])
+
+
+@pytest.mark.soak
+def test_all_odd_environments(places: dict[str, str], tmp_path: Path):
+    fuzz_environment(places, tmp_path, ALL)
