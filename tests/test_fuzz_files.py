@@ -159,7 +159,7 @@ class Damage:
         self._link(file, "/dev/null")
 
     def link_to_endless_device(self, file: Path, others: list[Path]) -> None:
-        if file.suffix in (".json", ".npz", ".jpeg", ".png") or "checkpoints" in file.parts:
+        if file.suffix in (".json", ".jsonl", ".npz", ".jpeg", ".png") or "checkpoints" in file.parts:
             self._link(file, "/dev/zero")
 
     def folder(self, file: Path, others: list[Path]) -> None:
@@ -288,7 +288,12 @@ def changed(sound: Path, folder: Path) -> set[str]:
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
-FOUND = [Case("run", "config.json", "cut"), Case("run", "checkpoints//MANIFEST", "link_to_folder")]
+FOUND = [
+    Case("run", "config.json", "cut"),
+    Case("run", "checkpoints//MANIFEST", "link_to_folder"),
+    Case("run", "checkpoints//_CHECKPOINT_METADATA", "nested"),
+    Case("run", "checkpoints//MANIFEST", "link_to_endless_device"),
+]
 
 
 def groups(sound: Path) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -250,7 +251,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
       DatasetError: no prepared data set has the name, or a part of it is missing or damaged.
     """
     folder = _find(name, data_folder(data_dir))
-    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not (folder / file).is_file()]
+    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not _is_file(folder / file)]
     if missing and not _is_ours(folder):
         raise ForeignDatasetError(folder, data_folder(data_dir), missing[0])
     if missing:
@@ -261,6 +262,11 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
         problem = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
         raise IncompleteDatasetError(folder, problem) from error
     return Dataset(builder)
+
+
+def _is_file(path: epath.Path) -> bool:
+    """Whether the path is a plain file. The read of a device, which epath counts as a file, might never end."""
+    return path.is_file() if "://" in str(path) else os.path.isfile(path)
 
 
 def _is_ours(folder: epath.Path) -> bool:

@@ -37,3 +37,8 @@ def _flush(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in NO_FLUSH:
             raise
+
+
+def is_file(path: epath.Path) -> bool:
+    """Whether the path is a plain file or a link to one: the read of a device or a pipe might never end."""
+    return path.is_file() if "://" in str(path) else os.path.isfile(path)  # epath counts a device as a file

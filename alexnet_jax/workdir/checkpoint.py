@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.workdir import manifest
+from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
     MismatchError,
@@ -66,6 +67,9 @@ class Checkpoints:
       folder: of the checkpoints.
       keep_last: how many of the last checkpoints stay, beside the best one.
       read_only: nothing is written or removed.
+
+    Raises:
+      UnreadableCheckpointError: the metadata of a checkpoint are damaged.
     """
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
@@ -76,24 +80,28 @@ class Checkpoints:
         self._folder = folder
         self._writing: int | None = None
         self._has_failed = False
-        self._manager = _Manager(
-            folder,
-            item_handlers=ocp.PyTreeCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
-                best_fn=_error_of,
-                best_mode="min",
-                create=not read_only and processes == 1,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,  # an interrupted save leaves such folders
-                # One process calls it, after all have written and before the folder gets its name.
-                async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
-                # With named processes orbax waits through the coordination service, not by a collective operation.
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    active_processes=set(range(processes)) if processes > 1 else None
+        _check_late_files(folder)
+        try:
+            self._manager = _Manager(
+                folder,
+                item_handlers=ocp.PyTreeCheckpointHandler(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
+                    best_fn=_error_of,
+                    best_mode="min",
+                    create=not read_only and processes == 1,
+                    read_only=read_only,
+                    cleanup_tmp_directories=not read_only,  # an interrupted save leaves such folders
+                    # One process calls it, after all have written and before the folder gets its name.
+                    async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
+                    # With named processes orbax waits through the coordination service, not by a collective operation.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        active_processes=set(range(processes)) if processes > 1 else None
+                    ),
                 ),
-            ),
-        )
+            )
+        except (ValueError, RecursionError, OSError) as error:  # orbax parses the metadata of every checkpoint
+            raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
 
     def steps(self) -> Sequence[int]:
         """The steps of complete checkpoints, ascending."""
@@ -225,6 +233,15 @@ class Checkpoints:
         """Waits for the last save, and ends orbax's threads."""
         self.wait()
         self._manager.close()
+
+
+def _check_late_files(folder: epath.Path) -> None:
+    """Refuses devices and folders in place of the files that orbax reads when it opens the folder of checkpoints."""
+    if "://" in str(folder) or not folder.is_dir():
+        return
+    for file in (path / name for path in folder.iterdir() if path.name.isdigit() for name in LATE_FILES):
+        if file.exists() and not is_file(file):
+            raise UnreadableCheckpointError(file.parent, f"{file.name} is not a file")
 
 
 def all_finite(arrays: PyTree) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Container
 
 from etils import epath
 
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import is_file, write_atomically
 
 FILE = "MANIFEST"  # the first line is the checksum of the rest, which is JSON: {name: [bytes, SHA-256]}
 CHUNK = 2**24  # bytes of one read
@@ -40,6 +40,8 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
       folder: of one checkpoint.
       below: the start of the names to check, such as `metrics/`; empty: all are checked.
     """
+    if (folder / FILE).exists() and not is_file(folder / FILE):
+        return f"{FILE} is not a file"
     try:
         listed = _read(folder)
     except FileNotFoundError:
@@ -52,7 +54,7 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
             continue
-        if name not in present or not (folder / name).is_file():  # the read of a device might never end
+        if name not in present or not is_file(folder / name):
             return f"{name} is missing"
         try:
             size_now, digest_now = _measure(folder / name)

@@ -1,6 +1,7 @@
 """The metrics of a run on disk: rows of `metrics.jsonl`, and the same numbers as TensorBoard scalars."""
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -12,7 +13,7 @@ from etils import epath
 
 from alexnet_jax import strict_json
 from alexnet_jax.runtime import compat
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import is_file, write_atomically
 from alexnet_jax.workdir.errors import UnwritableWorkdirError
 
 ROWS_FILE = "metrics.jsonl"
@@ -164,6 +165,8 @@ def _rows_up_to(file: epath.Path, step: int) -> tuple[str, int]:
     """
     if not file.exists():
         return "", 0
+    if not is_file(file):
+        raise OSError(errno.EINVAL, "is not a file", str(file))
     content = file.read_bytes()
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     rows = [_parse(line) for line in lines if line.strip()]

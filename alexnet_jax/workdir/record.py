@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import strict_json
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import is_file, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
     LockedWorkdirError,
@@ -230,7 +230,7 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     Raises:
       DamagedFileError: the file holds something else, or cannot be read.
     """
-    if file.exists() and not file.is_file():  # the read of a device or a pipe might never end
+    if file.exists() and not is_file(file):
         raise DamagedFileError(file, "it is not a file")
     try:
         value = json.loads(file.read_bytes().decode("utf-8-sig"))  # editors may add the mark of UTF-8
