@@ -65,7 +65,9 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
 def _parse(arguments: list[str], *, words: int) -> list[str]:
     arguments = [_expand_home(argument) for argument in arguments]
     for name in filter(None, map(_config_file, arguments, [*arguments[1:], ""])):
-        if os.path.exists(name) and not os.path.isfile(name):  # the import of a device might never end
+        if (
+            os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
+        ):  # the import of a device might never end
             raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
     try:
         rest = flags.FLAGS(arguments)
