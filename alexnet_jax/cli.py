@@ -28,12 +28,12 @@ from alexnet_jax.runtime.errors import PlatformError
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
 
 
-def run(main: Callable[..., int | None], *, words: int = 0) -> NoReturn:
+def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     """Parses the flags, runs `main` and exits with its status. A `UsageError` is one line and, mostly, status 2.
 
     Args:
       main: takes the words of the command line that are not flags, such as a sub-command.
-      words: how many of them there may be.
+      words: how many of them there may be; None: any number.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -62,7 +62,7 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(arguments: list[str], *, words: int) -> list[str]:
+def _parse(arguments: list[str], *, words: int | None) -> list[str]:
     arguments = [_expand_home(argument) for argument in arguments]
     for name in filter(None, map(_config_file, arguments, [*arguments[1:], ""])):
         if (
@@ -76,7 +76,7 @@ def _parse(arguments: list[str], *, words: int) -> list[str]:
     if not flags.FLAGS["verbosity"].present:
         # Orbax and TFDS log each file that they write, and errors that they also raise; --verbosity=0 shows them.
         logging.set_verbosity(logging.FATAL)
-    if len(rest) > 1 + words:
+    if words is not None and len(rest) > 1 + words:
         raise UsageError(f"{rest[1 + words]!r} is not a flag; flags start with --, and --helpfull lists them")
     return rest
 

@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import evaluate
@@ -103,6 +104,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         if processes.index() == 0:
             workdirs.record(folder, config)
             data_identity.record(folder, experiment.data.identity())
+            preprocessing = experiments.preprocessing_of(experiment.settings, experiment.data)
+            workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
         processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
         progress = Progress(
             folder,

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "alexnet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"main", "evaluate", "prepare", "benchmark"}
+COMMANDS = {"main", "evaluate", "prepare", "benchmark", "predict", "figures", "features", "convert"}
 
 # What a room may import of ours beside its own files, errors.py and strict_json.py. Files and folders outside of every
 # room, which are the commands and what they call, may import all rooms.
@@ -26,7 +26,7 @@ ROOMS = {
 # Where a library may be imported: files, or folders with a slash.
 HOMES = {
     "orbax": ["workdir/checkpoint.py", "runtime/compat.py"],
-    "absl": ["cli.py", "config_flag.py", "main.py", "evaluate.py", "prepare.py", "benchmark.py"],
+    "absl": ["cli.py", "cli_network.py", "config_flag.py", "main.py", "evaluate.py", "prepare.py", "benchmark.py"],
     "ml_collections": [
         "cli.py",
         "config_flag.py",

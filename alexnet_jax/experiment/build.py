@@ -15,6 +15,7 @@ from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Source, train_batches
+from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
@@ -238,6 +239,24 @@ def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedul
         color_directions=statistics.color_directions.astype(np.float32),
         noise=noise,
         pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
+    )
+
+
+def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
+    """What evaluation does to a picture, for use without the data set.
+
+    Args:
+      settings: of the experiment, with the values that follow from the data set.
+      data: its data set.
+    """
+    statistics = data.statistics
+    scale = 1 / statistics.pixel_std if settings.photometry.standardize else 1.0
+    return Preprocessing(
+        class_names=tuple(data.class_names),
+        image_size=data.image_size,
+        crop_size=follow.followed(settings)[2],
+        mean_image=statistics.mean_image.astype(np.float32),
+        pixel_scale=np.full(3, scale, np.float32),
     )
 
 

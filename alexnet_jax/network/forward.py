@@ -37,11 +37,9 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     Raises:
       UsageError: the mesh has more places on its tower axis than the network has towers.
     """
-    places = mesh.shape[TOWER]
-    if places not in (1, tower.towers):
-        raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+    _check_places(tower, mesh)
     build.load_once()  # a program of a user's may not have; while a program is traced it is too late
-    axes = tuple(axis for axis in (DATA, TOWER) if mesh.shape[axis] > 1)
+    axes = _axes(mesh)
     data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
     logits = PartitionSpec(*(axis if axis in axes else None for axis in (DATA, TOWER)))
     here = tower.clone(axes=axes)
@@ -64,6 +62,50 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
         return y[:, : tower.num_classes], batch_stats  # with an odd number of classes the last tower has one too many
 
     return forward
+
+
+def make_features(
+    tower: Tower, mesh: Mesh, layer: str
+) -> Callable[[Params, BatchStats, Float[Array, "B h w 3"]], Float[Array, "B ..."]]:
+    """`features(params, batch_stats, images)`: a layer's output in evaluation, after the operations that follow it.
+
+    That is what the next layer is given: `[B, units]` of a connected layer, `[B, h, w, maps]` of a convolution, both
+    towers side by side. Of the last layer these are the logits.
+
+    Raises:
+      UsageError: the network has no such layer, or the mesh does not fit the towers.
+    """
+    names = [each.name for each in tower.layers]
+    if layer not in names:
+        raise UsageError(f"the network has no layer {layer!r}; its layers are {', '.join(names)}")
+    chosen = tower.layers[names.index(layer)]
+    if not chosen.window and not chosen.features:  # the logits, of which an odd number of classes leaves some out
+        forward = make_forward(tower, mesh)
+        return lambda params, batch_stats, images: forward(params, batch_stats, images, None)[0]
+    _check_places(tower, mesh)
+    build.load_once()
+    axes = _axes(mesh)
+    data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
+    here = tower.clone(axes=axes, layers=tower.layers[: names.index(layer) + 1])
+
+    def local(params, batch_stats, images):
+        if TOWER in axes:
+            images = lax.pcast(images, TOWER, to="varying")
+        return here.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
+
+    places = (None, None) if chosen.window else ()
+    out = PartitionSpec(DATA if DATA in axes else None, *places, TOWER if TOWER in axes else None)
+    return jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data), out_specs=out)
+
+
+def _check_places(tower: Tower, mesh: Mesh) -> None:
+    places = mesh.shape[TOWER]
+    if places not in (1, tower.towers):
+        raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+
+
+def _axes(mesh: Mesh) -> tuple[str, ...]:
+    return tuple(axis for axis in (DATA, TOWER) if mesh.shape[axis] > 1)
 
 
 def init_variables(tower: Tower, key: PRNGKeyArray, image_size: int) -> tuple[Params, BatchStats]:

@@ -84,8 +84,10 @@ class Tower(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b logits"]:
+    def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b *places outputs"]:
         """The logits of the towers here, side by side; the last tower has a logit too many if classes are odd.
+
+        A tower whose last layer is a convolution gives the maps of that layer.
 
         Training needs an rng `dropout`, and changes the collection `batch_stats` of a recipe with batch norm.
 
@@ -286,8 +288,8 @@ def make_tower(recipe: str, *, num_classes: int, width: float = 1.0, he_init: bo
     Raises:
       UsageError: the recipe is unknown or too narrow, or there are fewer than two classes.
     """
-    if num_classes < 2:
-        raise UsageError(f"the data set has {num_classes} class, and telling classes apart takes at least 2")
     layers = layers_of(recipe, width=width)
+    if num_classes < 2 and not layers[-1].features:
+        raise UsageError(f"the data set has {num_classes} class, and telling classes apart takes at least 2")
     fields = dict(RECIPES[recipe].fields) | (dict(he_init=True) if he_init else {})
     return Tower(layers=layers, num_classes=num_classes, dtype=dtype, **fields)

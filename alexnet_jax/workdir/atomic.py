@@ -9,8 +9,8 @@ from etils import epath
 NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `fsync`
 
 
-def write_atomically(file: epath.Path, text: str) -> None:
-    """Writes a file beside, as UTF-8, flushes it to the disk and renames it.
+def write_atomically(file: epath.Path, text: str | bytes) -> None:
+    """Writes a file beside, a text as UTF-8, flushes it to the disk and renames it.
 
     Without the flush a power cut can leave an empty file: file systems may store the rename before the bytes.
 
@@ -20,7 +20,7 @@ def write_atomically(file: epath.Path, text: str) -> None:
     part = file.parent / f"{file.name}.part"
     try:
         with part.open("wb") as opened:
-            opened.write(text.encode())
+            opened.write(text.encode() if isinstance(text, str) else text)
             opened.flush()
             if "://" not in str(file):
                 _flush(opened.fileno())

@@ -218,8 +218,17 @@ def write_json(folder: epath.Path, name: str, value: dict[str, Any]) -> None:
     Raises:
       UnwritableWorkdirError: the file cannot be written.
     """
+    write_bytes(folder, name, (strict_json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_bytes(folder: epath.Path, name: str, data: bytes) -> None:
+    """Writes a file of the workdir.
+
+    Raises:
+      UnwritableWorkdirError: the file cannot be written.
+    """
     try:
-        write_atomically(folder / name, strict_json.dumps(value, indent=2) + "\n")
+        write_atomically(folder / name, data)
     except OSError as error:
         raise UnwritableWorkdirError(folder, error) from error
 

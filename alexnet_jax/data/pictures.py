@@ -1,0 +1,78 @@
+"""Pictures that users give: files, bytes, PIL images and arrays become squares of pixels, as data sets store them."""
+
+import io
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from alexnet_jax.data.preparing import images
+from alexnet_jax.errors import UsageError
+
+Picture: TypeAlias = str | bytes | os.PathLike | Image.Image | np.ndarray
+
+
+class NotAPictureError(UsageError):
+    """A file or an object holds no picture.
+
+    Attributes:
+      reason: without the name.
+    """
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name} is no picture: {reason}")
+        self.reason = reason
+
+
+def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The central square of a picture, upright, in RGB, scaled to `size` pixels a side.
+
+    Args:
+      picture: a file's name, the bytes of a file, a PIL image, or pixels `[h, w, 3]`, `[h, w, 1]` or `[h, w]` of
+        `uint8`.
+      size: pixels along a side.
+      name: of the picture in errors; empty: that of the file, or its type.
+
+    Raises:
+      NotAPictureError: the file cannot be read, or it is no picture.
+    """
+    name = name or (str(picture) if isinstance(picture, (str, os.PathLike)) else f"this {type(picture).__name__}")
+    try:
+        return np.asarray(images.square(_bytes_of(picture), size))
+    except OSError as error:
+        raise NotAPictureError(name, error.strerror or str(error)) from error
+    except images.BrokenImageError as error:
+        raise NotAPictureError(name, str(error)) from error
+
+
+def _bytes_of(picture: Picture) -> bytes:
+    """The bytes of a file that holds the picture."""
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, (str, os.PathLike)):
+        path = Path(picture).expanduser()
+        if path.exists() and not path.is_file():  # the read of a device might never end
+            raise images.BrokenImageError("a folder" if path.is_dir() else "not a file")
+        if path.exists() and path.stat().st_size > images.MAX_BYTES:
+            raise images.BrokenImageError(f"larger than {images.MAX_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    file = io.BytesIO()
+    _as_image(picture).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16") else picture.convert("RGB")
+    if not isinstance(picture, np.ndarray):
+        raise images.BrokenImageError("give a file's name, its bytes, a PIL image or an array")
+    if picture.ndim == 3 and picture.shape[-1] == 1:
+        picture = picture[..., 0]
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:
+        raise images.BrokenImageError(f"{picture.dtype} of shape {picture.shape}; pixels are uint8 of [h, w, 3]")
+    if picture.ndim == 3 and picture.shape[-1] not in (3, 4):
+        raise images.BrokenImageError(f"shape {picture.shape}; pixels are [h, w, 3], channels last")
+    return Image.fromarray(picture)

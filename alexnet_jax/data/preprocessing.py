@@ -1,0 +1,115 @@
+"""What a network needs to know of a picture before it: classes, sizes, and the mean and scale of the pixels.
+
+A workdir holds it beside the checkpoints, so that a trained network is of use where its data set is not.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float, UInt8
+
+from alexnet_jax.data.errors import DatasetError
+
+FILE_NAME = "preprocessing.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The way from a picture to the network's input.
+
+    Attributes:
+      class_names: in the order of the labels; empty for a network without a classifier.
+      image_size: pixels. The shorter side of a picture is scaled to it, and the central square is cut out.
+      crop_size: pixels along a side of the crops of that square.
+      mean_image: subtracted from the square, pixels 0 to 255; a crop has the centre of it subtracted.
+      pixel_scale: factor of each channel of the result.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+    crop_size: int
+    mean_image: Float[np.ndarray, "size size 3"]
+    pixel_scale: Float[np.ndarray, "3"]
+
+    def inputs(self, crops: UInt8[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
+        """Crops as the network takes them in evaluation: `photometry` without noise. Pure."""
+        start = (self.image_size - self.crop_size) // 2
+        centre = self.mean_image[start : start + self.crop_size, start : start + self.crop_size]
+        x = crops.astype(jnp.float32) - jnp.asarray(centre, jnp.float32)[None]
+        scale = self.pixel_scale.astype(np.float32)
+        if (scale == scale[0]).all():  # as in training, where the scale is a number
+            return x if scale[0] == 1 else x * float(scale[0])
+        return x * scale[None, None, None, :]
+
+
+def save(preprocessing: Preprocessing) -> bytes:
+    """The bytes of a file that `load` reads."""
+    file = io.BytesIO()
+    np.savez(file, **dataclasses.asdict(preprocessing) | {"class_names": np.array(preprocessing.class_names, str)})
+    return file.getvalue()
+
+
+def load(file: epath.Path) -> Preprocessing:
+    """The preprocessing in a file.
+
+    Raises:
+      DatasetError: the file is damaged.
+    """
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            found = Preprocessing(
+                class_names=tuple(map(str, arrays["class_names"])),
+                image_size=int(arrays["image_size"]),
+                crop_size=int(arrays["crop_size"]),
+                mean_image=arrays["mean_image"],
+                pixel_scale=arrays["pixel_scale"],
+            )
+    except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
+        raise DatasetError(f"{file} cannot be read; remove it, and the run's data set is read in its place") from error
+    return check(found, str(file))
+
+
+def check(preprocessing: Preprocessing, name: str) -> Preprocessing:
+    """The preprocessing, if its parts fit each other.
+
+    Args:
+      preprocessing: to check.
+      name: of the file, for errors.
+
+    Raises:
+      DatasetError: they do not fit.
+    """
+    size = preprocessing.image_size
+    numbers = (preprocessing.mean_image, preprocessing.pixel_scale)
+    if (
+        not 0 < preprocessing.crop_size <= size
+        or preprocessing.mean_image.shape != (size, size, 3)
+        or preprocessing.pixel_scale.shape != (3,)
+        or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers)
+    ):
+        raise DatasetError(f"the sizes or numbers in {name} make no sense; remove it, or make it anew")
+    return preprocessing
+
+
+def of_colour(
+    class_names: Sequence[str],
+    *,
+    image_size: int,
+    crop_size: int,
+    mean: Sequence[float],
+    pixel_scale: float | Sequence[float] = 1.0,
+) -> Preprocessing:
+    """Preprocessing with one mean for all places, as of networks that others trained.
+
+    Args:
+      class_names, image_size, crop_size: as in `Preprocessing`.
+      mean: of red, green and blue, pixels 0 to 255.
+      pixel_scale: of all channels, or of each.
+    """
+    mean_image = np.tile(np.asarray(mean, np.float32), (image_size, image_size, 1))
+    scale = np.broadcast_to(np.asarray(pixel_scale, np.float32), (3,)).copy()
+    return Preprocessing(tuple(class_names), image_size, crop_size, mean_image, scale)

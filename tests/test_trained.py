@@ -1,0 +1,145 @@
+"""A network from a workdir, without its data set: predictions, features, and what is no picture."""
+
+import io
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+import alexnet_jax
+from alexnet_jax import train, trained
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.errors import UsageError
+from alexnet_jax.network.forward import make_features
+from alexnet_jax.network.sharding import make_mesh
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    from tests.configs import tiny
+
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny.get_config()
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, str(folder), data_dir)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def net(run):
+    return alexnet_jax.load(run, data_dir="/nowhere")
+
+
+@pytest.fixture(scope="module")
+def squares(data_dir):
+    source = open_dataset("elpv/64", data_dir).split("test[:50]")
+    return np.stack([decode(source[i]["image"]) for i in range(50)]), np.array([source[i]["label"] for i in range(50)])
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_predictions_have_the_error_of_the_runs_result(run, net, squares, views):
+    from alexnet_jax.workdir.record import read_result
+
+    images, labels = squares
+    probabilities = net.predict(images, views=views)
+    assert probabilities.shape == (50, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    result = read_result(epath.Path(run))
+    assert (probabilities.argmax(axis=1) != labels).mean() == pytest.approx(result[f"top1_{views}_views"])
+    loss = -np.log(probabilities[range(50), labels]).mean()
+    assert loss == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
+
+
+def test_a_workdir_without_preprocessing_takes_that_of_its_data_set(run, net, squares, data_dir, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    (old / "preprocessing.npz").unlink()
+    np.testing.assert_array_equal(
+        alexnet_jax.load(old, data_dir=data_dir).predict(squares[0][:3]), net.predict(squares[0][:3])
+    )
+
+
+def test_one_picture_in_every_form_gives_the_same_answer(net, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(file := tmp_path / "bild ä.png")
+    forms = [pixels, [pixels], pixels[None], file, str(file), file.read_bytes(), Image.open(file), [Image.open(file)]]
+    expected = net.predict(pixels)
+    for form in forms:
+        np.testing.assert_array_equal(net.predict(form), expected)
+
+
+def test_apply_of_inputs_gives_the_logits_behind_the_predictions(net, squares):
+    images = squares[0][:4]
+    logits = jax.jit(net.apply)(net.params, net.inputs(images))
+    np.testing.assert_allclose(jax.nn.softmax(logits), net.predict(images), atol=1e-6)
+
+
+def test_features_of_the_last_hidden_layer_make_the_logits(net, squares):
+    images = squares[0][:4]
+    features = net.features(images, "fc7")
+    leaves = jax.device_get(net.params["fc8"])
+    logits = np.concatenate([features @ k + b for k, b in zip(leaves["kernel"], leaves["bias"], strict=True)], axis=1)
+    np.testing.assert_allclose(logits[:, :2], net.features(images, "fc8"), atol=1e-4)
+    assert net.features(images, "conv5").ndim == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "fc7", "fc8"])
+def test_features_are_the_same_on_every_layout(net, squares, shape, layer):
+    images = net.inputs(squares[0][:4])
+    mesh = make_mesh(data=shape[0], tower=shape[1])
+    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    features = jax.jit(make_features(net.tower, mesh, layer))(params, batch_stats, jax.device_get(images))
+    np.testing.assert_allclose(features, net.features(squares[0][:4], layer), atol=1e-5)
+
+
+def test_a_wrong_layer_names_the_layers(net, squares):
+    with pytest.raises(UsageError, match=r"no layer 'fc9'; its layers are conv1, .*fc8"):
+        net.features(squares[0][:1], "fc9")
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        ("/nowhere/cat.jpg", "No such file"),
+        ("/dev/zero", "not a file"),
+        (b"", "empty file"),
+        (b"<html>", "not an image"),
+        (np.zeros((3, 64, 64), np.uint8), "channels last"),
+        (np.zeros((64, 64, 3)), "float64"),
+        (np.zeros((0, 64, 3), np.uint8), "shape"),
+    ],
+)
+def test_what_is_no_picture_is_one_line(net, picture, reason):
+    with pytest.raises(UsageError, match=reason) as error:
+        net.predict(picture)
+    assert "\n" not in str(error.value)
+
+
+def test_no_picture_at_all_is_one_line(net):
+    with pytest.raises(UsageError, match="no picture"):
+        net.predict([])
+
+
+def test_a_damaged_preprocessing_is_named(run, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    for content in (b"", b"PK", (run / "preprocessing.npz").read_bytes()[:300]):
+        (damaged / "preprocessing.npz").write_bytes(content)
+        with pytest.raises(UsageError, match=r"preprocessing\.npz"):
+            trained.load(damaged)
+
+
+def test_a_picture_of_any_kind_is_read():
+    from alexnet_jax.data.pictures import read_picture
+
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"):
+        image = Image.new(mode, (40, 30))
+        assert read_picture(image, 16).shape == (16, 16, 3)
+    file = io.BytesIO()
+    Image.new("CMYK", (40, 30)).save(file, "JPEG")
+    assert read_picture(file.getvalue(), 16).shape == (16, 16, 3)
