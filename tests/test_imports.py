@@ -21,12 +21,22 @@ ROOMS = {
     "network": [],
     "data": [],
     "runtime": [],
+    "drawing": ["data.imagenet_names"],
 }
 
 # Where a library may be imported: files, or folders with a slash.
 HOMES = {
     "orbax": ["workdir/checkpoint.py", "runtime/compat.py"],
-    "absl": ["cli.py", "cli_network.py", "config_flag.py", "main.py", "evaluate.py", "prepare.py", "benchmark.py"],
+    "absl": [
+        "cli.py",
+        "cli_network.py",
+        "config_flag.py",
+        "main.py",
+        "evaluate.py",
+        "prepare.py",
+        "benchmark.py",
+        "figures.py",
+    ],
     "ml_collections": [
         "cli.py",
         "config_flag.py",
@@ -40,6 +50,7 @@ HOMES = {
     "tensorboardX": ["workdir/", "runtime/compat.py"],
     "tensorflow": [],
     "torch": ["benchmark.py", "benchmarks/"],
+    "matplotlib": ["drawing/"],
 }
 
 

@@ -1,0 +1,1 @@
+"""Pictures and pages, drawn from arrays. Knows nothing of networks and runs."""
