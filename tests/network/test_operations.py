@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.sharding import PartitionSpec
 
 from alexnet_jax.network import layers, sharding
-from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network.convolution import convolution, over_blocks
 from alexnet_jax.network.forward import init_params, make_forward
 from alexnet_jax.network.native import build
 from alexnet_jax.network.tower import DATA, TOWER, make_tower
@@ -122,6 +123,24 @@ def test_a_convolution_and_its_gradients(form: str, case: dict):
     expected = formulas.convolution_gradients(x, kernel, dy, stride=stride, padding=padding)
     for gradient, wanted in zip(gradients, expected, strict=True):
         check(gradient, wanted, tolerance)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_convolution_over_blocks_has_the_same_sums(seed: int):
+    rng = np.random.default_rng(seed)
+    stride, channels = int(rng.integers(2, 6)), int(rng.integers(1, 8))
+    window = tuple(map(int, rng.integers(1, 13, 2)))
+    padding = tuple(tuple(map(int, sides)) for sides in rng.integers(0, 4, (2, 2)))
+    height, width = (int(size) for size in rng.integers(window, np.add(window, 20)))
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.standard_normal((2, height, width, channels)))
+        kernel = jnp.asarray(rng.standard_normal((*window, channels, 3)))
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        expected = lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dimensions)
+        blocks = over_blocks(x, kernel, stride=stride, padding=padding)
+        found = lax.conv_general_dilated(*blocks, (1, 1), "VALID", dimension_numbers=dimensions)
+    assert blocks[1].shape[2] == stride**2 * channels
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
