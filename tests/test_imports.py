@@ -21,7 +21,7 @@ ROOMS = {
     "network": [],
     "data": [],
     "runtime": [],
-    "drawing": ["data.imagenet_names"],
+    "drawing": ["data.imagenet_names", "workdir.atomic"],
 }
 
 # Where a library may be imported: files, or folders with a slash.

@@ -1,6 +1,11 @@
-"""New figures, and figures as files. Matplotlib is imported here and in drawing functions, never before a figure."""
+"""New figures in one style, and figures as files. Matplotlib is imported where a figure is drawn, never before."""
 
+import contextlib
 import io
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from etils import epath
@@ -12,12 +17,63 @@ Figure: TypeAlias = Any  # matplotlib.figure.Figure
 SUFFIXES = (".png", ".svg")
 DPI = 150  # pixels an inch of a PNG
 
+INK, FAINT, LINES = "#21262d", "#6a7280", "#dfe3e8"  # text; ticks and notes; grids and frames
+FIRST, SECOND = "#2463a6", "#b8500f"  # two curves, or the bars of all classes and of the true class
+DARK = {  # the same on a dark page, and black, which a drawing may use by name
+    INK: "#e6e8eb",
+    FAINT: "#9ca4b0",
+    LINES: "#3b414a",
+    FIRST: "#7db4ee",
+    SECOND: "#f0a060",
+    "#000000": "#e6e8eb",
+}
+SETTINGS = {
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be named `$x$`
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINES,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "image.interpolation": "none",
+    "image.composite_image": False,
+    "svg.hashsalt": "alexnet_jax",  # the same picture is the same file
+}
+
 
 class MissingMatplotlibError(UsageError):
     """Matplotlib is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("pictures need matplotlib; install it with pip install 'alexnet_jax[figures]'")
+        super().__init__(
+            "pictures need matplotlib; install it with pip install 'alexnet_jax[figures]', or with"
+            " pip install '.[figures]' in a checkout"
+        )
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The colours and sizes of all pictures, for what is drawn within the block.
+
+    Raises:
+      MissingMatplotlibError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingMatplotlibError from error
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a class in a script without a font
+        yield
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -36,18 +92,22 @@ def new_figure(width: float, height: float) -> Figure:
     return MatplotlibFigure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def as_bytes(figure: Figure, suffix: str) -> bytes:
+def as_bytes(figure: Figure, suffix: str, *, transparent: bool = False) -> bytes:
     """The figure as a file, the same bytes at every call.
 
     Args:
       figure: as `new_figure` makes it.
-      suffix: `.png` or `.svg`.
+      suffix: `.png` or `.svg`. An SVG has text as outlines and needs no font.
+      transparent: without a background.
     """
-    import matplotlib
-
     file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "alexnet_jax"}):
-        figure.savefig(file, format=suffix.removeprefix("."), metadata={"Date": None} if suffix == ".svg" else None)
+    with style():
+        figure.savefig(
+            file,
+            format=suffix.removeprefix("."),
+            metadata={"Date": None} if suffix == ".svg" else None,
+            facecolor="none" if transparent else "white",
+        )
     return file.getvalue()
 
 
@@ -58,3 +118,14 @@ def write(figure: Figure, file: epath.Path) -> None:
       OSError: the file cannot be written.
     """
     write_atomically(file, as_bytes(figure, file.suffix.lower()))
+
+
+def in_the_dark(svg: str) -> str:
+    """A transparent SVG for dark pages, with the colours of `DARK`."""
+    return re.sub("|".join(DARK), lambda match: DARK[match.group()], svg)
+
+
+def plain(text: str, most: int = 40) -> str:
+    """A text that a picture can show: without control characters, and cut off after `most` characters."""
+    shown = "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in text).strip()
+    return shown if len(shown) <= most else shown[: most - 1].rstrip() + "…"
