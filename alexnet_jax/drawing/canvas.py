@@ -30,7 +30,6 @@ DARK = {  # the same on a dark page, and black, which a drawing may use by name
 SETTINGS = {
     "font.size": 9,
     "text.color": INK,
-    "text.parse_math": False,  # a class may be named `$x$`
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
@@ -126,6 +125,7 @@ def in_the_dark(svg: str) -> str:
 
 
 def plain(text: str, most: int = 40) -> str:
-    """A text that a picture can show: without control characters, and cut off after `most` characters."""
+    """A text that a picture can show: without control characters and formulas, and at most `most` characters long."""
     shown = "".join(" " if unicodedata.category(letter).startswith("C") else letter for letter in text).strip()
-    return shown if len(shown) <= most else shown[: most - 1].rstrip() + "…"
+    shown = shown if len(shown) <= most else shown[: most - 1].rstrip() + "…"
+    return shown.replace("$", r"\$")  # a dollar would begin a formula
