@@ -6,7 +6,10 @@ measure) and `describes` (prints the flags and the fields of the config instead)
 each case, as JSON: `status` (None: not done in time), `out` and `err`.
 """
 
+import contextlib
+import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -17,19 +20,35 @@ import sys
 import tempfile
 import time
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 import alexnet_jax
 
 MEMORY = 14 * 2**30  # bytes of address space, so that no case takes the memory of the machine
-COMMANDS = ("main", "evaluate", "prepare", "benchmark")
+PARENT_DEATH_SIGNAL = 1  # prctl.h
 
 
 def import_everything() -> None:
-    """Imports the whole package but the commands, which define flags, and what needs a package that is optional."""
+    """Imports the whole package but modules that define flags, and what needs a package that is optional.
+
+    A flag that is defined in two commands can be defined once in a process.
+    """
     for module in pkgutil.walk_packages(alexnet_jax.__path__, "alexnet_jax."):
-        if module.name.removeprefix("alexnet_jax.") not in COMMANDS and "torch" not in module.name:
+        if "torch" not in module.name and not defines_flags(module.name):
             importlib.import_module(module.name)
+
+
+def defines_flags(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    return any(word in Path(spec.origin).read_text() for word in ("flags.DEFINE_", "cli_network"))
+
+
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Asks Linux for a signal to this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, int(number))
 
 
 def describe() -> None:
@@ -105,27 +124,37 @@ def be_command(case: dict[str, Any]) -> NoReturn:
     os._exit(status)
 
 
+def status_of(child: int, seconds: float) -> int | None:
+    """Waits for a process; None: it is not done in time, and is killed."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        ended, wait_status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(wait_status)
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """Forks, waits and reports."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal_at_parents_end(signal.SIGKILL)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for file, number in ((out, 1), (err, 2)):
                 os.dup2(file.fileno(), number)
             be_command(case)
-        limit, status = time.monotonic() + case["seconds"], None
-        while time.monotonic() < limit:
-            ended, wait_status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                status = os.waitstatus_to_exitcode(wait_status)
-                break
-            time.sleep(0.005)
-        else:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        try:
+            status = status_of(child, case["seconds"])
+        finally:  # also the processes that the command started and left
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -134,6 +163,8 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the command at work, too
+    signal_at_parents_end(signal.SIGTERM)
     import_everything()
     for line in sys.stdin:
         print(json.dumps(run_case(json.loads(line))), flush=True)
