@@ -16,7 +16,7 @@ from etils import epath
 
 from alexnet_jax import cli, strict_json
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import choose_step, evaluate, restore
+from alexnet_jax.evaluation import evaluate, restore
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import read_settings
@@ -25,7 +25,7 @@ from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a training run.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")

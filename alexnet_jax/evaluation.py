@@ -1,19 +1,23 @@
-"""Error rates of parameters and of checkpoints: for training, `evaluate`, and everything else that restores a run."""
+"""Error rates of parameters, and predictions of trained networks: for training, `evaluate`, and the figures."""
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
+from jaxtyping import Float, Int
 
-from alexnet_jax.data.pipeline import eval_batches
-from alexnet_jax.errors import UsageError
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import BatchStats, Params
 from alexnet_jax.runtime import allocator, processes
+from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.checkpoint import Checkpoints
 
@@ -73,20 +77,90 @@ class Restored(NamedTuple):
     batch_stats: BatchStats
 
 
-def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
-    """The step that `last`, `best` or a number names.
+class Block(NamedTuple):
+    """Predictions of successive examples of a split, without padding.
+
+    Attributes:
+      index: of the examples in the split, from 0.
+      labels: true classes.
+      log_probs: log of the probabilities, averaged over the views.
+    """
+
+    index: Int[np.ndarray, "b"]
+    labels: Int[np.ndarray, "b"]
+    log_probs: Float[np.ndarray, "b classes"]
+
+
+def predictions(
+    net: Trained,
+    source: Source,
+    *,
+    views: int = 1,
+    batch_size: int | None = None,
+    stop: Callable[[int], bool] = lambda done: False,
+) -> Iterator[Block]:
+    """The network's predictions for every example of a split, in order, in constant memory.
+
+    With several processes each reads its part of the images, and all of them get all predictions.
+
+    Args:
+      net: the network, with a classifier.
+      source: a split of a data set whose stored images have the size that the network's preprocessing names.
+      views: 1, the centre crop, or 10.
+      batch_size: examples of a block; None: `batch_size_of([net], views)`.
+      stop: called after each block with the number of examples done; True ends the predictions.
 
     Raises:
-      UsageError: there is no such checkpoint.
+      UsageError: the network has no classifier, or the storage fails.
     """
-    steps = checkpoints.steps()
-    if not steps:
-        raise UsageError("the workdir holds no checkpoint yet; train first")
-    best = checkpoints.best_step()
-    known = {"last": steps[-1], "best": steps[-1] if best is None else best} | {str(step): step for step in steps}
-    if wanted not in known:
-        raise UsageError(f"there is no checkpoint {wanted!r}; there are {', '.join(known)}")
-    return known[wanted]
+    size = batch_size or batch_size_of([net], views)
+    shard = Shard(*sharding.place_on_data_axis(net.mesh))
+    batches = eval_batches(source, batch_size=size, views=views, shard=shard, crop_size=net.preprocessing.crop_size)
+    gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(net.mesh))
+    running = None
+    done = 0
+    for number, batch in enumerate(itertools.chain(batches, [None])):
+        processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
+        before, running = running, None
+        if batch is not None:
+            images, labels, mask = sharding.put_batch(batch, net.mesh)
+            running = net.log_probs_step(net.params, net.batch_stats, images), *gather(labels, mask)
+        if before is not None:  # read only now, when the devices have the next batch to work on
+            log_probs, labels, mask = jax.device_get(before)
+            block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
+            done += len(block.index)
+            yield block
+            if stop(done):
+                return
+    allocator.trim()
+
+
+def batch_size_of(nets: Sequence[Trained], views: int) -> int:
+    """The examples of a batch for evaluation: every network's devices can share them evenly.
+
+    Args:
+      nets: of one evaluation.
+      views: of an example; a batch of ten views holds a tenth of the examples.
+    """
+    parts = math.lcm(*(net.mesh.shape[sharding.DATA] for net in nets))
+    crops = max(MIN_CROPS, *(net.settings.batch_size for net in nets))
+    return max(1, crops // views // parts) * parts
+
+
+def confusion(
+    labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """How many examples of each true class (rows) were predicted as each class (columns).
+
+    Args:
+      labels: true classes.
+      predicted: classes; -1: none, and the example is in no column.
+      classes: how many there are.
+    """
+    matrix = np.zeros((classes, classes), np.int64)
+    known = predicted >= 0
+    np.add.at(matrix, (labels[known], predicted[known]), 1)
+    return matrix
 
 
 def restore(experiment: Experiment, workdir: epath.Path, step: int) -> Restored:

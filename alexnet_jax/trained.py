@@ -18,7 +18,6 @@ from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.pictures import Picture, read_picture
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import choose_step
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
@@ -38,7 +37,7 @@ from alexnet_jax.network.tower import Tower
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.atomic import is_file
-from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 BATCH = 128  # crops
 

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.workdir import manifest
@@ -233,6 +234,22 @@ class Checkpoints:
         """Waits for the last save, and ends orbax's threads."""
         self.wait()
         self._manager.close()
+
+
+def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
+    """The step that `last`, `best` or a number names.
+
+    Raises:
+      UsageError: there is no such checkpoint.
+    """
+    steps = checkpoints.steps()
+    if not steps:
+        raise UsageError("the workdir holds no checkpoint yet; train first")
+    best = checkpoints.best_step()
+    known = {"last": steps[-1], "best": steps[-1] if best is None else best} | {str(step): step for step in steps}
+    if wanted not in known:
+        raise UsageError(f"there is no checkpoint {wanted!r}; there are {', '.join(known)}")
+    return known[wanted]
 
 
 def _check_late_files(folder: epath.Path) -> None:
