@@ -57,7 +57,7 @@ def train_batches(
       decode: from JPEG to pixels.
       rotation, scale: as in `geometry.random_crop`.
     """
-    randomness, part = _Randomness(seed, len(source)), batch_size // shard.count
+    randomness, part = Randomness(seed, len(source)), batch_size // shard.count
 
     def fill(batch: Batch, step: int) -> None:
         first = step * batch_size + shard.index * part
@@ -107,7 +107,7 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Randomness:
+class Randomness:
     """Random order and crops by place in the sequence, functions of `(seed, stream, number)`.
 
     The numbers are drawn in blocks, since creating a generator is slow. Grain's shuffle takes 40 us an example under

@@ -1,0 +1,184 @@
+"""A split kept on the device: decoded once, and cut there into the same batches as from disk.
+
+Batch k is the same function of `(seed, k)`. The host draws the examples and the crops, some 50 bytes an image; the
+device cuts the pixels out. Crops and flips have the bytes of `geometry.cut`. Pixels of rotated and scaled crops, which
+Pillow interpolates there in float64, differ by one level of 255 at most.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int32, UInt8
+
+from alexnet_jax.data.batch import Batch, Shard
+from alexnet_jax.data.decoders import Decode, decode
+from alexnet_jax.data.pipeline import Randomness, Source, threads
+
+
+class Resident(NamedTuple):
+    """The examples of a split: NumPy arrays on the host, then arrays on the devices."""
+
+    image: UInt8[Array, "N h w 3"]
+    label: Int32[Array, "N"]
+
+
+class Crops(NamedTuple):
+    """The crops of a batch, drawn on the host. `...` is a number of batches, or nothing.
+
+    Attributes:
+      example: index in the split.
+      top, left: the first pixel.
+      flip: whether to mirror.
+      matrix: from a pixel of the crop to a place in the image: `x' = m0 x + m1 y + m2`, `y' = m3 x + m4 y + m5`, with
+        pixel centres at one half.
+      margin: pixels by which the image is mirrored at its border; beyond them the crop is black.
+    """
+
+    example: Int32[Array, "... B"]
+    top: Int32[Array, "... B"]
+    left: Int32[Array, "... B"]
+    flip: Bool[Array, "... B"]
+    matrix: Float[Array, "... B 6"]
+    margin: Int32[Array, "... B"]
+
+
+def load(source: Source, *, decode: Decode = decode, say: Callable[[int], None] = lambda done: None) -> Resident:
+    """Decodes all examples of a split, in one thread a core.
+
+    Args:
+      source: examples.
+      decode: from JPEG to pixels.
+      say: called with the number of examples done.
+    """
+    first = _pixels(source[0], decode)
+    images = np.empty((len(source), *first.shape), np.uint8)
+    labels = np.empty(len(source), np.int32)
+
+    def fill(index: int) -> None:
+        example = source[index]
+        images[index], labels[index] = _pixels(example, decode), example["label"]
+
+    with ThreadPoolExecutor(threads()) as pool:
+        for done, _ in enumerate(pool.map(fill, range(len(source)))):
+            say(done + 1)
+    arrays: Any = images, labels
+    return Resident(*arrays)
+
+
+def _pixels(example: dict, decode: Decode) -> np.ndarray:
+    image = example["image"]
+    return image if isinstance(image, np.ndarray) else decode(image)
+
+
+def draw_crops(
+    randomness: Randomness,
+    *,
+    steps: range,
+    batch_size: int,
+    shard: Shard,
+    image_size: int,
+    crop_size: int,
+    rotation: float = 0.0,
+    scale: float = 0.0,
+    crop_group: int = 1,
+) -> Crops:
+    """This shard of the crops of the batches `steps`, `[steps, part of the batch]`: those of `train_batches`.
+
+    Args:
+      randomness: of the run.
+      steps: numbers of the batches.
+      batch_size, shard, crop_size, rotation, scale, crop_group: as in `pipeline.train_batches`.
+      image_size: pixels along a side of the images.
+    """
+    part = batch_size // shard.count
+    places = np.asarray(steps)[:, None] * batch_size + shard.index * part + np.arange(part)
+    example = np.array([[randomness.example(place) for place in row] for row in places.tolist()], np.int32)
+    groups = (places // crop_group).tolist()
+    draws = np.array([[randomness.crop(group) for group in row] for row in groups])
+    room = image_size - crop_size + 1
+    top, left = (draws[..., 0] * room).astype(np.int32), (draws[..., 1] * room).astype(np.int32)
+    angle = np.deg2rad(rotation) * (2 * draws[..., 3] - 1)
+    factor = (1 + scale) ** (2 * draws[..., 4] - 1)
+    # As in `geometry.cut`, about the centre of the crop, in coordinates of the image without its margin.
+    half, middle = (crop_size - 1) / 2, crop_size / 2
+    a, b = np.cos(angle) / factor, np.sin(angle) / factor
+    reach = np.ceil(half * (np.abs(a) + np.abs(b))).astype(int) + 1
+    margin = np.minimum(np.maximum(0, reach - int(half)), image_size - 1)
+    x, y = left + middle, top + middle
+    matrix = np.stack([a, b, x - (a + b) * middle, -b, a, y + (b - a) * middle], axis=-1)
+    flip, margin = draws[..., 2] < 0.5, margin.astype(np.int32)
+    arrays: Any = example, top, left, flip, matrix.astype(np.float32), margin
+    return Crops(*arrays)
+
+
+def cut(resident: Resident, crops: Crops, *, crop_size: int, jitter: bool) -> Batch:
+    """The batch of the crops; pure, part of the compiled update.
+
+    Args:
+      resident: the split.
+      crops: of one batch.
+      crop_size: pixels along a side.
+      jitter: whether crops are rotated or scaled.
+    """
+    one = _interpolated if jitter else _sliced
+    images = jax.vmap(lambda crop: one(resident.image, crop, crop_size))(crops)
+    images = jnp.where(crops.flip[:, None, None, None], images[:, :, ::-1], images)
+    return Batch(images, resident.label[crops.example], jnp.ones(crops.example.shape, bool))
+
+
+def _sliced(images: UInt8[Array, "N h w 3"], crop: Crops, size: int) -> UInt8[Array, "{size} {size} 3"]:
+    start = (crop.example, crop.top, crop.left, jnp.zeros((), jnp.int32))
+    return lax.dynamic_slice(images, start, (1, size, size, 3))[0]
+
+
+def _interpolated(images: UInt8[Array, "N h w 3"], crop: Crops, size: int) -> UInt8[Array, "{size} {size} 3"]:
+    """Bilinear interpolation as in Pillow's `transform`, of the image mirrored at its border."""
+    height, width = images.shape[1:3]
+    y, x = jnp.meshgrid(*[jnp.arange(size, dtype=jnp.float32) + 0.5] * 2, indexing="ij")
+    m = crop.matrix
+    x, y = m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]
+    margin = crop.margin.astype(jnp.float32)
+    inside = (x >= -margin) & (x < float(width) + margin) & (y >= -margin) & (y < float(height) + margin)
+    x, y = x - 0.5, y - 0.5
+    left, top = jnp.floor(x), jnp.floor(y)
+    dx, dy = (x - left)[..., None], (y - top)[..., None]
+
+    def at(row: Array, column: Array) -> Array:
+        row, column = (
+            _mirrored(jnp.clip(index.astype(jnp.int32), -crop.margin, length - 1 + crop.margin), length)
+            for index, length in ((row, height), (column, width))
+        )
+        return images[crop.example, row, column].astype(jnp.float32)
+
+    above = at(top, left) * (1 - dx) + at(top, left + 1) * dx
+    below = at(top + 1, left) * (1 - dx) + at(top + 1, left + 1) * dx
+    mixed = above * (1 - dy) + below * dy
+    # Pillow cuts off the fraction. Sums of equal numbers may lie a rounding below them here.
+    return jnp.where(inside[..., None], jnp.floor(mixed + 1e-3), 0).astype(jnp.uint8)
+
+
+def _mirrored(index: Int32[Array, "..."], length: int) -> Int32[Array, "..."]:
+    index = jnp.abs(index)
+    return jnp.where(index > length - 1, 2 * (length - 1) - index, index)
+
+
+def views(
+    image: UInt8[Array, "b h w 3"], crop_size: int, count: int
+) -> UInt8[Array, "b {count} {crop_size} {crop_size} 3"]:
+    """The centre crop or the ten views of images, as `geometry.views_of` cuts them."""
+    return jax.vmap(lambda square: _views(square, crop_size, count))(image)
+
+
+def _views(image: UInt8[Array, "h w 3"], size: int, count: int) -> UInt8[Array, "{count} {size} {size} 3"]:
+    bottom, right = image.shape[0] - size, image.shape[1] - size
+    centre = image[bottom // 2 : bottom // 2 + size, right // 2 : right // 2 + size]
+    if count == 1:
+        return centre[None]
+    corners = [image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)]
+    five = jnp.stack([*corners, centre])
+    return jnp.concatenate([five, five[:, :, ::-1]])

@@ -1,0 +1,93 @@
+"""Batches cut on the device beside those that the pipeline reads."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexnet_jax.data import geometry, resident
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.pipeline import Randomness, train_batches
+
+
+def examples(count: int, size: int) -> list[dict]:
+    rng = np.random.default_rng(count)
+    return [
+        {"image": rng.integers(0, 256, (size, size, 3), np.uint8), "label": int(rng.integers(9))} for _ in range(count)
+    ]
+
+
+def on_device(source, *, steps: range, **options):
+    loaded = jax.device_put(resident.load(source))
+    crop_size = options["crop_size"]
+    jitter = bool(options.get("rotation") or options.get("scale"))
+    crops = resident.draw_crops(
+        Randomness(options.pop("seed"), len(source)), steps=steps, image_size=loaded.image.shape[1], **options
+    )
+    cut = jax.jit(lambda crops: resident.cut(loaded, crops, crop_size=crop_size, jitter=jitter))
+    return [jax.device_get(cut(jax.tree.map(lambda leaf: leaf[i], crops))) for i in range(len(steps))]
+
+
+def from_disk(source, *, steps: range, **options):
+    return list(itertools.islice(train_batches(source, start_step=steps.start, **options), len(steps)))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 40),
+    size=st.integers(8, 40),
+    start=st.integers(0, 1000),
+    group=st.sampled_from([1, 3, 32]),
+    shard=st.sampled_from([Shard(), Shard(0, 2), Shard(1, 2)]),
+    data=st.data(),
+)
+def test_crops_and_flips_have_the_same_bytes(seed, count, size, start, group, shard, data):
+    crop = data.draw(st.integers(1, size))
+    options = dict(
+        seed=seed, batch_size=6, shard=shard, crop_size=crop, crop_group=group, steps=range(start, start + 2)
+    )
+    source = examples(count, size)
+    for ours, theirs in zip(on_device(source, **options), from_disk(source, **options), strict=True):
+        for name in ("image", "label", "mask"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.integers(8, 40),
+    rotation=st.sampled_from([0.0, 5.0, 45.0, 180.0]),
+    scale=st.sampled_from([0.0, 0.15, 2.0]),
+    data=st.data(),
+)
+def test_rotated_and_scaled_crops_differ_by_a_level_at_most(seed, size, rotation, scale, data):
+    crop = data.draw(st.integers(2, size))
+    options = dict(
+        seed=seed, batch_size=6, shard=Shard(), crop_size=crop, rotation=rotation, scale=scale, steps=range(2)
+    )
+    source = examples(7, size)
+    for ours, theirs in zip(on_device(source, **options), from_disk(source, **options), strict=True):
+        difference = np.abs(ours.image.astype(int) - theirs.image.astype(int))
+        # A place that lies on the border to within a rounding may be black in one of the two.
+        assert np.mean(difference > 1) < 1e-4, difference.max()
+        np.testing.assert_array_equal(ours.label, theirs.label)
+
+
+@pytest.mark.parametrize("count", [1, 10])
+@pytest.mark.parametrize("size", [9, 10, 16])
+def test_views_are_those_of_the_host(count, size):
+    images = np.stack([example["image"] for example in examples(3, 16)])
+    expected = np.stack([geometry.views_of(image, size, count) for image in images])
+    np.testing.assert_array_equal(resident.views(jax.numpy.asarray(images), size, count), expected)
+
+
+def test_loading_tells_how_far_it_is():
+    seen = []
+    source = examples(5, 8)
+    loaded = resident.load(source, say=seen.append)
+    assert seen == [1, 2, 3, 4, 5]
+    assert [int(label) for label in loaded.label] == [example["label"] for example in source]
