@@ -191,9 +191,9 @@ class Loop:
         self._start_step, num_steps = start_step, self._experiment.num_steps
         batches = experiments.training_batches(self._experiment, start_step=start_step)
         for step in range(start_step, num_steps + 1):
-            state, top1 = self._evaluate_if_due(state, step)
-            self._leave_if_interrupted(state, step, top1)
-            self._save_if_due(state, step, top1)
+            state, means = self._evaluate_if_due(state, step)
+            self._leave_if_interrupted(state, step, means)
+            self._save_if_due(state, step, means)
             if step < num_steps:
                 batch, waited = self._fetch(batches, state, step)
                 state = self._update(state, step, batch, waited)
@@ -216,7 +216,7 @@ class Loop:
             result["count"] = int(metrics.count)
         self._attempt(self._checkpoints.wait)
         if step not in self._checkpoints.steps():  # once more: no later save will make up for this one
-            self._checkpoints.save(step, state, top1=result["top1_1_views"])
+            self._checkpoints.save(step, state, top1=result["top1_1_views"], loss=result["loss_1_views"])
             self._checkpoints.wait()
         self._progress.log.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
         self._progress.say(f"finished: {_errors(result)}")
@@ -227,8 +227,8 @@ class Loop:
         every = epochs * self._experiment.steps_per_epoch
         return step == self._experiment.num_steps or step // every > (step - 1) // every
 
-    def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, float | None]:
-        """The state, which remembers the evaluation where its schedule wants it, and the top-1 error, if evaluated."""
+    def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, float] | None]:
+        """The state, which remembers the evaluation where its schedule wants it, and the metrics, if evaluated."""
         processes.enter(f"evaluating or saving after update {step:,}")
         # A signal during an evaluation leaves a plateau schedule without the error. The resumed run evaluates again.
         new = step > self._start_step or (
@@ -247,7 +247,7 @@ class Loop:
             f" loss {means['loss']:.4f}  top-1 error {means['top1']:.1%}"
         )
         observe = self._experiment.steps.observe
-        return (state if observe is None else observe(state, means["top1"])), means["top1"]
+        return (state if observe is None else observe(state, means["top1"])), means
 
     def _measure(self, state: TrainState, step: int, views: int) -> Metrics | None:
         """The metrics of the evaluation split; None: a signal came."""
@@ -263,16 +263,19 @@ class Loop:
             self._stop_not_finite(step, "evaluation loss")
         return metrics
 
-    def _save_if_due(self, state: TrainState, step: int, top1: float | None) -> None:
+    def _save_if_due(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         if step > self._start_step and self._is_due(step, self._experiment.settings.save_every):
-            self._save(state, step, top1)
+            self._save(state, step, means)
 
-    def _save(self, state: TrainState, step: int, top1: float | None) -> None:
+    def _save(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
+        metrics = means or {}
         self._report()
         with self._progress.paused("saves"):
             self._attempt(self._checkpoints.wait)  # raises where the save before this one failed
             try:
-                self._attempt(lambda: self._checkpoints.save(step, state, top1=top1))
+                self._attempt(
+                    lambda: self._checkpoints.save(step, state, top1=metrics.get("top1"), loss=metrics.get("loss"))
+                )
             except NotFiniteStateError:
                 self._stop_not_finite(step, "state")
 
@@ -339,14 +342,14 @@ class Loop:
         kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
         raise UsageError(f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew")
 
-    def _leave_if_interrupted(self, state: TrainState, step: int, top1: float | None) -> None:
+    def _leave_if_interrupted(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         if self._interruption.due():
-            self._leave(state, step, top1)
+            self._leave(state, step, means)
 
-    def _leave(self, state: TrainState, step: int, top1: float | None) -> NoReturn:
+    def _leave(self, state: TrainState, step: int, means: dict[str, float] | None) -> NoReturn:
         """Saves, and ends the process with the signal's status."""
         if step not in self._checkpoints.steps():
-            self._save(state, step, top1)
+            self._save(state, step, means)
         self._attempt(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         if steps and steps[-1] == step:

@@ -72,6 +72,10 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert "finished: all 12 updates" in capsys.readouterr().out
     assert_same(whole, again)
 
+    row = next(row for row in rows(tmp_path / "whole") if row["step"] == 12 and "eval/loss" in row)
+    metrics = json.loads((tmp_path / "whole/checkpoints/12/metrics/metrics").read_text())
+    assert metrics == {name: row[f"eval/{name}"] for name in ("top1", "loss")}, "the best is chosen by both"
+
 
 def test_a_damaged_checkpoint_is_passed_over(
     tiny_config: Callable, data_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture

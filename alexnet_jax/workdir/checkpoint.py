@@ -41,8 +41,9 @@ NETWORK = ("params", "batch_stats")  # fields of a state that decide what the ne
 compat.stop_collecting_tensorstore_metrics()
 
 
-def _error_of(metrics: dict[str, float]) -> float:
-    return metrics["top1"]
+def _rank(metrics: dict[str, float]) -> Any:
+    """The best checkpoint has the smallest. Small evaluations often have equal errors: then the loss decides."""
+    return metrics["top1"], metrics.get("loss", math.inf)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -55,11 +56,14 @@ class _Manager(ocp.CheckpointManager):
             metrics = super().metrics(step)
         except ValueError:
             return None
-        return metrics if isinstance(metrics, dict) and _is_finite(metrics.get("top1")) else None
+        is_sound = isinstance(metrics, dict) and _is_finite(metrics.get("top1")) and _is_finite(metrics.get("loss", 0))
+        return metrics if is_sound else None
 
 
 class Checkpoints:
     """The checkpoints of one run, a folder each, named by the step: the last few, and the best by validation error.
+
+    Of equal errors the one with the smaller loss is the best, and of equal losses the later one.
 
     Each checkpoint has a manifest, which is written before the checkpoint is complete. A checkpoint without a manifest
     was written by an earlier version of this code; orbax then reads it unverified.
@@ -77,7 +81,7 @@ class Checkpoints:
         processes = jax.process_count()
         if processes > 1 and not read_only:
             folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
-        best = BestN(get_metric_fn=_error_of, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
         self._has_failed = False
@@ -88,7 +92,7 @@ class Checkpoints:
                 item_handlers=ocp.PyTreeCheckpointHandler(),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
-                    best_fn=_error_of,
+                    best_fn=_rank,
                     best_mode="min",
                     create=not read_only and processes == 1,
                     read_only=read_only,
@@ -109,7 +113,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the smallest validation error that is finite; None if there is no such error."""
+        """The step with the smallest validation error, of equal errors that with the smallest loss; None: no error."""
         return self._manager.best_step()
 
     def save(self, step: int, state: TrainState, *, top1: float | None, loss: float | None = None) -> None:
@@ -119,7 +123,8 @@ class Checkpoints:
           step: updates done; names the checkpoint.
           state: of the run.
           top1: validation error in [0, 1]; None: the state was not evaluated.
-          loss: of the same evaluation. A state whose error or loss is not finite is never the best.
+          loss: of the same evaluation, by which the best of equal errors is chosen. A state whose error or loss is not
+            finite is never the best.
 
         Raises:
           NotFiniteStateError: parameters or batch statistics are not finite. Nothing is written.
@@ -135,7 +140,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             self._manager.delete(step)  # it could not be restored, and the run has made this update again
         self._writing = step
-        metrics = {"top1": top1} if _is_finite(top1) and (loss is None or _is_finite(loss)) else None
+        metrics = _metrics_of(top1, loss)
         for again in (True, False) if self._has_failed else (False,):  # orbax may raise the same failure twice
             try:
                 self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
@@ -275,6 +280,13 @@ def _fields(state: PyTree) -> dict[str, PyTree]:
     """The fields of `NETWORK` that a state, or a dictionary of some of its fields, has."""
     fields = state if isinstance(state, dict) else vars(state)
     return {name: fields[name] for name in NETWORK if name in fields}
+
+
+def _metrics_of(top1: float | None, loss: float | None) -> dict[str, float] | None:
+    """The numbers by which checkpoints are compared; None: this one never is the best."""
+    if top1 is None or not _is_finite(top1) or (loss is not None and not _is_finite(loss)):
+        return None
+    return {"top1": top1} if loss is None else {"top1": top1, "loss": loss}
 
 
 def _is_finite(value: Any) -> bool:

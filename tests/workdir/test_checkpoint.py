@@ -55,6 +55,22 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
     assert checkpoints.best_step() == 2
 
 
+def test_of_equal_errors_the_smaller_loss_is_the_best(checkpoints: Checkpoints, tmp_path: Path):
+    """Also beside a checkpoint of an earlier version, which kept no loss."""
+    mesh = sharding.make_mesh(data=1, tower=2)
+    for step, top1, loss in [(1, 0.2, None), (2, 0.2, 0.5), (3, 0.2, 0.7), (4, 0.3, 0.1), (5, 0.2, 0.5), (6, 0.2, 0.6)]:
+        checkpoints.save(step, state_of(step, mesh), top1=top1, loss=loss)
+        checkpoints.wait()
+    assert checkpoints.best_step() == 5, "of equal losses the later one"
+    again = Checkpoints(epath.Path(tmp_path / "checkpoints"), read_only=True)
+    assert again.best_step() == 5
+    again.close()
+    for step in (7, 8, 9):
+        checkpoints.save(step, state_of(step, mesh), top1=0.2, loss=0.9)
+        checkpoints.wait()
+    assert checkpoints.steps() == [5, 7, 8, 9], "the best is kept"
+
+
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_an_error_or_loss_that_is_not_finite_is_never_the_best(checkpoints: Checkpoints, wrong: float):
     mesh = sharding.make_mesh(data=1, tower=2)
