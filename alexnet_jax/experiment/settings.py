@@ -21,10 +21,18 @@ def read_settings(config: ConfigDict) -> Settings:
     Raises:
       UsageError: a key is missing, unknown or of the wrong type, or a value makes no sense.
     """
-    values = config.to_dict()
+    return settings_of(config.to_dict())
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """`read_settings` of a config's values as plain dicts, such as `dataclasses.asdict(settings)` or JSON.
+
+    Raises:
+      UsageError: as in `read_settings`.
+    """
     dataset = values.get("dataset")
     if "name" in values and values["name"] is None and isinstance(dataset, dict):
-        values["name"] = str(dataset.get("name")).partition("/")[0]
+        values = values | {"name": str(dataset.get("name")).partition("/")[0]}
     settings = _read(Settings, values, "config")
     check(settings)
     return settings

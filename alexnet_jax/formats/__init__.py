@@ -1,0 +1,1 @@
+"""Files of trained networks, ours and those of other programs."""

@@ -1,0 +1,174 @@
+"""Files `.safetensors`: the container, which torchvision's networks use too, and a whole network of ours in one file.
+
+Our layout: an array for each leaf, such as `params/conv1/kernel` `[tower, ...]`, the mean and scale of the pixels, and
+the config, the classes and the sizes as JSON in the file's metadata.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import PyTree
+
+from alexnet_jax import strict_json
+from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.experiment.settings import settings_of
+from alexnet_jax.workdir.atomic import is_file
+
+VERSION = "1"  # of our layout
+VERSION_KEY = "alexnet_jax"  # of the metadata, in our files alone
+TREES = ("params", "batch_stats")
+MEAN_IMAGE, PIXEL_SCALE = "preprocessing/mean_image", "preprocessing/pixel_scale"
+
+Arrays = dict[str, np.ndarray]
+
+
+class MissingSafetensorsError(UsageError):
+    """The package safetensors is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "files .safetensors need the package safetensors; install it with pip install 'alexnet_jax[safetensors]',"
+            " or with pip install '.[safetensors]' in a checkout"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a file of our layout holds.
+
+    Attributes:
+      settings: of the run.
+      step: updates done.
+      params, batch_stats: as in `Tower`, on the host.
+      preprocessing: classes, sizes, mean and scale of the pixels.
+    """
+
+    settings: Settings
+    step: int
+    params: PyTree[np.ndarray]
+    batch_stats: PyTree[np.ndarray]
+    preprocessing: Preprocessing
+
+
+def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
+    """All arrays of a file, and its metadata.
+
+    Raises:
+      UsageError: the file cannot be read, is damaged, or the package is missing.
+    """
+    if not is_file(epath.Path(file)):
+        raise UsageError(f"{file} is {'not a file' if Path(file).exists() else 'missing'}; name a file .safetensors")
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingSafetensorsError from error
+    try:
+        with safe_open(str(file), framework="numpy") as opened:
+            names = opened.keys()
+            return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:  # the last four: odd types
+        raise UsageError(f"{file} is damaged, or no file .safetensors: {' '.join(str(error).split())}") from error
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """A whole file of arrays.
+
+    Raises:
+      UsageError: the package is missing.
+    """
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise MissingSafetensorsError from error
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=dict(metadata))
+
+
+def network_to_bytes(network: Network, about: Mapping[str, str]) -> bytes:
+    """A network as a file of our layout.
+
+    Args:
+      network: whose arrays are on the host.
+      about: further metadata for people, such as the licence of the data.
+
+    Raises:
+      UsageError: the package is missing.
+    """
+    trees = {name: getattr(network, name) for name in TREES}
+    arrays = {"/".join(path): leaf for path, leaf in _flatten(trees)}
+    preprocessing = network.preprocessing
+    arrays |= {MEAN_IMAGE: preprocessing.mean_image, PIXEL_SCALE: preprocessing.pixel_scale}
+    own = {
+        VERSION_KEY: VERSION,
+        "format": "flax",
+        "step": str(network.step),
+        "config": strict_json.dumps(dataclasses.asdict(network.settings)),
+        "classes": json.dumps(list(preprocessing.class_names)),
+        "image_size": str(preprocessing.image_size),
+        "crop_size": str(preprocessing.crop_size),
+    }
+    return to_bytes(arrays, dict(about) | own)
+
+
+def is_network(metadata: Mapping[str, str]) -> bool:
+    """Whether a file with this metadata has our layout."""
+    return VERSION_KEY in metadata
+
+
+def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Network:
+    """The network in a file of our layout.
+
+    Args:
+      arrays, metadata: of the file, as `read_arrays` has them.
+      name: of the file, for errors.
+
+    Raises:
+      UsageError: a part is missing or makes no sense, or a later version wrote the file.
+    """
+    if metadata[VERSION_KEY] != VERSION:
+        raise UsageError(
+            f"{name} has version {metadata[VERSION_KEY]!r} of the layout, and this program reads version {VERSION};"
+            " use a later version of alexnet_jax"
+        )
+    try:
+        preprocessing = Preprocessing(
+            class_names=tuple(map(str, json.loads(metadata["classes"]))),
+            image_size=int(metadata["image_size"]),
+            crop_size=int(metadata["crop_size"]),
+            mean_image=arrays[MEAN_IMAGE],
+            pixel_scale=arrays[PIXEL_SCALE],
+        )
+        settings = settings_of(dict(json.loads(metadata["config"])))
+        step = int(metadata["step"])
+    except UsageError as error:
+        raise UsageError(f"the config in {name} makes no sense: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{name} is damaged: its metadata lack a part ({type(error).__name__}: {error})") from error
+    trees = {tree: _nested(arrays, tree) for tree in TREES}
+    return Network(settings, step, **trees, preprocessing=preprocessings.check(preprocessing, name))
+
+
+def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    found = []
+    for name, inner in tree.items():
+        found += _flatten(inner, (*path, name)) if isinstance(inner, Mapping) else [((*path, name), np.asarray(inner))]
+    return found
+
+
+def _nested(arrays: Arrays, tree: str) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays `tree/layer/leaf` as a dict of layers."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        first, *rest = name.split("/")
+        if first == tree and len(rest) == 2:
+            layers.setdefault(rest[0], {})[rest[1]] = array
+    return layers
