@@ -19,9 +19,9 @@ def optimizer(tower: Tower, table=((0, 0.01),), **options):
     return krizhevsky_sgd(rates, **dict(momentum=0.9, weight_decay=5e-4) | options)
 
 
-def steps(tower: Tower, mesh, *, image_size: int = 67, table=((0, 0.01),), photometry=photometry) -> Steps:
+def steps(tower: Tower, mesh, *, image_size: int = 67, table=((0, 0.01),), photometry=photometry, cut=None) -> Steps:
     return build_steps(
-        tower=tower, optimizer=optimizer(tower, table), photometry=photometry, mesh=mesh, image_size=image_size
+        tower=tower, optimizer=optimizer(tower, table), photometry=photometry, mesh=mesh, image_size=image_size, cut=cut
     )
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, PyTree, UInt8
 
@@ -106,6 +107,47 @@ def train_step(
     return TrainState(state.step + 1, params, batch_stats, opt_state, state.plateau), metrics
 
 
+def train_steps(
+    state: TrainState,
+    resident: PyTree,
+    crops: PyTree,
+    count: Int32[Array, ""],
+    key: PRNGKeyArray,
+    *,
+    update: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]],
+    cut: Callable[[PyTree, PyTree], Batch],
+) -> tuple[TrainState, Metrics]:
+    """Several updates in one program, on batches that are cut from a split on the devices.
+
+    The number of updates is an argument and no constant of the program, so that all updates of a run are made by the
+    same instructions, wherever it was interrupted: the same bits.
+
+    Args:
+      state: before the updates.
+      resident: the split.
+      crops: of at least `count` batches, along the first axis.
+      count: number of updates.
+      key: of the run.
+      update: `train_step`.
+      cut: `(resident, crops of a batch) -> batch`.
+
+    Returns:
+      The state, and the metrics of each update along the first axis; 0 beyond `count`.
+    """
+
+    def batch(number: Array) -> Batch:
+        return cut(resident, jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, keepdims=False), crops))
+
+    def body(number: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, metrics = carry
+        state, one = update(state, batch(number), key)
+        return state, jax.tree.map(lambda all_of, value: all_of.at[number].set(value), metrics, one)
+
+    _, one = jax.eval_shape(lambda state: update(state, batch(jnp.int32(0)), key), state)
+    room = jax.tree.leaves(crops)[0].shape[0]
+    return lax.fori_loop(0, count, body, (state, jax.tree.map(lambda leaf: jnp.zeros((room,), leaf.dtype), one)))
+
+
 def predict_log_probs(
     params: Params,
     batch_stats: BatchStats,
@@ -141,6 +183,8 @@ class Steps(NamedTuple):
       init: `key -> state`, a fresh state on the mesh. `key` is the run's.
       train_step: `(state, batch, key) -> (state, Metrics)`; the given state is donated.
       eval_step: `(params, batch_stats, batch) -> Metrics`.
+      train_steps: `(state, resident, crops, count, key) -> (state, Metrics of each update)`, with a `cut`; else None.
+        The given state is donated.
       observe: `(state, top-1 error) -> state`, where the schedule wants evaluations; else None.
       kernel_norms: `params -> {layer: Euclidean length of the kernel}`, over both towers.
     """
@@ -150,6 +194,7 @@ class Steps(NamedTuple):
     init: Callable[[PRNGKeyArray], TrainState]
     train_step: Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
     eval_step: Callable[[Params, BatchStats, Batch], Metrics]
+    train_steps: Callable[[TrainState, PyTree, PyTree, Array, PRNGKeyArray], tuple[TrainState, Metrics]] | None
     observe: Callable[[TrainState, float], TrainState] | None
     kernel_norms: Callable[[Params], dict[str, Array]]
 
@@ -164,6 +209,7 @@ def build_steps(
     label_smoothing: float = 0.0,
     memory: Plateau | None = None,
     observe: Callable[..., Plateau] | None = None,
+    cut: Callable[[PyTree, PyTree], Batch] | None = None,
 ) -> Steps:
     """The compiled steps of a network on a mesh. No data set is needed.
 
@@ -176,6 +222,7 @@ def build_steps(
       label_smoothing: as in `loss_fn`.
       memory: of a schedule that watches evaluations, before the first one; None: the schedule needs none.
       observe: `(memory, error, step) -> memory`, with a memory.
+      cut: `(resident, crops of a batch) -> batch`, for data that are kept on the devices.
 
     Raises:
       UsageError: the crops are too small, or the mesh does not fit the towers.
@@ -199,6 +246,12 @@ def build_steps(
     evaluate = functools.partial(eval_step, forward=forward, photometry=photometry)
     remember = observe and jax.jit(observe, out_shardings=replicated)
 
+    def placed(resident: PyTree, crops: PyTree) -> Batch:
+        assert cut is not None
+        return lax.with_sharding_constraint(cut(resident, crops), sharding.batch_sharding(mesh))
+
+    several = functools.partial(train_steps, update=update, cut=placed)
+
     def observed(state: TrainState, top1: float) -> TrainState:
         assert remember is not None
         error = sharding.put_scalar(np.float32(top1), mesh)
@@ -209,6 +262,8 @@ def build_steps(
         target=target,
         init=jax.jit(init, out_shardings=shardings),
         train_step=jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated), compiler_options=options),
+        train_steps=cut
+        and jax.jit(several, donate_argnums=0, out_shardings=(shardings, replicated), compiler_options=options),
         eval_step=jax.jit(evaluate, out_shardings=replicated, compiler_options=options),
         observe=None if observe is None else observed,
         kernel_norms=jax.jit(kernel_norms, out_shardings=replicated),

@@ -20,15 +20,14 @@ def examples(count: int, size: int) -> list[dict]:
     ]
 
 
-def on_device(source, *, steps: range, **options):
+def on_device(source, *, seed: int, steps: range, **options):
     loaded = jax.device_put(resident.load(source))
-    crop_size = options["crop_size"]
+    crop_size, image_size = options["crop_size"], loaded.image.shape[1]
     jitter = bool(options.get("rotation") or options.get("scale"))
-    crops = resident.draw_crops(
-        Randomness(options.pop("seed"), len(source)), steps=steps, image_size=loaded.image.shape[1], **options
-    )
+    randomness = Randomness(seed, len(source))
+    crops = resident.draw_crops(randomness, steps=steps, image_size=image_size, **options)
     cut = jax.jit(lambda crops: resident.cut(loaded, crops, crop_size=crop_size, jitter=jitter))
-    return [jax.device_get(cut(jax.tree.map(lambda leaf: leaf[i], crops))) for i in range(len(steps))]
+    return [jax.device_get(cut(resident.Crops(*each))) for each in zip(*crops, strict=True)]
 
 
 def from_disk(source, *, steps: range, **options):
