@@ -1,6 +1,8 @@
 """What the commands share that start from a trained network: their flags, and the network of a workdir."""
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -11,8 +13,12 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.network.native import build as native
+from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
+from alexnet_jax.workdir.atomic import is_file, write_atomically
+
+READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "Workdir of a training run, or of imported weights.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
@@ -66,9 +72,38 @@ def open_network() -> Trained:
     return trained.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
 
 
+def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
+    """The file that a flag names for a result, checked before the work that the result takes.
+
+    Args:
+      flag: such as `--predictions`.
+      name: of the file, as the flag has it.
+      kinds: the suffixes that it may have, such as `.csv`.
+
+    Raises:
+      UsageError: the suffix is another one, or no file can be written there.
+    """
+    file = epath.Path(cli.absolute(name))
+    if file.suffix.lower() not in kinds:
+        raise UsageError(f"{flag}={name} does not end in {' or '.join(kinds)}; the ending says what is written")
+    if "://" in str(file):
+        return file
+    if os.path.isdir(file):
+        raise UsageError(f"{flag}={name} is a folder; name a file in it")
+    if os.path.lexists(file) and not os.path.isfile(file):
+        raise UsageError(f"{flag}={name} is not a file; name a file")
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"{flag}={name} cannot be written: {error.strerror}; name a file in another folder") from error
+    return file
+
+
 def say(line: str) -> None:
-    """Prints a line on standard error, beside the result on standard output."""
-    print(line, file=sys.stderr, flush=True)
+    """Prints a line on standard error, beside the result on standard output; of several processes, the first does."""
+    if processes.index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def progress(what: str, of: int | None) -> Callable[[int], None]:
@@ -80,8 +115,59 @@ def progress(what: str, of: int | None) -> Callable[[int], None]:
     """
 
     def show(done: int) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and processes.index() == 0:
             end = "\n" if done == of else ""
             print(f"\r{what} {done:,}{'' if of is None else f'/{of:,}'} images", end=end, file=sys.stderr, flush=True)
 
     return show
+
+
+def output_file(flag: str, name: str, endings: Sequence[str]) -> epath.Path:
+    """The file that a flag names, checked before the work that fills it.
+
+    Args:
+      flag: such as `--picture`.
+      name: its value.
+      endings: that the file may have, such as `.png`, in small letters.
+
+    Raises:
+      UsageError: the file has another ending, is a folder or a device, or its folder cannot be written.
+    """
+    file = epath.Path(cli.absolute(name))
+    if file.suffix.lower() not in endings:
+        raise UsageError(f"{flag}={name} does not end in {' or '.join(endings)}")
+    if file.exists() and (file.is_dir() or not is_file(file)):
+        raise UsageError(f"{flag}={name} is {'a folder' if file.is_dir() else 'not a file'}; name a file")
+    if "://" not in name and not file.parent.is_dir():
+        raise UsageError(f"{flag}={name} lies in a folder that does not exist; make {file.parent} first")
+    if "://" not in name and not os.access(file.parent, os.W_OK):
+        raise UsageError(f"{flag}={name} cannot be written: no permission in {file.parent}")
+    return file
+
+
+def write_output(file: epath.Path, content: str | bytes) -> None:
+    """Writes a file whole, or not at all.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def print_results(text: str) -> None:
+    """Writes a text to standard output at once.
+
+    Raises:
+      SystemExit: the reader of a pipe has left, such as `head`.
+      UsageError: standard output cannot be written, as on a full disk.
+    """
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at its exit
+        if isinstance(error, BrokenPipeError):
+            sys.exit(READER_LEFT)
+        raise UsageError(f"standard output cannot be written: {error.strerror or error}") from error
