@@ -16,7 +16,7 @@ from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
-from alexnet_jax.workdir.atomic import is_file, write_atomically
+from alexnet_jax.workdir.atomic import write_atomically
 
 READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
@@ -120,29 +120,6 @@ def progress(what: str, of: int | None) -> Callable[[int], None]:
             print(f"\r{what} {done:,}{'' if of is None else f'/{of:,}'} images", end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def output_file(flag: str, name: str, endings: Sequence[str]) -> epath.Path:
-    """The file that a flag names, checked before the work that fills it.
-
-    Args:
-      flag: such as `--picture`.
-      name: its value.
-      endings: that the file may have, such as `.png`, in small letters.
-
-    Raises:
-      UsageError: the file has another ending, is a folder or a device, or its folder cannot be written.
-    """
-    file = epath.Path(cli.absolute(name))
-    if file.suffix.lower() not in endings:
-        raise UsageError(f"{flag}={name} does not end in {' or '.join(endings)}")
-    if file.exists() and (file.is_dir() or not is_file(file)):
-        raise UsageError(f"{flag}={name} is {'a folder' if file.is_dir() else 'not a file'}; name a file")
-    if "://" not in name and not file.parent.is_dir():
-        raise UsageError(f"{flag}={name} lies in a folder that does not exist; make {file.parent} first")
-    if "://" not in name and not os.access(file.parent, os.W_OK):
-        raise UsageError(f"{flag}={name} cannot be written: no permission in {file.parent}")
-    return file
 
 
 def write_output(file: epath.Path, content: str | bytes) -> None:
