@@ -36,6 +36,8 @@ HOMES = {
         "prepare.py",
         "benchmark.py",
         "figures.py",
+        "predict.py",
+        "convert.py",
     ],
     "ml_collections": [
         "cli.py",

@@ -1,1 +1,1 @@
-"""Files of trained networks, ours and those of other programs."""
+"""Files of networks that other programs read and write, a layout a file; `imported` reads all that can be read."""
