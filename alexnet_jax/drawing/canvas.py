@@ -18,19 +18,21 @@ SUFFIXES = (".png", ".svg")
 DPI = 150  # pixels an inch of a PNG
 
 INK, FAINT, LINES = "#21262d", "#6a7280", "#dfe3e8"  # text; ticks and notes; grids and frames
-FIRST, SECOND = "#2463a6", "#b8500f"  # two curves, or the bars of all classes and of the true class
+FIRST, SECOND, THIRD = "#2463a6", "#b8500f", "#3d7d4b"  # curves
 DARK = {  # the same on a dark page, and black, which a drawing may use by name
     INK: "#e6e8eb",
     FAINT: "#9ca4b0",
     LINES: "#3b414a",
     FIRST: "#7db4ee",
     SECOND: "#f0a060",
+    THIRD: "#86c994",
     "#000000": "#e6e8eb",
 }
 SETTINGS = {
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.titlesize": 10,
@@ -57,6 +59,16 @@ class MissingMatplotlibError(UsageError):
             "pictures need matplotlib; install it with pip install 'alexnet_jax[figures]', or with"
             " pip install '.[figures]' in a checkout"
         )
+
+
+def need_matplotlib() -> None:
+    """Checks that pictures can be drawn, before long work is done for them.
+
+    Raises:
+      MissingMatplotlibError: matplotlib is not installed.
+    """
+    with style():
+        pass
 
 
 @contextlib.contextmanager

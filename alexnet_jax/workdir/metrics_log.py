@@ -14,7 +14,7 @@ from etils import epath
 from alexnet_jax import strict_json
 from alexnet_jax.runtime import compat
 from alexnet_jax.workdir.atomic import is_file, write_atomically
-from alexnet_jax.workdir.errors import UnwritableWorkdirError
+from alexnet_jax.workdir.errors import DamagedFileError, UnwritableWorkdirError
 
 ROWS_FILE = "metrics.jsonl"
 DAMAGED_FILE = f"{ROWS_FILE}.damaged"
@@ -155,6 +155,26 @@ class Events:
         except OSError:
             compat.close_events_file(self._writer)
             raise
+
+
+def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a run in a workdir, in order, also while the run is at work; empty: there are none.
+
+    A row that cannot be read is left out.
+
+    Raises:
+      DamagedFileError: the file cannot be read, or is a folder or a device.
+    """
+    file = workdir / ROWS_FILE
+    if not file.exists():
+        return []
+    if not is_file(file):
+        raise DamagedFileError(file, "it is not a file")
+    try:
+        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    except OSError as error:
+        raise DamagedFileError(file, error.strerror or str(error)) from error
+    return [row for row in map(_parse, lines) if row]
 
 
 def _rows_up_to(file: epath.Path, step: int) -> tuple[str, int]:

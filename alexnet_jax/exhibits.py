@@ -1,0 +1,244 @@
+"""What the figures of a trained network show: its predictions, its worst mistakes, nearest images and curves."""
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from alexnet_jax import retrieval
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.geometry import center_crop
+from alexnet_jax.data.pipeline import Source, eval_batches
+from alexnet_jax.drawing.curves import Curve
+from alexnet_jax.drawing.neighbours import Neighbour, Query
+from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.evaluation import batch_size_of, confusion, predictions
+from alexnet_jax.learning.metrics import ZERO, Metrics, measure
+from alexnet_jax.network import sharding
+from alexnet_jax.trained import Trained
+
+TEST_IMAGES, GUESSES = 8, 5  # figure 4, left
+QUERIES, NEIGHBOURS = 5, 6  # figure 4, right
+MISTAKES, MISTAKEN_GUESSES = 12, 3
+
+NOISY = ("train/loss", "train/top1")  # means over the images since the row before
+
+Progress = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """A split of a data set, or a part of it.
+
+    Attributes:
+      name: of the split.
+      source: its examples.
+      class_names: in the order of the labels.
+      crop_size: side of the centre crops that the network sees, pixels.
+    """
+
+    name: str
+    source: Source
+    class_names: Sequence[str]
+    crop_size: int
+
+    def title(self, index: int) -> str:
+        """The name of an image: as the data set has it, else its place in the split."""
+        name = self.source[index].get("name")
+        return name.decode("utf-8", "replace") if name else f"{self.name} image {index:,}"
+
+    def square(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
+        """The image as stored."""
+        image = self.source[index]["image"]
+        return image if isinstance(image, np.ndarray) else decode(image)
+
+    def pixels(self, index: int) -> UInt8[np.ndarray, "crop crop 3"]:
+        """The image as the network sees it."""
+        return center_crop(self.square(index), self.crop_size)
+
+    def truth(self, index: int) -> str:
+        """The class of the image."""
+        return self.class_names[self.source[index]["label"]]
+
+    def answer(self, index: int, log_probs: Float[np.ndarray, "classes"], most: int) -> Answer:
+        """The image with its likeliest classes, at most `most`."""
+        order = np.argsort(-log_probs, kind="stable")[:most]
+        return Answer(
+            name=self.title(index),
+            pixels=self.pixels(index),
+            classes=[self.class_names[label] for label in order],
+            probabilities=[math.exp(log_probs[label]) for label in order],
+            truth=self.truth(index),
+        )
+
+    def evenly(self, most: int) -> "Images":
+        """At most so many of the images, at even distances: a split may be sorted by class."""
+        count = len(self.source)
+        if count <= most:
+            return self
+        return dataclasses.replace(self, source=_Part(self.source, np.arange(most) * count // most))
+
+
+class _Part:
+    """Some examples of a source."""
+
+    def __init__(self, source: Source, indices: Int[np.ndarray, "n"]):
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int, /) -> Any:
+        return self._source[int(self._indices[index])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """The result of a pass over all test images, centre crops.
+
+    Attributes:
+      metrics: sums of losses and errors.
+      matrix: how many images of each true class (rows) were predicted as each class (columns).
+      chosen: images drawn at random.
+      mistakes: the images with the highest probabilities of a wrong class, the highest first.
+    """
+
+    metrics: Metrics
+    matrix: Int[np.ndarray, "classes classes"]
+    chosen: Sequence[Answer]
+    mistakes: Sequence[Answer]
+
+
+def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> Examined:
+    """Predicts every test image once.
+
+    Args:
+      net: with a classifier.
+      images: the test images.
+      seed: of the choice of images.
+      progress: called with the number of images done.
+
+    Raises:
+      UsageError: the storage of the data set fails.
+    """
+    chosen = draw_indices(len(images.source), TEST_IMAGES, seed)
+    total, matrix = ZERO, np.zeros((len(net.classes),) * 2, np.int64)
+    rows: dict[int, np.ndarray] = {}
+    mistakes: list[tuple[float, int, np.ndarray]] = []
+
+    def never(done: int) -> bool:
+        progress(done)
+        return False
+
+    for block in predictions(net, images.source, stop=never):
+        predicted = block.log_probs.argmax(axis=1)
+        highest = block.log_probs.max(axis=1)
+        total += jax.device_get(
+            measure(jnp.asarray(block.log_probs), jnp.asarray(block.labels), jnp.ones(len(predicted), bool))
+        )
+        matrix += confusion(block.labels, predicted, len(net.classes))
+        for i in np.flatnonzero(np.isin(block.index, chosen)):
+            rows[int(block.index[i])] = block.log_probs[i]
+        wrong = np.flatnonzero((predicted != block.labels) & np.isfinite(highest))
+        found = [(float(highest[i]), -int(block.index[i]), block.log_probs[i]) for i in wrong]
+        mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
+    return Examined(
+        metrics=total,
+        matrix=matrix,
+        chosen=[images.answer(index, rows[index], GUESSES) for index in chosen],
+        mistakes=[images.answer(-index, row, MISTAKEN_GUESSES) for _, index, row in mistakes],
+    )
+
+
+def draw_indices(count: int, most: int, seed: int) -> list[int]:
+    """At most so many different indices below `count`, drawn at random, in rising order."""
+    return sorted(map(int, np.random.default_rng(seed).choice(count, min(most, count), replace=False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Test images and the training images nearest to them.
+
+    Attributes:
+      queries: the test images with their neighbours.
+      layer: whose features were compared.
+      searched: training images.
+      chance: the mean share of the queries' classes among the training images searched.
+    """
+
+    queries: Sequence[Query]
+    layer: str
+    searched: int
+    chance: float
+
+
+def last_hidden_layer(net: Trained) -> str:
+    """The layer whose features the paper compares: fc7, in networks without it the layer before the last."""
+    return "fc7" if "fc7" in net.layers else net.layers[-2]
+
+
+def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Found:
+    """The nearest training images of some test images, by the Euclidean distance of their features.
+
+    Args:
+      net: with a classifier.
+      test: the test images, of which some are drawn.
+      train: the training images, all of which are read.
+      seed: of the choice of test images.
+      progress: called with the number of training images searched.
+
+    Raises:
+      UsageError: the storage of the data set fails.
+    """
+    layer, chosen = last_hidden_layer(net), draw_indices(len(test.source), QUERIES, seed + 1)
+    queries = net.features_of(np.stack([test.square(index) for index in chosen]), layer)
+    count = len(train.source)
+    labels = np.zeros(len(net.classes), np.int64)
+    blocks = _feature_blocks(net, train.source, layer, labels)
+    distances, indices = retrieval.nearest(queries, blocks, min(NEIGHBOURS, count), progress=progress)
+    shown = []
+    for index, near, far in zip(chosen, indices, distances, strict=True):
+        neighbours = [
+            Neighbour(train.title(int(i)), train.pixels(int(i)), train.truth(int(i)), float(distance))
+            for i, distance in zip(near, far, strict=True)
+        ]
+        shown.append(Query(test.title(index), test.pixels(index), test.truth(index), neighbours))
+    chance = np.mean([labels[test.source[index]["label"]] for index in chosen]) / count
+    return Found(shown, layer, count, float(chance))
+
+
+def _feature_blocks(
+    net: Trained, source: Source, layer: str, labels: Int[np.ndarray, "classes"]
+) -> Iterator[Float[np.ndarray, "n features"]]:
+    """The features of the centre crops of all images, block by block; counts the images of each class in `labels`."""
+    step, size = net.features_step(layer), batch_size_of([net], 1)
+    for batch in eval_batches(
+        source, batch_size=size, views=1, shard=Shard(0, 1), crop_size=net.preprocessing.crop_size
+    ):
+        mask = np.asarray(batch.mask)
+        labels += np.bincount(np.asarray(batch.label)[mask], minlength=len(labels))
+        features = step(net.params, net.batch_stats, sharding.put_batch(batch.image[:, 0], net.mesh))
+        yield np.asarray(jax.device_get(features))[mask].reshape(int(mask.sum()), -1)
+
+
+def curve(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> Curve:
+    """A number of `metrics.jsonl` by epoch. Rows where the number is missing or not finite are left out.
+
+    Args:
+      rows: of the file.
+      key: of the number.
+      label: for people.
+    """
+    points = [(row["epoch"], row[key]) for row in rows if _is_number(row.get(key)) and _is_number(row.get("epoch"))]
+    return Curve(label, [epoch for epoch, _ in points], [value for _, value in points], noisy=key in NOISY)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,154 @@
+"""Figures of a trained network: `python -m alexnet_jax.figures --workdir=runs/elpv`.
+
+Draws figures 3 and 4 of the paper, curves, the confusion matrix and the worst mistakes as PNG and SVG files, and puts
+them into one page, `index.html`, which needs no network. A figure whose data are missing is left out with a line.
+The run may still be training: its last checkpoint is shown.
+
+    python -m alexnet_jax.figures --workdir=runs/elpv --output=figures    # pictures and page in another folder
+    python -m alexnet_jax.figures --workdir=runs/elpv --towers            # how colour-selective each tower is, too
+"""
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+if not __package__:  # `python alexnet_jax/figures.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+
+from alexnet_jax import cli, cli_network, exhibits, report, strict_json
+from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.drawing import canvas
+from alexnet_jax.drawing.collection import Collection, UnwritableOutputError
+from alexnet_jax.errors import UsageError
+from alexnet_jax.exhibits import Examined, Images
+from alexnet_jax.experiment import follow
+from alexnet_jax.experiment.data import open_data
+from alexnet_jax.hints import hints
+from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.trained import Trained
+from alexnet_jax.workdir import data_identity, metrics_log
+
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the figures; default: figures, in the workdir.")
+DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
+SPLIT = flags.DEFINE_string("split", None, "Test images, in TFDS's notation; default: the run's evaluation split.")
+TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", 20_000, "Training images among which neighbours are searched, at most.", lower_bound=1
+)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of test images and of the permutation test.", lower_bound=0)
+TOWERS = flags.DEFINE_bool("towers", False, "Print how colour-selective the kernels of each tower are, and a p-value.")
+JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
+
+
+@hints()
+def main() -> None:
+    """Writes the figures and the page."""
+    folder = cli_network.folder()
+    output = epath.Path(cli.absolute(OUTPUT.value)) if OUTPUT.value else folder / "figures"
+    canvas.need_matplotlib()
+    net = cli_network.open_network()
+    made = Collection(output, say=cli_network.say)
+    kernels = np.asarray(jax.device_get(net.params[net.layers[0]]["kernel"]))
+    towers = specialisation(kernels, SEED.value)
+    made.add(report.kernels_exhibit(kernels, towers, report.is_grey(net.preprocessing.mean_image)))
+    _add_curves(made, net, folder)
+    examined = _add_data(made, net, folder)
+    made.write_page(f"AlexNet: {folder.name}", report.facts(net, folder, examined))
+    if JSON.value:
+        found: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
+        errors = {} if examined is None else examined.metrics.means() | {"count": int(examined.metrics.count)}
+        print(strict_json.dumps(found | {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}))
+        return
+    for line in report.tower_lines(towers) if TOWERS.value else []:
+        print(line)
+    print("\n".join(str(file) for file in made.files))
+
+
+def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:
+    """Adds the curves of the run, if there are any."""
+    try:
+        rows = metrics_log.read_rows(folder)
+    except UsageError as error:
+        made.leave_out("curves", str(error))
+        return
+    exhibit = report.curves_exhibit(rows, net.settings.schedule)
+    if exhibit is None:
+        made.leave_out("curves", f"{folder / metrics_log.ROWS_FILE} has none, as with imported weights")
+    else:
+        made.add(exhibit)
+
+
+def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | None:
+    """Adds what the network does with images of its data set; None: there is no classifier, or no data set."""
+    try:
+        net.need_classifier()
+        test, train = _images(net, folder)
+        progress = cli_network.progress("examined", len(test.source))
+        examined = exhibits.examine(net, test, seed=SEED.value, progress=progress)
+        made.add(report.predictions_exhibit(examined, test.name))
+        searched = train.evenly(TRAIN_IMAGES.value)
+        progress = cli_network.progress("searched", len(searched.source))
+        found = exhibits.find(net, test, searched, seed=SEED.value, progress=progress)
+    except UnwritableOutputError:
+        raise
+    except UsageError as error:
+        made.leave_out("predictions, neighbours, confusions and mistakes", str(error))
+        return None
+    made.add(report.neighbours_exhibit(found, test.name, train.name, len(train.source)))
+    made.add(report.confusion_exhibit(examined, net.classes, test.name))
+    exhibit = report.mistakes_exhibit(examined, test.name)
+    if exhibit is None:
+        made.leave_out("mistakes", f"the network makes none on {test.name}")
+    else:
+        made.add(exhibit)
+    return examined
+
+
+def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
+    """The test images and the training images.
+
+    Raises:
+      UsageError: the data set is missing, damaged, or another one than the network was trained on.
+    """
+    chosen, named = net.settings.dataset, "config.dataset.name"
+    if DATASET.value is not None:
+        chosen, named = dataclasses.replace(chosen, name=DATASET.value, train_split=None, eval_split=None), "--dataset"
+    if SPLIT.value is not None:
+        chosen = dataclasses.replace(chosen, eval_split=SPLIT.value)
+    name = chosen.name
+    data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named=named)
+    if DATASET.value is None:
+        data_identity.check(folder, data.identity())
+    _check_form(net, data, name)
+    settings = dataclasses.replace(net.settings, dataset=chosen)
+    train, test, _ = follow.followed(follow.follow(settings, follow.facts_of(data)))
+    crop = net.preprocessing.crop_size
+    return (
+        Images(f"{name} {test}", data.split(test), data.class_names, crop),
+        Images(f"{name} {train}", data.split(train), data.class_names, crop),
+    )
+
+
+def _check_form(net: Trained, data: Dataset, name: str) -> None:
+    """Checks that a data set has the network's classes and size.
+
+    Raises:
+      DatasetError: it has others.
+    """
+    if list(net.classes) != list(data.class_names):
+        raise DatasetError(f"{name} has other classes than the network; name another data set with --dataset")
+    if net.preprocessing.image_size != data.image_size:
+        raise DatasetError(
+            f"{name} has images of {data.image_size} pixels and the network takes {net.preprocessing.image_size};"
+            f" prepare it with --size={net.preprocessing.image_size}"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)
