@@ -35,11 +35,15 @@ class Preprocessing:
     mean_image: Float[np.ndarray, "size size 3"]
     pixel_scale: Float[np.ndarray, "3"]
 
+    @property
+    def mean_crop(self) -> Float[np.ndarray, "crop crop 3"]:
+        """The centre of the mean image, which is subtracted from every crop."""
+        start = (self.image_size - self.crop_size) // 2
+        return self.mean_image[start : start + self.crop_size, start : start + self.crop_size]
+
     def inputs(self, crops: UInt8[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
         """Crops as the network takes them in evaluation: `photometry` without noise. Pure."""
-        start = (self.image_size - self.crop_size) // 2
-        centre = self.mean_image[start : start + self.crop_size, start : start + self.crop_size]
-        x = crops.astype(jnp.float32) - jnp.asarray(centre, jnp.float32)[None]
+        x = crops.astype(jnp.float32) - jnp.asarray(self.mean_crop, jnp.float32)[None]
         scale = self.pixel_scale.astype(np.float32)
         if (scale == scale[0]).all():  # as in training, where the scale is a number
             return x if scale[0] == 1 else x * float(scale[0])
