@@ -67,7 +67,9 @@ def main() -> None:
         return
     for line in report.tower_lines(towers) if TOWERS.value else []:
         print(line)
-    print("\n".join(str(file) for file in made.files))
+    *pictures, page = made.files
+    print(f"pictures: {', '.join(dict.fromkeys(file.stem for file in pictures))} (.png and .svg)")
+    print(f"page: {page}")
 
 
 def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:

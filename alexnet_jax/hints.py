@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from alexnet_jax.drawing.collection import UnwritableOutputError
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
@@ -63,6 +64,8 @@ def _hint(error: UsageError) -> str | None:
             return "resume that run, which then ignores this checkpoint, or name another one with --checkpoint"
         case errors.SaveError():
             return "make room and run the same command again: the newest checkpoint is resumed"
+        case UnwritableOutputError():
+            return "name another folder with --output"
         case ClusterError():
             return "--distributed=off runs alone"
     return None

@@ -56,9 +56,8 @@ class Browser:
         """Opens a file, and waits until it and its pictures are there."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
-        )
+        screen = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.events.clear()
         self.call("Page.navigate", url=file.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
@@ -119,8 +118,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     assert name is not None, REASON
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-
-    command = 'exec "$0" "$@" 3<&{} 4>&{}'.format(theirs_in, theirs_out)
+    command = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
     process = subprocess.Popen(
         ["bash", "-c", command, name, *QUIET, f"--user-data-dir={profile}", "about:blank"],
         pass_fds=(theirs_in, theirs_out),

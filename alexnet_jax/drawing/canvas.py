@@ -28,7 +28,7 @@ DARK = {  # the same on a dark page, and black, which a drawing may use by name
     THIRD: "#86c994",
     "#000000": "#e6e8eb",
 }
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
