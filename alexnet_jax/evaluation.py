@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.feed import Feed, FromDisk
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import BatchStats, Params
@@ -30,32 +31,29 @@ def evaluate(
     batch_stats: BatchStats,
     *,
     views: int,
+    feed: Feed | None = None,
     stop: Callable[[int], bool] = lambda done: False,
 ) -> Metrics | None:
     """Sums over every example of the evaluation split, each counted once.
 
     Args:
       experiment: whose evaluation split and compiled step are used.
+      feed: of the batches; None: from disk.
       params, batch_stats: of the network.
       views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
       stop: called after each batch with the number of images done; True ends the evaluation, which returns None.
     """
     settings, data_axis = experiment.settings, experiment.mesh.shape[sharding.DATA]
     crops = max(settings.batch_size, MIN_CROPS)
-    batches = eval_batches(
-        experiment.eval_source,
-        batch_size=max(1, crops // views // data_axis) * data_axis,
-        views=views,
-        shard=experiment.shard,
-        crop_size=experiment.crop_size,
-    )
+    size = max(1, crops // views // data_axis) * data_axis
+    batches = (feed or FromDisk(experiment)).eval_batches(batch_size=size, views=views)
     total = ZERO
     running: Metrics | None = None
     for number, batch in enumerate(itertools.chain(batches, [None])):
         processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
         before, running = running, None
         if batch is not None:
-            running = experiment.steps.eval_step(params, batch_stats, sharding.put_batch(batch, experiment.mesh))
+            running = experiment.steps.eval_step(params, batch_stats, batch)
         if before is not None:  # read only now, when the devices have the next batch to work on
             total += jax.device_get(before)
             if stop(int(total.count)):

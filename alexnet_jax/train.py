@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -10,17 +10,17 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax.data import preprocessing as preprocessings
-from alexnet_jax.data.batch import Batch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.data import small_crops
+from alexnet_jax.experiment.feed import Feed, open_feed
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
 from alexnet_jax.experiment.settings import FOLLOWING, fill, read_settings
 from alexnet_jax.hints import hints
-from alexnet_jax.learning.metrics import Metrics
+from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.network import sharding
@@ -44,6 +44,7 @@ STUCK_LOSS_CAUSES = (
 MAY_CHANGE = (
     "name",
     "dataset.train_images",  # which a dry run alone reads
+    "dataset.on_device",
     "mesh.data",
     "mesh.tower",
     "evaluate_every",
@@ -117,7 +118,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
             progress.say(line)
         try:
             with jax.transfer_guard("disallow"):
-                loop = Loop(experiment, checkpoints, progress, interruption)
+                processes.enter("decoding the images", slow=True)
+                feed = open_feed(experiment, say=progress.say)
+                loop = Loop(experiment, feed, checkpoints, progress, interruption)
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)
         finally:
@@ -172,6 +175,24 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
     return None
 
 
+class Running(NamedTuple):
+    """Updates that were started and are not yet reported.
+
+    Attributes:
+      step: updates done after them.
+      updates: how many.
+      metrics: of each, along the first axis, or of the only one.
+      waited: seconds for which the devices waited for their images.
+      scalars: further numbers by name.
+    """
+
+    step: int
+    updates: int
+    metrics: Metrics
+    waited: float
+    scalars: dict[str, jax.Array]
+
+
 class Loop:
     """The updates of a run, and what happens between them.
 
@@ -179,24 +200,33 @@ class Loop:
     """
 
     def __init__(
-        self, experiment: Experiment, checkpoints: Checkpoints, progress: Progress, interruption: Interruption
+        self,
+        experiment: Experiment,
+        feed: Feed,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        interruption: Interruption,
     ):
-        self._experiment, self._checkpoints = experiment, checkpoints
+        self._experiment, self._feed, self._checkpoints = experiment, feed, checkpoints
         self._progress, self._interruption = progress, interruption
-        self._running: tuple[int, Metrics, float, dict[str, jax.Array]] | None = None
+        self._running: Running | None = None
         self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
         """Makes exactly the updates from `start_step` to the end of the run."""
         self._start_step, num_steps = start_step, self._experiment.num_steps
-        batches = experiments.training_batches(self._experiment, start_step=start_step)
-        for step in range(start_step, num_steps + 1):
+        self._feed.start(start_step)
+        step = start_step
+        while True:
             state, means = self._evaluate_if_due(state, step)
             self._leave_if_interrupted(state, step, means)
             self._save_if_due(state, step, means)
-            if step < num_steps:
-                batch, waited = self._fetch(batches, state, step)
-                state = self._update(state, step, batch, waited)
+            if step == num_steps:
+                break
+            count = self._count(step)
+            fetched, waited = self._fetch(state, step, count)
+            state = self._update(state, step, count, fetched, waited)
+            step += count
         self._report()
         return state
 
@@ -226,6 +256,15 @@ class Loop:
         """Whether a multiple of so many epochs lies between the step before and this one; always at the end."""
         every = epochs * self._experiment.steps_per_epoch
         return step == self._experiment.num_steps or step // every > (step - 1) // every
+
+    def _count(self, step: int) -> int:
+        """How many updates to make together after `step`: to the next evaluation, save or row of metrics, at most."""
+        settings, num_steps = self._experiment.settings, self._experiment.num_steps
+        for end in range(step + 1, step + self._feed.longest):
+            due = self._is_due(end, settings.evaluate_every) or self._is_due(end, settings.save_every)
+            if due or row_due(end, num_steps):
+                return end - step
+        return self._feed.longest
 
     def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, float] | None]:
         """The state, which remembers the evaluation where its schedule wants it, and the metrics, if evaluated."""
@@ -257,6 +296,7 @@ class Loop:
                 state.params,
                 state.batch_stats,
                 views=views,
+                feed=self._feed,
                 stop=lambda _: self._interruption.due(),
             )
         if metrics is not None and not np.isfinite(metrics.loss):
@@ -289,8 +329,8 @@ class Loop:
                 raise
             self._progress.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
 
-    def _fetch(self, batches: Iterator[Batch], state: TrainState, step: int) -> tuple[Batch, float]:
-        """The next batch on the devices, and the seconds for which they waited for it.
+    def _fetch(self, state: TrainState, step: int, count: int) -> tuple[Any, float]:
+        """The next batches on the devices, and the seconds for which the devices waited for them.
 
         Where the data cannot be read, a single process saves the updates made so far. Several processes save together
         or not at all.
@@ -298,43 +338,50 @@ class Loop:
         processes.enter(f"fetching the images of update {step + 1:,}")
         begun = time.monotonic()
         try:
-            batch = sharding.put_batch(next(batches), self._experiment.mesh)
+            fetched = self._feed.fetch(step, count)
         except UsageError:
             if jax.process_count() == 1 and step not in self._checkpoints.steps():
                 self._save(state, step, None)
             raise
-        running: Any = self._running and self._running[1].loss
+        running: Any = self._running and self._running.metrics.loss
         busy = running is not None and not running.is_ready()
-        return batch, 0.0 if busy else time.monotonic() - begun
+        return fetched, 0.0 if busy else time.monotonic() - begun
 
-    def _update(self, state: TrainState, step: int, batch: Batch, waited: float) -> TrainState:
-        """Starts the update, and reports the one before while this one runs."""
+    def _update(self, state: TrainState, step: int, count: int, fetched: Any, waited: float) -> TrainState:
+        """Starts the updates, and reports those before while these run."""
         processes.enter(f"update {step + 1:,}", slow=step == self._start_step)  # the first update compiles
-        scalars = self._scalars(state) if row_due(step + 1, self._experiment.num_steps) else {}
-        state, metrics = self._experiment.steps.train_step(state, batch, self._experiment.key)
+        state, metrics = self._feed.update(state, fetched, self._experiment.key)
+        end = step + count
+        scalars = self._scalars(state, end) if row_due(end, self._experiment.num_steps) else {}
         self._report()
-        self._running = step + 1, metrics, waited, scalars
+        self._running = Running(end, count, metrics, waited, scalars)
         return state
 
-    def _scalars(self, state: TrainState) -> dict[str, jax.Array]:
-        """The learning rate of the next update, and the lengths of the kernels before the update."""
-        rate = self._experiment.learning_rate(state.step, state.plateau)
+    def _scalars(self, state: TrainState, step: int) -> dict[str, jax.Array]:
+        """The learning rate of the last update, and the lengths of the kernels after it."""
+        last = sharding.put_scalar(np.int32(step - 1), self._experiment.mesh)
+        rate = self._experiment.learning_rate(last, state.plateau)
         norms = self._experiment.steps.kernel_norms(state.params)
         return {"train/learning_rate": rate} | {f"train/kernel_norm/{layer}": norm for layer, norm in norms.items()}
 
     def _report(self) -> None:
-        """Waits for the last update that was started, and reports it."""
+        """Waits for the last updates that were started, and reports them."""
         if self._running is None:
             return
-        step, metrics, waited, scalars = self._running
+        end, count, metrics, waited, scalars = self._running
         self._running = None
-        metrics = jax.device_get(metrics)
-        if not np.isfinite(metrics.loss):
-            self._stop_not_finite(step, "loss")
+        metrics = jax.tree.map(lambda leaf: np.atleast_1d(leaf)[:count], jax.device_get(metrics))
+        total = ZERO
+        for number in range(count):
+            one = jax.tree.map(lambda leaf, number=number: leaf[number], metrics)
+            step = end - count + number + 1
+            if not np.isfinite(one.loss):
+                self._stop_not_finite(step, "loss")
+            if stuck := self._stuck_loss.add(step, float(one.loss / one.count)):
+                self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
+            total += one
         numbers = {name: float(jax.device_get(value)) for name, value in scalars.items()}
-        self._progress.step(step, metrics, waited=waited, scalars=numbers)
-        if stuck := self._stuck_loss.add(step, float(metrics.loss / metrics.count)):
-            self._progress.say(f"warning: {stuck}. {STUCK_LOSS_CAUSES}. The run goes on")
+        self._progress.step(end, total, waited=waited, updates=count, scalars=numbers)
 
     def _stop_not_finite(self, step: int, what: str) -> NoReturn:
         self._attempt(self._checkpoints.wait)

@@ -10,6 +10,7 @@ from etils import epath
 
 from alexnet_jax import evaluation, train
 from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
@@ -70,7 +71,8 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     folder = epath.Path(tmp_path)
     progress = Progress(folder, num_steps=4, steps_per_epoch=2.0, start_step=0)
     checkpoints = Checkpoints(folder)
-    train.Loop(experiment, checkpoints, progress, Interruption()).run(TrainState(np.int32(0), None, None, ()), 0)
+    loop = train.Loop(experiment, FromDisk(experiment), checkpoints, progress, Interruption())
+    loop.run(TrainState(np.int32(0), None, None, ()), 0)
     progress.close()
     checkpoints.close()
     order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "put 3", "step 3", "get 2"]

@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment.feed import open_feed
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime.interruption import Interruption
@@ -50,7 +51,7 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
             folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0
         )
         with jax.transfer_guard("disallow"):
-            loop = Loop(experiment, checkpoints, progress, Interruption())
+            loop = Loop(experiment, open_feed(experiment, say=print), checkpoints, progress, Interruption())
             loop.final_evaluation(loop.run(state, 0))
         with progress.paused("saves"):
             checkpoints.wait()

@@ -167,7 +167,15 @@ def _mirrored(index: Int32[Array, "..."], length: int) -> Int32[Array, "..."]:
     return jnp.where(index > length - 1, 2 * (length - 1) - index, index)
 
 
-def views(
+def eval_batch(resident: Resident, first: Int32[Array, ""], *, batch_size: int, views: int, crop_size: int) -> Batch:
+    """The evaluation batch of the examples from `first` on; rows beyond the split have mask False."""
+    place = first + jnp.arange(batch_size, dtype=jnp.int32)
+    mask = place < resident.image.shape[0]
+    place = jnp.where(mask, place, 0)
+    return Batch(views_of(resident.image[place], crop_size, views), resident.label[place], mask)
+
+
+def views_of(
     image: UInt8[Array, "b h w 3"], crop_size: int, count: int
 ) -> UInt8[Array, "b {count} {crop_size} {crop_size} 3"]:
     """The centre crop or the ten views of images, as `geometry.views_of` cuts them."""

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photometry import photometry
@@ -112,12 +113,16 @@ def build(
         label_smoothing=settings.label_smoothing,
         memory=schedule.memory,
         observe=schedule.observe,
+        cut=functools.partial(
+            resident.cut, crop_size=crop_size, jitter=settings.jitter.rotation > 0 or settings.jitter.scale > 0
+        ),
     )
     return Experiment(
         settings=settings,
         steps=steps._replace(
             train_step=allocator.keeping_large_arrays(steps.train_step),
             eval_step=allocator.keeping_large_arrays(steps.eval_step),
+            train_steps=steps.train_steps and allocator.keeping_large_arrays(steps.train_steps),
         ),
         shard=shard,
         data=data,

@@ -17,6 +17,7 @@ class Dataset:
     crop_group: int
     classes: int | None
     train_images: int | None
+    on_device: bool | None = None  # absent in workdirs of earlier versions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _read_fields(kind: type, value: Any, path: str) -> Any:
         close = difflib.get_close_matches(unknown[0], _names(kind), n=1)
         hint = f"did you mean {path}.{close[0]}?" if close else f"known keys: {', '.join(_names(kind))}"
         raise UsageError(f"nothing reads {path}.{unknown[0]}; {hint}")
-    missing = [name for name in _names(kind) if name not in value]
+    later = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}
+    missing = [name for name in _names(kind) if name not in value and name not in later]
     if missing:
         raise UsageError(f"{path}.{missing[0]} is missing; configs/default.py explains it")
     hints = typing.get_type_hints(kind)

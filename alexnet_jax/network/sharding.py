@@ -62,6 +62,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
+def stacked_batch_sharding(mesh: Mesh) -> NamedSharding:
+    """As `batch_sharding`, for several batches along a first axis."""
+    return NamedSharding(mesh, PartitionSpec(None, DATA))
+
+
 def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
     """The sharding of every leaf: arrays as parameters, scalars on every device."""
     return jax.tree.map(lambda leaf: param_sharding(mesh) if leaf.ndim else replicated(mesh), state)
@@ -98,7 +103,7 @@ def place_on_data_axis(mesh: Mesh) -> tuple[int, int]:
     return rows[0] // size, mesh.shape[DATA] // size
 
 
-def put_scalar(value: np.float32, mesh: Mesh) -> jax.Array:
+def put_scalar(value: np.float32 | np.int32, mesh: Mesh) -> jax.Array:
     """A number on every device; all processes give the same number."""
     return put_local(np.asarray(value), replicated(mesh))
 

@@ -69,10 +69,10 @@ class _Window:
     seconds: float = 0.0
     waited: float = 0.0
 
-    def add(self, metrics: Metrics, *, seconds: float | None, waited: float) -> None:
+    def add(self, metrics: Metrics, *, seconds: float | None, waited: float, updates: int) -> None:
         self.metrics += metrics
         if seconds is not None:
-            self.updates += 1
+            self.updates += updates
             self.images += float(metrics.count)
             self.seconds += max(seconds, 1e-9)
             self.waited += waited
@@ -112,12 +112,23 @@ class Progress:
         self._paused: dict[str, float] = defaultdict(float)
         self.log = MetricsLog(workdir, steps_per_epoch=steps_per_epoch, start_step=start_step, say=self.say)
 
-    def step(self, step: int, metrics: Metrics, *, waited: float, scalars: Mapping[str, float] | None = None) -> None:
-        """Adds an update. A row is written after `ROW_EVERY` seconds, and where `row_due` says so.
+    def step(
+        self,
+        step: int,
+        metrics: Metrics,
+        *,
+        waited: float,
+        updates: int = 1,
+        scalars: Mapping[str, float] | None = None,
+    ) -> None:
+        """Adds an update, or several that were made together.
+
+        A row is written after `ROW_EVERY` seconds, and where `row_due` says so.
 
         Args:
           step: updates done, with this one.
-          metrics: of its batch.
+          metrics: of its batch, or the sums over all batches.
+          updates: how many.
           waited: seconds for which the devices waited for its images.
           scalars: further numbers by name, such as `train/learning_rate`. The next row holds the latest of each.
         """
@@ -128,12 +139,12 @@ class Progress:
             self._line_at = self._row_at = now  # lines and rows begin with updates whose time is known
             self.say(f"{FIRST}{self._first:.1f} s")
         else:
-            self._updates += 1
+            self._updates += updates
             self._waited += waited
-            self._steps.append(seconds - waited)
+            self._steps.extend([(seconds - waited) / updates] * updates)
         self._stepped_at = now
         for window in (self._shown, self._written):
-            window.add(metrics, seconds=seconds, waited=waited)
+            window.add(metrics, seconds=seconds, waited=waited, updates=updates)
         self._scalars |= scalars or {}
         self._show(step, now)
         self._write(step, now)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import geometry, resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.pipeline import Randomness, train_batches
+from alexnet_jax.data.pipeline import Randomness, eval_batches, train_batches
 
 
 def examples(count: int, size: int) -> list[dict]:
@@ -81,7 +81,21 @@ def test_rotated_and_scaled_crops_differ_by_a_level_at_most(seed, size, rotation
 def test_views_are_those_of_the_host(count, size):
     images = np.stack([example["image"] for example in examples(3, 16)])
     expected = np.stack([geometry.views_of(image, size, count) for image in images])
-    np.testing.assert_array_equal(resident.views(jax.numpy.asarray(images), size, count), expected)
+    np.testing.assert_array_equal(resident.views_of(jax.numpy.asarray(images), size, count), expected)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_evaluation_batches_hold_each_example_once(views):
+    source = examples(7, 16)
+    loaded = jax.device_put(resident.load(source))
+    theirs = list(eval_batches(source, batch_size=4, views=views, shard=Shard(), crop_size=9))
+    for number, batch in enumerate(theirs):
+        first = jax.numpy.int32(4 * number)
+        ours = resident.eval_batch(loaded, first, batch_size=4, views=views, crop_size=9)
+        np.testing.assert_array_equal(ours.mask, batch.mask)
+        np.testing.assert_array_equal(ours.image[batch.mask], batch.image[batch.mask])
+        np.testing.assert_array_equal(ours.label[batch.mask], batch.label[batch.mask])
+    assert len(theirs) == 2
 
 
 def test_loading_tells_how_far_it_is():

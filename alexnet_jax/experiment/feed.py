@@ -1,0 +1,197 @@
+"""The batches of a run on its devices: read from disk ahead of the updates, or cut from splits kept on the devices."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from alexnet_jax.data import resident
+from alexnet_jax.data.batch import Batch
+from alexnet_jax.data.pipeline import Randomness, Source, eval_batches
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import build
+from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.learning.metrics import Metrics
+from alexnet_jax.learning.step import TrainState
+from alexnet_jax.network import sharding
+from alexnet_jax.runtime import processes
+
+SHARE = 1 / 4  # of a device's memory: splits that take less are kept there without being asked for
+BLOCK = 64  # updates in one program, at most: some seconds of the largest networks, within which a signal is heard
+LINE_EVERY = 10.0  # seconds between two lines about the splits that are being decoded
+
+
+class FromDisk:
+    """Batches that the host reads and copies to the devices.
+
+    Attributes:
+      longest: number of updates that one call of `update` can make.
+    """
+
+    longest = 1
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._batches: Iterator[Batch] = iter(())
+
+    def start(self, start_step: int) -> None:
+        """Begins with the batch of that number."""
+        self._batches = build.training_batches(self._experiment, start_step=start_step)
+
+    def fetch(self, step: int, count: int) -> Batch:
+        """The batches `step` to `step + count - 1` on the devices, as `update` takes them: one batch here."""
+        assert count == 1, "longest"
+        return sharding.put_batch(next(self._batches), self._experiment.mesh)
+
+    def update(self, state: TrainState, fetched: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
+        """Starts the update: the state after it, and its metrics."""
+        return self._experiment.steps.train_step(state, fetched, key)
+
+    def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
+        """The batches of the evaluation split on the devices, each example once, the last batch padded."""
+        experiment = self._experiment
+        batches = eval_batches(
+            experiment.eval_source,
+            batch_size=batch_size,
+            views=views,
+            shard=experiment.shard,
+            crop_size=experiment.crop_size,
+        )
+        return (sharding.put_batch(batch, experiment.mesh) for batch in batches)
+
+
+class OnDevice:
+    """Batches that the devices cut from splits which every device holds whole.
+
+    Every device has all images, because batch k may need any of them: divided images would have to be exchanged.
+
+    Args:
+      experiment: whose training and evaluation split are decoded and copied.
+      say: prints a line.
+
+    Attributes:
+      longest: as of `FromDisk`.
+    """
+
+    longest = BLOCK
+
+    def __init__(self, experiment: Experiment, *, say: Callable[[str], None]):
+        self._experiment = experiment
+        settings, mesh = experiment.settings, experiment.mesh
+        everywhere = sharding.replicated(mesh)
+
+        def load(source: Source, split: str) -> resident.Resident:
+            arrays = resident.load(source, say=_progress(f"decoding {split}", len(source), say))
+            return resident.Resident(*(sharding.put_local(np.asarray(array), everywhere) for array in arrays))
+
+        begun = time.monotonic()
+        self._train = load(experiment.train_source, str(settings.dataset.train_split))
+        self._eval = load(experiment.eval_source, str(settings.dataset.eval_split))
+        say(
+            f"the images are on the {'devices' if mesh.size > 1 else 'device'}, {size_of(experiment) / 2**20:,.0f} MiB,"
+            f" decoded in {time.monotonic() - begun:.1f} s"
+        )
+        self._randomness = Randomness(settings.seed, len(experiment.train_source))
+        cut = functools.partial(resident.eval_batch, crop_size=experiment.crop_size)
+        self._cut = jax.jit(cut, static_argnames=("batch_size", "views"), out_shardings=sharding.batch_sharding(mesh))
+
+    def start(self, start_step: int) -> None:
+        """Nothing: every batch follows from its number."""
+
+    def fetch(self, step: int, count: int) -> tuple[resident.Crops, Array]:
+        """The crops of the batches `step` to `step + count - 1`, and their number."""
+        experiment, settings = self._experiment, self._experiment.settings
+        crops = resident.draw_crops(
+            self._randomness,
+            steps=range(step, step + count),
+            batch_size=settings.batch_size,
+            shard=experiment.shard,
+            image_size=experiment.data.image_size,
+            crop_size=experiment.crop_size,
+            rotation=settings.jitter.rotation,
+            scale=settings.jitter.scale,
+            crop_group=settings.dataset.crop_group,
+        )
+        place = sharding.stacked_batch_sharding(experiment.mesh)
+        padded = (
+            np.resize(leaf, (BLOCK, *leaf.shape[1:])) for leaf in map(np.asarray, crops)
+        )  # one shape, one program
+        arrays = [sharding.put_local(leaf, place) for leaf in padded]
+        return resident.Crops(*arrays), sharding.put_scalar(np.int32(count), experiment.mesh)
+
+    def update(
+        self, state: TrainState, fetched: tuple[resident.Crops, Array], key: PRNGKeyArray
+    ) -> tuple[TrainState, Metrics]:
+        """Starts the updates: the state after them, and the metrics of each along the first axis."""
+        assert self._experiment.steps.train_steps is not None
+        crops, count = fetched
+        return self._experiment.steps.train_steps(state, self._train, crops, count, key)
+
+    def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
+        """As of `FromDisk`."""
+        for first in range(0, len(self._experiment.eval_source), batch_size):
+            place = sharding.put_scalar(np.int32(first), self._experiment.mesh)
+            yield self._cut(self._eval, place, batch_size=batch_size, views=views)
+
+
+Feed: TypeAlias = FromDisk | OnDevice
+
+
+def open_feed(experiment: Experiment, *, say: Callable[[str], None]) -> Feed:
+    """The feed that `config.dataset.on_device` wants; None chooses by the memory.
+
+    Args:
+      experiment: of the run.
+      say: prints a line.
+
+    Raises:
+      UsageError: the images should be kept on the devices and do not fit, or they cannot be read.
+    """
+    wanted = experiment.settings.dataset.on_device
+    if wanted is None:
+        wanted = jax.default_backend() != "cpu" and _fits(experiment, SHARE)
+    elif wanted and not _fits(experiment, 1.0):
+        raise UsageError(
+            f"config.dataset.on_device is True, and the images take {size_of(experiment) / 2**20:,.0f} MiB of the"
+            f" {_memory(experiment) / 2**20:,.0f} MiB of a device's memory; use False, which reads them from disk"
+        )
+    return OnDevice(experiment, say=say) if wanted else FromDisk(experiment)
+
+
+def size_of(experiment: Experiment) -> int:
+    """The bytes of the decoded images of both splits, on each device."""
+    images = len(experiment.train_source) + len(experiment.eval_source)
+    return images * (experiment.data.image_size**2 * 3 + 4)
+
+
+def _fits(experiment: Experiment, share: float) -> bool:
+    """Whether the images take less than a share of the memory of a device, on all processes."""
+    fits = size_of(experiment) < share * _memory(experiment)
+    processes.agree({"whether the images fit into the devices' memory": fits})
+    return fits
+
+
+def _memory(experiment: Experiment) -> int:
+    """Bytes of the memory of the first device; that of the machine, where the device does not say."""
+    device = next(device for device in experiment.mesh.devices.flat if device.process_index == jax.process_index())
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _progress(what: str, count: int, say: Callable[[str], None]) -> Callable[[int], None]:
+    """Says every few seconds how far the work is, and how long the rest takes."""
+    begun = last = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY:
+            last = now
+            say(f"{what}: {done:,}/{count:,} images, {(now - begun) * (count - done) / done:.0f} s left")
+
+    return show

@@ -1,0 +1,82 @@
+"""A run whose images stay on the device, beside the same run from disk."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import feed
+from alexnet_jax.runtime.interruption import Interrupted
+from alexnet_jax.train import train_and_evaluate
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def config_of(tiny_config: Callable, on_device: bool):
+    config = tiny_config(num_epochs=30.0, **{"dataset.train_split": "train[:64]", "jitter.rotation": 0.0})
+    config.jitter.scale = 0.0
+    config.evaluate_every = config.save_every = 10.0
+    config.rates.all.kernel = config.rates.all.bias = ((0, 0.0001),)  # rounding must not grow
+    config.dataset.on_device = on_device
+    return config
+
+
+@pytest.fixture
+def short_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer rows of metrics, so that several updates are made together."""
+    from alexnet_jax.workdir import metrics_log
+
+    monkeypatch.setattr(metrics_log, "ROWS", 6)
+
+
+def test_the_images_on_the_device_give_the_run_from_disk(tiny_config, data_dir, tmp_path, short_rows, capsys):
+    for on_device in (False, True):
+        train_and_evaluate(config_of(tiny_config, on_device), str(tmp_path / str(on_device)), data_dir)
+    assert "the images are on the devices, 1 MiB" in capsys.readouterr().out
+    theirs, ours = rows(tmp_path / "False"), rows(tmp_path / "True")
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        names = [name for name in other if name.split("/")[-1] not in ("images_per_second", "input_wait")]
+        np.testing.assert_allclose([one[name] for name in names], [other[name] for name in names], rtol=1e-3)
+
+
+def test_a_run_on_the_device_resumes_with_the_same_bits_wherever_it_stopped(
+    tiny_config, data_dir, tmp_path, short_rows, monkeypatch
+):
+    config = config_of(tiny_config, True)
+    whole = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
+    fetched, made = [], feed.OnDevice.fetch
+
+    def fetch(self, step, count):
+        fetched.append((step, count))
+        if len(fetched) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return made(self, step, count)
+
+    monkeypatch.setattr(feed.OnDevice, "fetch", fetch)
+    with pytest.raises(Interrupted):
+        train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+    parts = train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+    assert max(count for _, count in fetched) > 5, "several updates are made together"
+    assert sum(count for _, count in fetched) == int(whole.step) == 60
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_a_loss_that_is_not_finite_names_its_update(tiny_config, data_dir, tmp_path, short_rows):
+    config = config_of(tiny_config, True)
+    config.rates.all.kernel = ((0, 0.0001), (0.075, 1e9))  # from update 5 on: the loss of update 7 at the latest
+    with pytest.raises(UsageError, match=r"loss of update [67] is not finite; there is no checkpoint yet"):
+        train_and_evaluate(config, str(tmp_path), data_dir)
+
+
+def test_images_that_do_not_fit_are_refused_with_both_sizes(tiny_config, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "_memory", lambda experiment: 2**20 + 1)
+    with pytest.raises(UsageError, match=r"on_device is True, and the images take 1 MiB of the 1 MiB"):
+        train_and_evaluate(config_of(tiny_config, True), str(tmp_path), data_dir)
