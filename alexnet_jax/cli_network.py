@@ -1,5 +1,6 @@
 """What the commands share that start from a trained network: their flags, and the network of a workdir."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import part_of, write_atomically
 
 READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
@@ -49,16 +50,17 @@ def folder() -> epath.Path:
     return found[0]
 
 
-def start(workdirs: Sequence[epath.Path]) -> None:
-    """Starts JAX on the devices that the networks of the workdirs use, and says which form of the operations runs.
+def start(workdirs: Sequence[epath.Path]) -> str:
+    """Starts JAX on the devices that the networks of the workdirs use.
+
+    Returns:
+      The line that says which form of the operations runs, for `say` after whatever may be wrong with the command line.
 
     Raises:
       UsageError: a workdir holds no run.
     """
     settings = [read_settings(record.read_config(workdir)).on_any_mesh() for workdir in workdirs]
-    line = cli.start(cpu_devices=max(map(experiments.cpu_devices, settings)), native=NATIVE.value)
-    if line:
-        say(line)
+    return cli.start(cpu_devices=max(map(experiments.cpu_devices, settings)), native=NATIVE.value)
 
 
 def open_network() -> Trained:
@@ -68,8 +70,10 @@ def open_network() -> Trained:
       UsageError: as in `folder` and `trained.open_workdir`.
     """
     workdir = folder()
-    start([workdir])
-    return trained.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
+    line = start([workdir])
+    net = trained.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
+    say(line)
+    return net
 
 
 def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
@@ -93,16 +97,19 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
     if os.path.lexists(file) and not os.path.isfile(file):
         raise UsageError(f"{flag}={name} is not a file; name a file")
     try:
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
+        with tempfile.TemporaryFile(dir=file.parent), contextlib.suppress(FileNotFoundError):
+            os.stat(part_of(file))  # its name may be too long
     except OSError as error:
-        raise UsageError(f"{flag}={name} cannot be written: {error.strerror}; name a file in another folder") from error
+        raise UsageError(f"{flag}={name} cannot be written: {error.strerror}; name another file") from error
     return file
 
 
 def say(line: str) -> None:
-    """Prints a line on standard error, beside the result on standard output; of several processes, the first does."""
-    if processes.index() == 0:
+    """Prints a line on standard error, beside the result on standard output; of several processes, the first does.
+
+    Nothing is printed for an empty line.
+    """
+    if line and processes.index() == 0:
         print(line, file=sys.stderr, flush=True)
 
 

@@ -1,113 +1,258 @@
 """Error rates of a checkpoint: `python -m alexnet_jax.evaluate --workdir=runs/elpv --views=10`.
 
-Restores on whatever devices there are, however the run was laid out.
+Restores on whatever devices there are, however the run was laid out. Several workdirs are an ensemble, whose members'
+probabilities are averaged: `--workdir=runs/a --workdir=runs/b --weights=0.6,0.4`. The line of each member comes first.
+
+More about the errors: `--per_class --confusion=confusion.png --predictions=predictions.csv`.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 if not __package__:  # `python alexnet_jax/evaluate.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import numpy as np
 from absl import flags
 from etils import epath
+from jaxtyping import Float
 
-from alexnet_jax import cli, strict_json
+from alexnet_jax import cli, cli_network, ensemble, tables, trained
+from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.data.pipeline import Source
+from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.drawing import canvas
+from alexnet_jax.drawing import confusion as confusion_picture
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import evaluate, restore
-from alexnet_jax.experiment import build as experiments
-from alexnet_jax.experiment.fields import Settings
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.evaluation import Block
+from alexnet_jax.evaluation_report import Member, Report
+from alexnet_jax.experiment import follow
+from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir import data_identity
-from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.tally import Tally
+from alexnet_jax.trained import Trained
+from alexnet_jax.workdir import data_identity, record
+from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a training run.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
 SPLIT = flags.DEFINE_string("split", None, "Split in TFDS's notation; default: the run's evaluation split.")
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+WEIGHTS = flags.DEFINE_string("weights", None, "Weights of an ensemble's members, such as 0.6,0.4; default: equal.")
+PER_CLASS = flags.DEFINE_bool("per_class", False, "Also print the error of each class.")
+CONFUSION = flags.DEFINE_multi_string(
+    "confusion", [], "FILE.csv, .png or .svg for how many images of each class were predicted as each other class."
+)
+PREDICTIONS = flags.DEFINE_string("predictions", None, "FILE.csv for the probabilities of each image.")
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
-NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """The files that the flags name. Of several processes, the first has them."""
+
+    confusion: Sequence[epath.Path] = ()
+    predictions: epath.Path | None = None
 
 
 @hints()
 def main() -> None:
-    """Prints the error rates of one checkpoint."""
+    """Prints the error rates of one checkpoint, or of an ensemble and its members."""
     processes.start(DISTRIBUTED.value)
-    if WORKDIR.value is None:
-        raise UsageError("--workdir is missing; name the workdir of a training run")
-    folder = epath.Path(cli.absolute(WORKDIR.value))
-    config = workdirs.read_config(folder)
-    chosen = {"--views": VIEWS.value, "--split": SPLIT.value, "--dataset": DATASET.value}
-    processes.agree(workdirs.facts(config) | {"--workdir": str(folder)} | chosen)
-    # The run's own mesh may not fit here, and changes no number.
-    settings = on_split(read_settings(config).on_any_mesh(), SPLIT.value)
-    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
-    operations = cli.start(cpu_devices=experiments.cpu_devices(settings), native=NATIVE.value)
-    checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
-    step = choose_step(checkpoints, CHECKPOINT.value)
-    checkpoints.close()
-    experiment = experiments.build(settings, DATA_DIR.value, say=_say, evaluate_on=DATASET.value)
-    data_identity.check(folder, experiment.data.identity())
-    processes.agree(experiment.facts() | {"the checkpoint": step})
-    network = restore(experiment, folder, step)
-    _say(operations)
-    views, images = int(VIEWS.value), len(experiment.eval_source)
-    metrics = evaluate(experiment, network.params, network.batch_stats, views=views, stop=_progress(images))
-    assert metrics is not None, "nothing stops this evaluation"
-    dataset = DATASET.value or settings.dataset.name
-    split = str(experiment.settings.dataset.eval_split)
-    count = int(metrics.count)
-    processes.log(describe(metrics.means(), step=step, views=views, count=count, dataset=dataset, split=split))
+    folders = _folders()
+    weights = ensemble.read_weights(WEIGHTS.value, len(folders))
+    outputs = _outputs() if processes.index() == 0 else Outputs()
+    processes.agree(_facts_of_command(folders))
+    operations = cli_network.start(folders)
+    nets = _open_networks(folders)
+    data, dataset = _open_data(folders, nets)
+    split = _split_of(folders, nets, data, dataset)
+    source = data.split(split)
+    processes.agree(data.facts() | {"the split": split})
+    cli_network.say(operations)
+    total, members = _evaluate(nets, weights, source, outputs.predictions)
+    _write_confusion(total, nets[0].classes, outputs.confusion)
+    if total.undefined:
+        cli_network.say(
+            f"warning: {total.undefined:,} images have probabilities that are not finite; they count as errors, and are"
+            " in no column of a confusion matrix"
+        )
+    report = Report(
+        members=[
+            Member(name, net.step, float(weight), tally.means())
+            for name, net, weight, tally in zip(cli_network.WORKDIR.value, nets, weights, members, strict=True)
+        ],
+        total=total,
+        class_names=nets[0].classes,
+        views=int(VIEWS.value),
+        dataset=dataset,
+        split=split,
+    )
+    form = report.as_json if JSON.value else report.as_text
+    if processes.index() == 0:
+        cli_network.print_results(form(per_class=PER_CLASS.value) + "\n")
 
 
-def _say(line: str) -> None:
-    """Prints a line on process 0, beside the result on standard output."""
-    if line and processes.index() == 0:
-        print(line, file=sys.stderr, flush=True)
+def _folders() -> list[epath.Path]:
+    folders = cli_network.folders()
+    twice = [name for number, name in enumerate(folders) if name in folders[:number]]
+    if twice:
+        raise UsageError(f"--workdir={twice[0]} is given twice; name each member once, and weigh it with --weights")
+    if SPLIT.value is not None and not SPLIT.value.strip():
+        raise UsageError("--split is empty; name a split, such as test or 'test[:100]'")
+    return folders
 
 
-def _progress(images: int) -> Callable[[int], bool]:
-    def tell(done: int) -> bool:
-        if sys.stderr.isatty() and processes.index() == 0:
-            end = "\n" if done >= images else ""
-            print(f"\revaluated {done:,}/{images:,} images", end=end, file=sys.stderr, flush=True)
-        return False
-
-    return tell
-
-
-def on_split(settings: Settings, split: str | None) -> Settings:
-    """The settings with another evaluation split; None: the same.
+def _outputs() -> Outputs:
+    """The files for results, checked before the evaluation, which may take hours.
 
     Raises:
-      UsageError: the name is empty.
+      UsageError: a file cannot be written, or matplotlib is missing for a picture.
     """
-    if split is None:
-        return settings
-    if not split.strip():
-        raise UsageError("--split is empty; name a split, such as test or 'test[:100]'")
-    return dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=split))
+    confusion = [cli_network.output_file("--confusion", name, (".csv", *canvas.SUFFIXES)) for name in CONFUSION.value]
+    if any(file.suffix.lower() != ".csv" for file in confusion):
+        with canvas.style():  # looks for matplotlib
+            pass
+    name = PREDICTIONS.value
+    return Outputs(confusion, None if name is None else cli_network.output_file("--predictions", name, (".csv",)))
 
 
-def describe(means: dict[str, float], *, step: int, views: int, count: int, dataset: str, split: str) -> str:
-    """One line for people, or one JSON object."""
-    if JSON.value:
-        facts = {"step": step, "views": views, "dataset": dataset, "split": split, "count": count}
-        return strict_json.dumps(facts | means)
-    errors = "  ".join(f"top-{name[3:]} error {value:.2%}" for name, value in means.items() if name != "loss")
-    return (
-        f"step {step:,}  {views} view{'s' * (views > 1)}  {errors}  loss {means['loss']:.4f}  {count:,} images of"
-        f" {dataset} {split}"
-    )
+def _facts_of_command(folders: Sequence[epath.Path]) -> dict[str, Any]:
+    """The facts that all processes must share before they open anything: the flags, and the config of each run."""
+    chosen = (VIEWS, SPLIT, DATASET, WEIGHTS, cli_network.CHECKPOINT)
+    facts = {f"--{flag.name}": flag.value for flag in chosen} | {"--workdir": ", ".join(map(str, folders))}
+    for folder in folders:
+        of = f" of {folder}" if len(folders) > 1 else ""
+        facts |= {f"{key}{of}": value for key, value in record.facts(record.read_config(folder)).items()}
+    return facts
+
+
+def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
+    """The networks, of checkpoints on which all processes agree.
+
+    Raises:
+      UsageError: a workdir has no such checkpoint, or the networks are no ensemble.
+    """
+    steps = [_step_of(folder) for folder in folders]
+    # With and without the C operations, the programs would wait for different sums.
+    facts: dict[str, Any] = {"the C operations": native.available()}
+    for folder, step in zip(folders, steps, strict=True):
+        shown = is_file(folder / preprocessings.FILE_NAME)
+        facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}
+    processes.agree(facts)
+    nets = [
+        trained.open_workdir(folder, str(step), data_dir=cli_network.DATA_DIR.value)
+        for folder, step in zip(folders, steps, strict=True)
+    ]
+    ensemble.check_members(nets)
+    processes.agree({f"the preprocessing of {net.name}": _digest(net.preprocessing) for net in nets})
+    return nets
+
+
+def _step_of(folder: epath.Path) -> int:
+    checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
+    try:
+        return choose_step(checkpoints, cli_network.CHECKPOINT.value)
+    except UsageError as error:
+        if len(cli_network.WORKDIR.value) > 1:
+            raise UsageError(f"{folder}: {error}") from error
+        raise
+    finally:
+        checkpoints.close()
+
+
+def _digest(preprocessing: Preprocessing) -> str:
+    return hashlib.sha256(preprocessings.save(preprocessing)).hexdigest()[:16]
+
+
+def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[Dataset, str]:
+    """The data set to evaluate on, and its name: that of `--dataset`, else the runs' own.
+
+    Raises:
+      UsageError: the data set does not fit, or it is the name of a run's own with other data.
+    """
+    own = [net.settings.dataset.name for net in nets]
+    name = DATASET.value or own[0]
+    other = next((number for number, theirs in enumerate(own) if theirs != own[0]), None)
+    if DATASET.value is None and other is not None:
+        raise UsageError(
+            f"{folders[0]} was trained on {own[0]} and {folders[other]} on {own[other]}; name the data set to evaluate"
+            " on with --dataset"
+        )
+    named = "config.dataset.name" if DATASET.value is None else "--dataset"
+    say, data_dir = cli_network.say, cli_network.DATA_DIR.value
+    data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named=named))
+    identity = data.identity()
+    for folder, net, theirs in zip(folders, nets, own, strict=True):
+        if theirs in (name, identity["name"].rpartition("/")[0]):  # without the version
+            data_identity.check(folder, identity)
+        ensemble.check_data(net, data, name)
+    return data, name
+
+
+def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Dataset, name: str) -> str:
+    """The split to evaluate on: that of `--split`, else the runs' evaluation split.
+
+    Raises:
+      UsageError: the runs have different ones.
+    """
+    if SPLIT.value is not None:
+        return SPLIT.value
+    splits = [
+        net.settings.dataset.eval_split
+        or follow.followed(follow.follow(net.settings.on_data_set(name), follow.facts_of(data)))[1]
+        for net in nets
+    ]
+    other = next((number for number, split in enumerate(splits) if split != splits[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"{folders[0]} was evaluated on {splits[0]} and {folders[other]} on {splits[other]}; name the split with"
+            " --split"
+        )
+    return splits[0]
+
+
+def _evaluate(
+    nets: Sequence[Trained], weights: Float[np.ndarray, "members"], source: Source, file: epath.Path | None
+) -> tuple[Tally, list[Tally]]:
+    """Sums over the split, of the ensemble and of each member; also writes the predictions, if a file is named."""
+    total, *members = (Tally(len(nets[0].classes)) for _ in range(1 + len(nets)))
+    show = cli_network.progress("evaluated", len(source))
+    with contextlib.ExitStack() as stack:
+        write: Callable[[Block], object] | None = None
+        if file is not None:
+            write = stack.enter_context(tables.prediction_rows(file, nets[0].classes, source))
+        views = int(VIEWS.value)
+        for block, parts in ensemble.predictions(nets, weights, source, views=views, progress=show):
+            total.add(block.labels, block.log_probs)
+            for tally, part in zip(members, parts, strict=True):
+                tally.add(part.labels, part.log_probs)
+            if write is not None:
+                write(block)
+    return total, members
+
+
+def _write_confusion(total: Tally, class_names: Sequence[str], files: Sequence[epath.Path]) -> None:
+    """Writes the confusion matrix as CSV, or draws it.
+
+    Raises:
+      UsageError: a file cannot be written.
+    """
+    for file in files:
+        if (suffix := file.suffix.lower()) == ".csv":
+            content = tables.confusion_rows(total.confusion(), class_names)
+        else:
+            content = canvas.as_bytes(confusion_picture.draw(total.confusion(), class_names), suffix)
+        cli_network.write_output(file, content)
 
 
 if __name__ == "__main__":

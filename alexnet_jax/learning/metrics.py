@@ -45,7 +45,24 @@ ZERO = Metrics(*(np.float64(0),) * 4)
 
 
 def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]) -> Metrics:
-    """Sums over the examples whose mask is True.
+    """Sums over the examples whose mask is True."""
+    loss, top1, top5 = measure_each(log_probs, labels)
+
+    def total(values: Array) -> Array:
+        return jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
+
+    return Metrics(
+        loss=total(loss),
+        top1=total(top1),
+        top5=None if top5 is None else total(top5),
+        count=jnp.sum(mask, dtype=jnp.float32),
+    )
+
+
+def measure_each(
+    log_probs: Float[Array, "B classes"], labels: Int[Array, "B"]
+) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"] | None]:
+    """Loss, top-1 error and top-5 error of each example, as `Metrics` sums them.
 
     An example with a log-probability that is not finite is an error, top-1 and top-5. Comparisons alone would count it
     as a hit: no number compares as greater than NaN.
@@ -59,12 +76,4 @@ def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask:
         hits = jnp.clip((k - better) / jnp.maximum(equal, 1), 0, 1)
         return 1 - jnp.where(finite, hits, 0)
 
-    def total(values: Array) -> Array:
-        return jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)))
-
-    return Metrics(
-        loss=total(-own[:, 0]),
-        top1=total(errors(1.0)),
-        top5=total(errors(5.0)) if log_probs.shape[1] >= TOP5_CLASSES else None,
-        count=jnp.sum(mask, dtype=jnp.float32),
-    )
+    return -own[:, 0], errors(1.0), errors(5.0) if log_probs.shape[1] >= TOP5_CLASSES else None

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from etils import epath
 
@@ -12,23 +14,41 @@ NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `
 def write_atomically(file: epath.Path, text: str | bytes) -> None:
     """Writes a file beside, a text as UTF-8, flushes it to the disk and renames it.
 
-    Without the flush a power cut can leave an empty file: file systems may store the rename before the bytes.
-
     Raises:
       OSError: the file cannot be written; the file from before is unchanged.
     """
-    part = file.parent / f"{file.name}.part"
+    with open_atomically(file) as opened:
+        opened.write(text.encode() if isinstance(text, str) else text)
+
+
+@contextlib.contextmanager
+def open_atomically(file: epath.Path) -> Iterator[BinaryIO]:
+    """Opens a file to be written piece by piece. It has its name when the block is through.
+
+    The pieces go into a file beside. It is flushed to the disk before it is renamed: without that, a power cut can
+    leave an empty file, because file systems may store the rename before the bytes. After an error in the block the
+    file from before is unchanged.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    part = part_of(file)
     try:
         with part.open("wb") as opened:
-            opened.write(text.encode() if isinstance(text, str) else text)
+            yield opened
             opened.flush()
             if "://" not in str(file):
                 _flush(opened.fileno())
         part.replace(file)
-    except OSError:
+    except BaseException:  # also Ctrl-C
         with contextlib.suppress(OSError):
             part.unlink()  # a full disk needs the room
         raise
+
+
+def part_of(file: epath.Path) -> epath.Path:
+    """The file beside, which has the bytes until they are complete."""
+    return file.parent / f"{file.name}.part"
 
 
 def _flush(descriptor: int) -> None:

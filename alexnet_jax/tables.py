@@ -1,0 +1,71 @@
+"""Predictions and confusions as CSV files."""
+
+import contextlib
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int
+
+from alexnet_jax.data.pipeline import Source
+from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import Block
+from alexnet_jax.tally import predicted_classes
+from alexnet_jax.workdir.atomic import open_atomically
+
+
+@contextlib.contextmanager
+def prediction_rows(
+    file: epath.Path, class_names: Sequence[str], source: Source
+) -> Iterator[Callable[[Block], object]]:
+    """A file of predictions, written as they come. It has its name when all are written.
+
+    A row has the image's name as the data set has it, or its place in the split where it has no names; the true class;
+    the likeliest class, empty where a probability is not finite; and the probability of each class, `p(CLASS)`.
+
+    Args:
+      file: to write.
+      class_names: in the order of the labels.
+      source: the split, which has the names.
+
+    Yields:
+      A function that writes a block.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        with open_atomically(file) as opened:
+            opened.write(_csv([("name", "label", "prediction", *(f"p({name})" for name in class_names))]))
+            yield lambda block: opened.write(_csv(_rows_of(block, class_names, source)))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file") from error
+
+
+def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:
+    predicted = predicted_classes(block.log_probs)
+    probabilities = np.exp(block.log_probs.astype(np.float64)).tolist()
+    for index, label, guess, row in zip(block.index, block.labels, predicted, probabilities, strict=True):
+        guessed = class_names[guess] if guess >= 0 else ""
+        yield _name_of(source, int(index)), class_names[label], guessed, *map("%.7g".__mod__, row)
+
+
+def confusion_rows(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> bytes:
+    """A CSV file of how many images of each true class (rows) were predicted as each class (columns)."""
+    rows = ((name, *counts) for name, counts in zip(class_names, matrix.tolist(), strict=True))
+    return _csv([("true class", *class_names), *rows])
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _name_of(source: Source, index: int) -> str:
+    """The name that the data set has for an image, else its place in the split."""
+    name = source[index].get("name")
+    return str(index) if name is None else name.decode("utf-8", "replace")
