@@ -21,17 +21,18 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, exhibits, report, strict_json
+from alexnet_jax import cli, cli_network, strict_json
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.drawing import canvas
-from alexnet_jax.drawing.collection import Collection, UnwritableOutputError
+from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
-from alexnet_jax.exhibits import Examined, Images
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.report import examination, images, kernels, run
+from alexnet_jax.report.examination import Examined, Images
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, metrics_log
 
@@ -54,18 +55,18 @@ def main() -> None:
     canvas.need_matplotlib()
     net = cli_network.open_network()
     made = Collection(output, say=cli_network.say)
-    kernels = np.asarray(jax.device_get(net.params[net.layers[0]]["kernel"]))
-    towers = specialisation(kernels, SEED.value)
-    made.add(report.kernels_exhibit(kernels, towers, report.is_grey(net.preprocessing.mean_image)))
+    weights = np.asarray(jax.device_get(net.params[net.layers[0]]["kernel"]))
+    towers = specialisation(weights, SEED.value)
+    made.add(kernels.exhibit(weights, towers, kernels.is_grey(net.preprocessing.mean_image)))
     _add_curves(made, net, folder)
     examined = _add_data(made, net, folder)
-    made.write_page(f"AlexNet: {folder.name}", report.facts(net, folder, examined))
+    made.write_page(f"AlexNet: {folder.name}", run.facts(net, folder, examined))
     if JSON.value:
         found: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
         errors = {} if examined is None else examined.metrics.means() | {"count": int(examined.metrics.count)}
         print(strict_json.dumps(found | {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}))
         return
-    for line in report.tower_lines(towers) if TOWERS.value else []:
+    for line in kernels.tower_lines(towers) if TOWERS.value else []:
         print(line)
     *pictures, page = made.files
     print(f"pictures: {', '.join(dict.fromkeys(file.stem for file in pictures))} (.png and .svg)")
@@ -79,7 +80,7 @@ def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:
     except UsageError as error:
         made.leave_out("curves", str(error))
         return
-    exhibit = report.curves_exhibit(rows, net.settings.schedule)
+    exhibit = run.curves_exhibit(rows, net.settings.schedule)
     if exhibit is None:
         made.leave_out("curves", f"{folder / metrics_log.ROWS_FILE} has none, as with imported weights")
     else:
@@ -92,24 +93,33 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
         net.need_classifier()
         test, train = _images(net, folder)
         progress = cli_network.progress("examined", len(test.source))
-        examined = exhibits.examine(net, test, seed=SEED.value, progress=progress)
-        made.add(report.predictions_exhibit(examined, test.name))
-        searched = train.evenly(TRAIN_IMAGES.value)
-        progress = cli_network.progress("searched", len(searched.source))
-        found = exhibits.find(net, test, searched, seed=SEED.value, progress=progress)
-    except UnwritableOutputError:
-        raise
+        examined = examination.examine(net, test, seed=SEED.value, progress=progress)
     except UsageError as error:
         made.leave_out("predictions, neighbours, confusions and mistakes", str(error))
         return None
-    made.add(report.neighbours_exhibit(found, test.name, train.name, len(train.source)))
-    made.add(report.confusion_exhibit(examined, net.classes, test.name))
-    exhibit = report.mistakes_exhibit(examined, test.name)
-    if exhibit is None:
-        made.leave_out("mistakes", f"the network makes none on {test.name}")
-    else:
+    made.add(images.predictions_exhibit(examined, test.name))
+    _add_neighbours(made, net, test, train)
+    if exhibit := images.confusion_exhibit(examined, net.classes, test.name):
         made.add(exhibit)
+    else:
+        made.leave_out("confusions", f"{len(net.classes):,} classes are too many for a picture")
+    if exhibit := images.mistakes_exhibit(examined, test.name):
+        made.add(exhibit)
+    else:
+        made.leave_out("mistakes", f"the network makes none on {test.name}")
     return examined
+
+
+def _add_neighbours(made: Collection, net: Trained, test: Images, train: Images) -> None:
+    """Adds the training images nearest to some test images, if they can be found."""
+    searched = train.evenly(TRAIN_IMAGES.value)
+    progress = cli_network.progress("searched", len(searched.source))
+    try:
+        found = examination.find(net, test, searched, seed=SEED.value, progress=progress)
+    except UsageError as error:
+        made.leave_out("neighbours", str(error))
+        return
+    made.add(images.neighbours_exhibit(found, test.name, train.name, len(train.source)))
 
 
 def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:

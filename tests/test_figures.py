@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import alexnet_jax
-from alexnet_jax import exhibits, report, train
+from alexnet_jax import train
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.drawing.curves import Curve
-from alexnet_jax.exhibits import Images
+from alexnet_jax.report import examination, kernels
+from alexnet_jax.report import images as sections
+from alexnet_jax.report import run as runs
+from alexnet_jax.report.examination import Images
 from tests import chromium
 
 
@@ -44,13 +47,13 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
     labels = np.array([test.source[i]["label"] for i in range(50)])
     probabilities = net.predict(squares)
     done = []
-    found = exhibits.examine(net, test, seed=0, progress=done.append)
+    found = examination.examine(net, test, seed=0, progress=done.append)
     assert done[-1] == 50
     assert found.metrics.means()["top1"] == pytest.approx((probabilities.argmax(axis=1) != labels).mean())
     for true, said in np.ndindex(2, 2):
         assert found.matrix[true, said] == ((labels == true) & (probabilities.argmax(axis=1) == said)).sum()
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    expected = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][: exhibits.MISTAKES]
+    expected = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][: examination.MISTAKES]
     assert [each.name for each in found.mistakes] == [test.title(int(i)) for i in expected]
     assert len(found.chosen) == 8 and len({each.name for each in found.chosen}) == 8
     names = [test.title(i) for i in range(50)]
@@ -63,14 +66,15 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
 
 def test_another_seed_chooses_other_images(net, images):
     chosen = [
-        [each.name for each in exhibits.examine(net, images[0], seed=seed, progress=print).chosen] for seed in (0, 0, 1)
+        [each.name for each in examination.examine(net, images[0], seed=seed, progress=print).chosen]
+        for seed in (0, 0, 1)
     ]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_neighbours_are_the_nearest_by_brute_force(net, images):
     test, train_images = images
-    found = exhibits.find(net, test, train_images, seed=0, progress=lambda done: None)
+    found = examination.find(net, test, train_images, seed=0, progress=lambda done: None)
     assert (found.layer, found.searched, len(found.queries)) == ("fc7", 60, 5)
     database = net.features(np.stack([train_images.square(i) for i in range(60)]), "fc7").astype(np.float64)
     names = [test.title(i) for i in range(50)]
@@ -99,18 +103,18 @@ def test_curves_leave_out_what_is_no_number():
         {"epoch": None, "a": 2},
         {"epoch": 2.0, "a": 3.5},
     ]
-    assert exhibits.curve(rows, "a", "label") == Curve("label", [0.5, 2.0], [1, 3.5])
-    assert report.curves_exhibit([{"epoch": 1.0, "b": 2}], "cosine") is None
+    assert runs.curve_of(rows, "a", "label") == Curve("label", [0.5, 2.0], [1, 3.5])
+    assert runs.curves_exhibit([{"epoch": 1.0, "b": 2}], "cosine") is None
 
 
 def test_confusions_in_words():
     matrix = np.array([[5, 1], [0, 3]])
-    assert report.confusion_in_words(matrix, ["cat", "dog"]) == (
+    assert sections.confusion_in_words(matrix, ["cat", "dog"]) == (
         "Predicted, of 6 cat: 5 as cat, 1 as dog; of 3 dog: 0 as cat, 3 as dog."
     )
     many = np.eye(50, dtype=int)
     many[3, 7] = 4
-    words = report.confusion_in_words(many, [f"c{i}" for i in range(50)])
+    words = sections.confusion_in_words(many, [f"c{i}" for i in range(50)])
     assert words == "50 classes. The commonest confusions: c3 as c7, 4."
 
 
@@ -156,7 +160,7 @@ def test_the_page_of_the_command_has_the_facts(made, run):
     text = (made[1] / "index.html").read_text()
     result = json.loads((run / "result.json").read_text())
     assert "<title>AlexNet: tiny run</title>" in text
-    assert f"top-1 {100 * result['top1_10_views']:.2f} %, 50 images" in text
+    assert f"top\N{NON-BREAKING HYPHEN}1 {100 * result['top1_10_views']:.2f} %, 50 images" in text
     assert "recipe" in text and "original, two towers, width 0.03" in text
     assert all(
         f"<h2>{title}" in text for title in ("Kernels", "Curves", "Predictions", "Nearest", "Confusions", "Worst")
@@ -213,3 +217,10 @@ def test_mistakes_are_one_line(run, tmp_path, command, flags, message):
     assert (status, out) == (2, "")
     [line] = [line for line in err.splitlines() if not line.startswith("C operations")]
     assert line.startswith("error: ") and message.replace("FOLDER", str(tmp_path)) in line
+
+
+def test_grey_images_are_known_by_their_mean():
+    grey = np.repeat(np.random.default_rng(0).uniform(90, 130, (8, 8, 1)), 3, axis=2)
+    assert kernels.is_grey(grey)
+    assert not kernels.is_grey(grey + np.array([0, 0, 9.0]))
+    assert not kernels.is_grey(np.full((8, 8, 3), 127.5))  # not taken from images

@@ -3,7 +3,7 @@
 import dataclasses
 import heapq
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.pipeline import Source, eval_batches
-from alexnet_jax.drawing.curves import Curve
 from alexnet_jax.drawing.neighbours import Neighbour, Query
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation import batch_size_of, confusion, predictions
@@ -28,7 +27,7 @@ TEST_IMAGES, GUESSES = 8, 5  # figure 4, left
 QUERIES, NEIGHBOURS = 5, 6  # figure 4, right
 MISTAKES, MISTAKEN_GUESSES = 12, 3
 
-NOISY = ("train/loss", "train/top1")  # means over the images since the row before
+MOST_CLASSES = 3000  # of a confusion matrix: with more it takes gigabytes, and nobody sees a class in the picture
 
 Progress = Callable[[int], None]
 
@@ -105,13 +104,16 @@ class Examined:
 
     Attributes:
       metrics: sums of losses and errors.
-      matrix: how many images of each true class (rows) were predicted as each class (columns).
+      matrix: how many images of each true class (rows) were predicted as each class (columns); None: there are too many
+        classes.
+      wrong: images whose class was not predicted.
       chosen: images drawn at random.
       mistakes: the images with the highest probabilities of a wrong class, the highest first.
     """
 
     metrics: Metrics
-    matrix: Int[np.ndarray, "classes classes"]
+    matrix: Int[np.ndarray, "classes classes"] | None
+    wrong: int
     chosen: Sequence[Answer]
     mistakes: Sequence[Answer]
 
@@ -129,7 +131,8 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
       UsageError: the storage of the data set fails.
     """
     chosen = draw_indices(len(images.source), TEST_IMAGES, seed)
-    total, matrix = ZERO, np.zeros((len(net.classes),) * 2, np.int64)
+    total, wrong, classes = ZERO, 0, len(net.classes)
+    matrix = np.zeros((classes, classes), np.int64) if classes <= MOST_CLASSES else None
     rows: dict[int, np.ndarray] = {}
     mistakes: list[tuple[float, int, np.ndarray]] = []
 
@@ -138,20 +141,22 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         return False
 
     for block in predictions(net, images.source, stop=never):
-        predicted = block.log_probs.argmax(axis=1)
-        highest = block.log_probs.max(axis=1)
+        predicted = np.where(np.isfinite(block.log_probs).all(axis=1), block.log_probs.argmax(axis=1), -1)
         total += jax.device_get(
             measure(jnp.asarray(block.log_probs), jnp.asarray(block.labels), jnp.ones(len(predicted), bool))
         )
-        matrix += confusion(block.labels, predicted, len(net.classes))
+        wrong += int((predicted != block.labels).sum())
+        if matrix is not None:
+            matrix += confusion(block.labels, predicted, classes)
         for i in np.flatnonzero(np.isin(block.index, chosen)):
             rows[int(block.index[i])] = block.log_probs[i]
-        wrong = np.flatnonzero((predicted != block.labels) & np.isfinite(highest))
-        found = [(float(highest[i]), -int(block.index[i]), block.log_probs[i]) for i in wrong]
+        mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
+        found = [(float(block.log_probs[i].max()), -int(block.index[i]), block.log_probs[i]) for i in mistaken]
         mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
     return Examined(
         metrics=total,
         matrix=matrix,
+        wrong=wrong,
         chosen=[images.answer(index, rows[index], GUESSES) for index in chosen],
         mistakes=[images.answer(-index, row, MISTAKEN_GUESSES) for _, index, row in mistakes],
     )
@@ -226,19 +231,3 @@ def _feature_blocks(
         labels += np.bincount(np.asarray(batch.label)[mask], minlength=len(labels))
         features = step(net.params, net.batch_stats, sharding.put_batch(batch.image[:, 0], net.mesh))
         yield np.asarray(jax.device_get(features))[mask].reshape(int(mask.sum()), -1)
-
-
-def curve(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> Curve:
-    """A number of `metrics.jsonl` by epoch. Rows where the number is missing or not finite are left out.
-
-    Args:
-      rows: of the file.
-      key: of the number.
-      label: for people.
-    """
-    points = [(row["epoch"], row[key]) for row in rows if _is_number(row.get(key)) and _is_number(row.get("epoch"))]
-    return Curve(label, [epoch for epoch, _ in points], [value for _, value in points], noisy=key in NOISY)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,127 @@
+"""What the network does with images: the two halves of figure 4, its confusions and its worst mistakes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alexnet_jax.data.imagenet_names import readable
+from alexnet_jax.drawing import confusion, neighbours, page, predictions
+from alexnet_jax.drawing.canvas import style
+from alexnet_jax.drawing.collection import Exhibit
+from alexnet_jax.drawing.page import Section
+from alexnet_jax.report.examination import Examined, Found
+
+MISTAKE_COLUMNS = 4
+SPELLED = 10  # classes: the confusion matrix of more is not put into words whole
+CONFUSIONS = 10  # put into words
+
+
+def predictions_exhibit(found: Examined, split: str) -> Exhibit:
+    """Figure 4, left half."""
+    with style():
+        figure = predictions.draw(found.chosen)
+    guesses = len(found.chosen[0].classes)
+    right = sum(each.classes[0] == each.truth for each in found.chosen)
+    return Exhibit(
+        {"predictions": figure},
+        Section(
+            "Predictions",
+            page.answers(found.chosen),
+            f"{len(found.chosen)} images drawn at random from {split}, each with its true class and the"
+            f" {_number(guesses)} likeliest classes; the bar of the true class is orange. {right} of"
+            f" {len(found.chosen)} have their true class first. Centre crops.",
+            "In the paper (figure 4, left): eight test images of ILSVRC-2010 with the five labels that its network"
+            " thinks most probable.",
+        ),
+    )
+
+
+def neighbours_exhibit(found: Found, split: str, train: str, of: int) -> Exhibit:
+    """Figure 4, right half.
+
+    Args:
+      found: the neighbours.
+      split, train: names of the splits.
+      of: images of the training split, of which some may not have been searched.
+    """
+    pairs = [(query.truth, each.truth) for query in found.queries for each in query.neighbours]
+    count = len(found.queries[0].neighbours)
+    same = sum(one == other for one, other in pairs)
+    searched = f"all {of:,} images of {train}"
+    if found.searched < of:
+        searched = (
+            f"{found.searched:,} of the {of:,} images of {train}, at even distances (--train_images sets the number)"
+        )
+    return Exhibit(
+        {"neighbours": neighbours.draw(found.queries)},
+        Section(
+            "Nearest training images",
+            page.neighbours(found.queries),
+            f"{len(found.queries)} images drawn at random from {split}, each with the {count} images nearest to it"
+            f" among {searched}, by Euclidean distance of the features of {found.layer} (exact search; the number is"
+            f" the distance). {same} of {len(pairs)} neighbours have the class of their test image; by chance there"
+            f" would be {found.chance * len(pairs):.1f}. Names of other classes are orange.",
+            "In the paper (figure 4, right): five test images and, for each, the six training images whose feature"
+            " vectors of the last hidden layer are nearest by Euclidean distance.",
+        ),
+    )
+
+
+def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -> Exhibit | None:
+    """Which classes are taken for which; None: there are too many classes."""
+    if found.matrix is None:
+        return None
+    with style():
+        figure = confusion.draw(found.matrix, class_names)
+    names = [readable(name) for name in class_names]
+    means, count = found.metrics.means(), int(found.metrics.count)
+    top5 = f", top-5 error {_percent(means['top5'])}" if "top5" in means else ""
+    return Exhibit(
+        {"confusion": figure},
+        Section(
+            "Confusions",
+            page.charts([(figure, confusion_in_words(found.matrix, names))]),
+            f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
+            f" top-1 error {_percent(means['top1'])}{top5}.",
+            "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
+        ),
+    )
+
+
+def confusion_in_words(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """A confusion matrix as text: each row where there are few classes, else the commonest confusions."""
+    if len(names) <= SPELLED:
+        rows = [
+            f"of {int(row.sum()):,} {name}: "
+            + ", ".join(f"{int(n):,} as {other}" for n, other in zip(row, names, strict=True))
+            for row, name in zip(matrix, names, strict=True)
+        ]
+        return f"Predicted, {'; '.join(rows)}."
+    found = confusion.commonest(matrix, CONFUSIONS)
+    listed = "; ".join(f"{names[true]} as {names[said]}, {count:,}" for count, true, said in found)
+    return f"{len(names):,} classes. The commonest confusions: {listed or 'none'}."
+
+
+def mistakes_exhibit(found: Examined, split: str) -> Exhibit | None:
+    """The images of which the network is most certain and wrong; None: it makes no mistake."""
+    if not found.mistakes:
+        return None
+    with style():
+        figure = predictions.draw(found.mistakes, columns=MISTAKE_COLUMNS)
+    return Exhibit(
+        {"mistakes": figure},
+        Section(
+            "Worst mistakes",
+            page.answers(found.mistakes),
+            f"The {len(found.mistakes)} of {found.wrong:,} wrongly predicted images of {split} whose wrong class has"
+            " the highest probability, the highest first. Some may be labelled wrongly.",
+        ),
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _number(count: int) -> str:
+    return {2: "two", 3: "three", 4: "four", 5: "five"}.get(count, str(count))
