@@ -46,7 +46,7 @@ HEAD = """## Accelerators, on paper
 
 These are bounds from the makers' peaks, for one chip that holds both towers of the recipe `original`, crops of
 {side} x {side}, a whole update, bfloat16 activations and float32 parameters (`--config.network.bfloat16=true`). Nothing
-in this section is measured: no accelerator was at hand. `python -m docs.roofline` computes it from the table that
+in this section is measured. `python -m docs.roofline` computes it from the table that
 `--dry_run` prints, and a test compares the two.
 
 Peaks: H100 SXM 989.4 TFLOP/s (bfloat16, dense: half of the 1,979 with sparsity), 3.35 TB/s, PCIe 5.0 x16 with 64 GB/s

@@ -16,7 +16,7 @@ from alexnet_jax.experiment.settings import read_settings
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT))
-from docs import roofline, variants
+from docs import roofline, six_days, variants
 
 EVERY = [
     (name, variant)
@@ -61,6 +61,12 @@ def test_a_config_that_changed_changes_the_page():
 def test_a_network_that_changed_changes_the_roofline():
     assert roofline.section() in (ROOT / "docs/performance.md").read_text(), (
         "put in what python -m docs.roofline prints"
+    )
+
+
+def test_rates_that_changed_change_the_six_days():
+    assert six_days.section() in (ROOT / "docs/performance.md").read_text(), (
+        "put in what python -m docs.six_days prints"
     )
 
 
