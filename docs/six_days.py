@@ -65,8 +65,8 @@ def section() -> str:
             f"Past one GPU, on paper: an update of 1,024 images takes {update * 1e3:.0f} ms. The sum of gradients over"
             f" {GPUS} GPUs moves",
             f"{ring / 1e6:.0f} MB from each, {ring / NVLINK * 1e3:.1f} ms at {NVLINK / 1e9:.0f} GB/s; over {HOSTS}"
-            f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s. A host with {GPUS}"
-            " GPUs",
+            f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s. A host with"
+            f" {GPUS} GPUs",
             f"must feed {GPUS * rate:,} images/s: {GPUS * rate * CROP / 1e9:.0f} GB/s of crops, and as many cores as"
             f" decode {GPUS * rate:,} JPEG a",
             f"second. All of ImageNet, decoded, is {1_281_167 * RECORD / 1e9:,.0f} GB: more than one GPU holds, and"
