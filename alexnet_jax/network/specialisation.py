@@ -61,10 +61,9 @@ def specialisation(kernels: Float[np.ndarray, "towers h w 3 kernels"], seed: int
 
 def colour_shares(kernels: Float[np.ndarray, "h w 3 kernels"]) -> Float[np.ndarray, "some"]:
     """The share of each kernel's energy outside the grey axis; kernels without energy are left out."""
-    largest = np.abs(kernels).max(axis=(0, 1, 2))
-    scaled = kernels[..., largest > 0].astype(np.float64) / largest[largest > 0]  # so that no square underflows
-    energy = (scaled**2).sum(axis=(0, 1, 2))
-    grey = (scaled.sum(axis=2) ** 2).sum(axis=(0, 1)) / 3  # the projection on (1, 1, 1) / sqrt(3)
+    weights = kernels[..., kernels.any(axis=(0, 1, 2))].astype(np.float64)  # whose squares never underflow to 0
+    energy = (weights**2).sum(axis=(0, 1, 2))
+    grey = (weights.sum(axis=2) ** 2).sum(axis=(0, 1)) / 3  # the projection on (1, 1, 1) / sqrt(3)
     return np.clip(1 - grey / energy, 0, 1)
 
 

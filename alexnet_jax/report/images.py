@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing import confusion, neighbours, page, predictions
@@ -13,7 +14,7 @@ from alexnet_jax.report.examination import Examined, Found
 
 MISTAKE_COLUMNS = 4
 SPELLED = 10  # classes: the confusion matrix of more is not put into words whole
-CONFUSIONS = 10  # put into words
+CONFUSIONS = 10  # put into words and into a table
 
 
 def predictions_exhibit(found: Examined, split: str) -> Exhibit:
@@ -74,13 +75,14 @@ def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -
     with style():
         figure = confusion.draw(found.matrix, class_names)
     names = [readable(name) for name in class_names]
+    listed = "" if len(names) <= SPELLED else _table_of_confusions(found.matrix, names)
     means, count = found.metrics.means(), int(found.metrics.count)
     top5 = f", top-5 error {_percent(means['top5'])}" if "top5" in means else ""
     return Exhibit(
         {"confusion": figure},
         Section(
             "Confusions",
-            page.charts([(figure, confusion_in_words(found.matrix, names))]),
+            page.charts([(figure, confusion_in_words(found.matrix, names))]) + listed,
             f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
             f" top-1 error {_percent(means['top1'])}{top5}.",
             "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
@@ -88,7 +90,7 @@ def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -
     )
 
 
-def confusion_in_words(matrix: np.ndarray, names: Sequence[str]) -> str:
+def confusion_in_words(matrix: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
     """A confusion matrix as text: each row where there are few classes, else the commonest confusions."""
     if len(names) <= SPELLED:
         rows = [
@@ -100,6 +102,13 @@ def confusion_in_words(matrix: np.ndarray, names: Sequence[str]) -> str:
     found = confusion.commonest(matrix, CONFUSIONS)
     listed = "; ".join(f"{names[true]} as {names[said]}, {count:,}" for count, true, said in found)
     return f"{len(names):,} classes. The commonest confusions: {listed or 'none'}."
+
+
+def _table_of_confusions(matrix: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
+    """The commonest confusions in letters that a phone can show, which a picture of many classes has not."""
+    found = confusion.commonest(matrix, CONFUSIONS)
+    rows = [(f"{names[true]} as {names[said]}", f"{count:,}") for count, true, said in found]
+    return page.table(["commonest confusions", "images"], rows)
 
 
 def mistakes_exhibit(found: Examined, split: str) -> Exhibit | None:

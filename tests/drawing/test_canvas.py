@@ -15,7 +15,7 @@ def test_matplotlib_missing_is_one_line(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_drawing_leaves_no_colour_of_the_day_in_the_dark():
-    figure = curves.draw([curves.Curve("a", [0, 1], [2.0, 1.0]), curves.Curve("b", [0], [1.0])], "loss", "nats")
+    figure = curves.draw([curves.Curve(name, [0, 1], [2.0, 1.0]) for name in "abcd"], "loss", "nats")
     svg = canvas.as_bytes(figure, ".svg", transparent=True).decode()
     used = set(re.findall(r"#[0-9a-f]{6}\b", svg)) - {"#ffffff"}
     assert used and used <= set(canvas.DARK)
