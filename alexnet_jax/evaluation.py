@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from jaxtyping import Float, Int
 
 from alexnet_jax.data.batch import Shard
@@ -19,8 +18,6 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import BatchStats, Params
 from alexnet_jax.runtime import allocator, processes
 from alexnet_jax.trained import Trained
-from alexnet_jax.workdir import record
-from alexnet_jax.workdir.checkpoint import Checkpoints
 
 MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
 
@@ -60,19 +57,6 @@ def evaluate(
                 return None
     allocator.trim()
     return total
-
-
-class Restored(NamedTuple):
-    """A network from a checkpoint.
-
-    Attributes:
-      step: updates done.
-      params, batch_stats: of the network.
-    """
-
-    step: int
-    params: Params
-    batch_stats: BatchStats
 
 
 class Block(NamedTuple):
@@ -159,18 +143,3 @@ def confusion(
     known = predicted >= 0
     np.add.at(matrix, (labels[known], predicted[known]), 1)
     return matrix
-
-
-def restore(experiment: Experiment, workdir: epath.Path, step: int) -> Restored:
-    """The network of the checkpoint of `step`, laid out on the experiment's mesh, whatever mesh wrote it.
-
-    Raises:
-      UsageError: the checkpoint is damaged, or does not fit the experiment's network.
-    """
-    target = experiment.steps.target
-    checkpoints = Checkpoints(workdir / record.CHECKPOINTS, read_only=True)
-    try:
-        fields = checkpoints.restore(step, {"params": target.params, "batch_stats": target.batch_stats})
-    finally:
-        checkpoints.close()
-    return Restored(step, fields["params"], fields["batch_stats"])

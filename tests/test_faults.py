@@ -21,7 +21,7 @@ from alexnet_jax import train as train_module
 from alexnet_jax.data import dataset as prepared
 from alexnet_jax.data import statistics
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import evaluate, restore
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning import step as steps
@@ -366,7 +366,9 @@ def test_a_run_moves_from_layout_to_layout(
     for mesh in ((2, 2), (1, 1), (1, 2)):
         settings = read_settings(tiny_config(**{"mesh.data": mesh[0], "mesh.tower": mesh[1]}))
         experiment = experiments.build(settings, data_dir, say=print)
-        network = restore(experiment, epath.Path(tmp_path / "moved"), 12)
+        checkpoints = Checkpoints(epath.Path(tmp_path / "moved" / "checkpoints"), read_only=True)
+        network = checkpoints.restore(12, experiment.steps.target)
+        checkpoints.close()
         results.append(evaluate(experiment, network.params, network.batch_stats, views=1))
     for metrics in results:
         assert (metrics.top1, metrics.top5, metrics.count) == (results[0].top1, results[0].top5, results[0].count)

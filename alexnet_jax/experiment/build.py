@@ -75,17 +75,13 @@ class Experiment:
         }
 
 
-def build(
-    settings: Settings, data_dir: str | None, *, say: Callable[[str], None], evaluate_on: str | None = None
-) -> Experiment:
+def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None]) -> Experiment:
     """Opens the data set, makes the mesh, and builds the steps; nothing is compiled yet.
 
     Args:
       settings: of the experiment.
       data_dir: of prepared data sets; None: TFDS's.
       say: prints a line of progress.
-      evaluate_on: the prepared data set, with the same classes, that has the evaluation split; None: the data set of
-        the settings. The mean and the scale of the pixels stay those of the training split.
 
     Raises:
       UsageError: the settings do not fit the machine or the data.
@@ -95,12 +91,8 @@ def build(
     data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=say))
     settings = follow.follow(settings, follow.facts_of(data))
     train_split, eval_split, crop_size = follow.followed(settings)
-    evaluated = data
-    if evaluate_on is not None:
-        evaluated = processes.first_then_rest(lambda: open_data(evaluate_on, data_dir, say=say, named="--dataset"))
-        follow.check_same_form(data, evaluated, evaluate_on)
     train_source = data.split(train_split)
-    eval_source = evaluated.split(eval_split)
+    eval_source = data.split(eval_split)
     steps_per_epoch = len(train_source) / settings.batch_size
     schedule = Schedule(settings, steps_per_epoch)
     tower = build_tower(settings, len(data.class_names))

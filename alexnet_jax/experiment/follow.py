@@ -100,30 +100,6 @@ def crop_of(image_size: int) -> int:
     return round(image_size * RECIPE_SHARE)
 
 
-def check_same_form(data: Dataset, other: Dataset, name: str) -> None:
-    """Checks that a network trained on `data` can be evaluated on `other`.
-
-    Raises:
-      UsageError: classes or sizes differ.
-    """
-    if len(data.class_names) != len(other.class_names):
-        raise UsageError(
-            f"--dataset={name} has {len(other.class_names)} classes and the run's data set {len(data.class_names)};"
-            " name a data set with the same classes"
-        )
-    for label, (ours, theirs) in enumerate(zip(data.class_names, other.class_names, strict=True)):
-        if ours != theirs:
-            raise UsageError(
-                f"--dataset={name} has other classes than the run's data set: class {label} is {theirs!r} and was"
-                f" {ours!r}; name a data set with the same classes"
-            )
-    if data.image_size != other.image_size:
-        raise UsageError(
-            f"--dataset={name} has images of {other.image_size} pixels and the run's data set of {data.image_size};"
-            f" prepare it with --size={data.image_size}"
-        )
-
-
 def _split(facts: Facts, field: str, names: tuple[str, ...], dataset: str) -> str:
     """The first of the names that the data set has."""
     for name in names:
