@@ -16,12 +16,13 @@ class StuckLoss:
       num_steps: of the whole run.
 
     Attributes:
-      after: updates before the check: a tenth of the run, but at least `WINDOW` and at most `LATEST`.
+      after: updates before the check: a tenth of the run, but at least two windows, of which the first does not count,
+        and at most `LATEST`.
     """
 
     def __init__(self, *, classes: int, num_steps: int):
         self._classes = classes
-        self.after = max(WINDOW, min(LATEST, num_steps // 10))
+        self.after = max(2 * WINDOW, min(LATEST, num_steps // 10))
         self._last: deque[float] = deque(maxlen=WINDOW)
 
     def add(self, step: int, loss: float) -> str | None:
