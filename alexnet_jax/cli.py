@@ -19,6 +19,7 @@ except ValueError as _error:
     print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
     sys.exit(2)
 
+from alexnet_jax import configs
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, processes
@@ -64,6 +65,7 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
 
 def _parse(arguments: list[str], *, words: int | None) -> list[str]:
     arguments = [_expand_home(argument) for argument in arguments]
+    arguments = list(map(_installed_config, ["", *arguments], arguments))
     for name in filter(None, map(_config_file, arguments, [*arguments[1:], ""])):
         if (
             os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
@@ -94,6 +96,25 @@ def _config_file(argument: str, following: str) -> str:
     if not name.startswith("-") or name.lstrip("-") != "config":
         return ""
     return (value if equals else following).partition(":")[0]
+
+
+def _installed_config(before: str, argument: str) -> str:
+    """The argument, or where it names a file in configs/ that is not here, the file of that name in the package.
+
+    Args:
+      before: the argument before it.
+      argument: `--config=configs/FILE`, `configs/FILE` after `--config`, or any other.
+    """
+    name, equals, value = argument.partition("=") if argument.startswith("-") else (before, "", argument)
+    file, colon, variant = value.partition(":")
+    is_config = name.startswith("-") and name.lstrip("-") == "config" and Path(file).parts[:1] == ("configs",)
+    if not is_config or os.path.lexists(file):
+        return argument
+    for folder in configs.__path__:
+        if os.path.isfile(found := os.path.join(folder, *Path(file).parts[1:])):
+            print(f"there is no {file} here; --config is the installed {found}", file=sys.stderr, flush=True)
+            return f"{name}={found}{colon}{variant}" if equals else f"{found}{colon}{variant}"
+    return argument
 
 
 def _one_line(text: str) -> str:
