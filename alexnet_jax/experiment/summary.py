@@ -77,7 +77,7 @@ def rows_of(tower: Tower, image_size: int) -> list[Row]:
         if tower.whole_norm and "norm" in layer.then:
             normed = after[layer.then.index("norm")]
             exchanged += towers * math.prod(normed.shape[:-1]) * 2 * (tower.norm_size // 2)
-        neurons = tower.num_classes if layer is tower.layers[-1] else size(out)
+        neurons = size(out) if layer.features else tower.num_classes
         rows.append(
             Row(
                 name=layer.name,

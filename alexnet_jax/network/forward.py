@@ -35,8 +35,15 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     global batch, and statistics are the global batch's, so no layout changes a number but by rounding.
 
     Raises:
-      UsageError: the mesh has more places on its tower axis than the network has towers.
+      UsageError: the mesh has more places on its tower axis than the network has towers, or the network has no
+        classifier.
     """
+    last = tower.layers[-1]
+    if last.window:
+        raise UsageError(
+            f"the network has no classifier: its last layer is {last.name}, whose output `features` gives; use a recipe"
+            " with a connected layer at its end"
+        )
     _check_places(tower, mesh)
     build.load_once()  # a program of a user's may not have; while a program is traced it is too late
     axes = _axes(mesh)

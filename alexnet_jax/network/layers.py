@@ -19,15 +19,19 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import ops
 
 
-def output_size(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> int:
+def output_size(
+    size: int, *, window: int, stride: int, padding: int = 0, round_down: bool = False, layer: str = "layer"
+) -> int:
     """Pixels along one side after a convolution or a pooling: `1 + ceil((2 padding + size - window) / stride)`.
 
     The 2012 code rounds up (A/layer.py:1004 and 1163-1164), so the last window may hang over the right and bottom edge.
+    PyTorch rounds down: pixels that fill no window are not seen.
 
     Raises:
       UsageError: no pixel is left.
     """
-    out = 1 + math.ceil((2 * padding + size - window) / stride)
+    steps = (2 * padding + size - window) / stride
+    out = 1 + (math.floor(steps) if round_down else math.ceil(steps))
     if out < 1:
         raise UsageError(
             f"the image is too small: {layer} is given {size}x{size} pixels for windows of {window}x{window}"
@@ -36,10 +40,15 @@ def output_size(size: int, *, window: int, stride: int, padding: int = 0, layer:
     return out
 
 
-def overhang(size: int, *, window: int, stride: int, padding: int = 0, layer: str = "layer") -> tuple[int, int]:
-    """Rows to add before and after so that every window of `output_size` is whole; conv1 at 224 gives `(0, 3)`."""
-    out = output_size(size, window=window, stride=stride, padding=padding, layer=layer)
-    return padding, max(0, (out - 1) * stride + window - size - padding)
+def overhang(
+    size: int, *, window: int, stride: int, padding: int = 0, round_down: bool = False, layer: str = "layer"
+) -> tuple[int, int]:
+    """Rows to add before and after so that every window of `output_size` is whole; conv1 at 224 gives `(0, 3)`.
+
+    With `round_down` these are the padding: a convolution leaves out what fills no window.
+    """
+    out = output_size(size, window=window, stride=stride, padding=padding, round_down=round_down, layer=layer)
+    return padding, padding if round_down else max(0, (out - 1) * stride + window - size - padding)
 
 
 def _shifted(x: Array, size: int, axis: int) -> Iterator[Array]:
@@ -220,20 +229,55 @@ def _ends(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def max_pool(x: Float[Array, "b h w c"], *, size: int, stride: int) -> Float[Array, "b out_h out_w c"]:
+def max_pool(
+    x: Float[Array, "b h w c"], *, size: int, stride: int, round_down: bool = False
+) -> Float[Array, "b out_h out_w c"]:
     """Overlapping max pooling (paper section 3.4), windows clipped at the right and bottom border.
 
     The gradient goes to every position that equals the maximum, undivided, as in V1/src/cudaconv2/conv_util.cu:1559.
 
+    Args:
+      x: the maps.
+      size, stride: of the windows, in pixels.
+      round_down: there are whole windows alone, and pixels at the border that fill none are not seen.
+
     Raises:
       UsageError: no pixel is left.
     """
+    if round_down:
+        for axis in (1, 2):
+            windows = output_size(x.shape[axis], window=size, stride=stride, round_down=True)
+            x = lax.slice_in_dim(x, 0, (windows - 1) * stride + size, axis=axis)
     return _max_pool(x, size, stride)
 
 
+def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b {size} {size} c"]:
+    """Means over `size` x `size` windows that cover the maps, whatever their size, as PyTorch's AdaptiveAvgPool2d.
+
+    Along a side of n pixels, window i reaches from pixel `floor(i n / size)` to before pixel `ceil((i + 1) n / size)`.
+    Windows overlap where n is no multiple of `size`. Maps that have the size stay as they are.
+    """
+    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    for axis in (1, 2):
+        if x.shape[axis] != size:
+            shares = jnp.asarray(window_shares(x.shape[axis], size), wide)
+            means = jnp.tensordot(shares, x.astype(wide), axes=(1, axis), precision=lax.Precision.HIGHEST)
+            x = jnp.moveaxis(means, 0, axis)
+    return x.astype(dtype)
+
+
+def window_shares(length: int, size: int) -> np.ndarray:
+    """The share of each pixel along a side in the mean of each window: `[size, length]`."""
+    shares = np.zeros((size, length))
+    for window in range(size):
+        first, end = window * length // size, -(-(window + 1) * length // size)
+        shares[window, first:end] = 1 / (end - first)
+    return shares
+
+
 def dropout(
-    x: Float[Array, "b c"], keep: float, mask: Bool[Array, "b c"] | None, *, inverted: bool = False
-) -> Float[Array, "b c"]:
+    x: Float[Array, "b *c"], keep: float, mask: Bool[Array, "b *c"] | None, *, inverted: bool = False
+) -> Float[Array, "b *c"]:
     """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` in evaluation.
 
     The `inverted` form divides by `keep` in training, and leaves evaluation alone. `mask` None: evaluation.

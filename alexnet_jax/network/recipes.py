@@ -22,7 +22,8 @@ class Layer:
       window, stride, padding: of a convolution, in pixels; `window` 0 makes it fully connected.
       local: a convolution whose places do not share kernel and bias.
       exchange: the layer sees both towers.
-      then: operations after the layer, in order: activation, norm, spatial_norm, batch_norm, pool, dropout.
+      then: operations after the layer, in order: activation, norm, spatial_norm, batch_norm, pool, adaptive_pool,
+        dropout.
       std: standard deviation of the initial Gaussian kernel.
       bias: initial bias.
     """
@@ -173,11 +174,46 @@ CIFAR_11PCT = _change(
 )
 CIFAR_FIELDS = dict(towers=1, norm_k=1.0, norm_size=9, norm_alpha=1e-3 / 9)
 
+
+def _pytorch_std(inputs: int) -> float:
+    """Deviation of a kernel that PyTorch draws by default: evenly from -1 / sqrt(inputs) to 1 / sqrt(inputs)."""
+    return 1 / math.sqrt(3 * inputs)
+
+
+# The network of Krizhevsky 2014 ("One weird trick for parallelizing convolutional neural networks") in the form that
+# torchvision gave it (torchvision/models/alexnet.py), and that most people load: one tower, no norm, two pixels of
+# padding before conv1, means over windows that make maps of 6 by 6 of any size, and dropout before fc6 and fc7. Kernels
+# start with the deviation of PyTorch's, from a Gaussian; biases start at 0, which PyTorch draws like kernels.
+TORCHVISION = (
+    Layer("conv1", 64, window=11, stride=4, padding=2, then=("activation", "pool"), std=_pytorch_std(11 * 11 * 3)),
+    Layer("conv2", 192, window=5, padding=2, then=("activation", "pool"), std=_pytorch_std(5 * 5 * 64)),
+    Layer("conv3", 384, window=3, padding=1, then=("activation",), std=_pytorch_std(3 * 3 * 192)),
+    Layer("conv4", 256, window=3, padding=1, then=("activation",), std=_pytorch_std(3 * 3 * 384)),
+    Layer(
+        "conv5",
+        256,
+        window=3,
+        padding=1,
+        then=("activation", "pool", "adaptive_pool", "dropout"),
+        std=_pytorch_std(3 * 3 * 256),
+    ),
+    Layer("fc6", 4096, then=("activation", "dropout"), std=_pytorch_std(6 * 6 * 256)),
+    Layer("fc7", 4096, then=("activation",), std=_pytorch_std(4096)),
+    Layer("fc8", 0, std=_pytorch_std(4096)),
+)
+TORCHVISION_FIELDS = dict(towers=1, inverted_dropout=True, round_down=True)
+
+# Its convolutions alone, as some programs ship them: a network without a classifier. Files of such weights end with
+# conv5, and what follows conv5 needs no weights.
+TORCHVISION_CONVOLUTIONS = _drop(TORCHVISION[:5], "adaptive_pool", "dropout")
+
 RECIPES = {
     "original": Recipe(ORIGINAL),
     "paper": Recipe(PAPER, dict(norm_alpha=1e-4)),
     "caffenet": Recipe(CAFFENET, CAFFE_FIELDS),
     "bvlc": Recipe(BVLC, CAFFE_FIELDS),
+    "torchvision": Recipe(TORCHVISION, TORCHVISION_FIELDS),
+    "torchvision_convolutions": Recipe(TORCHVISION_CONVOLUTIONS, TORCHVISION_FIELDS),
     "one_tower": Recipe(ONE_TOWER, dict(towers=1)),
     "no_norm": Recipe(_drop(ORIGINAL, "norm", "spatial_norm")),  # net 148, A/layers/layer-params-148.cfg:147-148
     "plain_pooling": Recipe(PLAIN_POOLING, dict(pool_size=2)),
@@ -218,10 +254,9 @@ def layers_of(recipe: str, *, width: float = 1.0) -> tuple[Layer, ...]:
     Raises:
       UsageError: the recipe is not known, or the width leaves a layer without features.
     """
-    layers = tuple(
-        dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in _known(recipe).layers
-    )
-    empty = [layer.name for layer in layers[:-1] if layer.features < 1]
+    whole = _known(recipe).layers
+    layers = tuple(dataclasses.replace(layer, features=math.floor(layer.features * width)) for layer in whole)
+    empty = [layer.name for layer, before in zip(layers, whole, strict=True) if layer.features < 1 <= before.features]
     if empty:
         raise UsageError(f"width {width} leaves {empty[0]} without features; use a larger width")
     return layers

@@ -58,6 +58,8 @@ class Tower(nn.Module):
       spatial_alpha, spatial_size: the second norm of layer 2: k 1, alpha 1e-3 / 25
         (A/layers/layer-params-145.cfg:157-163).
       pool_size, pool_stride: overlapping pooling (paper section 3.4).
+      adaptive_size: side of the maps after `adaptive_pool`, which takes means.
+      round_down: sizes of maps are rounded down, as in PyTorch, not up as in 2012.
       keep: share of units that dropout keeps (paper section 4.2).
       inverted_dropout: dropout divides by `keep` in training, as in Caffe, in place of multiplying in evaluation.
       momentum: of batch norm's running averages.
@@ -79,6 +81,8 @@ class Tower(nn.Module):
     spatial_size: int = 5
     pool_size: int = 3
     pool_stride: int = 2
+    adaptive_size: int = 6
+    round_down: bool = False
     keep: float = 0.5
     inverted_dropout: bool = False
     momentum: float = 0.9
@@ -123,26 +127,23 @@ class Tower(nn.Module):
         """Kernel and bias of a layer: a convolution, an unshared convolution, or a matrix product."""
         if not layer.window:
             return self._connection(layer, xs)
-        padding = [
-            ops.overhang(n, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name)
-            for n in xs[0].shape[1:3]
-        ]
+        windows: dict[str, Any] = dict(
+            window=layer.window, stride=layer.stride, padding=layer.padding, round_down=self.round_down
+        )
+        padding = [ops.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
         channels = xs[0].shape[-1]
         if layer.local:
-            return self._local_convolution(layer, xs, padding)
+            places = [ops.output_size(n, **windows) for n in xs[0].shape[1:3]]
+            return self._local_convolution(layer, xs, padding, places)
         kernels, biases = self._weights(layer, (layer.window, layer.window, channels, layer.features))
         return tuple(
             _add_bias(convolution(self._cast(x), self._cast(kernel), stride=layer.stride, padding=padding), bias)
             for x, kernel, bias in zip(xs, kernels, biases, strict=True)
         )
 
-    def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]]) -> Maps:
+    def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]], places: list[int]) -> Maps:
         """A convolution with a kernel and a bias for each place."""
-        rows, columns = (
-            ops.output_size(n, window=layer.window, stride=layer.stride, padding=layer.padding)
-            for n in xs[0].shape[1:3]
-        )
-        window = (layer.window, layer.window)
+        (rows, columns), window = places, (layer.window, layer.window)
         shape = (rows, columns, layer.window**2 * xs[0].shape[-1], layer.features)
         kernels, biases = self._weights(layer, shape, (rows, columns, layer.features))
         products = (
@@ -197,11 +198,12 @@ class Tower(nn.Module):
                 xs = self._norm(operation, tuple(x.astype(wide) for x in xs), layer, train=train)
                 return tuple(x.astype(dtype) for x in xs)
             case "pool":
+                constants = dict(stride=self.pool_stride, round_down=self.round_down)
                 for n in xs[0].shape[1:3]:
-                    ops.output_size(
-                        n, window=self.pool_size, stride=self.pool_stride, layer=f"the pooling after {layer.name}"
-                    )
-                return tuple(ops.max_pool(x, size=self.pool_size, stride=self.pool_stride) for x in xs)
+                    ops.output_size(n, window=self.pool_size, **constants, layer=f"the pooling after {layer.name}")
+                return tuple(ops.max_pool(x, size=self.pool_size, **constants) for x in xs)
+            case "adaptive_pool":
+                return tuple(ops.adaptive_average_pool(x, self.adaptive_size) for x in xs)
             case "dropout":
                 return self._dropout(xs, train=train)
         raise ValueError(f"{layer.name} is followed by an unknown operation {operation!r}")
@@ -209,11 +211,13 @@ class Tower(nn.Module):
     def _dropout(self, xs: Maps, *, train: bool) -> Maps:
         masks: list[Array | None] = [None] * len(xs)
         if train:
-            key, (rows, units) = self.make_rng("dropout"), xs[0].shape
+            key, (rows, *shape) = self.make_rng("dropout"), xs[0].shape
             row_numbers = jnp.arange(rows) + (lax.axis_index(DATA) * rows if DATA in self.axes else 0)
             first = lax.axis_index(TOWER) if TOWER in self.axes else 0
             keys = [jax.random.fold_in(key, first + i) for i in range(len(xs))]
-            masks = [ops.dropout_mask(key, row_numbers, units, self.keep) for key in keys]
+            masks = [
+                ops.dropout_mask(key, row_numbers, math.prod(shape), self.keep).reshape(rows, *shape) for key in keys
+            ]
         return tuple(
             ops.dropout(x, self.keep, mask, inverted=self.inverted_dropout) for x, mask in zip(xs, masks, strict=True)
         )

@@ -12,16 +12,16 @@ import math
 import numpy as np
 
 
-def conv(x, weights, *, stride=1, pad=0):
+def conv(x, weights, *, stride=1, pad=0, rounded=math.ceil):
     filters, biases = weights
-    windows = windows_of(x, filters.shape[-1], stride, pad)
+    windows = windows_of(x, filters.shape[-1], stride, pad, rounded)
     return np.tensordot(filters, windows, axes=([1, 2, 3], [0, 3, 4])) + biases[:, None, None]
 
 
-def windows_of(x, size, stride, pad):
+def windows_of(x, size, stride, pad, rounded=math.ceil):
     """Views of `[channels, out, out, size, size]`: windows start at -pad; outside the image is 0 (A/layer.py:1004)."""
     length = x.shape[1]
-    out = 1 + math.ceil((2 * pad + length - size) / stride)
+    out = 1 + rounded((2 * pad + length - size) / stride)
     canvas = np.zeros((x.shape[0], pad + length + size + stride, pad + length + size + stride))
     canvas[:, pad : pad + length, pad : pad + length] = x
     every = np.lib.stride_tricks.sliding_window_view(canvas, (size, size), axis=(1, 2))
@@ -64,8 +64,8 @@ def same_map_norm(x):
     return y
 
 
-def pool(x, size=3, stride=2):
-    out = math.ceil((x.shape[1] - size) / stride) + 1
+def pool(x, size=3, stride=2, rounded=math.ceil):
+    out = rounded((x.shape[1] - size) / stride) + 1
     y = np.empty((x.shape[0], out, out))
     for row in range(out):
         for column in range(out):
@@ -175,11 +175,28 @@ def cifar(image, w, *, f=relu, norms=False):
     return fc(x, w["fc10"][0])
 
 
+def owt(image, w):
+    """torchvision/models/alexnet.py: sizes rounded down; maps of any size become 6 by 6 before the first matrix."""
+    x = pool(relu(conv(image, w["conv1"][0], stride=4, pad=2, rounded=math.floor)), rounded=math.floor)
+    x = pool(relu(conv(x, w["conv2"][0], pad=2)), rounded=math.floor)
+    x = relu(conv(x, w["conv3"][0], pad=1))
+    x = relu(conv(x, w["conv4"][0], pad=1))
+    x = pool(relu(conv(x, w["conv5"][0], pad=1)), rounded=math.floor)
+    if "fc6" not in w:
+        return x
+    n = x.shape[1]
+    rows = [slice(i * n // 6, math.ceil((i + 1) * n / 6)) for i in range(6)]
+    x = np.stack([np.stack([x[:, r, c].mean((1, 2)) for c in rows], -1) for r in rows], 1)
+    return fc(relu(fc(relu(fc(x, w["fc6"][0])), w["fc7"][0])), w["fc8"][0])
+
+
 NETWORKS = {
     "original": net145,
     "paper": paper,
     "caffenet": lambda image, w: caffe(image, w, pool_first=True),
     "bvlc": lambda image, w: caffe(image, w, pool_first=False),
+    "torchvision": owt,
+    "torchvision_convolutions": owt,
     "one_tower": net145,
     "no_norm": lambda image, w: net145(image, w, norms=False),
     "plain_pooling": lambda image, w: net145(image, w, size=2, pad2=1, pad5=0),
