@@ -82,7 +82,7 @@ def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:
         return
     exhibit = run.curves_exhibit(rows, net.settings.schedule)
     if exhibit is None:
-        made.leave_out("curves", f"{folder / metrics_log.ROWS_FILE} has none, as with imported weights")
+        made.leave_out("curves", f"the workdir has no metrics in {metrics_log.ROWS_FILE}, as with imported weights")
     else:
         made.add(exhibit)
 

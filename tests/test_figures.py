@@ -38,7 +38,9 @@ def net(run):
 @pytest.fixture(scope="module")
 def images(data_dir):
     data = open_dataset("elpv/64", data_dir)
-    return [Images(name, data.split(name), data.class_names, 56) for name in ("test[:50]", "train[:60]")]
+    return [
+        Images(name, data.split(name), data.class_names, 56) for name in ("test[:50]", "train[:150]")
+    ]  # a batch has 128
 
 
 def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
@@ -75,8 +77,8 @@ def test_another_seed_chooses_other_images(net, images):
 def test_neighbours_are_the_nearest_by_brute_force(net, images):
     test, train_images = images
     found = examination.find(net, test, train_images, seed=0, progress=lambda done: None)
-    assert (found.layer, found.searched, len(found.queries)) == ("fc7", 60, 5)
-    database = net.features(np.stack([train_images.square(i) for i in range(60)]), "fc7").astype(np.float64)
+    assert (found.layer, found.searched, len(found.queries)) == ("fc7", 150, 5)
+    database = net.features(np.stack([train_images.square(i) for i in range(150)]), "fc7").astype(np.float64)
     names = [test.title(i) for i in range(50)]
     for query in found.queries:
         feature = net.features(test.square(names.index(query.name)), "fc7").astype(np.float64)
@@ -85,14 +87,14 @@ def test_neighbours_are_the_nearest_by_brute_force(net, images):
         assert [each.name for each in query.neighbours] == [train_images.title(int(i)) for i in nearest]
         np.testing.assert_allclose([each.distance for each in query.neighbours], distances[nearest], rtol=1e-4)
         assert [each.truth for each in query.neighbours] == [train_images.truth(int(i)) for i in nearest]
-    labels = [train_images.truth(i) for i in range(60)]
-    assert found.chance == pytest.approx(np.mean([labels.count(query.truth) / 60 for query in found.queries]))
+    labels = [train_images.truth(i) for i in range(150)]
+    assert found.chance == pytest.approx(np.mean([labels.count(query.truth) / 150 for query in found.queries]))
 
 
 def test_a_capped_search_takes_images_from_the_whole_split(images):
     part = images[1].evenly(7)
-    assert [part.title(i) for i in range(7)] == [images[1].title(i * 60 // 7) for i in range(7)]
-    assert images[1].evenly(60) is images[1]
+    assert [part.title(i) for i in range(7)] == [images[1].title(i * 150 // 7) for i in range(7)]
+    assert images[1].evenly(150) is images[1]
 
 
 def test_curves_leave_out_what_is_no_number():
@@ -101,6 +103,8 @@ def test_curves_leave_out_what_is_no_number():
         {"epoch": 1.0, "a": None},
         {"epoch": 1.5},
         {"epoch": None, "a": 2},
+        {"epoch": 1.7, "a": float("nan")},
+        {"epoch": 1.8, "a": "3"},
         {"epoch": 2.0, "a": 3.5},
     ]
     assert runs.curve_of(rows, "a", "label") == Curve("label", [0.5, 2.0], [1, 3.5])
@@ -190,7 +194,7 @@ def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, comma
     assert status == 0, err
     first, second, *_ = left_out = [line for line in err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 2
-    assert first.startswith(f"left out: curves: {workdir}/metrics.jsonl")
+    assert first.startswith("left out: curves: the workdir has no metrics in metrics.jsonl")
     assert second.startswith("left out: predictions, neighbours, confusions and mistakes: ")
     lines = out.splitlines()
     assert lines[0].startswith("tower 1: mean colour share 0.") and lines[1].startswith("tower 2: ")
