@@ -89,7 +89,7 @@ def main() -> None:
     report = Report(
         members=[
             Member(name, net.step, float(weight), tally.means())
-            for name, net, weight, tally in zip(cli_network.WORKDIR.value, nets, weights, members, strict=True)
+            for name, net, weight, tally in zip(cli_network.WORKDIR.value or [], nets, weights, members, strict=True)
         ],
         total=total,
         class_names=nets[0].classes,
@@ -163,7 +163,7 @@ def _step_of(folder: epath.Path) -> int:
     try:
         return choose_step(checkpoints, cli_network.CHECKPOINT.value)
     except UsageError as error:
-        if len(cli_network.WORKDIR.value) > 1:
+        if len(cli_network.folders()) > 1:
             raise UsageError(f"{folder}: {error}") from error
         raise
     finally:

@@ -63,12 +63,12 @@ class Block(NamedTuple):
     """Predictions of successive examples of a split, without padding.
 
     Attributes:
-      index: of the examples in the split, from 0.
+      examples: their numbers in the split, from 0.
       labels: true classes.
       log_probs: log of the probabilities, averaged over the views.
     """
 
-    index: Int[np.ndarray, "b"]
+    examples: Int[np.ndarray, "b"]
     labels: Int[np.ndarray, "b"]
     log_probs: Float[np.ndarray, "b classes"]
 
@@ -110,7 +110,7 @@ def predictions(
         if before is not None:  # read only now, when the devices have the next batch to work on
             log_probs, labels, mask = jax.device_get(before)
             block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
-            done += len(block.index)
+            done += len(block.examples)
             yield block
             if stop(done):
                 return

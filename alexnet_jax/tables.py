@@ -48,7 +48,7 @@ def prediction_rows(
 def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:
     predicted = predicted_classes(block.log_probs)
     probabilities = np.exp(block.log_probs.astype(np.float64)).tolist()
-    for index, label, guess, row in zip(block.index, block.labels, predicted, probabilities, strict=True):
+    for index, label, guess, row in zip(block.examples, block.labels, predicted, probabilities, strict=True):
         guessed = class_names[guess] if guess >= 0 else ""
         yield _name_of(source, int(index)), class_names[label], guessed, *map("%.7g".__mod__, row)
 

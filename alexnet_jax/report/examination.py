@@ -148,10 +148,10 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         wrong += int((predicted != block.labels).sum())
         if matrix is not None:
             matrix += confusion(block.labels, predicted, classes)
-        for i in np.flatnonzero(np.isin(block.index, chosen)):
-            rows[int(block.index[i])] = block.log_probs[i]
+        for i in np.flatnonzero(np.isin(block.examples, chosen)):
+            rows[int(block.examples[i])] = block.log_probs[i]
         mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
-        found = [(float(block.log_probs[i].max()), -int(block.index[i]), block.log_probs[i]) for i in mistaken]
+        found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
         mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
     return Examined(
         metrics=total,
