@@ -88,13 +88,19 @@ def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:
 
 
 def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | None:
-    """Adds what the network does with images of its data set; None: there is no classifier, or no data set."""
+    """Adds what the network does with images of its data set; None: there is no classifier, or no data set.
+
+    Raises:
+      UsageError: images that a flag names are not there.
+    """
     try:
         net.need_classifier()
         test, train = _images(net, folder)
         progress = cli_network.progress("examined", len(test.source))
         examined = examination.examine(net, test, seed=SEED.value, progress=progress)
     except UsageError as error:
+        if DATASET.value is not None or SPLIT.value is not None:
+            raise
         made.leave_out("predictions, neighbours, confusions and mistakes", str(error))
         return None
     made.add(images.predictions_exhibit(examined, test.name))

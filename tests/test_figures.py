@@ -206,18 +206,22 @@ def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, comma
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--output=FOLDER/file"], "figures cannot be written to FOLDER/file: "),
+        (
+            ["--output=FOLDER/file"],
+            "figures cannot be written to FOLDER/file: it is not a folder; name another folder with",
+        ),
         (
             ["--output=/proc/nowhere"],
             "to /proc/nowhere: [Errno 2] No such file or directory: '/proc/nowhere'; name another folder with --output",
         ),
+        (["--split=nonsense"], "has no split 'nonsense'; it has train, test"),
         (["--train_images=0"], "flag --train_images=0: "),
     ],
 )
-def test_mistakes_are_one_line(run, tmp_path, command, flags, message):
+def test_mistakes_are_one_line(run, data_dir, tmp_path, command, flags, message):
     (tmp_path / "file").write_text("")
     flags = [flag.replace("FOLDER", str(tmp_path)) for flag in flags]
-    status, out, err = command("figures", f"--workdir={run}", *flags).finish()
+    status, out, err = command("figures", f"--workdir={run}", f"--data_dir={data_dir}", *flags).finish()
     assert (status, out) == (2, "")
     [line] = [line for line in err.splitlines() if not line.startswith("C operations")]
     assert line.startswith("error: ") and message.replace("FOLDER", str(tmp_path)) in line

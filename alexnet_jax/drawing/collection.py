@@ -22,7 +22,8 @@ class UnwritableOutputError(UsageError):
     """
 
     def __init__(self, folder: epath.Path, reason: OSError):
-        super().__init__(f"figures cannot be written to {folder}: {reason}")
+        problem = "it is not a folder" if isinstance(reason, FileExistsError) else reason
+        super().__init__(f"figures cannot be written to {folder}: {problem}")
         self.folder, self.reason = folder, reason
 
 
