@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from alexnet_jax import model_card, run_card
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import evaluate
@@ -100,6 +101,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         if start_step == experiment.num_steps and result is not None:
             processes.log(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
             checkpoints.close()
+            if processes.index() == 0 and not (folder / model_card.FILE_NAME).exists():
+                run_card.write(folder, experiment, result, say=processes.log, trained_here=False)
             return state
 
         if processes.index() == 0:
@@ -128,6 +131,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
             checkpoints.close()
         if processes.index() == 0:
             workdirs.write_result(folder, result)
+            run_card.write(folder, experiment, result, say=processes.log, trained_here=True)
     return state
 
 
