@@ -8,7 +8,8 @@ import pytest
 from etils import epath
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.workdir.metrics_log import MetricsLog
+from alexnet_jax.workdir.errors import DamagedFileError
+from alexnet_jax.workdir.metrics_log import MetricsLog, read_rows
 
 
 @pytest.fixture
@@ -125,3 +126,16 @@ def test_a_workdir_that_cannot_be_written_is_one_error(tmp_path: Path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UsageError, match=f"the workdir {tmp_path} cannot be written: "):
         log_of(tmp_path)
+
+
+def test_rows_are_read_as_far_as_they_can_be(tmp_path):
+    folder = epath.Path(tmp_path)
+    assert read_rows(folder) == []
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"step": 1}\nnot a row\n[2]\n{"step": 3, "a": null}\n{"step": 4'
+    )
+    assert read_rows(folder) == [{"step": 1}, {"step": 3, "a": None}]
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(DamagedFileError, match="not a file"):
+        read_rows(folder)
