@@ -1,11 +1,12 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
 import contextlib
+import datetime
 import errno
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -46,15 +47,41 @@ def _rank(metrics: dict[str, float]) -> Any:
     return metrics["top1"], metrics.get("loss", math.inf)
 
 
+class _Step(ocp.path.step.Metadata):
+    """A checkpoint for orbax's lists, which are by step: its time is of no concern, and the file with it not read."""
+
+    @property
+    def commit_timestamp(self) -> datetime.datetime:
+        return datetime.datetime.min
+
+
+class _Names:
+    """The names of checkpoints, for orbax: a damaged file of one checkpoint keeps no other from use."""
+
+    def __init__(self) -> None:
+        self._standard = ocp.path.step.standard_name_format()
+        self.build_name = self._standard.build_name
+
+    def find_all(self, folder: epath.Path) -> Iterator[_Step]:
+        """All complete checkpoints."""
+        return (_Step(found.step, found.path) for found in self._standard.find_all(folder))
+
+    def find_step(self, folder: epath.Path, step: int) -> _Step:
+        """The complete checkpoint of the step; without it a `ValueError`."""
+        found = self._standard.find_step(folder, step)
+        return _Step(found.step, found.path)
+
+
 class _Manager(ocp.CheckpointManager):
     """Ignores a validation error that is damaged or not finite: `restore` names the damage of the checkpoint."""
 
     def metrics(self, step: int) -> Any:
+        folder = self.directory / str(step)
         try:
-            if manifest.damage(self.directory / str(step), below="metrics/"):
+            if not is_file(folder / "metrics/metrics") or manifest.damage(folder, below="metrics/"):
                 return None
             metrics = super().metrics(step)
-        except ValueError:
+        except (ValueError, OSError, RecursionError):
             return None
         is_sound = isinstance(metrics, dict) and _is_finite(metrics.get("top1")) and _is_finite(metrics.get("loss", 0))
         return metrics if is_sound else None
@@ -74,7 +101,7 @@ class Checkpoints:
       read_only: nothing is written or removed.
 
     Raises:
-      UnreadableCheckpointError: the metadata of a checkpoint are damaged.
+      UnreadableCheckpointError: the folder cannot be read.
     """
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
@@ -85,12 +112,12 @@ class Checkpoints:
         self._folder = folder
         self._writing: int | None = None
         self._has_failed = False
-        _check_late_files(folder)
         try:
             self._manager = _Manager(
                 folder,
                 item_handlers=ocp.PyTreeCheckpointHandler(),
                 options=ocp.CheckpointManagerOptions(
+                    step_name_format=_Names(),
                     preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
                     best_fn=_rank,
                     best_mode="min",
@@ -105,7 +132,7 @@ class Checkpoints:
                     ),
                 ),
             )
-        except (ValueError, RecursionError, OSError) as error:  # orbax parses the metadata of every checkpoint
+        except (ValueError, OSError) as error:
             raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
 
     def steps(self) -> Sequence[int]:
@@ -167,7 +194,7 @@ class Checkpoints:
           UnreadableCheckpointError: orbax cannot read it.
         """
         path = self._folder / str(step)
-        if problem := _agreed(lambda: manifest.damage(path)):
+        if problem := _agreed(lambda: manifest.damage(path) or _odd_late_file(path)):
             raise DamagedCheckpointError(path, problem)
         self._check_fits(step, _fields(target)["params"])
         arguments = ocp.args.PyTreeRestore(
@@ -257,13 +284,10 @@ def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
     return known[wanted]
 
 
-def _check_late_files(folder: epath.Path) -> None:
-    """Refuses devices and folders in place of the files that orbax reads when it opens the folder of checkpoints."""
-    if "://" in str(folder) or not folder.is_dir():
-        return
-    for file in (path / name for path in folder.iterdir() if path.name.isdigit() for name in LATE_FILES):
-        if file.exists() and not is_file(file):
-            raise UnreadableCheckpointError(file.parent, f"{file.name} is not a file")
+def _odd_late_file(folder: epath.Path) -> str | None:
+    """Names a device or a folder in place of a file that orbax reads, where no manifest lists the files; None: none."""
+    odd = (name for name in LATE_FILES if (folder / name).exists() and not is_file(folder / name))
+    return next((f"{name} is not a file" for name in odd), None)
 
 
 def all_finite(arrays: PyTree) -> bool:

@@ -17,7 +17,13 @@ from alexnet_jax.learning.step import init_state
 from alexnet_jax.network import sharding
 from alexnet_jax.workdir import checkpoint, manifest
 from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.errors import MismatchError, NotFiniteCheckpointError, NotFiniteStateError, OldCheckpointError
+from alexnet_jax.workdir.errors import (
+    DamagedCheckpointError,
+    MismatchError,
+    NotFiniteCheckpointError,
+    NotFiniteStateError,
+    OldCheckpointError,
+)
 
 OPTIMIZER = krizhevsky_sgd(
     {"conv1": {"kernel": piecewise([(0, 0.1)]), "bias": piecewise([(0, 0.1)])}}, momentum=0.9, weight_decay=0.0
@@ -286,6 +292,38 @@ def test_a_damaged_error_does_not_keep_other_checkpoints_from_use(tmp_path: Path
     checkpoints = Checkpoints(epath.Path(folder), read_only=True)
     assert checkpoints.steps() == [1, 2, 3]
     assert checkpoints.best_step() == 2
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("damage", ["", "{", "[" * 100_000, "[]", '{"commit_timestamp_nsecs": "x"}', "folder", "device"])
+def test_damaged_metadata_of_a_checkpoint_keep_no_other_from_use(tmp_path: Path, damage: str, listed: bool):
+    """Those of the last checkpoint that was to be made: orbax reads them of every checkpoint by itself."""
+    mesh, folder = sharding.make_mesh(data=1, tower=1), tmp_path / "checkpoints"
+    checkpoints = Checkpoints(epath.Path(folder))
+    for step in (1, 2):
+        checkpoints.save(step, state_of(step, mesh), top1=0.1 * step)
+    checkpoints.close()
+    file = folder / "2/_CHECKPOINT_METADATA"
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    elif damage == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_text(damage)
+    if not listed:
+        (folder / "2/MANIFEST").unlink()
+    checkpoints = Checkpoints(epath.Path(folder))
+    assert checkpoints.steps() == [1, 2] and checkpoints.best_step() == 1
+    target = target_of(state_of(1, mesh), mesh)
+    if listed or damage in ("folder", "device"):
+        with pytest.raises(DamagedCheckpointError, match=r"_CHECKPOINT_METADATA (has|is)"):
+            checkpoints.restore(2, target)
+    np.testing.assert_array_equal(checkpoints.restore(1, target).params["conv1"]["kernel"], 1.0)
+    checkpoints.save(2, state_of(5, mesh), top1=0.5)
+    checkpoints.wait()
+    np.testing.assert_array_equal(checkpoints.restore(2, target).params["conv1"]["kernel"], 5.0)
     checkpoints.close()
 
 
