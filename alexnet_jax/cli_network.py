@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -18,7 +19,9 @@ from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.atomic import part_of, write_atomically
+from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
+LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
 READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "Workdir of a training run, or of imported weights.")
@@ -113,18 +116,29 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def progress(what: str, of: int | None) -> Callable[[int], None]:
-    """Shows `what done/of` on one line of a terminal, and nothing elsewhere.
+def progress(what: str, of: int | None, unit: str = "images") -> Callable[[int], None]:
+    """Shows `what done/of images` and the time left on one line of a terminal, and nothing elsewhere.
 
     Args:
       what: such as `evaluated`.
       of: how many there are; None: not known.
+      unit: of which there are so many.
     """
+    begun = shown = 0.0
+    first = 0  # images at the first call, which ends the time of compilation and starts the clock
 
     def show(done: int) -> None:
-        if sys.stderr.isatty() and processes.index() == 0:
-            end = "\n" if done == of else ""
-            print(f"\r{what} {done:,}{'' if of is None else f'/{of:,}'} images", end=end, file=sys.stderr, flush=True)
+        nonlocal begun, shown, first
+        now = time.monotonic()
+        if not sys.stderr.isatty() or processes.index() or (done != of and now - shown < REDRAW_EVERY):
+            return
+        if not shown:
+            begun, first = now, done
+        shown = now
+        line = f"{what} {done:,}{'' if of is None else f'/{of:,}'} {unit}"
+        if of is not None and first < done < of:
+            line += f"  left {duration((of - done) * (now - begun) / (done - first))}"
+        print(f"\r{line:<{LINE}}", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
     return show
 

@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Float64, Int, Int64, Num
 
 from alexnet_jax.errors import UsageError
 
-ROWS = 1024  # of queries and of the database in a product
+ROWS = 1024  # of queries and of the database in a product, at most
+NUMBERS = 2**24  # of such rows in memory at a time: 64 MiB in float32
 CHUNK = 256  # features in a product: fewer sums, smaller errors
 PAIR_NUMBERS = 2**22  # float64 numbers of differences in memory at a time: 32 MiB
 UNIT = 2.0**-24  # of float32: the largest relative error of an operation
@@ -46,14 +47,14 @@ def nearest(
     Raises:
       UsageError: the database has fewer than `k` items, shapes differ, or a number is NaN or infinite.
     """
-    if k < 1:
-        raise UsageError(f"{k} neighbours were asked for; ask for at least 1")
+    check_count(k, k)
     queries = _rows(queries, "queries")
     best = _Best(np.full((len(queries), k), np.inf), np.full((len(queries), k), NONE))
     left_out = np.full(len(queries), -1) if leave_out is None else np.asarray(leave_out)
-    parts = [(slice(i, i + ROWS), _Vectors(queries[i : i + ROWS])) for i in range(0, len(queries), ROWS)]
+    size = rows_at_once(queries.shape[1])
+    parts = [(slice(i, i + size), _Vectors(queries[i : i + size])) for i in range(0, len(queries), size)]
     first = 0
-    for block in _split(database_blocks):
+    for block in _split(database_blocks, size):
         if block.shape[1] != queries.shape[1]:
             raise UsageError(f"queries have {queries.shape[1]:,} features and items of the database {block.shape[1]:,}")
         vectors = _Vectors(block)
@@ -61,10 +62,25 @@ def nearest(
             _search(part, vectors, best.part(rows), left_out[rows] - first, first)
         first += len(block)
         progress(first)
-    others = first - (leave_out is not None)
-    if others < k:
-        raise UsageError(f"{k:,} neighbours were asked for, and there are {others:,} items to search; ask for fewer")
+    check_count(k, first - (leave_out is not None))
     return best.distances, best.indices
+
+
+def check_count(k: int, items: int) -> None:
+    """Checks that `k` neighbours can be found among so many items.
+
+    Raises:
+      UsageError: there are fewer, or `k` is 0 or less.
+    """
+    if k < 1:
+        raise UsageError(f"{k} neighbours were asked for; ask for at least 1")
+    if items < k:
+        raise UsageError(f"{k:,} neighbours were asked for, and there are {items:,} items to search; ask for fewer")
+
+
+def rows_at_once(features: int) -> int:
+    """How many vectors of so many features are held in memory at a time, in a product or elsewhere."""
+    return max(1, min(ROWS, NUMBERS // max(features, 1)))
 
 
 class _Best:
@@ -181,8 +197,8 @@ def _rows(vectors: np.ndarray, name: str) -> np.ndarray:
     return vectors
 
 
-def _split(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks in parts of at most `ROWS` rows."""
+def _split(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The blocks in parts of at most `size` rows."""
     for block in blocks:
-        for start in range(0, len(block), ROWS):
-            yield _rows(block[start : start + ROWS], "database")
+        for start in range(0, len(block), size):
+            yield _rows(block[start : start + size], "database")

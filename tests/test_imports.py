@@ -35,6 +35,7 @@ HOMES = {
         "evaluate.py",
         "prepare.py",
         "benchmark.py",
+        "features.py",
         "figures.py",
         "predict.py",
         "convert.py",

@@ -1,0 +1,129 @@
+"""Rows of numbers and names on the disk while a table is made: appended in order, read at any place.
+
+The files have no name: the system removes them with the process, however it ends.
+"""
+
+import itertools
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.retrieval import rows_at_once
+
+
+class Rows:
+    """Arrays of one shape and type, one after the other.
+
+    Args:
+      folder: with room for them; None: the system's temporary folder.
+      dtype, shape: of a row.
+    """
+
+    def __init__(self, folder: str | None, dtype: Any, shape: tuple[int, ...] = ()):
+        self.dtype, self.shape = np.dtype(dtype), shape
+        self._bytes = self.dtype.itemsize * math.prod(shape)
+        self._file, self._count = _open(folder), 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes rows at the end.
+
+        Raises:
+          UsageError: the disk is full, or fails.
+        """
+        rows = np.ascontiguousarray(rows, self.dtype)
+        assert rows.shape[1:] == self.shape, (rows.shape, self.shape)
+        _append(self._file, rows.tobytes())
+        self._count += len(rows)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The rows from `start` to `stop`, as far as there are any."""
+        count = max(0, min(stop, self._count) - start)
+        data = _read(self._file, start * self._bytes, count * self._bytes)
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Some rows, in the order of the indices."""
+        return np.concatenate([self.read(int(i), int(i) + 1) for i in indices] or [self.read(0, 0)])
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order, as many at a time as memory should hold."""
+        size = rows_at_once(math.prod(self.shape))
+        for start in range(0, self._count, size):
+            yield self.read(start, start + size)
+
+
+class Names:
+    """Texts of any length, one after the other.
+
+    Attributes:
+      longest: letters.
+    """
+
+    def __init__(self, folder: str | None):
+        self._file, self._ends = _open(folder), Rows(folder, np.int64)
+        self._size = self.longest = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def append(self, names: Sequence[str]) -> None:
+        r"""Writes names at the end; a byte of a file's name that is no UTF-8 becomes a text such as `\xff`.
+
+        Raises:
+          UsageError: the disk is full, or fails.
+        """
+        encoded = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names]
+        self.longest = max([self.longest, *map(len, encoded)])
+        data = [name.encode() for name in encoded]
+        _append(self._file, b"".join(data))
+        ends = self._size + np.cumsum([len(each) for each in data], dtype=np.int64)
+        self._ends.append(ends)
+        self._size = int(ends[-1]) if len(ends) else self._size
+
+    def read(self, start: int, stop: int) -> list[str]:
+        """The names from `start` to `stop`, as far as there are any."""
+        ends = self._ends.read(max(start - 1, 0), stop).tolist()
+        ends = ends if start else [0, *ends]
+        data = _read(self._file, ends[0], ends[-1] - ends[0]) if ends else b""
+        return [data[a - ends[0] : b - ends[0]].decode() for a, b in itertools.pairwise(ends)]
+
+    def take(self, indices: np.ndarray) -> list[str]:
+        """Some names, in the order of the indices."""
+        return [self.read(int(i), int(i) + 1)[0] for i in indices.ravel()]
+
+
+def _open(folder: str | None) -> BinaryIO:
+    try:
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+    except OSError as error:
+        raise UsageError(f"{folder or tempfile.gettempdir()} cannot be written: {error.strerror}") from error
+
+
+def _append(file: BinaryIO, data: bytes) -> None:
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise UsageError(
+            f"the rows cannot be kept on the disk until they are complete: {error.strerror}; make room, or write the"
+            " output to another disk"
+        ) from error
+
+
+def _read(file: BinaryIO, start: int, count: int) -> bytes:
+    parts = []
+    while count:
+        part = os.pread(file.fileno(), min(count, 2**30), start)
+        assert part, "the file is shorter than what was written"
+        parts.append(part)
+        start, count = start + len(part), count - len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

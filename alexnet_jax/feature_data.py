@@ -1,0 +1,171 @@
+"""The pictures that features are made of: a folder of pictures, or a split of a prepared data set."""
+
+import itertools
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.errors import UnknownDatasetError
+from alexnet_jax.data.picture_files import Skipped, pictures_below
+from alexnet_jax.data.pictures import NotAPictureError, read_picture
+from alexnet_jax.data.pipeline import Source, threads
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.data import open_data
+
+NO_CLASS = -1  # the label of a picture whose class is not known
+DEFAULT_SPLIT = "test"
+
+
+class Picture(NamedTuple):
+    """A picture, read.
+
+    Attributes:
+      name: the path below the folder, or the name in the data set.
+      label: of its class, or `NO_CLASS`.
+      pixels: the square that the run's data set would store.
+    """
+
+    name: str
+    label: int
+    pixels: UInt8[np.ndarray, "size size 3"]
+
+
+class Pictures(Protocol):
+    """Pictures in a fixed order, to be read once or several times, in constant memory.
+
+    Attributes:
+      class_names: in the order of the labels.
+      total: how many there are, those that cannot be read included.
+      broken: how many could not be read.
+    """
+
+    class_names: tuple[str, ...]
+    total: int
+    broken: int
+
+    def read(self, size: int) -> Iterator[Picture]:
+        """The pictures as squares of `size` pixels, without those that cannot be read."""
+
+
+class Folder:
+    """The pictures below a folder. The first folder of a path is the class, where all pictures lie one level deep.
+
+    Args:
+      folder: where to look.
+      known: the classes of the network. Where they contain all classes of the folder, labels are the network's;
+        otherwise they count the folder's classes in alphabetical order.
+      say: takes a line about what is left out.
+
+    Raises:
+      UsageError: the folder holds no picture.
+    """
+
+    def __init__(self, folder: str, *, known: Sequence[str], say: Callable[[str], None]):
+        self._folder, self._say = folder, say
+        skipped, folders = Skipped(), set[str]()
+        self.total = 0
+        for path in pictures_below(folder, skipped):
+            self.total += 1
+            folders.add(os.path.dirname(os.path.relpath(path, folder)))
+        for line in skipped.lines():
+            say(line)
+        for path, reason in skipped.unreadable:
+            say(f"error: {path} cannot be read: {reason}")
+        self.broken = len(skipped.unreadable)
+        if not self.total:
+            raise UsageError(f"there is no picture in the folder {folder}")
+        one_level = all(name and os.sep not in name for name in folders)
+        classes = {_composed(name) for name in folders} if one_level else set()
+        self.class_names = tuple(known) if classes <= set(map(_composed, known)) else tuple(sorted(classes))
+        if not one_level:
+            self.class_names = ()
+        self._labels = {_composed(name): label for label, name in enumerate(self.class_names)}
+
+    def read(self, size: int) -> Iterator[Picture]:
+        """As in `Pictures`; names those that cannot be read."""
+        for path in pictures_below(self._folder, Skipped()):
+            name = os.path.relpath(path, self._folder)
+            try:
+                pixels = read_picture(path, size)
+            except NotAPictureError as error:
+                self.broken += 1
+                self._say(f"error: {error}")
+                continue
+            yield Picture(name, self._labels.get(_composed(os.path.dirname(name)), NO_CLASS), pixels)
+
+
+class Split:
+    """The examples of a split of a prepared data set.
+
+    Args:
+      name: of the split.
+      source: its examples.
+      class_names: of the data set.
+    """
+
+    def __init__(self, name: str, source: Source, class_names: Sequence[str]):
+        self._name, self._source = name, source
+        self.class_names, self.total, self.broken = tuple(class_names), len(source), 0
+
+    def read(self, size: int) -> Iterator[Picture]:
+        """As in `Pictures`; stored images of another size are scaled."""
+        numbers = iter(range(self.total))
+        with ThreadPoolExecutor(threads()) as pool:
+            while part := list(itertools.islice(numbers, 64)):
+                yield from pool.map(lambda number: self._picture(number, size), part)
+
+    def _picture(self, number: int, size: int) -> Picture:
+        stored = self._source[number]
+        image = stored["image"]
+        pixels = image if isinstance(image, np.ndarray) else decode(image)
+        if pixels.shape != (size, size, 3):
+            pixels = read_picture(pixels, size)
+        name = stored.get("name")
+        text = f"{self._name}:{number}" if name is None else name.decode("utf-8", "surrogateescape")
+        return Picture(text, int(stored["label"]), pixels)
+
+
+def open_pictures(
+    word: str, split: str | None, data_dir: str | None, *, known: Sequence[str], say: Callable[[str], None]
+) -> Pictures:
+    """The pictures that a word names: a folder where there is one of that name, otherwise a prepared data set.
+
+    Args:
+      word: the folder, or the data set, such as `elpv/160`.
+      split: of the data set, in TFDS's notation; None: `test`. A folder has none.
+      data_dir: folder of prepared data sets; None: TFDS's own.
+      known: the classes of the network, as in `Folder`.
+      say: takes lines about what is left out, or prepared.
+
+    Raises:
+      UsageError: there is neither, a split is given for a folder, or the data set has no such split.
+    """
+    path = os.path.expanduser(word)
+    if os.path.isdir(path):
+        if split is not None:
+            raise UsageError(
+                f"{word} is a folder of pictures, and a folder has no split {split!r}; leave out the split, or move the"
+                " folder away to name the prepared data set"
+            )
+        return Folder(path, known=known, say=say)
+    if os.path.lexists(path):
+        raise UsageError(f"{word} is not a folder; name a folder of pictures, or a prepared data set")
+    try:
+        data = open_data(word, data_dir, say=say, named="the word")
+    except UsageError as error:
+        if isinstance(error.__cause__, UnknownDatasetError):
+            raise UsageError(f"there is no folder {word!r}, and {error}") from error
+        raise
+    name = DEFAULT_SPLIT if split is None else split
+    return Split(name, data.split(name), data.class_names)
+
+
+def _composed(name: str) -> str:
+    """The name in Unicode's composed form; some systems store names of folders in the other one."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,169 @@
+"""Tables of features: pictures through a network, with names and labels, and the nearest neighbours of each."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from alexnet_jax import retrieval
+from alexnet_jax.columns import Names, Rows
+from alexnet_jax.errors import UsageError
+from alexnet_jax.feature_data import Picture, Pictures
+from alexnet_jax.trained import BATCH, Trained, crops_of
+
+PIXELS = 32  # side of the pictures from whose pixels codes are learnt, as in Krizhevsky and Hinton 2011
+ROUNDS = 8  # times `rows_at_once` queries are searched at a time
+
+
+@dataclasses.dataclass
+class Table:
+    """The rows of some pictures.
+
+    Attributes:
+      names, labels, features: of the pictures.
+      class_names: in the order of the labels.
+      pixels: of small pictures, to learn codes from; not written.
+      codes: packed bits, if there are codes.
+      neighbours: for each picture the rows of the nearest ones in the table that was searched.
+      distances: to them.
+    """
+
+    names: Names
+    labels: Rows
+    features: Rows
+    class_names: tuple[str, ...]
+    pixels: Rows | None = None
+    codes: Rows | None = None
+    neighbours: Rows | None = None
+    distances: Rows | None = None
+
+    def labels_among(self, class_names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """The labels of some rows as another table counts its classes; -1: the class is not known there."""
+        places = {name: label for label, name in enumerate(class_names)}
+        numbers = np.array([*(places.get(name, -1) for name in self.class_names), -1])
+        return numbers[self.labels.take(rows)]  # the label -1 takes the last
+
+    def classes(self, labels: np.ndarray) -> list[str | None]:
+        """The names of the classes of labels; None: not known."""
+        return [self.class_names[label] if label >= 0 else None for label in labels.tolist()]
+
+
+def compute(
+    net: Trained,
+    pictures: Pictures,
+    layer: str,
+    *,
+    with_pixels: bool,
+    folder: str | None,
+    say: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Table:
+    """The features of all pictures that can be read, a batch at a time.
+
+    Args:
+      net: the network.
+      pictures: to read.
+      layer: whose output the features are.
+      with_pixels: keep small pictures, too.
+      folder: for the rows; None: the system's temporary folder.
+      say: takes a warning where features are NaN or infinite.
+      progress: called with the number of pictures done.
+
+    Raises:
+      UsageError: no picture can be read, there is no such layer, or the disk is full.
+    """
+    names, labels, not_finite = Names(folder), Rows(folder, np.int64), Names(folder)
+    features: Rows | None = None
+    pixels = Rows(folder, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
+    for batch, made in _batches(net, pictures, layer):
+        features = features or Rows(folder, np.float32, made.shape[1:])
+        features.append(made)
+        names.append([picture.name for picture in batch])
+        labels.append(np.array([picture.label for picture in batch]))
+        if pixels is not None:
+            pixels.append(np.stack([_small(picture.pixels, net.preprocessing.crop_size) for picture in batch]))
+        finite = np.isfinite(made.reshape(len(made), -1)).all(axis=1)
+        not_finite.append([picture.name for picture, good in zip(batch, finite, strict=True) if not good])
+        progress(len(names) + pictures.broken)
+    if features is None:
+        raise UsageError("no picture could be read")
+    if len(not_finite):
+        example = not_finite.read(0, 1)[0]
+        say(f"warning: the features of {len(not_finite):,} pictures hold NaN or infinity, such as those of {example}")
+    return Table(names, labels, features, pictures.class_names, pixels)
+
+
+def _batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
+    """The pictures with their features; all batches run one program."""
+    size = min(BATCH, 1 << (pictures.total - 1).bit_length())
+    read = pictures.read(net.preprocessing.image_size)
+    while batch := list(itertools.islice(read, size)):
+        squares = np.zeros((size, *batch[0].pixels.shape), np.uint8)
+        squares[: len(batch)] = [picture.pixels for picture in batch]
+        yield batch, net.features_of(squares, layer)[: len(batch)]
+
+
+def _small(square: np.ndarray, crop_size: int) -> np.ndarray:
+    """The network's view of a picture, the centre crop, at the size from which codes of pixels are learnt."""
+    crop = crops_of(square[None], crop_size, 1)[0, 0]
+    return np.asarray(Image.fromarray(crop).resize((PIXELS, PIXELS), Image.Resampling.BOX))
+
+
+class SameClass(NamedTuple):
+    """How often neighbours are of the query's class.
+
+    Attributes:
+      queries: how many have a class.
+      by_place: the share of the first neighbours, of the second, and so on.
+      by_chance: the share of any other item.
+    """
+
+    queries: int
+    by_place: np.ndarray
+    by_chance: float
+
+
+def find_neighbours(
+    table: Table, queries: Table | None, k: int, *, folder: str | None, progress: Callable[[int, int], None]
+) -> SameClass | None:
+    """Fills in the neighbours of the queries, or those of each picture of the table among the others.
+
+    Args:
+      table: the database.
+      queries: pictures to search for; None: those of the table.
+      k: how many neighbours.
+      folder: for the rows.
+      progress: called with the number of items searched, of how many.
+
+    Returns:
+      How often neighbours are of the query's class; None: no class is known.
+
+    Raises:
+      UsageError: there are fewer than `k` others, or a feature is NaN or infinite.
+    """
+    asking = queries or table
+    asking.neighbours, asking.distances = Rows(folder, np.int64, (k,)), Rows(folder, np.float64, (k,))
+    count, total = len(asking.names), len(table.names)
+    size = ROUNDS * retrieval.rows_at_once(math.prod(table.features.shape))
+    labels, same, by_chance = table.labels.read(0, total), np.zeros(k), np.zeros(0)
+    sizes = np.bincount(labels[labels >= 0], minlength=len(table.class_names))
+    for start in range(0, count, size):
+        rows = np.arange(start, min(start + size, count))
+        distances, indices = retrieval.nearest(
+            asking.features.read(start, start + size),
+            table.features.blocks(),
+            k,
+            leave_out=rows if queries is None else None,
+            progress=lambda done, before=start // size * total: progress(before + done, -(-count // size) * total),
+        )
+        asking.neighbours.append(indices)
+        asking.distances.append(distances)
+        ours = asking.labels_among(table.class_names, rows)
+        same += ((labels[indices] == ours[:, None]) & (ours >= 0)[:, None]).sum(axis=0)
+        others = total - (queries is None)
+        by_chance = np.append(by_chance, (sizes[ours[ours >= 0]] - (queries is None)) / others)
+    return SameClass(len(by_chance), same / len(by_chance), float(by_chance.mean())) if len(by_chance) else None

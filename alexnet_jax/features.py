@@ -1,0 +1,191 @@
+"""A layer's features of many pictures, their nearest neighbours, and short binary codes.
+
+    python -m alexnet_jax.features --workdir=runs/elpv cells --output=cells.npz                # a folder of pictures
+    python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.parquet
+    python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.npz --neighbours=6
+    python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.npz --neighbours=6 \
+        --queries=elpv/160 --queries_split=test
+    python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.npz --codes=64
+
+The word names a folder where there is one of that name, and otherwise a prepared data set. Where every picture of a
+folder lies in CLASS/IMAGE, CLASS is its class. Pictures that cannot be read are named and left out. docs/retrieval.md
+describes the output and the measurements that are printed.
+
+Exit status: 0, all pictures were read; 1, some were not; 2, none was, or the command is wrong.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+if not __package__:  # `python alexnet_jax/features.py` puts this folder on the path; its parent holds the package
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from absl import flags
+from etils import epath
+
+from alexnet_jax import cli, cli_network, code_trial, feature_file, feature_table, retrieval
+from alexnet_jax.code_trial import Trial
+from alexnet_jax.errors import UsageError
+from alexnet_jax.feature_data import DEFAULT_SPLIT, Pictures, open_pictures
+from alexnet_jax.feature_table import SameClass, Table
+from alexnet_jax.hints import hints
+from alexnet_jax.trained import Trained
+
+LAYER = flags.DEFINE_string("layer", "fc7", "Layer whose output is taken, after the operations that follow it.")
+OUTPUT = flags.DEFINE_string("output", None, "File for the features; it ends in .npz or .parquet.")
+SPLIT = flags.DEFINE_string("split", None, f"Split of a prepared data set, as 'test[:100]'; default: {DEFAULT_SPLIT}.")
+NEIGHBOURS = flags.DEFINE_integer("neighbours", None, "Nearest neighbours of each picture, how many.", lower_bound=1)
+QUERIES = flags.DEFINE_string("queries", None, "Folder or data set whose neighbours are searched; default: the same.")
+QUERIES_SPLIT = flags.DEFINE_string("queries_split", None, f"Split of --queries; default: {DEFAULT_SPLIT}.")
+CODES = flags.DEFINE_integer("codes", None, "Bits of a binary code of each picture, a multiple of 8.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of what the codes draw at random.", lower_bound=0)
+CODE_UPDATES = flags.DEFINE_integer("code_updates", 2000, "Updates of an autoencoder for codes.", lower_bound=1)
+
+MOST_BITS = 1024
+RECALLED = 10  # exact neighbours that codes should find, without --neighbours
+SOME_BROKEN = 1  # exit status
+
+
+@hints()
+def main(*words: str) -> int:
+    """Writes the features of the pictures that the word names."""
+    file = check_flags(words)
+    folder = None if "://" in str(file) else str(file.parent)
+    net = cli_network.open_network()
+    net.features_step(LAYER.value)  # an unknown layer is an error before anything is read
+    data = pictures_of(net, words[0], SPLIT.value)
+    asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT.value)
+    if NEIGHBOURS.value is not None:
+        retrieval.check_count(NEIGHBOURS.value, data.total - (asked is None))
+    table = compute(net, data, folder)
+    queries = None if asked is None else compute(net, asked, folder)
+    lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {LAYER.value} each"]
+    if NEIGHBOURS.value is not None:
+        lines += about_neighbours(find_neighbours(table, queries, folder))
+    if CODES.value is not None:
+        lines += about_codes(learn_codes(table, queries, folder))
+    feature_file.write(file, table, queries, {"layer": LAYER.value, "step": net.step})
+    cli_network.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
+    broken = data.broken + (asked.broken if asked else 0)
+    if broken:
+        cli_network.say(f"{broken:,} could not be read and {'is' if broken == 1 else 'are'} not in {file}")
+    return SOME_BROKEN if broken else 0
+
+
+def check_flags(words: tuple[str, ...]) -> epath.Path:
+    """The file of `--output`; checks words and flags before the work.
+
+    Raises:
+      UsageError: there is not one word, flags are missing or contradict each other, or the file cannot be written.
+    """
+    if len(words) != 1:
+        problem = "no pictures are named" if not words else f"{words[1]!r} is one word too many"
+        raise UsageError(f"{problem}; name one folder of pictures, or one prepared data set such as elpv/160")
+    if not OUTPUT.value:
+        raise UsageError("--output is missing; name a file that ends in .npz or .parquet")
+    if QUERIES.value is not None and NEIGHBOURS.value is None and CODES.value is None:
+        raise UsageError("--queries is given without --neighbours or --codes, which would search for them; add one")
+    if QUERIES.value is None and QUERIES_SPLIT.value is not None:
+        raise UsageError("--queries_split is given without --queries; name a prepared data set with --queries")
+    if CODES.value is not None and (not 8 <= CODES.value <= MOST_BITS or CODES.value % 8):
+        raise UsageError(
+            f"--codes={CODES.value} is no multiple of 8 from 8 to {MOST_BITS:,}; use 32 or 64, for example"
+        )
+    file = cli_network.output_file("--output", OUTPUT.value, feature_file.SUFFIXES)
+    if file.suffix.lower() == ".parquet":
+        feature_file.need_pyarrow()
+    return file
+
+
+def pictures_of(net: Trained, word: str, split: str | None) -> Pictures:
+    """The pictures that a word or a flag names.
+
+    Raises:
+      UsageError: as in `open_pictures`.
+    """
+    return open_pictures(word, split, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
+
+
+def compute(net: Trained, pictures: Pictures, folder: str | None) -> Table:
+    """The features of the pictures, with progress.
+
+    Raises:
+      UsageError: as in `feature_table.compute`.
+    """
+    return feature_table.compute(
+        net,
+        pictures,
+        LAYER.value,
+        with_pixels=CODES.value is not None,
+        folder=folder,
+        say=cli_network.say,
+        progress=cli_network.progress("computed", pictures.total),
+    )
+
+
+def find_neighbours(table: Table, queries: Table | None, folder: str | None) -> SameClass | None:
+    """Fills in the neighbours, with progress.
+
+    Raises:
+      UsageError: as in `feature_table.find_neighbours`.
+    """
+    shows: list[Callable[[int], None]] = []
+
+    def progress(done: int, of: int) -> None:
+        shows[:] = shows or [cli_network.progress("searched", of)]
+        shows[0](done)
+
+    return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, folder=folder, progress=progress)
+
+
+def learn_codes(table: Table, queries: Table | None, folder: str | None) -> Trial:
+    """Fills in the codes and measures them, with progress.
+
+    Raises:
+      UsageError: as in `code_trial.run`.
+    """
+    options = code_trial.Options(CODES.value, NEIGHBOURS.value or RECALLED, SEED.value, CODE_UPDATES.value)
+    updates = CODE_UPDATES.value
+    return code_trial.run(
+        table,
+        queries,
+        options,
+        layer=LAYER.value,
+        folder=folder,
+        progress=lambda name: cli_network.progress(f"learning codes from {name},", updates, "updates"),
+    )
+
+
+def about_neighbours(found: SameClass | None) -> Iterator[str]:
+    """How often neighbours are of the query's class, in a line."""
+    if found is None:
+        return
+    k = len(found.by_place)
+    many = "" if k == 1 else f", {found.by_place.mean():.1%} of the nearest {k}"
+    yield (
+        f"of the class of the query: {found.by_place[0]:.1%} of the nearest neighbours{many}; {found.by_chance:.1%} by"
+        f" chance ({found.queries:,} queries)"
+    )
+
+
+def about_codes(trial: Trial) -> Iterator[str]:
+    """The measurement of the codes as a table."""
+    k = NEIGHBOURS.value or RECALLED
+    yield (
+        f"codes of {CODES.value} bits: the share of the {k} exact neighbours of {trial.queries:,} held-out pictures"
+        f" that are among the first {' and '.join(map(str, trial.depths))} of {trial.database:,}"
+    )
+    with_class = any(result.same_class is not None for result in trial.results)
+    width = max(len(result.name) for result in trial.results)
+    columns = [*(f"recall@{depth}" for depth in trial.depths), *([f"same class in {k}"] * with_class)]
+    yield "  ".join([" " * width, *columns])
+    for result in trial.results:
+        shares = [*result.recalls, *([result.same_class] * with_class)]
+        cells = [f"{share:.1%}".rjust(len(column)) for share, column in zip(shares, columns, strict=True)]
+        yield "  ".join([f"{result.name:<{width}}", *cells])
+
+
+if __name__ == "__main__":
+    cli.run(main, words=None)
