@@ -18,8 +18,7 @@ import pytest
 from etils import epath
 
 from alexnet_jax import train as train_module
-from alexnet_jax.data import dataset as prepared
-from alexnet_jax.data import statistics
+from alexnet_jax.data import records, statistics
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.experiment import build as experiments
@@ -240,14 +239,14 @@ class Unreliable:
         return b""
 
 
-@pytest.mark.parametrize(("failures", "pauses"), [(2, (0.5, 1.0, 2.0)), (100, prepared.WAITS)])
+@pytest.mark.parametrize(("failures", "pauses"), [(2, (0.5, 1.0, 2.0)), (100, records.WAITS)])
 def test_reading_is_tried_again_and_then_given_up(
     failures: int, pauses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ):
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     opened = iter([False] + [True] * failures + [False])
-    examples = prepared.Examples("split 'train' of /data", lambda: Unreliable(next(opened)), None)
+    examples = records.Examples("split 'train' of /data", lambda: Unreliable(next(opened)), None)
     examples._records.broken = True
     if failures == 100:
         message = (
@@ -272,7 +271,7 @@ def test_a_data_folder_that_vanishes_and_comes_back(
 ):
     data, away = tmp_path / "data", tmp_path / "away"
     shutil.copytree(data_dir, data)
-    monkeypatch.setattr(prepared, "WAITS", (0.1,) * 5)
+    monkeypatch.setattr(records, "WAITS", (0.1,) * 5)
     count, sleeps, returns = 0, 0, False
 
     def vanishing(experiment, fetched):
@@ -297,7 +296,7 @@ def test_a_data_folder_that_vanishes_and_comes_back(
         sleep(seconds)
 
     before_each_batch(vanishing)
-    monkeypatch.setattr(prepared.time, "sleep", sleeping)
+    monkeypatch.setattr(records.time, "sleep", sleeping)
     workdir = tmp_path / "run"
     with pytest.raises(UsageError, match=r"of split 'train\[:10%\]' of .* cannot be read, tried for .*see to the"):
         train_and_evaluate(tiny_config(), str(workdir), str(data))

@@ -1,17 +1,23 @@
-"""Batches, the input of every step, and the parts of a batch that the processes load."""
+"""Batches, the input of every step, and the parts of a batch that the processes load.
+
+Worker processes import this file: no JAX.
+"""
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jaxtyping import Array, Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
+
+if TYPE_CHECKING:  # the import of `Array` imports JAX
+    from jaxtyping import Array
 
 
 class Batch(NamedTuple):
     """Images and labels: on the host the NumPy arrays of a shard, on the devices the global batch."""
 
-    image: UInt8[Array, "B *views h w 3"]
-    label: Int32[Array, "B"]
-    mask: Bool[Array, "B"]  # False: padding, counted by no metric
+    image: "UInt8[Array, 'B *views h w 3']"
+    label: "Int32[Array, 'B']"
+    mask: "Bool[Array, 'B']"  # False: padding, counted by no metric
 
 
 @dataclasses.dataclass(frozen=True)

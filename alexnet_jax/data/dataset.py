@@ -1,121 +1,26 @@
 """Data sets on disk: TFDS folders of ArrayRecord shards with the training split's statistics beside them."""
 
-import contextlib
 import hashlib
 import json
-import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from tensorflow_datasets.proto import tf_example_pb2
 
-from alexnet_jax.data import geometry, statistics
+from alexnet_jax.data import statistics
 from alexnet_jax.data.errors import (
     DatasetError,
     ForeignDatasetError,
     IncompleteDatasetError,
     UnknownDatasetError,
 )
-from alexnet_jax.data.pipeline import Source
+from alexnet_jax.data.filling import Source
+from alexnet_jax.data.records import Files
 
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
 METADATA_FILES = ("dataset_info.json", "features.json")
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to read from storage that fails
-RAW_BYTES = tfds.decode.DeserializeMethod.RAW_BYTES
-Features: Any = type(tf_example_pb2.Example().features)
-
-
-class RawPixels:
-    """Reads raw pixels in place from serialized `tf.train.Example`s.
-
-    Protocol buffers would copy the pixels twice under the interpreter's lock, which takes as long as reading them.
-
-    Args:
-      shape: of the pixels.
-    """
-
-    def __init__(self, shape: tuple[int, int, int]):
-        self._shape, self._count = shape, math.prod(shape)
-        alone = Features()
-        alone.feature["image"].bytes_list.value.append(bytes(self._count))
-        self._before = alone.SerializeToString()[: -self._count]
-
-    def split(self, record: bytes) -> tuple[Any, geometry.Pixels]:
-        """The features of an Example without `image`, and the pixels.
-
-        Raises:
-          ValueError: the record holds no pixels of this shape.
-        """
-        start = record.find(self._before)
-        if start < 0:
-            raise ValueError(f"no image of {self._shape}")
-        first = start + len(self._before)
-        features = 1  # the first byte behind the tag (one byte) and the length, whose last byte is below 128
-        while record[features] >= 128:
-            features += 1
-        others = Features.FromString(record[features + 1 : start] + record[first + self._count :])
-        return others.feature, np.frombuffer(record, np.uint8, self._count, first).reshape(self._shape)
-
-
-class Examples(Sequence[dict[str, Any]]):
-    """The examples of a split, indexed at random: `image` (encoded bytes or pixels), `label`, and `name` if stored.
-
-    Parsing the records here takes a third of TFDS's time, most of which passes under the interpreter's lock.
-
-    Storage that fails is opened anew and read again for half a minute.
-
-    Args:
-      name: the split in errors.
-      open_records: opens the serialized examples.
-      shape: of the pixels of raw images; None: images are encoded.
-    """
-
-    def __init__(self, name: str, open_records: Callable[[], Sequence[bytes]], shape: tuple[int, int, int] | None):
-        self._name, self._open, self._raw = name, open_records, RawPixels(shape) if shape else None
-        self._records = open_records()
-        self._count = len(self._records)
-        self._records[0], self._records[self._count - 1]
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        """The example number `index`, from 0.
-
-        Raises:
-          DatasetError: the storage fails.
-        """
-        if not 0 <= index < self._count:
-            raise IndexError(index)  # ends a loop over the examples
-        record = self._read(index)
-        if self._raw is None:
-            feature = tf_example_pb2.Example.FromString(record).features.feature
-            image: Any = feature["image"].bytes_list.value[0]
-        else:
-            feature, image = self._raw.split(record)
-        example = {"image": image, "label": feature["label"].int64_list.value[0]}
-        return example | {"name": feature["name"].bytes_list.value[0]} if "name" in feature else example
-
-    def _read(self, index: int) -> bytes:
-        for wait in WAITS:
-            try:
-                return self._records[index]
-            except Exception:  # array_record has no common error for storage that fails
-                time.sleep(wait)
-            with contextlib.suppress(Exception):  # a reader never recovers a file whose storage went and came back
-                self._records = self._open()
-        try:
-            return self._records[index]
-        except Exception as error:
-            raise DatasetError(
-                f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
-                f" {' '.join(str(error).split())[:200]}; see to the storage, and run the same command again"
-            ) from error
 
 
 class Dataset:
@@ -198,12 +103,13 @@ class Dataset:
         if not count:
             raise DatasetError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         try:
-            source = Examples(
-                f"split {name!r} of {self._folder}",
-                lambda: self._builder.as_data_source(name, deserialize_method=RAW_BYTES),
-                (self.image_size, self.image_size, 3) if self._raw else None,
+            parts = tuple(
+                (_absolute(part.filename), part.skip, part.take)
+                for part in self._builder.info.splits[name].file_instructions
             )
-            source[0], source[count - 1]
+            shape = (self.image_size, self.image_size, 3) if self._raw else None
+            source = Files(f"split {name!r} of {self._folder}", parts, shape).open()
+            source.check()
         except Exception as error:  # array_record has no common error for missing or broken bytes
             raise IncompleteDatasetError(self._folder, f"split {name!r} cannot be read") from error
         return source
@@ -262,6 +168,11 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
         problem = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
         raise IncompleteDatasetError(folder, problem) from error
     return Dataset(builder)
+
+
+def _absolute(path: str) -> str:
+    """The path for any process: its working directory may be another one."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _is_file(path: epath.Path) -> bool:

@@ -1,7 +1,7 @@
 """From JPEG to pixels by the fastest library that is installed."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -22,14 +22,19 @@ def installed() -> dict[str, Decode]:
     All decoders use libjpeg-turbo with the accurate transform and smooth upsampling: their results differ by rounding
     alone. No decoder can decode a part of the rows. Pillow decodes all other formats than JPEG.
     """
-    decoders: dict[str, Decode] = {}
+    return dict(_decoders())
+
+
+def _decoders() -> Iterator[tuple[str, Decode]]:
+    """The decoders, one by one: a process that uses the first need not import the others."""
     try:
         import simplejpeg
     except ImportError:
         pass
     else:
-        decoders["simplejpeg"] = lambda encoded: (
-            simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded)
+        yield (
+            "simplejpeg",
+            lambda encoded: simplejpeg.decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else _pillow(encoded),
         )
     try:
         import cv2
@@ -42,8 +47,8 @@ def installed() -> dict[str, Decode]:
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
             return _pillow(encoded) if pixels is None else pixels
 
-        decoders["opencv"] = opencv
-    return decoders | {"pillow": _pillow}
+        yield "opencv", opencv
+    yield "pillow", _pillow
 
 
-decode: Decode = next(iter(installed().values()))
+decode: Decode = next(_decoders())[1]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import TEMPORARY, UsageError
 
 
 class DatasetError(UsageError):
@@ -98,3 +98,15 @@ class WorkerDiedError(DatasetError):
     def __init__(self, processes: int):
         super().__init__("a worker process died, killed or out of memory; run the same command to go on")
         self.processes = processes
+
+
+class ReaderDiedError(DatasetError):
+    """A worker process that reads images was killed, or found no memory. The state of the run is whole."""
+
+    status = TEMPORARY
+
+    def __init__(self, pid: int, ending: str):
+        super().__init__(
+            f"worker process {pid}, which read images, ended with {ending}, as where the memory runs out; run the same"
+            " command to go on"
+        )

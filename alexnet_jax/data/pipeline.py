@@ -1,30 +1,26 @@
 """Batches of training and evaluation images, functions of `(seed, step)`, read from a prepared data set."""
 
-import functools
+import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float
 
-from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.decoders import Decode, decode
+from alexnet_jax.data.filling import EvalPlan, Plan, Randomness, Source, TrainPlan
+from alexnet_jax.data.records import Examples
+from alexnet_jax.data.workers import Workers
 
-
-@runtime_checkable
-class Source(Protocol):
-    """Examples `{'image': encoded bytes or pixels, 'label': int}`, indexed at random."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
+__all__ = ["Randomness", "Source", "eval_batches", "threads", "train_batches"]
 
 AHEAD = 2  # prefetched batches
 FOREVER = 2**40  # batches; Grain needs a finite range
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in so many of the clock
 
 
 def train_batches(
@@ -39,6 +35,7 @@ def train_batches(
     scale: float = 0.0,
     crop_group: int = 1,
     decode: Decode = decode,
+    workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
@@ -54,26 +51,31 @@ def train_batches(
       shard: this process's part of each batch.
       crop_size: pixels along a side.
       crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
-      decode: from JPEG to pixels.
+      decode: from JPEG to pixels, in threads; worker processes take the default.
       rotation, scale: as in `geometry.random_crop`.
+      workers: make the batches, where the source lies in files; None: threads. The bytes are the same.
     """
-    randomness, part = Randomness(seed, len(source)), batch_size // shard.count
-
-    def fill(batch: Batch, step: int) -> None:
-        first = step * batch_size + shard.index * part
-        for row in range(part):
-            example = source[randomness.example(first + row)]
-            image, out = _pixels(example, decode), np.asarray(batch.image[row])
-            draws = randomness.crop((first + row) // crop_group)
-            crop = geometry.random_crop(image.shape[0], crop_size, draws, rotation=rotation, scale=scale)
-            geometry.cut(image, crop, out)
-            batch.label[row], batch.mask[row] = example["label"], True
-
-    yield from _batches(fill, range(start_step, FOREVER), part, (crop_size, crop_size, 3))
+    plan = TrainPlan(
+        batch_size=batch_size,
+        shard=shard,
+        crop_size=crop_size,
+        seed=seed,
+        rotation=rotation,
+        scale=scale,
+        crop_group=crop_group,
+    )
+    return _batches(source, plan, range(start_step, FOREVER), decode, workers)
 
 
 def eval_batches(
-    source: Source, *, batch_size: int, views: int, shard: Shard, crop_size: int, decode: Decode = decode
+    source: Source,
+    *,
+    batch_size: int,
+    views: int,
+    shard: Shard,
+    crop_size: int,
+    decode: Decode = decode,
+    workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """This shard of the batches that hold each example once, in order; the last batch is padded with mask False.
 
@@ -83,78 +85,43 @@ def eval_batches(
       views: 1 or 10 an example; images are `[batch, views, crop, crop, 3]`.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
-      decode: from JPEG to pixels.
+      decode, workers: as in `train_batches`.
     """
-    part = batch_size // shard.count
-
-    def fill(batch: Batch, number: int) -> None:
-        for row in range(part):
-            index = number * batch_size + shard.index * part + row
-            batch.mask[row] = index < len(source)
-            if not batch.mask[row]:
-                batch.image[row], batch.label[row] = 0, 0
-                continue
-            stored = source[index]
-            batch.image[row] = geometry.views_of(_pixels(stored, decode), crop_size, views)
-            batch.label[row] = stored["label"]
-
-    count = -(-len(source) // batch_size)
-    yield from _batches(fill, range(count), part, (views, crop_size, crop_size, 3))
+    plan = EvalPlan(batch_size=batch_size, shard=shard, crop_size=crop_size, views=views)
+    return _batches(source, plan, range(-(-len(source) // batch_size)), decode, workers)
 
 
 def threads() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no container, or the limit `max`
+        quota, period = CPU_LIMIT.read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
 
 
-class Randomness:
-    """Random order and crops by place in the sequence, functions of `(seed, stream, number)`.
+def _batches(source: Source, plan: Plan, numbers: range, decode: Decode, workers: Workers | None) -> Iterator[Batch]:
+    """The batches `numbers` of a plan, from worker processes where there are some."""
+    if workers is not None and isinstance(source, Examples) and source.files is not None:
+        stream = workers.stream(source.files, plan)
+        if stream is not None:
+            return stream.batches(numbers)
+    return _from_threads(source, plan, numbers, decode)
 
-    The numbers are drawn in blocks, since creating a generator is slow. Grain's shuffle takes 40 us an example under
-    the interpreter's lock, a lookup in a permutation almost nothing.
+
+def _from_threads(source: Source, plan: Plan, numbers: range, decode: Decode) -> Iterator[Batch]:
+    """The batches `numbers` of a plan, made in one thread a core.
+
+    Decoders release the interpreter's lock, and the rest is a tenth of an image's time: threads give up to three cores'
+    worth of images. A thread fills a whole batch, because Grain takes about 40 us for each element, whatever its size.
     """
-
-    ORDER, CROPS = 0, 1  # streams
-    BLOCK = 1024
-
-    def __init__(self, seed: int, examples: int):
-        self._examples = examples
-        # A batch may lie across two epochs, or across several epochs of a very small data set.
-        self._order = functools.lru_cache(4)(
-            lambda epoch: np.random.default_rng((seed, self.ORDER, epoch)).permutation(examples)
-        )
-        self._draws = functools.lru_cache(16)(
-            lambda block: np.random.default_rng((seed, self.CROPS, block)).random((self.BLOCK, geometry.DRAWS))
-        )
-
-    def example(self, place: int) -> int:
-        """The example at a place; each epoch has another permutation."""
-        epoch, within = divmod(place, self._examples)
-        return int(self._order(epoch)[within])
-
-    def crop(self, group: int) -> Float[np.ndarray, "draws"]:
-        """Random numbers in [0, 1) for the crop of a group of places."""
-        block, within = divmod(group, self.BLOCK)
-        return self._draws(block)[within]
-
-
-def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
-    image = stored["image"]
-    return image if isinstance(image, np.ndarray) else decode(image)
-
-
-def _batches(fill: Callable[[Batch, int], None], numbers: range, size: int, shape: tuple[int, ...]) -> Iterator[Batch]:
-    """The batches `numbers`, each written by `fill(batch, number)`, in one thread a core.
-
-    Decoders release the interpreter's lock, and the rest is a tenth of an image's time; `python -m
-    alexnet_jax.benchmark input` measures an upper bound for processes in place of threads. A thread fills a whole
-    batch, because Grain takes about 40 us for each element, whatever its size.
-    """
+    fill = plan.fill(source, decode)
 
     def make(number: int) -> Batch:
-        arrays: Any = np.empty((size, *shape), np.uint8), np.empty(size, np.int32), np.empty(size, bool)
+        shape = plan.rows, *plan.row_shape
+        arrays: Any = np.empty(shape, np.uint8), np.empty(plan.rows, np.int32), np.empty(plan.rows, bool)
         batch = Batch(*arrays)
-        fill(batch, number)
+        fill(batch, number, range(plan.rows))
         return batch
 
     batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)

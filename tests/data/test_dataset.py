@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import dataset as datasets
-from alexnet_jax.data.dataset import RawPixels, data_folder, open_dataset
+from alexnet_jax.data.dataset import data_folder, open_dataset
 from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, IncompleteDatasetError, UnknownDatasetError
+from alexnet_jax.data.records import Example, RawPixels
 
 SHAPE = 9, 16, 3  # 432 bytes: lengths of two bytes before them
 
@@ -40,9 +41,25 @@ def example(names: tuple[str, ...], pixels: bytes, label: int, name: bytes) -> t
 def test_raw_pixels_are_what_protocol_buffers_read(names, deterministic, pixels, label, name):
     record = example(names, pixels, label, name).SerializeToString(deterministic=deterministic)
     others, found = RawPixels(SHAPE).split(record)
-    expected = tf_example_pb2.Example.FromString(record).features.feature
+    expected = Example.FromString(record).features.feature
     np.testing.assert_array_equal(found, np.frombuffer(expected["image"].bytes_list.value[0], np.uint8).reshape(SHAPE))
     assert dict(others) == {feature: expected[feature] for feature in ("label", "name")}
+
+
+@given(
+    names=st.sets(st.sampled_from(("image", "label", "name"))),
+    image=st.binary(max_size=300),
+    label=st.integers(-(2**63), 2**63 - 1),
+    name=st.binary(max_size=300),
+)
+def test_examples_are_what_tfds_reads(names, image, label, name):
+    record = example(tuple(names), image, label, name)
+    record.features.feature["other"].float_list.value.append(1.5)
+    found, expected = Example.FromString(record.SerializeToString()).features.feature, record.features.feature
+    assert set(found) == set(expected)
+    for feature in names:
+        for kind in ("bytes_list", "int64_list"):
+            assert getattr(found[feature], kind).value == getattr(expected[feature], kind).value
 
 
 def test_pixels_of_another_shape_or_cut_short_are_refused():

@@ -1,0 +1,180 @@
+"""The content of a batch: examples, crops and flips by place, functions of `(seed, step)`.
+
+Worker processes import this file: no JAX, no TFDS.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from alexnet_jax.data import geometry
+from alexnet_jax.data.batch import Batch, Shard
+from alexnet_jax.data.decoders import Decode
+
+Fill = Callable[[Batch, int, range], None]  # writes some rows of the batch with that number
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Examples `{'image': encoded bytes or pixels, 'label': int}`, indexed at random."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Randomness:
+    """Random order and crops by place in the sequence, functions of `(seed, stream, number)`.
+
+    The numbers are drawn in blocks, since creating a generator is slow. Grain's shuffle takes 40 us an example under
+    the interpreter's lock, a lookup in a permutation almost nothing.
+    """
+
+    ORDER, CROPS = 0, 1  # streams
+    BLOCK = 1024
+
+    def __init__(self, seed: int, examples: int):
+        self._examples = examples
+        # A batch may lie across two epochs, or across several epochs of a very small data set.
+        self._order = functools.lru_cache(4)(
+            lambda epoch: np.random.default_rng((seed, self.ORDER, epoch)).permutation(examples)
+        )
+        self._draws = functools.lru_cache(16)(
+            lambda block: np.random.default_rng((seed, self.CROPS, block)).random((self.BLOCK, geometry.DRAWS))
+        )
+
+    def example(self, place: int) -> int:
+        """The example at a place; each epoch has another permutation."""
+        epoch, within = divmod(place, self._examples)
+        return int(self._order(epoch)[within])
+
+    def crop(self, group: int) -> Float[np.ndarray, "draws"]:
+        """Random numbers in [0, 1) for the crop of a group of places."""
+        block, within = divmod(group, self.BLOCK)
+        return self._draws(block)[within]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The batches of one kind, as far as they are known without the examples.
+
+    Attributes:
+      batch_size: of the global batch, in examples.
+      shard: this process's part of each batch.
+      crop_size: pixels along a side.
+    """
+
+    batch_size: int
+    shard: Shard
+    crop_size: int
+
+    @property
+    def rows(self) -> int:
+        """Examples of this process's part of a batch."""
+        return self.batch_size // self.shard.count
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of the image of one example."""
+        raise NotImplementedError
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of the image of one example."""
+        return math.prod(self.row_shape)
+
+    def fill(self, source: Source, decode: Decode) -> Fill:
+        """The function that writes rows of a batch."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainPlan(Plan):
+    """Batches of training. The examples form an infinite sequence, of which batch k is the k-th run of `batch_size`.
+
+    Attributes:
+      seed: of order, crops and flips.
+      rotation, scale: as in `geometry.random_crop`.
+      crop_group: consecutive images that share one crop and flip.
+    """
+
+    seed: int
+    rotation: float
+    scale: float
+    crop_group: int
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """A crop."""
+        return self.crop_size, self.crop_size, 3
+
+    def fill(self, source: Source, decode: Decode) -> Fill:
+        """Writes random crops."""
+        randomness, size = Randomness(self.seed, len(source)), self.crop_size
+
+        def fill(batch: Batch, number: int, rows: range) -> None:
+            first = number * self.batch_size + self.shard.index * self.rows
+            for row in rows:
+                example = source[randomness.example(first + row)]
+                image, out = _pixels(example, decode), np.asarray(batch.image[row])
+                draws = randomness.crop((first + row) // self.crop_group)
+                crop = geometry.random_crop(image.shape[0], size, draws, rotation=self.rotation, scale=self.scale)
+                geometry.cut(image, crop, out)
+                batch.label[row], batch.mask[row] = example["label"], True
+
+        return fill
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalPlan(Plan):
+    """Batches that hold each example once, in order; the last batch is padded with mask False.
+
+    Attributes:
+      views: 1 or 10 an example.
+    """
+
+    views: int
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The views of an example."""
+        return self.views, self.crop_size, self.crop_size, 3
+
+    def fill(self, source: Source, decode: Decode) -> Fill:
+        """Writes views, or zeros for padding."""
+
+        def fill(batch: Batch, number: int, rows: range) -> None:
+            for row in rows:
+                index = number * self.batch_size + self.shard.index * self.rows + row
+                batch.mask[row] = index < len(source)
+                if not batch.mask[row]:
+                    batch.image[row], batch.label[row] = 0, 0
+                    continue
+                stored = source[index]
+                batch.image[row] = geometry.views_of(_pixels(stored, decode), self.crop_size, self.views)
+                batch.label[row] = stored["label"]
+
+        return fill
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as text, for another process."""
+    return json.dumps([type(plan).__name__, dataclasses.asdict(plan)])
+
+
+def from_json(text: str) -> Plan:
+    """The plan that `to_json` wrote."""
+    name, values = json.loads(text)
+    values["shard"] = Shard(**values["shard"])
+    return {kind.__name__: kind for kind in (TrainPlan, EvalPlan)}[name](**values)
+
+
+def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
+    image = stored["image"]
+    return image if isinstance(image, np.ndarray) else decode(image)
