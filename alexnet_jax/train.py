@@ -19,7 +19,7 @@ from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.feed import Feed, open_feed
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
-from alexnet_jax.experiment.settings import FOLLOWING, fill, read_settings
+from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, fill, read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
@@ -78,7 +78,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     may: dict[str, list[str]] = {
         "may_change": _may_change(config),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
-        "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING)],
+        "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
     }
     workdirs.check(folder, config, **may)
     with workdirs.lock(folder), Interruption() as interruption:
@@ -256,8 +256,9 @@ class Loop:
         self._progress.say(f"finished: {_errors(result)}")
         return result
 
-    def _is_due(self, step: int, epochs: float) -> bool:
+    def _is_due(self, step: int, epochs: float | None) -> bool:
         """Whether a multiple of so many epochs lies between the step before and this one; always at the end."""
+        assert epochs is not None, "`follow.with_epochs` gives the number"
         every = epochs * self._experiment.steps_per_epoch
         return step == self._experiment.num_steps or step // every > (step - 1) // every
 

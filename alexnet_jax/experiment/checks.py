@@ -48,7 +48,7 @@ def _check_ranges(settings: Settings) -> None:
         ("clip_norm", settings.clip_norm, math.inf),
         ("lars_trust", settings.lars_trust, math.inf),
     ):
-        optional = path in ("dataset.crop_size", "dataset.train_images", "clip_norm", "lars_trust", *_MESH)
+        optional = path in (*_OR_NONE, *_MESH)
         if value is not None and value <= 0:
             least = "at least 1" if path in _MESH else "more than 0"
             raise UsageError(f"config.{path} is {value} and must be {least}{', or None' if optional else ''}")
@@ -59,7 +59,7 @@ def _check_ranges(settings: Settings) -> None:
         ("label_smoothing", settings.label_smoothing, 1.0),
         ("jitter.scale", settings.jitter.scale, math.inf),
         ("jitter.rotation", settings.jitter.rotation, 180.0),
-        ("warmup_epochs", settings.warmup_epochs, settings.num_epochs),
+        ("warmup_epochs", settings.warmup_epochs, math.inf if settings.num_epochs is None else settings.num_epochs),
         ("weight_decay", settings.weight_decay, math.inf),
         *((f"weight_decays.{layer}", decay, math.inf) for layer, decay in settings.weight_decays.items()),
     ):
@@ -75,6 +75,15 @@ def _check_ranges(settings: Settings) -> None:
 
 
 _MESH = ("mesh.data", "mesh.tower")
+_OR_NONE = (
+    "num_epochs",
+    "evaluate_every",
+    "save_every",
+    "dataset.crop_size",
+    "dataset.train_images",
+    "clip_norm",
+    "lars_trust",
+)
 
 
 def _check_names(settings: Settings) -> None:
@@ -104,6 +113,8 @@ def _check_plateau(settings: Settings) -> None:
             "config.schedule 'plateau' needs a validation set, and config.dataset.eval_split is"
             f" {splits[1]!r}, the training split"
         )
+    if settings.evaluate_every is None or settings.num_epochs is None:
+        return  # ten evaluations, or checked again when the epochs are known
     if settings.evaluate_every >= settings.num_epochs:
         raise UsageError(
             f"config.schedule 'plateau' needs evaluations, and config.evaluate_every is {settings.evaluate_every:g}"

@@ -72,7 +72,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """`config`."""
+    """`config`. The epochs follow from the data set where they are None, as fields of `config.dataset` do."""
 
     name: str
     seed: int
@@ -81,7 +81,7 @@ class Settings:
     network: Network
     photometry: Photometry
     batch_size: int
-    num_epochs: float
+    num_epochs: float | None
     schedule: Literal["epochs", "run", "steps", "cosine", "plateau"]
     plateau: Plateau
     warmup_epochs: float
@@ -95,8 +95,8 @@ class Settings:
     label_smoothing: float
     init_from: str | None
     fresh: tuple[str, ...]
-    evaluate_every: float
-    save_every: float
+    evaluate_every: float | None
+    save_every: float | None
     on_failed_save: Literal["continue", "stop"]
     mesh: Mesh
 

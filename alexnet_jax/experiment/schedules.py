@@ -42,6 +42,7 @@ class Schedule:
 
     def __init__(self, settings: Settings, steps_per_epoch: float):
         self._settings = settings
+        assert settings.num_epochs is not None, "`follow.with_epochs` gives the number"
         self.num_steps = max(1, round(settings.num_epochs * steps_per_epoch))
         if self.num_steps > LARGEST_STEP:
             raise UsageError(

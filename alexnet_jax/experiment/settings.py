@@ -40,11 +40,13 @@ def settings_of(values: dict[str, Any]) -> Settings:
 
 # Fields of `config.dataset` that follow from the data set where they are None.
 FOLLOWING = ("train_split", "eval_split", "crop_size", "classes", "train_images")
+FOLLOWING_EPOCHS = ("num_epochs", "evaluate_every", "save_every")  # fields of `config` that do
 
 
 def fill(config: ConfigDict, settings: Settings) -> ConfigDict:
     """A copy of the config with the values of `follow.follow` in place of None: what a workdir records."""
     values = config.to_dict() | {"name": settings.name}
+    values |= {field: getattr(settings, field) for field in FOLLOWING_EPOCHS if values[field] is None}
     followed = {field: getattr(settings.dataset, field) for field in FOLLOWING if values["dataset"][field] is None}
     return ConfigDict(values | {"dataset": values["dataset"] | followed}).lock()
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import build_optimizer, build_tower
 from alexnet_jax.experiment.fields import Settings, Table
-from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts
+from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
 from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
@@ -135,6 +135,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             f"config.dataset.{missing} is None, and --dry_run finds no prepared data set {data.name}; prepare the data"
             f" set, or give a number with --config.dataset.{missing}"
         )
+    settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)
     rows = rows_of(tower, data.crop_size)
     schedule = Schedule(settings, data.train_images / settings.batch_size)

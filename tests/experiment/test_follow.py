@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from alexnet_jax.configs import own
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.errors import UsageError
@@ -64,3 +65,26 @@ def test_counts_of_parts(data_dir: str):
         assert facts.count(split) == len(open_dataset("elpv/64", data_dir).split(split)), split
     with pytest.raises(UsageError, match="there is no split 'trian'; there are train, test, and parts such as"):
         facts.count("trian")
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"), [(54, 272), (270, 122), (1970, 45), (40_000, 10), (54_000, 10), (1_200_000, 10)]
+)
+def test_epochs_follow_from_the_number_of_training_images(tiny_config: Callable, images: int, epochs: int):
+    config = own.get_config("elpv/64")
+    settings = follow.follow(read_settings(config), follow.Facts(2, {"train": images, "test": 9}, 160))
+    assert (settings.num_epochs, settings.evaluate_every, settings.save_every) == (epochs, epochs / 10, epochs / 10)
+
+
+def test_epochs_that_the_config_says_stay(tiny_config: Callable):
+    config = tiny_config(**{**NONE, "num_epochs": 7.0, "evaluate_every": None, "save_every": 2.0})
+    settings = follow.follow(read_settings(config), follow.Facts(2, {"train": 40, "test": 9}, 160))
+    assert (settings.num_epochs, settings.evaluate_every, settings.save_every) == (7, 0.7, 2)
+
+
+def test_a_warm_up_longer_than_the_epochs_that_follow_is_refused(tiny_config: Callable):
+    config = tiny_config(**{**NONE, "num_epochs": None, "warmup_epochs": 50.0})
+    settings = read_settings(config)
+    follow.follow(settings, follow.Facts(2, {"train": 40, "test": 9}, 160))
+    with pytest.raises(UsageError, match=r"warmup_epochs is 50\.0 and must be at least 0 and less than 45"):
+        follow.follow(settings, follow.Facts(2, {"train": 1970, "test": 9}, 160))
