@@ -1,10 +1,14 @@
 """Networks from and for other programs.
 
     python -m alexnet_jax.convert import bvlc_alexnet.caffemodel --workdir=runs/bvlc
+    python -m alexnet_jax.convert import bvlc_alexnet.caffemodel --workdir=runs/bvlc --mean=imagenet_mean.binaryproto
     python -m alexnet_jax.convert import alexnet-owt-7be5be79.pth --workdir=runs/torchvision
     python -m alexnet_jax.convert export --workdir=runs/bvlc --to=alexnet.caffemodel
 
-`import` makes a workdir of the file, which the other commands take as that of a training run.
+`import` reads Caffe's AlexNet and CaffeNet (.caffemodel), torchvision's alexnet (.safetensors or .pth), its
+convolutions alone (also a pickle of NumPy arrays), and what `export` wrote as .safetensors. It makes a workdir that
+`predict`, `evaluate`, `figures`, `features` and --config.init_from take as that of a training run. It needs neither
+Caffe nor PyTorch, and runs no code of a file.
 """
 
 import os
@@ -13,9 +17,21 @@ import sys
 if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from alexnet_jax import cli
+from absl import flags
+from etils import epath
+
+from alexnet_jax import cli, cli_network
 from alexnet_jax.errors import UsageError
+from alexnet_jax.formats import imported, workdir
+from alexnet_jax.formats.imported import Imported
 from alexnet_jax.hints import hints
+from alexnet_jax.network.sharding import count_params
+
+KIND = flags.DEFINE_enum("kind", "auto", imported.KINDS, "import: kind of the network; auto: as the file says.")
+MEAN = flags.DEFINE_string("mean", None, "import: Caffe's mean image, .binaryproto; default: the well-known colours.")
+CLASSES = flags.DEFINE_string(
+    "classes", None, "import: file with the name of a class a line; default: ImageNet's ids, where there are 1000."
+)
 
 COMMANDS = "import FILE, export"
 
@@ -31,8 +47,35 @@ def main(command: str | None = None, file: str | None = None) -> None:
 
 
 def run_import(file: str | None) -> None:
-    """Makes a workdir of a file."""
-    raise UsageError("import is not there yet")
+    """Makes a workdir of a file, and prints what it is."""
+    if file is None:
+        raise UsageError("import which file? Name a .caffemodel, .pth or .safetensors after the word import")
+    folder = cli_network.folder()
+    cli.start(cpu_devices=1, native="off")  # nothing is computed
+    network = imported.read(
+        cli.absolute(file),
+        kind=KIND.value,
+        mean=MEAN.value and cli.absolute(MEAN.value),
+        classes=CLASSES.value and cli.absolute(CLASSES.value),
+    )
+    workdir.write(folder, network, epath.Path(file).name, say=cli_network.say)
+    for note in network.notes:
+        cli_network.say(f"note: {note}")
+    print(describe(network, cli_network.WORKDIR.value[0]))
+
+
+def describe(network: Imported, folder: str) -> str:
+    """What was imported, and what to do with it, in two lines."""
+    settings, classes = network.settings, network.preprocessing.class_names
+    width = "" if settings.network.width == 1 else f" with width {settings.network.width:g}"
+    names = f"{len(classes):,} classes, {classes[0]} to {classes[-1]}" if classes else "no classifier"
+    command = "predict" if classes else "features"
+    rest = "IMAGE" if classes else "PICTURES --layer=conv5 --output=features.npz"
+    return (
+        f"{folder}: the recipe {settings.network.recipe}{width}, {count_params(network.params):,} parameters, {names},"
+        f" crops of {network.preprocessing.crop_size} pixels\n"
+        f"python -m alexnet_jax.{command} --workdir={folder} {rest}"
+    )
 
 
 def run_export(file: str | None) -> None:

