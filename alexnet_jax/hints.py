@@ -1,12 +1,15 @@
 """Advice for errors that rooms below the commands raise, by kind: those rooms do not know flags and config fields."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 from alexnet_jax.drawing.collection import UnwritableOutputError
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -43,8 +46,10 @@ def _hint(error: UsageError) -> str | None:
                 f"prepare that run's data set again, name another --workdir, or remove {error.file.name} there to go on"
                 " with the data set here"
             )
-        case errors.UnwritableWorkdirError():
+        case errors.UnwritableWorkdirError() if error.reason.errno in FULL:
             return "make room, or name another with --workdir"
+        case errors.UnwritableWorkdirError():
+            return "name another with --workdir"
         case errors.LockedWorkdirError():
             return "wait for it, or name another --workdir"
         case errors.NoRunError():
@@ -53,6 +58,8 @@ def _hint(error: UsageError) -> str | None:
             return "remove it, if the data set here is that of the run"
         case errors.DamagedFileError():
             return "restore it, or remove it if the run had the config that --config now names, and train again"
+        case errors.UnreadableFileError():
+            return "make it readable, or see to the storage"
         case errors.MismatchError():
             layer = error.name.split("/")[0]
             return f"use the recipe it was made with, or, starting from it, name {layer!r} in config.fresh"

@@ -98,7 +98,11 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
         encoding = form.encoding if "_" in command else options.encoding
         command, options = "elpv", dataclasses.replace(options, size=form.size, encoding=encoding)
     folder = preparation.place(name_of(command, name), options, DATA_DIR.value)
-    if folder.exists():
+    try:
+        is_there = folder.exists()
+    except OSError as error:  # such as a folder above that may not be read
+        raise UnwritableFolderError(folder, error.strerror or str(error)) from error
+    if is_there:
         print(f"{folder} is there already; remove it to prepare it anew")
         return 0
     record = {

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,16 @@ class Result(NamedTuple):
 
 
 class Commands:
-    """Starts commands in forked processes (`tests/many_commands.py`)."""
+    """Starts commands in forked processes (`tests/many_commands.py`).
 
-    def __init__(self, environment: dict[str, str]):
+    Args:
+      environment: of the commands.
+      within: a command that starts the processes, such as `setpriv`.
+    """
+
+    def __init__(self, environment: dict[str, str], *, within: Sequence[str] = ()):
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.many_commands"],
+            [*within, sys.executable, "-m", "tests.many_commands"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

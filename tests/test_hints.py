@@ -21,6 +21,14 @@ PATH = epath.Path("/runs/a")
             errors.UnwritableWorkdirError(PATH, OSError(28, "No space left")),
             "; make room, or name another with --workdir",
         ),
+        (
+            errors.UnwritableWorkdirError(PATH, PermissionError(13, "Permission denied")),
+            "Permission denied; name another with --workdir",
+        ),
+        (
+            errors.UnreadableFileError(PATH / "config.json", PermissionError(13, "Permission denied")),
+            "config.json cannot be read: Permission denied; make it readable, or see to the storage",
+        ),
         (errors.LockedWorkdirError(PATH, "process 3 on a"), "(process 3 on a); wait for it, or name another --workdir"),
         (errors.NoRunError(PATH), "config.json is missing; name the --workdir of a training run"),
         (

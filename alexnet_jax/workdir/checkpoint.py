@@ -31,6 +31,7 @@ from alexnet_jax.workdir.errors import (
     OldCheckpointError,
     SaveError,
     UnreadableCheckpointError,
+    UnreadableFileError,
 )
 
 # Files of the checkpoint as a whole: its times, and the mark that it is complete. The arrays do not depend on them.
@@ -101,7 +102,7 @@ class Checkpoints:
       read_only: nothing is written or removed.
 
     Raises:
-      UnreadableCheckpointError: the folder cannot be read.
+      UnreadableFileError, UnreadableCheckpointError: the folder cannot be read.
     """
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
@@ -132,7 +133,9 @@ class Checkpoints:
                     ),
                 ),
             )
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            raise UnreadableFileError(folder, error) from error
+        except ValueError as error:
             raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
 
     def steps(self) -> Sequence[int]:

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from alexnet_jax.workdir.errors import OtherDataError
-from alexnet_jax.workdir.record import CHECKPOINTS, read_json, write_json
+from alexnet_jax.workdir.record import has_checkpoints, read_json, write_json
 
 DATA_FILE = "data.json"
 
@@ -20,11 +20,10 @@ def check(folder: epath.Path, identity: Mapping[str, Any]) -> None:
 
     Raises:
       OtherDataError: the data differ.
-      DamagedFileError: the file cannot be read.
+      DamagedFileError, UnreadableFileError: the file cannot be read.
     """
     file = folder / DATA_FILE
-    checkpoints = folder / CHECKPOINTS
-    if not file.exists() or not checkpoints.exists() or not any(checkpoints.iterdir()):
+    if not file.exists() or not has_checkpoints(folder):
         return
     difference = first_difference(read_json(file), identity)
     if difference is not None:
@@ -75,5 +74,8 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str |
     return None
 
 
-def _count(count: int | None) -> str:
-    return "no image" if not count else f"{count:,} image{'s' * (count > 1)}"
+def _count(count: Any) -> str:
+    """The number of images in words. A file that someone has changed may hold anything."""
+    if not count:
+        return "no image"
+    return f"{count:,} image{'s' * (count > 1)}" if type(count) is int else repr(count)

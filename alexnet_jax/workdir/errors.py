@@ -72,6 +72,19 @@ class DamagedFileError(UsageError):
         self.file, self.reason = file, reason
 
 
+class UnreadableFileError(UsageError):
+    """A file or folder of the workdir may not be read, or its storage fails. It may be sound.
+
+    Attributes:
+      file: its path.
+      reason: of the operating system.
+    """
+
+    def __init__(self, file: epath.Path, reason: OSError):
+        super().__init__(f"{file} cannot be read: {reason.strerror or reason}")
+        self.file, self.reason = file, reason
+
+
 class LockedWorkdirError(UsageError):
     """Another run has the lock of the workdir.
 

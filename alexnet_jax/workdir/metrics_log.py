@@ -14,7 +14,7 @@ from etils import epath
 from alexnet_jax import strict_json
 from alexnet_jax.runtime import compat
 from alexnet_jax.workdir.atomic import is_file, write_atomically
-from alexnet_jax.workdir.errors import DamagedFileError, UnwritableWorkdirError
+from alexnet_jax.workdir.errors import DamagedFileError, UnreadableFileError, UnwritableWorkdirError
 
 ROWS_FILE = "metrics.jsonl"
 DAMAGED_FILE = f"{ROWS_FILE}.damaged"
@@ -163,7 +163,8 @@ def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
     A row that cannot be read is left out.
 
     Raises:
-      DamagedFileError: the file cannot be read, or is a folder or a device.
+      DamagedFileError: the file is a folder or a device.
+      UnreadableFileError: the file may not be read, or its storage fails.
     """
     file = workdir / ROWS_FILE
     if not file.exists():
@@ -173,7 +174,7 @@ def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
     try:
         lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
-        raise DamagedFileError(file, error.strerror or str(error)) from error
+        raise UnreadableFileError(file, error) from error
     return [row for row in map(_parse, lines) if row]
 
 

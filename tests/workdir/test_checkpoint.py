@@ -296,9 +296,11 @@ def test_a_damaged_error_does_not_keep_other_checkpoints_from_use(tmp_path: Path
 
 
 @pytest.mark.parametrize("listed", [True, False])
-@pytest.mark.parametrize("damage", ["", "{", "[" * 100_000, "[]", '{"commit_timestamp_nsecs": "x"}', "folder", "device"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[" * 100_000, "[]", '{"commit_timestamp_nsecs": "x"}', "folder", "device"]
+)
 def test_damaged_metadata_of_a_checkpoint_keep_no_other_from_use(tmp_path: Path, damage: str, listed: bool):
-    """Those of the last checkpoint that was to be made: orbax reads them of every checkpoint by itself."""
+    """Orbax would read the time of every checkpoint."""
     mesh, folder = sharding.make_mesh(data=1, tower=1), tmp_path / "checkpoints"
     checkpoints = Checkpoints(epath.Path(folder))
     for step in (1, 2):

@@ -57,3 +57,14 @@ def test_an_identity_that_cannot_be_read_is_one_line(tmp_path: Path):
         data_identity.check(folder, IDENTITY)
     (tmp_path / "data.json").write_text(json.dumps({"classes": ["cat", "dog"]}))
     data_identity.check(folder, IDENTITY)  # of a version that recorded less
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1e300, "x", [], ["x"], {"train": "x"}, {"train": None}, {"": []}])
+def test_an_identity_of_other_values_is_one_line(tmp_path: Path, value: object):
+    """As an editor or another program may leave them."""
+    folder = workdir(tmp_path)
+    for key in IDENTITY:
+        (tmp_path / "data.json").write_text(json.dumps(IDENTITY | {key: value}))
+        with pytest.raises(OtherDataError, match=r"here|no image"):
+            data_identity.check(folder, IDENTITY)
+        assert isinstance(data_identity.form_of(folder, "pets"), str)

@@ -59,7 +59,7 @@ def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, "count *shape"]:
       axes: of the array.
 
     Raises:
-      SourceError: the file is missing or has another form.
+      SourceError: the file is missing, has another form, or may not be read.
     """
     try:
         with gzip.open(path) as file:  # a damaged file may claim any length
@@ -73,5 +73,7 @@ def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, "count *shape"]:
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except FileNotFoundError as error:
         raise MissingSourceError(f"{path} is missing; Fashion-MNIST has four files of that kind") from error
+    except PermissionError as error:
+        raise MissingSourceError(f"{path} cannot be read: {error.strerror}") from error
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise SourceError(f"{path} is no whole IDX file ({error}); download the file again") from error
