@@ -1,4 +1,4 @@
-"""Files and folders that may not be read or written: one line with the reason, and no advice to remove what is sound."""
+"""Files and folders that may not be read or written: one line with the reason, no advice to remove what is sound."""
 
 import os
 import shutil
