@@ -21,13 +21,13 @@ STORAGES = {
     "Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "bfloat16", "Long": "<i8", "Int": "<i4", "Short": "<i2",
     "Char": "i1", "Byte": "u1", "Bool": "u1",
 }  # fmt: skip
-TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
-PARAMETER = "torch._utils._rebuild_parameter"
-NUMPY_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-ENCODED = "_codecs.encode"  # bytes as a text, in pickles for Python 2
+TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
+PARAMETER = "torch._utils _rebuild_parameter"
+NUMPY_ARRAYS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
+ENCODED = "_codecs encode"  # bytes as a text, in pickles for Python 2
 ALLOWED = {
-    *TENSORS, PARAMETER, *NUMPY_ARRAYS, ENCODED, "numpy.ndarray", "numpy.dtype", "builtins.dict",
-    *(f"torch.{name}Storage" for name in STORAGES),
+    *TENSORS, PARAMETER, *NUMPY_ARRAYS, ENCODED, "numpy ndarray", "numpy dtype", "builtins dict",
+    *(f"torch {name}Storage" for name in STORAGES),
 }  # fmt: skip
 NUMPY_KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's files before 1.6
@@ -137,7 +137,7 @@ def _key_of(key: Any) -> tuple:
 
 
 def _dtype_of(key: tuple) -> np.dtype:
-    kind = STORAGES.get(key[1].text.removeprefix("torch.").removesuffix("Storage"))
+    kind = STORAGES.get(key[1].text.removeprefix("torch ").removesuffix("Storage"))
     if kind is None:
         raise FormatError(f"its pickle takes {key[1].text!r} for the type of numbers")
     return np.dtype(jnp.bfloat16) if kind == "bfloat16" else np.dtype(kind)
@@ -221,7 +221,7 @@ def _numpy_array(call: Call) -> np.ndarray:
 
 
 def _numpy_dtype(kind: Any) -> np.dtype:
-    name = kind.arguments[0] if isinstance(kind, Call) and kind.name == "numpy.dtype" and kind.arguments else None
+    name = kind.arguments[0] if isinstance(kind, Call) and kind.name == "numpy dtype" and kind.arguments else None
     if not isinstance(name, str) or name not in NUMPY_KINDS:
         raise FormatError("its pickle has arrays of other things than numbers")
     order = kind.state[1] if isinstance(kind.state, tuple) and len(kind.state) > 1 else "<"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from alexnet_jax.formats.errors import FormatError
 
 MAX_STEPS = 2_000_000  # of the machine; the pickle of a network with its optimizer takes some thousands
-DICTS = ("collections.OrderedDict", "collections.defaultdict")
+DICTS = ("collections OrderedDict", "collections defaultdict")
 KEYS = (str, bytes, int, float, type(None))  # whose hash takes no time or depth that a file could choose
 
 PLAIN = {
@@ -46,7 +46,7 @@ IGNORED = {"PROTO", "FRAME"}
 
 
 class Name(NamedTuple):
-    """A class or function that a pickle names, such as `torch._utils._rebuild_tensor_v2`."""
+    """A class or function that a pickle names: module and name, with a blank between."""
 
     text: str
 
@@ -202,10 +202,10 @@ class _Machine:
         """Runs an instruction that names a class, calls one, or points beside the pickle."""
         match name:
             case "GLOBAL":
-                self._stack.append(self._name(str(argument).replace(" ", ".")))
+                self._stack.append(self._name(str(argument)))
             case "STACK_GLOBAL":
                 module, attribute = self._take(2)
-                self._stack.append(self._name(f"{module}.{attribute}"))
+                self._stack.append(self._name(f"{module} {attribute}"))
             case "REDUCE" | "NEWOBJ":
                 function, arguments = self._take(2)
                 if not isinstance(function, Name) or not isinstance(arguments, tuple):
@@ -222,10 +222,10 @@ class _Machine:
                 raise FormatError(f"its pickle has the instruction {name}, which no network needs")
 
     def _name(self, text: str) -> Name:
-        text = text.replace("__builtin__.", "builtins.")  # of Python 2
+        text = text.replace("__builtin__ ", "builtins ")  # of Python 2
         if text not in self._allowed and text not in DICTS:
             raise FormatError(
-                f"its pickle asks for {text[:100]!r}, and an import takes arrays alone and runs no code of a file; in"
+                f"its pickle asks for {text[:100].replace(' ', '.')!r}, and an import takes arrays alone and runs no code of a file; in"
                 " PyTorch, torch.save(model.state_dict(), FILE) writes a file without it"
             )
         return Name(text)
