@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alexnet_jax import codes, recall, retrieval
-from alexnet_jax.columns import Rows
+from alexnet_jax.columns import Rows, Scratch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.feature_table import Table
 
@@ -108,7 +108,7 @@ def run(
     options: Options,
     *,
     layer: str,
-    folder: str | None,
+    scratch: Scratch,
     progress: Callable[[str], Callable[[int], None]],
 ) -> Trial:
     """Fills in the codes of the tables, and measures them beside others of the same length.
@@ -118,7 +118,7 @@ def run(
       queries: pictures to search for, with pixels; at most `MOST_QUERIES` of them are measured.
       options: of the codes.
       layer: whose features they are, for the names of the results.
-      folder: for the rows of the codes.
+      scratch: for the codes.
       progress: makes a function for the number of updates, given the name of the vectors.
 
     Raises:
@@ -138,7 +138,7 @@ def run(
     encode = learn(features, layer)
     for each in (table, queries):
         if each is not None:
-            each.codes = Rows(folder, np.uint8, (options.bits // 8,))
+            each.codes = Rows(scratch, np.uint8, (options.bits // 8,))
             for block in each.features.blocks():
                 each.codes.append(encode(_flat(block)))
     planes = codes.random_hyperplanes(codes.moments(features), options.bits, seed=options.seed)

@@ -127,7 +127,8 @@ def train_autoencoder(
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def update(params, opt_state, batch):
         gradient = jax.grad(lambda params: jnp.mean(jnp.square(model.apply(params, batch) - batch)))(params)
-        change, opt_state = optimizer.update(gradient, opt_state)
+        with jax.numpy_dtype_promotion("standard"):  # Adam raises a number to the power of an integer count
+            change, opt_state = optimizer.update(gradient, opt_state)
         return optax.apply_updates(params, change), opt_state
 
     opt_state = optimizer.init(params)

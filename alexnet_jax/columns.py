@@ -3,6 +3,7 @@
 The files have no name: the system removes them with the process, however it ends.
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -16,18 +17,47 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.retrieval import rows_at_once
 
 
+class Scratch:
+    """Files for rows, until the end of the block: `with Scratch(folder) as scratch`.
+
+    Args:
+      folder: with room for them; None: the system's temporary folder.
+    """
+
+    def __init__(self, folder: str | None):
+        self._folder, self._files = folder, contextlib.ExitStack()
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+    def open(self) -> BinaryIO:
+        """A file without a name.
+
+        Raises:
+          UsageError: the folder cannot be written.
+        """
+        try:
+            return self._files.enter_context(tempfile.TemporaryFile(dir=self._folder, buffering=0))
+        except OSError as error:
+            folder = self._folder or tempfile.gettempdir()
+            raise UsageError(f"{folder} cannot be written: {error.strerror}; make room, or name another") from error
+
+
 class Rows:
     """Arrays of one shape and type, one after the other.
 
     Args:
-      folder: with room for them; None: the system's temporary folder.
+      scratch: has the file.
       dtype, shape: of a row.
     """
 
-    def __init__(self, folder: str | None, dtype: Any, shape: tuple[int, ...] = ()):
+    def __init__(self, scratch: Scratch, dtype: Any, shape: tuple[int, ...] = ()):
         self.dtype, self.shape = np.dtype(dtype), shape
         self._bytes = self.dtype.itemsize * math.prod(shape)
-        self._file, self._count = _open(folder), 0
+        self._file, self._count = scratch.open(), 0
 
     def __len__(self) -> int:
         return self._count
@@ -63,12 +93,15 @@ class Rows:
 class Names:
     """Texts of any length, one after the other.
 
+    Args:
+      scratch: has the files.
+
     Attributes:
       longest: letters.
     """
 
-    def __init__(self, folder: str | None):
-        self._file, self._ends = _open(folder), Rows(folder, np.int64)
+    def __init__(self, scratch: Scratch):
+        self._file, self._ends = scratch.open(), Rows(scratch, np.int64)
         self._size = self.longest = 0
 
     def __len__(self) -> int:
@@ -98,13 +131,6 @@ class Names:
     def take(self, indices: np.ndarray) -> list[str]:
         """Some names, in the order of the indices."""
         return [self.read(int(i), int(i) + 1)[0] for i in indices.ravel()]
-
-
-def _open(folder: str | None) -> BinaryIO:
-    try:
-        return tempfile.TemporaryFile(dir=folder, buffering=0)
-    except OSError as error:
-        raise UsageError(f"{folder or tempfile.gettempdir()} cannot be written: {error.strerror}") from error
 
 
 def _append(file: BinaryIO, data: bytes) -> None:

@@ -5,7 +5,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,23 +36,6 @@ class Picture(NamedTuple):
     pixels: UInt8[np.ndarray, "size size 3"]
 
 
-class Pictures(Protocol):
-    """Pictures in a fixed order, to be read once or several times, in constant memory.
-
-    Attributes:
-      class_names: in the order of the labels.
-      total: how many there are, those that cannot be read included.
-      broken: how many could not be read.
-    """
-
-    class_names: tuple[str, ...]
-    total: int
-    broken: int
-
-    def read(self, size: int) -> Iterator[Picture]:
-        """The pictures as squares of `size` pixels, without those that cannot be read."""
-
-
 class Folder:
     """The pictures below a folder. The first folder of a path is the class, where all pictures lie one level deep.
 
@@ -61,6 +44,11 @@ class Folder:
       known: the classes of the network. Where they contain all classes of the folder, labels are the network's;
         otherwise they count the folder's classes in alphabetical order.
       say: takes a line about what is left out.
+
+    Attributes:
+      class_names: in the order of the labels.
+      total: how many pictures there are, those that cannot be read included.
+      broken: how many could not be read.
 
     Raises:
       UsageError: the folder holds no picture.
@@ -88,7 +76,7 @@ class Folder:
         self._labels = {_composed(name): label for label, name in enumerate(self.class_names)}
 
     def read(self, size: int) -> Iterator[Picture]:
-        """As in `Pictures`; names those that cannot be read."""
+        """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
         for path in pictures_below(self._folder, Skipped()):
             name = os.path.relpath(path, self._folder)
             try:
@@ -107,6 +95,9 @@ class Split:
       name: of the split.
       source: its examples.
       class_names: of the data set.
+
+    Attributes:
+      class_names, total, broken: as in `Folder`; `broken` is 0.
     """
 
     def __init__(self, name: str, source: Source, class_names: Sequence[str]):
@@ -114,7 +105,7 @@ class Split:
         self.class_names, self.total, self.broken = tuple(class_names), len(source), 0
 
     def read(self, size: int) -> Iterator[Picture]:
-        """As in `Pictures`; stored images of another size are scaled."""
+        """The pictures as squares of `size` pixels, in constant memory; stored images of another size are scaled."""
         numbers = iter(range(self.total))
         with ThreadPoolExecutor(threads()) as pool:
             while part := list(itertools.islice(numbers, 64)):
@@ -129,6 +120,9 @@ class Split:
         name = stored.get("name")
         text = f"{self._name}:{number}" if name is None else name.decode("utf-8", "surrogateescape")
         return Picture(text, int(stored["label"]), pixels)
+
+
+Pictures: TypeAlias = Folder | Split
 
 
 def open_pictures(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax import retrieval
-from alexnet_jax.columns import Names, Rows
+from alexnet_jax.columns import Names, Rows, Scratch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.feature_data import Picture, Pictures
 from alexnet_jax.trained import BATCH, Trained, crops_of
@@ -58,7 +58,7 @@ def compute(
     layer: str,
     *,
     with_pixels: bool,
-    folder: str | None,
+    scratch: Scratch,
     say: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Table:
@@ -69,18 +69,18 @@ def compute(
       pictures: to read.
       layer: whose output the features are.
       with_pixels: keep small pictures, too.
-      folder: for the rows; None: the system's temporary folder.
+      scratch: for the rows.
       say: takes a warning where features are NaN or infinite.
       progress: called with the number of pictures done.
 
     Raises:
       UsageError: no picture can be read, there is no such layer, or the disk is full.
     """
-    names, labels, not_finite = Names(folder), Rows(folder, np.int64), Names(folder)
+    names, labels, not_finite = Names(scratch), Rows(scratch, np.int64), Names(scratch)
     features: Rows | None = None
-    pixels = Rows(folder, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
+    pixels = Rows(scratch, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
     for batch, made in _batches(net, pictures, layer):
-        features = features or Rows(folder, np.float32, made.shape[1:])
+        features = features or Rows(scratch, np.float32, made.shape[1:])
         features.append(made)
         names.append([picture.name for picture in batch])
         labels.append(np.array([picture.label for picture in batch]))
@@ -128,7 +128,7 @@ class SameClass(NamedTuple):
 
 
 def find_neighbours(
-    table: Table, queries: Table | None, k: int, *, folder: str | None, progress: Callable[[int, int], None]
+    table: Table, queries: Table | None, k: int, *, scratch: Scratch, progress: Callable[[int, int], None]
 ) -> SameClass | None:
     """Fills in the neighbours of the queries, or those of each picture of the table among the others.
 
@@ -136,7 +136,7 @@ def find_neighbours(
       table: the database.
       queries: pictures to search for; None: those of the table.
       k: how many neighbours.
-      folder: for the rows.
+      scratch: for the rows.
       progress: called with the number of items searched, of how many.
 
     Returns:
@@ -146,7 +146,7 @@ def find_neighbours(
       UsageError: there are fewer than `k` others, or a feature is NaN or infinite.
     """
     asking = queries or table
-    asking.neighbours, asking.distances = Rows(folder, np.int64, (k,)), Rows(folder, np.float64, (k,))
+    asking.neighbours, asking.distances = Rows(scratch, np.int64, (k,)), Rows(scratch, np.float64, (k,))
     count, total = len(asking.names), len(table.names)
     size = ROUNDS * retrieval.rows_at_once(math.prod(table.features.shape))
     labels, same, by_chance = table.labels.read(0, total), np.zeros(k), np.zeros(0)

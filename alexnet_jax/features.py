@@ -27,6 +27,7 @@ from etils import epath
 
 from alexnet_jax import cli, cli_network, code_trial, feature_file, feature_table, retrieval
 from alexnet_jax.code_trial import Trial
+from alexnet_jax.columns import Scratch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.feature_data import DEFAULT_SPLIT, Pictures, open_pictures
 from alexnet_jax.feature_table import SameClass, Table
@@ -52,21 +53,21 @@ SOME_BROKEN = 1  # exit status
 def main(*words: str) -> int:
     """Writes the features of the pictures that the word names."""
     file = check_flags(words)
-    folder = None if "://" in str(file) else str(file.parent)
     net = cli_network.open_network()
     net.features_step(LAYER.value)  # an unknown layer is an error before anything is read
     data = pictures_of(net, words[0], SPLIT.value)
     asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT.value)
     if NEIGHBOURS.value is not None:
         retrieval.check_count(NEIGHBOURS.value, data.total - (asked is None))
-    table = compute(net, data, folder)
-    queries = None if asked is None else compute(net, asked, folder)
-    lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {LAYER.value} each"]
-    if NEIGHBOURS.value is not None:
-        lines += about_neighbours(find_neighbours(table, queries, folder))
-    if CODES.value is not None:
-        lines += about_codes(learn_codes(table, queries, folder))
-    feature_file.write(file, table, queries, {"layer": LAYER.value, "step": net.step})
+    with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
+        table = compute(net, data, scratch)
+        queries = None if asked is None else compute(net, asked, scratch)
+        lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {LAYER.value} each"]
+        if NEIGHBOURS.value is not None:
+            lines += about_neighbours(find_neighbours(table, queries, scratch))
+        if CODES.value is not None:
+            lines += about_codes(learn_codes(table, queries, scratch))
+        feature_file.write(file, table, queries, {"layer": LAYER.value, "step": net.step})
     cli_network.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
     broken = data.broken + (asked.broken if asked else 0)
     if broken:
@@ -108,7 +109,7 @@ def pictures_of(net: Trained, word: str, split: str | None) -> Pictures:
     return open_pictures(word, split, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
 
 
-def compute(net: Trained, pictures: Pictures, folder: str | None) -> Table:
+def compute(net: Trained, pictures: Pictures, scratch: Scratch) -> Table:
     """The features of the pictures, with progress.
 
     Raises:
@@ -119,13 +120,13 @@ def compute(net: Trained, pictures: Pictures, folder: str | None) -> Table:
         pictures,
         LAYER.value,
         with_pixels=CODES.value is not None,
-        folder=folder,
+        scratch=scratch,
         say=cli_network.say,
         progress=cli_network.progress("computed", pictures.total),
     )
 
 
-def find_neighbours(table: Table, queries: Table | None, folder: str | None) -> SameClass | None:
+def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> SameClass | None:
     """Fills in the neighbours, with progress.
 
     Raises:
@@ -137,10 +138,10 @@ def find_neighbours(table: Table, queries: Table | None, folder: str | None) -> 
         shows[:] = shows or [cli_network.progress("searched", of)]
         shows[0](done)
 
-    return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, folder=folder, progress=progress)
+    return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, scratch=scratch, progress=progress)
 
 
-def learn_codes(table: Table, queries: Table | None, folder: str | None) -> Trial:
+def learn_codes(table: Table, queries: Table | None, scratch: Scratch) -> Trial:
     """Fills in the codes and measures them, with progress.
 
     Raises:
@@ -153,7 +154,7 @@ def learn_codes(table: Table, queries: Table | None, folder: str | None) -> Tria
         queries,
         options,
         layer=LAYER.value,
-        folder=folder,
+        scratch=scratch,
         progress=lambda name: cli_network.progress(f"learning codes from {name},", updates, "updates"),
     )
 

@@ -47,7 +47,7 @@ class Ranking:
 
 def rank(
     queries: UInt8[np.ndarray, "q bytes"],
-    code_blocks: Iterable[UInt8[np.ndarray, "n bytes"]],
+    code_blocks: Iterable[UInt8[np.ndarray, "_ bytes"]],
     neighbours: Int[np.ndarray, "q k"],
     *,
     query_labels: Int[np.ndarray, "q"],
