@@ -5,12 +5,14 @@ runs that each operation has beside its kernel.
 """
 
 import contextlib
+import contextvars
 import ctypes
 import dataclasses
 import hashlib
 import platform
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ class Status:
     line: str
 
 
+_plain = contextvars.ContextVar("_plain", default=False)
 _lock = threading.Lock()
 _status: Status | None = None  # of the last `load`
 _registered: Status | None = None  # once the operations are registered with XLA, or cannot be
@@ -88,7 +91,17 @@ def load_once() -> Status:
 
 def available() -> bool:
     """Whether operations run in C: `load` has registered them, on a CPU, and its last mode is auto."""
-    return _status is not None and _status.available
+    return _status is not None and _status.available and not _plain.get()
+
+
+@contextlib.contextmanager
+def plain_form() -> Iterator[None]:
+    """Programs that this thread traces within the block have the plain form: for machines without the C kernels."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def target(name: str) -> str:
