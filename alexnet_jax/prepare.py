@@ -12,6 +12,7 @@ The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the stati
 """
 
 import dataclasses
+import math
 import os
 import re
 import shlex
@@ -60,7 +61,11 @@ MAX_PIXELS = flags.DEFINE_integer(
 PROCESSES = flags.DEFINE_integer("processes", None, "Processes at work; default: one a core.", lower_bound=1)
 PER_SHARD = flags.DEFINE_integer("per_shard", preparation.PER_SHARD, "Images of a file.", lower_bound=1)
 HELD_OUT = flags.DEFINE_float(
-    "held_out", 0.1, "folder: share of each class held out where there is no split but train.", 0.01, 0.5
+    "held_out",
+    None,
+    "folder: share of each class held out where there is no split but train; default: a tenth.",
+    0.01,
+    0.5,
 )
 PARTIAL = flags.DEFINE_bool("partial", False, "imagenet: take archives with fewer images than the official ones.")
 
@@ -97,7 +102,9 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
             raise UsageError(f"{command} has {form.size} pixels and --size is {options.size}; leave out one of the two")
         encoding = form.encoding if "_" in command else options.encoding
         command, options = "elpv", dataclasses.replace(options, size=form.size, encoding=encoding)
-    folder = preparation.place(name_of(command, name), options, DATA_DIR.value)
+    plain = name_of(command, name)
+    check_flags(command)
+    folder = preparation.place(plain, options, DATA_DIR.value)
     try:
         is_there = folder.exists()
     except OSError as error:  # such as a folder above that may not be read
@@ -127,6 +134,23 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     return 0
 
 
+def check_flags(command: str) -> None:
+    """Checks that each flag that is given is of use.
+
+    Raises:
+      UsageError: the source reads no such flag, or its value is no number.
+    """
+    if HELD_OUT.value is not None and math.isnan(HELD_OUT.value):
+        raise UsageError("--held_out is nan and should be a share from 0.01 to 0.5")
+    for flag, commands in (
+        (SOURCE_DIR, ("imagenet2012", "imagenet2010", "fashion_mnist", "folder", "tfds")),
+        (HELD_OUT, ("folder",)),
+        (PARTIAL, ("imagenet2012", "imagenet2010")),
+    ):
+        if flag.present and command not in commands:
+            raise UsageError(f"{command} has no use for --{flag.name}, a flag of {', '.join(commands)}; leave it out")
+
+
 def name_of(command: str, name: str | None) -> str:
     """The name of the data set to prepare.
 
@@ -144,6 +168,8 @@ def name_of(command: str, name: str | None) -> str:
     plain = re.sub("[^a-z0-9_]", "_", name.lower()) if command == "tfds" else name  # imagenette/full-size-v2
     if not re.fullmatch("[a-z][a-z0-9_]*", plain):
         raise UsageError(f"{name!r} is no name for a data set; use small letters, digits and _, such as my_flowers")
+    if plain == "elpv":  # a run that names it prepares it, and would take these images for it
+        raise UsageError("'elpv' is the name of the photographs that come with this package; use another name")
     return plain
 
 

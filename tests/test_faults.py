@@ -413,5 +413,5 @@ def test_nothing_in_a_checkpoint_or_a_data_set_is_run(
     with file.open("wb") as out:
         np.savez(out, mean_image=np.array([Payload(struck)], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
-        statistics.load(epath.Path(tmp_path))
+        statistics.load(epath.Path(tmp_path), 64)
     assert not struck.exists()

@@ -83,6 +83,13 @@ CASES = [
     ("idx", (*FROM, "--data_dir={}/idx/x"), "{}/idx/x/mine/8/1.0.0 cannot be written: Permission denied; name another"),
     ("idx", ("prepare", "imagenet2012", "--source_dir={}/idx"), "{}/idx/ILSVRC2012_img_train.tar cannot be read: Perm"),
     ("data/elpv/64", TRAIN, "{}/data/elpv/64/.incomplete-1.0.0 cannot be written: Permission denied; name another"),
+    ("data/elpv/64/1.0.0/statistics.npz", EVALUATE, "1.0.0/statistics.npz cannot be read: Permission denied; make it"),
+    ("data/elpv/64/1.0.0/features.json", EVALUATE, "1.0.0/features.json cannot be read: Permission denied; make it"),
+    (
+        "data/elpv/64/1.0.0/elpv-test.array_record-00000-of-00001",
+        EVALUATE,
+        "1.0.0/elpv-test.array_record-00000-of-00001 cannot be read: Permission denied; make it readable",
+    ),
     ("data/elpv/64/1.0.0", EVALUATE, "{}/data/elpv/64/1.0.0 cannot be read: Permission denied"),
     (
         "idx/train-images-idx3-ubyte.gz",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -45,9 +45,10 @@ class Dataset:
         self.image_size: int = features["image"].shape[0]
         self._raw = not isinstance(features["image"], tfds.features.Image)
         try:
-            self.statistics = statistics.load(self._folder)
+            self.statistics = statistics.load(self._folder, self.image_size)
         except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
-            raise IncompleteDatasetError(self._folder, f"{statistics.FILE_NAME} cannot be read") from error
+            file = statistics.FILE_NAME
+            raise _unread(self._folder, f"{file} cannot be read", [self._folder / file]) from error
 
     @property
     def examples(self) -> dict[str, int]:
@@ -111,7 +112,9 @@ class Dataset:
             source = Files(f"split {name!r} of {self._folder}", parts, shape).open()
             source.check()
         except Exception as error:  # array_record has no common error for missing or broken bytes
-            raise IncompleteDatasetError(self._folder, f"split {name!r} cannot be read") from error
+            splits = (self._builder.info.splits[part.partition("[")[0].strip()] for part in name.split("+"))
+            files = [file for split in splits for file in split.filepaths]
+            raise _unread(self._folder, f"split {name!r} cannot be read", files) from error
         return source
 
 
@@ -166,8 +169,21 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS has no common error for damaged metadata
         problem = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
-        raise IncompleteDatasetError(folder, problem) from error
+        raise _unread(folder, problem, [folder / file for file in METADATA_FILES]) from error
     return Dataset(builder)
+
+
+def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetError:
+    """The error for files that a library did not read. Files that may not be read may be sound, and so stay."""
+    for file in filter(_is_file, map(epath.Path, files)):
+        try:
+            with file.open("rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            return DatasetError(
+                f"{file} cannot be read: {error.strerror or error}; make it readable, or see to the storage"
+            )
+    return IncompleteDatasetError(folder, problem)
 
 
 def _absolute(path: str) -> str:

@@ -134,7 +134,19 @@ def save(statistics: Statistics, folder: epath.Path) -> None:
     (folder / FILE_NAME).write_bytes(file.getvalue())
 
 
-def load(folder: epath.Path) -> Statistics:
-    """The statistics that `save` wrote."""
+def load(folder: epath.Path, size: int) -> Statistics:
+    """The statistics that `save` wrote.
+
+    Args:
+      folder: of the data set.
+      size: pixels along a side of the images.
+
+    Raises:
+      ValueError: the numbers are not finite or of another shape. NumPy raises further kinds on a damaged file.
+    """
     with np.load(io.BytesIO((folder / FILE_NAME).read_bytes()), allow_pickle=False) as arrays:
-        return Statistics(arrays["mean_image"], arrays["covariance"])
+        found = {"mean_image": arrays["mean_image"], "covariance": arrays["covariance"]}
+    for (name, array), shape in zip(found.items(), ((size, size, 3), (3, 3)), strict=True):
+        if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} is no array of {shape} finite numbers")
+    return Statistics(**found)

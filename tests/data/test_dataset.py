@@ -98,6 +98,26 @@ def test_a_missing_file_is_named(data_dir: str, tmp_path: Path, missing: str):
         open_dataset("elpv/64", str(tmp_path / "data"))
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"mean_image": np.full((64, 64, 3), np.nan)},
+        {"mean_image": np.zeros((32, 32, 3))},
+        {"mean_image": np.zeros((64, 64, 3), int)},
+        {"mean_image": np.array("x")},
+        {"covariance": np.full((3, 3), np.inf)},
+        {"covariance": np.zeros((2, 2))},
+        {"covariance": np.zeros((3, 3), complex)},
+    ],
+)
+def test_statistics_that_make_no_sense_are_named(data_dir: str, tmp_path: Path, arrays: dict):
+    shutil.copytree(data_dir, tmp_path / "data")
+    file = tmp_path / "data/elpv/64/1.0.0/statistics.npz"
+    np.savez(file, **dict(np.load(file)) | arrays)
+    with pytest.raises(IncompleteDatasetError, match=r"statistics\.npz cannot be read; remove the folder"):
+        open_dataset("elpv/64", str(tmp_path / "data"))
+
+
 def test_no_advice_to_remove_what_another_program_prepared(data_dir: str, tmp_path: Path):
     folder = tmp_path / "elpv/64/1.0.0"
     shutil.copytree(Path(data_dir, "elpv/64/1.0.0"), folder)

@@ -486,6 +486,6 @@ def changed_copy(data_dir: str, tmp_path: Path) -> Path:
     copy = tmp_path / "data"
     shutil.copytree(data_dir, copy)
     folder = epath.Path(next(copy.rglob("dataset_info.json")).parent)
-    before = statistics.load(folder)
+    before = statistics.load(folder, 64)
     statistics.save(statistics.Statistics(before.mean_image + 1, before.covariance), folder)
     return copy

@@ -17,7 +17,7 @@ HELD_OUT = 0.1  # share of each class, where the tree has a training split alone
 EXPECTED = "expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg, or CLASS/IMAGE"
 
 
-def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Callable[[str], None] = print) -> Listing:
+def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Callable[[str], None] = print) -> Listing:
     """The images of a tree; the classes are the folders of `train`, in alphabetical order.
 
     Subfolders of a class belong to the class. A tree of class folders alone is the split `train`. Where `train` is the
@@ -27,7 +27,7 @@ def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Calla
     Args:
       name: of the data set to prepare.
       source_dir: the tree.
-      held_out: the share.
+      held_out: the share; None: a tenth.
       say: takes a line about each default, and about each kind of entry that is ignored.
 
     Raises:
@@ -49,9 +49,13 @@ def folder(name: str, source_dir: str, *, held_out: float = HELD_OUT, say: Calla
         say(f"the folder {split!r} holds no image and makes no split")
         del items[split]
     if len(items) == 1:
-        items = _hold_out(items["train"], held_out)
+        items = _hold_out(items["train"], HELD_OUT if held_out is None else held_out)
         say(f"no split but 'train': {len(items['validation']):,} images are held out as 'validation'")
         items = {split: listed for split, listed in items.items() if listed}
+    elif held_out is not None:
+        say(f"nothing is held out: the tree has the splits {', '.join(items)}")
+    for line in _missing_classes(items, class_names):
+        say(line)
     return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
 
 
@@ -129,10 +133,19 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
         unknown = sorted(classes.keys() - set(class_names))
         if unknown:
             raise SourceError(
-                f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add the class to 'train' or"
-                " remove it here"
+                f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add the class to 'train', or"
+                " move it out of the tree"
             )
     return class_names
+
+
+def _missing_classes(items: dict[str, list[Item]], class_names: list[str]) -> Iterator[str]:
+    """A line for each split that has no image of some classes."""
+    for split, listed in items.items():
+        missing = [class_names[label] for label in sorted(set(range(len(class_names))) - {i.label for i in listed})]
+        if missing:
+            some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+            yield f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"
 
 
 def _images(path: Path, ignored: _Ignored, *, needed: bool) -> list[tuple[str, int]]:
@@ -152,7 +165,7 @@ def _images(path: Path, ignored: _Ignored, *, needed: bool) -> list[tuple[str, i
     if not images and pictures.total():
         raise SourceError(f"{path} holds no image but {_listed(+pictures)} files; convert them to JPEG ({_kinds()})")
     if not images and needed:
-        raise SourceError(f"{path} holds no image ({_kinds()}); fill the folder or remove it")
+        raise SourceError(f"{path} holds no image ({_kinds()}); fill the folder, or move it out of the tree")
     return sorted(images)
 
 

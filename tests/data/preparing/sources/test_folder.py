@@ -40,6 +40,7 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
         "ignoring 1 links back to a folder above, such as train/a/back",
         "ignoring 2 hidden files or folders, such as .cache",
         "ignoring 3 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as LICENSE",
+        "the split 'test' has no image of 1 of the 2 classes: b",
     ]
     assert all(Path(item.file).read_bytes() for items in listing.splits.values() for item in items)
 
@@ -58,11 +59,25 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
 
 def test_a_folder_without_a_held_out_split(tmp_path):
     files = [f"train/{kind}/{n}.jpg" for kind, count in (("a", 30), ("b", 10), ("c", 1)) for n in range(count)]
-    listing = folder("mine", tree(tmp_path, files), held_out=0.2)
+    said: list[str] = []
+    listing = folder("mine", tree(tmp_path, files), held_out=0.2, say=said.append)
+    assert said == [
+        "no split but 'train': 8 images are held out as 'validation'",
+        "the split 'validation' has no image of 1 of the 3 classes: c",
+    ]
     labels = {split: [item.label for item in items] for split, items in listing.splits.items()}
     assert [labels["validation"].count(label) for label in range(3)] == [6, 2, 0]
     assert [labels["train"].count(label) for label in range(3)] == [24, 8, 1]
     assert listing == folder("mine", str(tmp_path), held_out=0.2)
+
+
+def test_a_share_to_hold_out_where_there_is_a_split_is_said_to_be_of_no_use(tmp_path):
+    said: list[str] = []
+    root = tree(tmp_path, [f"{split}/{kind}/1.jpg" for split in ("train", "val") for kind in "ab"])
+    folder("mine", root, say=said.append)
+    assert said == []
+    folder("mine", root, held_out=0.1, say=said.append)
+    assert said == ["nothing is held out: the tree has the splits train, val"]
 
 
 def test_class_folders_alone_are_the_training_split(tmp_path):
@@ -92,7 +107,10 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
         (["Train/1.jpg", "Test/1.jpg"], r"no folder 'train' and holds the folders Test, Train; expected"),
         (["train/a/1.jpg"], r"'train' of .* has 1 classes \(a\); at least two"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "has the class 'c', which 'train' has not"),
-        (["train/a/1.jpg", "train/b/1.txt"], r"train/b holds no image \(.jpg, .*\); fill the folder or remove it"),
+        (
+            ["train/a/1.jpg", "train/b/1.txt"],
+            r"train/b holds no image \(.jpg, .*\); fill the folder, or move it out of",
+        ),
         (["train/a/1.jpg", "train/b/1.HEIC", "train/b/2.heic"], "b holds no image but 2 .heic files; convert them to"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.gif"], "val/a holds no image but 1 .gif files; convert them to"),
         (
