@@ -46,7 +46,7 @@ WORDS = {
 # These change where and when things happen, or say which of the data are which.
 PRACTICAL = {
     *("name", "seed", "evaluate_every", "save_every", "on_failed_save", "mesh.data", "mesh.tower"),
-    *("dataset.train_split", "dataset.eval_split", "dataset.on_device"),
+    *("dataset.train_split", "dataset.eval_split", "dataset.on_device", "dataset.workers"),
 }
 LAYERWISE = ("rates", "weight_decays")  # fields with a value a layer
 

@@ -9,17 +9,16 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.feed import Feed, FromDisk
+from alexnet_jax.experiment.reading import MIN_CROPS, open_workers
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import BatchStats, Params
 from alexnet_jax.runtime import allocator, processes
 from alexnet_jax.trained import Trained
-
-MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
 
 
 def evaluate(
@@ -96,8 +95,7 @@ def predictions(
       UsageError: the network has no classifier, or the storage fails.
     """
     size = batch_size or batch_size_of([net], views)
-    shard = Shard(*sharding.place_on_data_axis(net.mesh))
-    batches = eval_batches(source, batch_size=size, views=views, shard=shard, crop_size=net.preprocessing.crop_size)
+    batches = _batches(net, source, views, size)
     gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(net.mesh))
     running = None
     done = 0
@@ -105,7 +103,7 @@ def predictions(
         processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
         before, running = running, None
         if batch is not None:
-            images, labels, mask = sharding.put_batch(batch, net.mesh)
+            images, labels, mask = batch
             running = net.log_probs_step(net.params, net.batch_stats, images), *gather(labels, mask)
         if before is not None:  # read only now, when the devices have the next batch to work on
             log_probs, labels, mask = jax.device_get(before)
@@ -115,6 +113,25 @@ def predictions(
             if stop(done):
                 return
     allocator.trim()
+
+
+def _batches(net: Trained, source: Source, views: int, size: int) -> Iterator[Batch]:
+    """The batches of a split on the network's devices."""
+    workers = open_workers(net.settings.dataset.workers)
+    try:
+        batches = eval_batches(
+            source,
+            batch_size=size,
+            views=views,
+            shard=Shard(*sharding.place_on_data_axis(net.mesh)),
+            crop_size=net.preprocessing.crop_size,
+            workers=workers,
+        )
+        for batch in batches:
+            yield sharding.put_batch(batch, net.mesh)
+    finally:
+        if workers is not None:
+            workers.close()
 
 
 def batch_size_of(nets: Sequence[Trained], views: int) -> int:

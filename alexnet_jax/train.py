@@ -1,5 +1,6 @@
 """Training: builds everything once, then loops: evaluate if due, save if due, fetch a batch, update, report."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
@@ -46,6 +47,7 @@ MAY_CHANGE = (
     "name",
     "dataset.train_images",  # which a dry run alone reads
     "dataset.on_device",
+    "dataset.workers",
     "mesh.data",
     "mesh.tower",
     "evaluate_every",
@@ -120,9 +122,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         for line in _start_lines(experiment, workdir, start_step):
             progress.say(line)
         try:
-            with jax.transfer_guard("disallow"):
-                processes.enter("decoding the images", slow=True)
-                feed = open_feed(experiment, say=progress.say)
+            processes.enter("decoding the images", slow=True)
+            with jax.transfer_guard("disallow"), contextlib.closing(open_feed(experiment, say=progress.say)) as feed:
                 loop = Loop(experiment, feed, checkpoints, progress, interruption)
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)

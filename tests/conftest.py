@@ -72,8 +72,8 @@ def before_each_batch(monkeypatch: pytest.MonkeyPatch):
     def arrange(act: Callable) -> None:
         made = build.training_batches
 
-        def batches(experiment, *, start_step: int):
-            inner = made(experiment, start_step=start_step)
+        def batches(experiment, **options):
+            inner = made(experiment, **options)
             for number in itertools.count():
                 act(experiment, number)
                 yield next(inner)

@@ -12,11 +12,9 @@ import numpy as np
 
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.decoders import Decode, decode
-from alexnet_jax.data.filling import EvalPlan, Plan, Randomness, Source, TrainPlan
+from alexnet_jax.data.filling import EvalPlan, Plan, Source, TrainPlan
 from alexnet_jax.data.records import Examples
 from alexnet_jax.data.workers import Workers
-
-__all__ = ["Randomness", "Source", "eval_batches", "threads", "train_batches"]
 
 AHEAD = 2  # prefetched batches
 FOREVER = 2**40  # batches; Grain needs a finite range

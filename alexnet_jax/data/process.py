@@ -39,9 +39,9 @@ class Process:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.outstanding, self._rest = 0, b""
-        self._questions: Any = self._process.stdin
-        self._answers: Any = self._process.stdout
-        self.answers: int = self._answers.fileno()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
+        self.answers = self._answers.fileno()
 
     @property
     def pid(self) -> int:

@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.decoders import Decode, decode
-from alexnet_jax.data.pipeline import Randomness, Source, threads
+from alexnet_jax.data.filling import Randomness, Source
+from alexnet_jax.data.pipeline import threads
 
 
 class Resident(NamedTuple):

@@ -17,6 +17,7 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Source, train_batches
 from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
@@ -257,8 +258,14 @@ def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
     )
 
 
-def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Batch]:
-    """The batches of the training split from `start_step` on, without end, on the host."""
+def training_batches(experiment: Experiment, *, start_step: int, workers: Workers | None = None) -> Iterator[Batch]:
+    """The batches of the training split from `start_step` on, without end, on the host.
+
+    Args:
+      experiment: of the run.
+      start_step: the first batch's number.
+      workers: processes that make the batches; None: threads.
+    """
     settings = experiment.settings
     return train_batches(
         experiment.train_source,
@@ -270,4 +277,5 @@ def training_batches(experiment: Experiment, *, start_step: int) -> Iterator[Bat
         crop_group=settings.dataset.crop_group,
         rotation=settings.jitter.rotation,
         scale=settings.jitter.scale,
+        workers=workers,
     )

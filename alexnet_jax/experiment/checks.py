@@ -7,6 +7,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.fields import Settings, Table
 
 LARGEST_STEP = 2**31 - 1  # steps are int32
+LARGEST_WORKERS = 1024  # processes of one machine
 LARGEST_SEED = 2**63 - 1  # `jax.random.key` takes an int64
 
 
@@ -68,6 +69,11 @@ def _check_ranges(settings: Settings) -> None:
             raise UsageError(f"config.{path} is {value} and must be at least 0{below}")
     if not 0 <= settings.seed <= LARGEST_SEED:
         raise UsageError(f"config.seed is {settings.seed} and must be at least 0 and less than 2**63")
+    if data.workers is not None and not 0 <= data.workers <= LARGEST_WORKERS:
+        raise UsageError(
+            f"config.dataset.workers is {data.workers} and must be at least 0, which means threads, at most"
+            f" {LARGEST_WORKERS}, or None"
+        )
     if data.classes is not None and not 2 <= data.classes <= 2**24:
         raise UsageError(
             f"config.dataset.classes is {data.classes}, and telling classes apart takes at least 2, at most {2**24:,}"

@@ -12,10 +12,13 @@ from jaxtyping import Array, PRNGKeyArray
 
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.data.pipeline import Randomness, Source, eval_batches
+from alexnet_jax.data.filling import Randomness, Source
+from alexnet_jax.data.pipeline import eval_batches
+from alexnet_jax.data.workers import Batches, Workers
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.reading import open_workers
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import sharding
@@ -29,28 +32,49 @@ LINE_EVERY = 10.0  # seconds between two lines about the splits that are being d
 class FromDisk:
     """Batches that the host reads and copies to the devices.
 
+    Args:
+      experiment: of the run.
+      workers: processes that read the images; None: threads.
+
     Attributes:
       longest: number of updates that one call of `update` can make.
     """
 
     longest = 1
 
-    def __init__(self, experiment: Experiment):
-        self._experiment = experiment
+    def __init__(self, experiment: Experiment, workers: Workers | None = None):
+        self._experiment, self._workers = experiment, workers
         self._batches: Iterator[Batch] = iter(())
+        self._ahead: Batch | None = None  # of the next update, on its way to the devices
 
     def start(self, start_step: int) -> None:
         """Begins with the batch of that number."""
-        self._batches = build.training_batches(self._experiment, start_step=start_step)
+        self._next = start_step
+        self._batches = build.training_batches(self._experiment, start_step=start_step, workers=self._workers)
+
+    def close(self) -> None:
+        """Ends the processes that read images."""
+        if self._workers is not None:
+            self._workers.close()
 
     def fetch(self, step: int, count: int) -> Batch:
         """The batches `step` to `step + count - 1` on the devices, as `update` takes them: one batch here."""
         assert count == 1, "longest"
-        return sharding.put_batch(next(self._batches), self._experiment.mesh)
+        batch, self._ahead = self._ahead, None
+        return self._put() if batch is None else batch
 
     def update(self, state: TrainState, fetched: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """Starts the update: the state after it, and its metrics."""
-        return self._experiment.steps.train_step(state, fetched, key)
+        """Starts the update, and the copy of the next batch where that is ready: state after it, and its metrics."""
+        result = self._experiment.steps.train_step(state, fetched, key)
+        more = self._next < self._experiment.num_steps
+        if more and isinstance(self._batches, Batches) and self._batches.ready():
+            self._ahead = self._put()
+        return result
+
+    def _put(self) -> Batch:
+        """The next batch on the devices. The copy may last beyond this call."""
+        self._next += 1
+        return sharding.put_batch(next(self._batches), self._experiment.mesh)
 
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""
@@ -61,6 +85,7 @@ class FromDisk:
             views=views,
             shard=experiment.shard,
             crop_size=experiment.crop_size,
+            workers=self._workers,
         )
         return (sharding.put_batch(batch, experiment.mesh) for batch in batches)
 
@@ -102,6 +127,9 @@ class OnDevice:
 
     def start(self, start_step: int) -> None:
         """Nothing: every batch follows from its number."""
+
+    def close(self) -> None:
+        """Nothing: no process is at work."""
 
     def fetch(self, step: int, count: int) -> tuple[resident.Crops, Array]:
         """The crops of the batches `step` to `step + count - 1`, and their number."""
@@ -160,7 +188,9 @@ def open_feed(experiment: Experiment, *, say: Callable[[str], None]) -> Feed:
             f"config.dataset.on_device is True, and the images take {size_of(experiment) / 2**20:,.0f} MiB of the"
             f" {_memory(experiment) / 2**20:,.0f} MiB of a device's memory; use False, which reads them from disk"
         )
-    return OnDevice(experiment, say=say) if wanted else FromDisk(experiment)
+    if wanted:
+        return OnDevice(experiment, say=say)
+    return FromDisk(experiment, open_workers(experiment.settings.dataset.workers, say=say))
 
 
 def size_of(experiment: Experiment) -> int:

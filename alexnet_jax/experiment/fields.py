@@ -18,6 +18,7 @@ class Dataset:
     classes: int | None
     train_images: int | None
     on_device: bool | None = None  # absent in workdirs of earlier versions
+    workers: int | None = None  # likewise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,5 +106,6 @@ class Settings:
         return dataclasses.replace(self, dataset=dataclasses.replace(self.dataset, name=name))
 
     def on_any_mesh(self) -> "Settings":
-        """The same experiment, with the mesh left to what devices there are."""
-        return dataclasses.replace(self, mesh=Mesh(data=None, tower=None))
+        """The same experiment, with mesh and workers left to what devices and cores there are."""
+        dataset = dataclasses.replace(self.dataset, workers=None)
+        return dataclasses.replace(self, dataset=dataset, mesh=Mesh(data=None, tower=None))

@@ -10,6 +10,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import build_optimizer, build_tower
 from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
+from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
@@ -148,6 +149,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             *_table(settings, rows, data.crop_size),
             "",
             *_memory(settings, tower, rows),
+            describe_workers(settings, data.crop_size),
             *_exchange(settings, rows),
             "",
             *_schedule(settings, schedule),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import geometry, resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.pipeline import Randomness, eval_batches, train_batches
+from alexnet_jax.data.filling import Randomness
+from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 
 def examples(count: int, size: int) -> list[dict]:

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.pipeline import Randomness
+from alexnet_jax.data.filling import Randomness
 from alexnet_jax.network.sharding import batch_sharding, make_mesh, replicated
 from alexnet_jax.network.tower import make_tower
 from tests import small

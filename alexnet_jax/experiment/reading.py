@@ -1,0 +1,94 @@
+"""How many processes read images, and the memory they take."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.filling import EvalPlan, TrainPlan
+from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.process import MEMORY
+from alexnet_jax.data.ring import ring_of
+from alexnet_jax.data.workers import Workers
+from alexnet_jax.experiment.fields import Settings
+
+MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
+ENOUGH_CORES = 2  # for which threads are as fast
+MOST_WORKERS = 64  # of those nobody asked for; they take 4 GB
+
+
+def worker_count(wanted: int | None, platform: str) -> int:
+    """The number of processes that read images; 0: threads read them.
+
+    An update on a CPU takes longer than its images, and needs the cores.
+
+    Args:
+      wanted: `config.dataset.workers`.
+      platform: of the devices.
+    """
+    if wanted is not None:
+        return wanted
+    cores = threads()
+    return 0 if platform == "cpu" or cores <= ENOUGH_CORES else min(cores, MOST_WORKERS)
+
+
+def open_workers(wanted: int | None, *, say: Callable[[str], None] | None = None) -> Workers | None:
+    """Starts the processes that read images; None: threads read them.
+
+    Args:
+      wanted: `config.dataset.workers`.
+      say: prints a line; None: on the standard error.
+    """
+    count = worker_count(wanted, jax.default_backend())
+    if not count:
+        return None
+
+    def refused(reason: str) -> None:
+        line = (
+            f"warning: {reason}; threads read the images in their place; a smaller config.dataset.workers or"
+            " config.batch_size needs less, and 0 workers are threads"
+        )
+        (say or _to_stderr)(line)
+
+    workers = Workers(count, refused)
+    workers.start()
+    return workers
+
+
+def describe_workers(settings: Settings, crop_size: int) -> str:
+    """The processes of a run on one machine, and their memory, as a line of text.
+
+    Args:
+      settings: of the run.
+      crop_size: pixels along a side.
+    """
+    wanted, cores = settings.dataset.workers, threads()
+    count = worker_count(wanted, "gpu")
+    if not count:
+        return f"images are read by {cores} thread{'s' * (cores > 1)}, one a core"
+    seed, jitter, group = settings.seed, settings.jitter, settings.dataset.crop_group
+    crops = max(settings.batch_size, MIN_CROPS)
+    plans = (
+        TrainPlan(
+            batch_size=settings.batch_size,
+            shard=Shard(),
+            crop_size=crop_size,
+            seed=seed,
+            rotation=jitter.rotation,
+            scale=jitter.scale,
+            crop_group=group,
+        ),
+        EvalPlan(crops, Shard(), crop_size, 1),
+        EvalPlan(crops // 10, Shard(), crop_size, 10),
+    )
+    train, *evaluations = (ring_of(plan, count).size / 1e6 for plan in plans)
+    where = "" if wanted else " on GPUs and TPUs, by threads on CPUs"
+    return (
+        f"images are read by {count} worker process{'es' * (count > 1)}{where}: {count * MEMORY / 1e6:,.0f} MB, and"
+        f" shared memory of {train:,.0f} MB for updates and {sum(evaluations):,.0f} MB for evaluations"
+    )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
