@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, trained
+from alexnet_jax import cli, loading
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
@@ -70,11 +70,11 @@ def open_network() -> Trained:
     """Starts JAX, and opens the network of the one workdir.
 
     Raises:
-      UsageError: as in `folder` and `trained.open_workdir`.
+      UsageError: as in `folder` and `loading.open_workdir`.
     """
     workdir = folder()
     line = start([workdir])
-    net = trained.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
+    net = loading.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
     say(line)
     return net
 

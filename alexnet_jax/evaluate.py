@@ -22,7 +22,7 @@ from absl import flags
 from etils import epath
 from jaxtyping import Float
 
-from alexnet_jax import cli, cli_network, ensemble, tables, trained
+from alexnet_jax import cli, cli_network, ensemble, loading, tables
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import Source
@@ -150,7 +150,7 @@ def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
         facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}
     processes.agree(facts)
     nets = [
-        trained.open_workdir(folder, str(step), data_dir=cli_network.DATA_DIR.value)
+        loading.open_workdir(folder, str(step), data_dir=cli_network.DATA_DIR.value)
         for folder, step in zip(folders, steps, strict=True)
     ]
     ensemble.check_members(nets)

@@ -1,43 +1,26 @@
-"""A trained network, ready for pictures: `load`, `predict`, `features`. No data set is opened."""
+"""A trained network, ready for pictures: `predict`, `top`, `features`. No data set is opened."""
 
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import jax
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from alexnet_jax.data import geometry
-from alexnet_jax.data import preprocessing as preprocessings
-from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.imagenet_names import readable
+from alexnet_jax.data.picture_batches import picture_batches
 from alexnet_jax.data.pictures import Picture, read_picture
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import build as experiments
-from alexnet_jax.experiment import follow
-from alexnet_jax.experiment.data import open_data
 from alexnet_jax.experiment.fields import Settings
-from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.step import predict_log_probs
 from alexnet_jax.network import sharding
-from alexnet_jax.network.forward import (
-    BatchStats,
-    Params,
-    compile_options,
-    init_variables,
-    make_features,
-    make_forward,
-)
+from alexnet_jax.network.forward import BatchStats, Params, compile_options, make_features, make_forward
 from alexnet_jax.network.tower import Tower
-from alexnet_jax.runtime import processes
-from alexnet_jax.workdir import data_identity, record
-from alexnet_jax.workdir.atomic import is_file
-from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 BATCH = 128  # crops
 
@@ -78,6 +61,20 @@ class Trained:
         """The names of the layers, in order."""
         return [layer.name for layer in self.tower.layers]
 
+    @property
+    def last_hidden_layer(self) -> str:
+        """The layer whose features stand for a picture: fc7, else the one before the classifier, else the last."""
+        return "fc7" if "fc7" in self.layers else self.layers[-2 if self.classes else -1]
+
+    def __repr__(self) -> str:
+        classes = f"{len(self.classes):,} classes" if self.classes else "no classifier"
+        width = "" if self.settings.network.width == 1 else f" of width {self.settings.network.width:g}"
+        return (
+            f"<Trained {self.name}: recipe {self.settings.network.recipe}{width}, {classes}, crops of"
+            f" {self.preprocessing.crop_size} pixels, {sharding.count_params(self.params):,} parameters,"
+            f" {self.step:,} updates>"
+        )
+
     def apply(self, params: Params, inputs: Float[Array, "B h w 3"]) -> Float[Array, "B classes"]:
         """Logits of inputs as `inputs` makes them. Pure: it can be compiled, differentiated and mapped.
 
@@ -85,16 +82,19 @@ class Trained:
           UsageError: the network has no classifier.
         """
         self.need_classifier()
-        return make_forward(self.tower, self.mesh)(params, self.batch_stats, inputs, None)[0]
+        missing = -len(inputs) % self.mesh.shape[sharding.DATA]  # devices take equal shares
+        padded = jax.numpy.pad(inputs, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else inputs
+        return make_forward(self.tower, self.mesh)(params, self.batch_stats, padded, None)[0][: len(inputs)]
 
     def inputs(self, pictures: "Picture | Iterable[Picture]") -> Float[Array, "B h w 3"]:
-        """The network's input for pictures: centre crops, minus the mean, scaled.
+        """The network's input for pictures, all at once: centre crops, minus the mean, scaled.
 
         Raises:
           UsageError: one of them is no picture.
         """
-        squares = np.stack([self.square(picture) for picture in as_sequence(pictures)])
-        return self.preprocessing.inputs(jax.numpy.asarray(crops_of(squares, self.preprocessing.crop_size, 1)[:, 0]))
+        squares = np.concatenate(list(self._squares(pictures, 1)))
+        crops = jax.device_put(crops_of(squares, self.preprocessing.crop_size, 1)[:, 0])
+        return jax.jit(self.preprocessing.inputs)(crops)
 
     def square(self, picture: Picture) -> UInt8[np.ndarray, "size size 3"]:
         """A picture as the data set of the run would store it.
@@ -110,28 +110,56 @@ class Trained:
     def predict(self, pictures: "Picture | Iterable[Picture]", *, views: int = 1) -> Float[np.ndarray, "B classes"]:
         """Probabilities of the classes: `net.classes[net.predict("cat.jpg")[0].argmax()]`.
 
+        Thousands of pictures take no more memory than a batch of them, beside the result.
+
         Args:
-          pictures: one or several, as in `square`.
+          pictures: one or several, as in `square`; a generator, too.
           views: 1, the centre crop, or the paper's 10, averaged.
 
         Raises:
           UsageError: one of them is no picture, or the network has no classifier.
         """
-        return np.concatenate(
-            [np.exp(self.log_probs(squares, views=views)) for squares in self._squares(pictures, views)]
-        )
+        self.need_classifier()
+        return np.exp(self._over_batches(functools.partial(self.log_probs, views=views), pictures, views))
 
-    def features(self, pictures: "Picture | Iterable[Picture]", layer: str = "fc7") -> Float[np.ndarray, "B ..."]:
-        """A layer's output for the centre crops, after the operations that follow the layer.
+    def top(
+        self, pictures: "Picture | Iterable[Picture]", k: int = 5, *, views: int = 1
+    ) -> list[list[tuple[str, float]]]:
+        """The likeliest classes of each picture, with their probabilities: `net.top("cat.jpg")[0]`.
 
         Args:
           pictures: one or several, as in `square`.
-          layer: its name, such as `conv5` or `fc7`, the last hidden layer.
+          k: how many classes; all, where there are fewer.
+          views: as in `predict`.
+
+        Returns:
+          For each picture pairs of a class and a probability, the likeliest first. ImageNet's classes are in English:
+          `tabby (n02123045)`.
+
+        Raises:
+          UsageError: as in `predict`.
+        """
+        names = [readable(name) for name in self.classes]
+        probabilities = self.predict(pictures, views=views)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [(names[label], float(row[label])) for label in labels]
+            for row, labels in zip(probabilities, order, strict=True)
+        ]
+
+    def features(self, pictures: "Picture | Iterable[Picture]", layer: str | None = None) -> Float[np.ndarray, "B ..."]:
+        """A layer's output for the centre crops, after the operations that follow the layer.
+
+        Args:
+          pictures: one or several, as in `square`; a generator, too.
+          layer: its name, such as `conv5` or `fc7`; None: the last hidden layer.
 
         Raises:
           UsageError: one of them is no picture, or the network has no such layer.
         """
-        return np.concatenate([self.features_of(squares, layer) for squares in self._squares(pictures, 1)])
+        layer = self.last_hidden_layer if layer is None else layer
+        self.features_step(layer)
+        return self._over_batches(functools.partial(self.features_of, layer=layer), pictures, 1)
 
     def log_probs(
         self, squares: UInt8[np.ndarray, "b size size 3"], *, views: int = 1
@@ -145,7 +173,7 @@ class Trained:
         return self._run(self.log_probs_step, crops)
 
     def features_of(self, squares: Squares, layer: str) -> Float[np.ndarray, "b ..."]:
-        """`features` of squares of `image_size`.
+        """`features` of squares of `image_size`. Compiled for each number of squares: pad the last ones.
 
         Raises:
           UsageError: the network has no such layer.
@@ -204,14 +232,23 @@ class Trained:
         batch = sharding.put_batch(padded, self.mesh)
         return np.asarray(jax.device_get(step(self.params, self.batch_stats, batch)))[: len(crops)]
 
-    def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterable[Squares]:
+    def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterator[Squares]:
         """Pictures in batches, as squares."""
-        pictures = as_sequence(pictures)
         size = max(1, BATCH // views)
-        if not pictures:
-            raise UsageError("there is no picture; give at least one")
-        for first in range(0, len(pictures), size):
-            yield np.stack([self.square(picture) for picture in pictures[first : first + size]])
+        return picture_batches(pictures, image_size=self.preprocessing.image_size, batch_size=size)
+
+    def _over_batches(
+        self, run: Callable[[Squares], np.ndarray], pictures: "Picture | Iterable[Picture]", views: int
+    ) -> np.ndarray:
+        """The results of all pictures. Few programs are compiled: a batch is whole, or as long as a power of two."""
+        results: list[np.ndarray] = []
+        whole = max(1, BATCH // views)
+        for squares in self._squares(pictures, views):
+            length = whole if results else min(whole, 1 << (len(squares) - 1).bit_length())
+            padded = np.zeros((length, *squares.shape[1:]), np.uint8)
+            padded[: len(squares)] = squares
+            results.append(run(padded)[: len(squares)])
+        return np.concatenate(results)
 
     def need_classifier(self) -> None:
         """Checks that the network tells classes apart.
@@ -226,95 +263,6 @@ class Trained:
             )
 
 
-def as_sequence(pictures: "Picture | Iterable[Picture]") -> Sequence[Picture]:
-    """The pictures as a sequence: one picture alone is a sequence of one."""
-    if isinstance(pictures, np.ndarray):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
-    if isinstance(pictures, (list, tuple)):
-        return pictures
-    if isinstance(pictures, (str, bytes, os.PathLike)) or not isinstance(pictures, Iterable):
-        return [pictures]
-    return list(pictures)
-
-
 def crops_of(squares: Squares, crop_size: int, views: int) -> UInt8[np.ndarray, "b views crop crop 3"]:
     """The centre crop of each square, or the paper's ten views."""
     return np.stack([geometry.views_of(square, crop_size, views) for square in squares])
-
-
-def load(name: str | os.PathLike, *, checkpoint: str = "last", data_dir: str | None = None) -> Trained:
-    """A trained network: `load("runs/elpv").predict("cell.png")`.
-
-    Args:
-      name: of a run's workdir.
-      checkpoint: `last`, `best` (by validation error), or the number of a step.
-      data_dir: of prepared data sets, for workdirs of earlier versions, which lack `preprocessing.npz`.
-
-    Raises:
-      UsageError: there is no such run, it has no checkpoint yet, or a file is damaged.
-    """
-    text = os.fspath(name)
-    folder = epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
-    return open_workdir(folder, checkpoint, data_dir=data_dir)
-
-
-def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str | None = None) -> Trained:
-    """The network of a run, on the devices that there are, whatever mesh trained it.
-
-    Args:
-      folder: the workdir, absolute.
-      checkpoint: as in `load`.
-      data_dir: as in `load`.
-
-    Raises:
-      UsageError: as in `load`.
-    """
-    settings = read_settings(record.read_config(folder)).on_any_mesh()
-    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
-    checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
-    try:
-        step = choose_step(checkpoints, checkpoint)
-        found = preprocessing_of(folder, settings, data_dir)
-        mesh = experiments.build_mesh(settings)
-        tower = experiments.build_tower(settings, len(found.class_names))
-        target = target_of(tower, mesh, found.crop_size)
-        fields = checkpoints.restore(step, target)
-    finally:
-        checkpoints.close()
-    return Trained(
-        name=str(folder),
-        step=step,
-        settings=settings,
-        tower=tower,
-        mesh=mesh,
-        params=fields["params"],
-        batch_stats=fields["batch_stats"],
-        preprocessing=found,
-    )
-
-
-def target_of(tower: Tower, mesh: Mesh, crop_size: int) -> dict[str, PyTree]:
-    """Shapes and shardings of `params` and `batch_stats` on a mesh."""
-    init = functools.partial(init_variables, tower, image_size=crop_size)
-    params, batch_stats = jax.eval_shape(lambda: init(key=jax.random.key(0)))
-    abstract = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        abstract,
-        sharding.state_shardings(abstract, mesh),
-    )
-
-
-def preprocessing_of(folder: epath.Path, settings: Settings, data_dir: str | None) -> Preprocessing:
-    """The preprocessing of a workdir; where an earlier version wrote it, that of the run's data set.
-
-    Raises:
-      UsageError: the file is damaged, or there is neither the file nor the data set.
-    """
-    file = folder / preprocessings.FILE_NAME
-    if is_file(file):
-        return preprocessings.load(file)
-    if file.exists():
-        raise DatasetError(f"{file} is not a file; remove it, and the run's data set is read in its place")
-    data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=lambda line: None))
-    return experiments.preprocessing_of(follow.follow(settings, follow.facts_of(data)), data)

@@ -10,7 +10,7 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import train, trained
+from alexnet_jax import train
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
@@ -131,7 +131,7 @@ def test_a_damaged_preprocessing_is_named(run, tmp_path):
     for content in (b"", b"PK", (run / "preprocessing.npz").read_bytes()[:300]):
         (damaged / "preprocessing.npz").write_bytes(content)
         with pytest.raises(UsageError, match=r"preprocessing\.npz"):
-            trained.load(damaged)
+            alexnet_jax.load(damaged)
 
 
 def test_a_picture_of_any_kind_is_read():

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -36,10 +37,28 @@ OTHER_KINDS = {
     b"GIF8": "GIF",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
     b"8BPS": "Photoshop",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"<svg": "SVG",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"P5": "PNM",
+    b"P6": "PNM",
 }
-BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"hevc": "HEIC", b"avif": "AVIF"}
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon's raw"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), "HEIC"
+)
+# Things that users take for pictures, by their first bytes in small letters.
+NO_PICTURES = {
+    b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` fetches the picture",
+    b"<!doctype html": "a web page, as a download that failed may leave it",
+    b"<html": "a web page, as a download that failed may leave it",
+    b"%pdf": "a PDF",
+    b"pk\3\4": "a ZIP archive",
+}
 
 
 class BrokenImageError(ValueError):
@@ -64,10 +83,8 @@ def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     if len(data) > MAX_BYTES:
         raise BrokenImageError(f"larger than {MAX_BYTES // 2**20} MiB")
     try:
-        with warnings.catch_warnings(), _any_size():
-            warnings.simplefilter("ignore")  # of oddities that are mended here
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _square(image, size, max_pixels, fractions=_has_one_scan(data))
+        with _lenient(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _square(image, size, max_pixels, fractions=_has_one_scan(data))
     except BrokenImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -76,14 +93,33 @@ def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         raise BrokenImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+_lock = threading.Lock()
+_threads = 0  # within `_lenient`
+_lenience = contextlib.ExitStack()
+
+
 @contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """Lifts Pillow's limit, which does not know of fractions: `_square` checks the size before it decodes."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def _lenient() -> Iterator[None]:
+    """Lifts Pillow's limit, which does not know of fractions: `_square` checks the size before it decodes.
+
+    Warnings of oddities that are mended here are silenced. Limit and warnings are the process's, not the thread's: the
+    first thread changes them, and the last brings them back.
+    """
+    global _threads
+    with _lock:
+        _threads += 1
+        if _threads == 1:
+            _lenience.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            _lenience.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = None
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        with _lock:
+            _threads -= 1
+            if not _threads:
+                _lenience.close()
 
 
 def _square(image: Image.Image, size: int, max_pixels: int, *, fractions: bool) -> Image.Image:
@@ -129,9 +165,14 @@ def _has_one_scan(data: bytes) -> bool:
 
 def _kind(data: bytes) -> str:
     """The reason for data that Pillow does not identify."""
+    small = data[:32].lstrip().lower()
+    if thing := next((thing for start, thing in NO_PICTURES.items() if small.startswith(start)), None):
+        return f"not an image but {thing}"
     kind = next((kind for start, kind in OTHER_KINDS.items() if data.startswith(start)), None)
     if data[4:8] == b"ftyp":
         kind = BRANDS.get(data[8:12])
+        if kind is None:
+            return "not an image but a video"
     formats = ", ".join(FORMATS)
     return f"a picture of the kind {kind}; convert it to one of {formats}" if kind else f"not an image ({formats})"
 

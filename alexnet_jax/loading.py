@@ -1,0 +1,157 @@
+"""Trained networks from workdirs and from files: `alexnet_jax.load`."""
+
+import functools
+import os
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import follow
+from alexnet_jax.experiment.data import open_data
+from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.formats import imported
+from alexnet_jax.network import sharding
+from alexnet_jax.network.forward import init_variables
+from alexnet_jax.network.tower import Tower
+from alexnet_jax.runtime import processes
+from alexnet_jax.trained import Trained
+from alexnet_jax.workdir import data_identity, record
+from alexnet_jax.workdir.atomic import is_file
+from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
+
+FILES = (".safetensors", ".caffemodel", ".pth", ".pt", ".ckpt")  # a name with such an ending is no workdir
+
+
+def load(name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: str | None = None) -> Trained:
+    """A trained network: `load("runs/elpv").predict("cell.png")`.
+
+    Args:
+      name: of a run's workdir, or of a file: `.safetensors`, `.caffemodel` or `.pth`, as `convert` writes and reads.
+      checkpoint: of a workdir: `last`, `best` (by validation error), or the number of a step.
+      data_dir: of prepared data sets, for workdirs of earlier versions, which lack `preprocessing.npz`.
+
+    Raises:
+      UsageError: there is no such run or file, it has no checkpoint yet, or a file is damaged.
+    """
+    text = os.fspath(name)
+    path = epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    if is_file(path) or (path.suffix.lower() in FILES and not path.is_dir()):
+        if str(checkpoint) != "last":
+            raise UsageError(f"{text} is a file, which holds one network; leave out the checkpoint {checkpoint!r}")
+        return open_file(path)
+    return open_workdir(path, str(checkpoint), data_dir=data_dir)
+
+
+def open_file(file: epath.Path) -> Trained:
+    """The network of a file, on the devices that there are.
+
+    Args:
+      file: as in `load`.
+
+    Raises:
+      UsageError: the file cannot be read, is damaged, or holds another network.
+    """
+    found = imported.read(file)
+    settings = found.settings.on_any_mesh()
+    mesh = experiments.build_mesh(settings)
+    tower = experiments.build_tower(settings, len(found.preprocessing.class_names))
+    target = target_of(tower, mesh, found.preprocessing.crop_size)
+    fields = {"params": found.params, "batch_stats": found.batch_stats}
+    _check_shapes(fields, target, file)
+    placed = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), fields, target)
+    return Trained(
+        name=str(file), step=found.step, settings=settings, tower=tower, mesh=mesh,
+        params=placed["params"], batch_stats=placed["batch_stats"], preprocessing=found.preprocessing,
+    )  # fmt: skip
+
+
+def _check_shapes(fields: PyTree[np.ndarray], target: PyTree, file: epath.Path) -> None:
+    """Compares the arrays of a file with those of its network.
+
+    Raises:
+      UsageError: one is missing, has another shape or type, or belongs to no layer.
+    """
+    found, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (fields, target)
+    )
+    if strange := sorted(found.keys() ^ wanted.keys()):
+        fault = "lacks the" if strange[0] in wanted else "has a strange"
+        raise UsageError(f"{file} {fault} array {strange[0]}; write it anew")
+    for name, leaf in wanted.items():
+        if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype:
+            raise UsageError(
+                f"{file} has an array {name} of {found[name].dtype} {found[name].shape}, and its network one of"
+                f" {leaf.dtype} {leaf.shape}; write it anew"
+            )
+
+
+def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str | None = None) -> Trained:
+    """The network of a run, on the devices that there are, whatever mesh trained it.
+
+    Args:
+      folder: the workdir, absolute.
+      checkpoint: as in `load`.
+      data_dir: as in `load`.
+
+    Raises:
+      UsageError: as in `load`.
+    """
+    settings = read_settings(record.read_config(folder)).on_any_mesh()
+    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
+    checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
+    try:
+        step = choose_step(checkpoints, checkpoint)
+        found = preprocessing_of(folder, settings, data_dir)
+        mesh = experiments.build_mesh(settings)
+        tower = experiments.build_tower(settings, len(found.class_names))
+        target = target_of(tower, mesh, found.crop_size)
+        fields = checkpoints.restore(step, target)
+    finally:
+        checkpoints.close()
+    return Trained(
+        name=str(folder),
+        step=step,
+        settings=settings,
+        tower=tower,
+        mesh=mesh,
+        params=fields["params"],
+        batch_stats=fields["batch_stats"],
+        preprocessing=found,
+    )
+
+
+def target_of(tower: Tower, mesh: Mesh, crop_size: int) -> dict[str, PyTree]:
+    """Shapes and shardings of `params` and `batch_stats` on a mesh."""
+    init = functools.partial(init_variables, tower, image_size=crop_size)
+    params, batch_stats = jax.eval_shape(lambda: init(key=jax.random.key(0)))
+    abstract = {"params": params, "batch_stats": batch_stats}
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        abstract,
+        sharding.state_shardings(abstract, mesh),
+    )
+
+
+def preprocessing_of(folder: epath.Path, settings: Settings, data_dir: str | None) -> Preprocessing:
+    """The preprocessing of a workdir; where an earlier version wrote it, that of the run's data set.
+
+    Raises:
+      UsageError: the file is damaged, or there is neither the file nor the data set.
+    """
+    file = folder / preprocessings.FILE_NAME
+    if is_file(file):
+        return preprocessings.load(file)
+    if file.exists():
+        raise DatasetError(f"{file} is not a file; remove it, and the run's data set is read in its place")
+    data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=lambda line: None))
+    return experiments.preprocessing_of(follow.follow(settings, follow.facts_of(data)), data)
