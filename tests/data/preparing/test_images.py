@@ -176,12 +176,19 @@ def bomb() -> bytes:
         (b"", "empty"),
         (b"GIF89a nothing", "a picture of the kind GIF; convert it to one of JPEG, PNG"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "a picture of the kind HEIC; convert it to one of JPEG, PNG"),
-        (b"<html>gone</html>", "not an image"),
+        (b"\0\0\0\x20ftypavis" + bytes(40), "a picture of the kind AVIF; convert it"),
+        (b"\xff\x0a" + bytes(40), "a picture of the kind JPEG XL; convert it"),
+        (b"<html>gone</html>", "not an image but a web page, as a download"),
+        (b"\r\n<!DOCTYPE HTML>", "not an image but a web page, as a download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "but a pointer of Git LFS; `git lfs pull`"),
+        (b"\0\0\0\x20ftypisom" + bytes(40), "not an image but a video"),
+        (b"PK\3\4" + bytes(40), "not an image but a ZIP archive"),
+        (b"nothing of that kind", r"not an image \(JPEG, PNG, WEBP, BMP\)"),
         (encode(colored((300, 300)), "JPEG")[:-200], "truncated"),
         (encode(colored((300, 300)), "PNG")[:60], "truncated|broken|end"),
         (bomb(), "pixels"),
     ],
-    ids=["empty", "gif", "heic", "html", "cut jpeg", "cut png", "bomb"],
+    ids=lambda value: repr(value)[:30],
 )
 def test_broken(data, reason):
     with pytest.raises(images.BrokenImageError, match=reason):

@@ -85,6 +85,9 @@ def imagenet2010(source_dir: str, *, partial: bool = False, say: Callable[[str],
     if test.exists() and answers.exists():
         labels = truth(answers.read_bytes(), answers.name)
         splits["test"] = _numbered(str(test), "ILSVRC2010_test_", labels, problems, partial=partial, say=say)
+    elif test.exists() or answers.exists():
+        there, missing = (test, answers) if test.exists() else (answers, test)
+        say(f"{there} makes no split 'test': {missing.name} is not beside it")
     return Listing("imagenet2010", ids, splits, read_span, problems, "ILSVRC 2010: 1000 classes of ImageNet")
 
 

@@ -223,6 +223,22 @@ def test_2010_a_label_outside_the_classes(tmp_path):
         imagenet.imagenet2010(str(tmp_path), partial=True)
 
 
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ("ILSVRC2010_images_test.tar", "ILSVRC2010_test_ground_truth.txt"),
+        ("ILSVRC2010_test_ground_truth.txt", "ILSVRC2010_images_test.tar"),
+    ],
+)
+def test_2010_a_half_of_the_test_split_is_named(tmp_path, there: str, missing: str):
+    write_2010(tmp_path)
+    (tmp_path / there).write_bytes(b"")
+    said: list[str] = []
+    listing = imagenet.imagenet2010(str(tmp_path), partial=True, say=said.append)
+    assert set(listing.splits) == {"train", "validation"}
+    assert said[-1] == f"{tmp_path / there} makes no split 'test': {missing} is not beside it"
+
+
 def test_2010_without_devkit(tmp_path):
     with pytest.raises(MissingSourceError, match=r"meta.mat of the 2010 development kit is missing"):
         imagenet.imagenet2010(str(tmp_path))
