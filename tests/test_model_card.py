@@ -1,0 +1,242 @@
+"""Model cards: what a run leaves, what hubs read, what a user's edits do; and the differences from 2012."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from etils import epath
+
+from alexnet_jax import differences, model_card, run_card, train
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.data.provenance import Provenance, provenance_of
+from alexnet_jax.differences import Difference
+from alexnet_jax.experiment import build
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.model_card import Card, Errors
+from alexnet_jax.network.recipes import RECIPES
+from alexnet_jax.network.tower import Tower
+from tests.configs import tiny
+
+CARD = Card(
+    title='AlexNet: "a|b" `c`',
+    summary="A network <b>of</b> [names].",
+    license="CC BY-NC-SA 4.0",
+    class_names=("sea_lion", "n01440764", "a|b"),
+    data={"data set": "pets|x"},
+    errors=(Errors("pets/64", "test", 10, 400, 0.1, 0.02, 0.3), Errors("pets/64", "test", 1, 400, 0.2)),
+    differences=[Difference("batch_size", "32", "128")],
+    limits=["None *known*."],
+    versions={"jax": "0.10"},
+)
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def table(text: str, title: str) -> list[list[str]]:
+    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
+    return [re.split(r" ?(?<!\\)\| ?", line)[1:-1] for line in lines if line.startswith("|")]
+
+
+def test_hubs_read_licence_tags_and_accuracies():
+    found = front_matter(model_card.render(CARD, "run"))
+    assert (found["license"], found["library_name"]) == ("cc-by-nc-sa-4.0", "alexnet_jax")
+    assert found["pipeline_tag"] == "image-classification" and "jax" in found["tags"]
+    (index,) = found["model-index"]
+    assert index["name"] == CARD.title
+    ten, one = index["results"]
+    assert ten["dataset"] == {"name": "pets/64", "type": "pets", "split": "test"}
+    assert [(metric["type"], metric["value"]) for metric in ten["metrics"]] == [("accuracy", 0.9), ("accuracy", 0.98)]
+    assert [(metric["name"], metric["value"]) for metric in one["metrics"]] == [("top-1 accuracy, centre crop", 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {"license": "unknown"}),
+        ("MIT", {"license": "mit"}),
+        ("CC BY 4.0", {"license": "cc-by-4.0"}),
+        ("ask: the owner!", {"license": "other", "license_name": "ask-the-owner"}),
+    ],
+)
+def test_licences_have_the_names_of_hubs(text: str, expected: dict[str, str]):
+    rendered = model_card.render(dataclasses.replace(CARD, license=text), "run")
+    assert {key: value for key, value in front_matter(rendered).items() if "license" in key} == expected
+    assert [row[1] for row in table(rendered, "Data") if row[0] == "licence of the images"] == [text or "not recorded"]
+
+
+def test_a_card_shows_names_as_they_are():
+    text = model_card.render(CARD, "my run's")
+    assert table(text, "Errors")[2:] == [
+        ["pets/64", "test", "400", "10 views", "10.00%", "2.00%", "0.3000"],
+        ["pets/64", "test", "400", "centre crop", "20.00%", "", ""],
+    ]
+    assert "standard error of about 1.5 points" in text
+    assert table(text, "Data")[2] == ["data set", r"pets\|x"]
+    assert r"sea\_lion, tench (n01440764), a\|b." in text
+    assert r"A network \<b\>of\</b\> \[names\]." in text
+    assert "--workdir='my run'\"'\"'s' photo.jpg" in text, "a shell and Python read the name"
+    assert """alexnet_jax.load("my run's")""" in text
+
+
+def test_a_network_without_classifier_and_facts_has_a_card():
+    text = model_card.render(Card("Convolutions", "Imported."), "run")
+    assert "pipeline_tag" not in front_matter(text) and "model-index" not in front_matter(text)
+    assert "no classifier" in text and "Not measured." in text and "## Training" not in text
+    assert "predict" not in text and "--layer=conv5" in text
+    same = model_card.render(dataclasses.replace(CARD, differences=()), "run")
+    assert "Nothing: this is the training of net 145" in same
+
+
+@pytest.mark.parametrize("name", ["plain", "édité", "a'b c"])
+def test_a_card_of_ours_is_replaced_and_an_edited_one_stays(tmp_path: Path, name: str):
+    folder, said = epath.Path(tmp_path / name), []
+    folder.mkdir()
+    file, new = folder / "MODEL_CARD.md", folder / "MODEL_CARD.new.md"
+    model_card.write(folder, CARD, say=said.append)
+    model_card.write(folder, dataclasses.replace(CARD, summary="Second."), say=said.append)
+    assert "Second." in file.read_text() and not new.exists() and said == []
+
+    edited = file.read_text().replace("Second.", "Mine.")
+    file.write_text(edited)
+    model_card.write(folder, dataclasses.replace(CARD, summary="Third."), say=said.append)
+    assert file.read_text() == edited and "Third." in new.read_text()
+    assert said == [f"{file} has been edited and stays; the new model card is MODEL_CARD.new.md beside it"]
+    file.unlink()
+    model_card.write(folder, CARD, say=said.append)
+    assert not model_card.is_edited(file) and len(said) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"# mine", b"\xff\xfe", b"<!-- Written by alexnet_jax. -->"])
+def test_a_file_of_the_user_is_an_edited_card(tmp_path: Path, content: bytes):
+    file = epath.Path(tmp_path / "MODEL_CARD.md")
+    file.write_bytes(content)
+    assert model_card.is_edited(file)
+
+
+def test_a_card_that_cannot_be_written_is_a_warning(tmp_path: Path):
+    said: list[str] = []
+    (tmp_path / "MODEL_CARD.md").mkdir()
+    (tmp_path / "MODEL_CARD.new.md").mkdir()
+    model_card.write(epath.Path(tmp_path), CARD, say=said.append)
+    assert len(said) == 1 and said[0].startswith("warning: the model card cannot be written: ")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny.get_config()
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, str(folder), data_dir)
+    return folder
+
+
+def test_a_finished_run_has_a_card_with_its_facts(run: Path):
+    text = (run / "MODEL_CARD.md").read_text()
+    result = json.loads((run / "result.json").read_text())
+    assert [row[2:] for row in table(text, "Errors")[2:]] == [
+        ["50", views, f"{result[f'top1_{n}_views']:.2%}", f"{result[f'loss_{n}_views']:.4f}"]
+        for n, views in ((1, "centre crop"), (10, "10 views"))
+    ]
+    data = dict(table(text, "Data")[2:])
+    assert data["licence of the images"] == "CC BY-NC-SA 4.0" and data["training images"] == r"197 (train\[:10%\])"
+    training = dict(table(text, "Training")[2:])
+    assert training["updates"] == "3, of 32 images" and "of JAX" in training["machine"]
+    assert "images a second" in training["time"]
+    different = {row[0]: row[1:] for row in table(text, "What differs from 2012")[2:]}
+    assert different["images an update"] == ["32", "128"] and "momentum" not in different
+    assert str(run.parent) not in text, "no path of this machine"
+    assert front_matter(text)["license"] == "cc-by-nc-sa-4.0"
+
+
+def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):
+    file = run / "MODEL_CARD.md"
+    whole = file.read_text()
+    config = tiny_config(num_epochs=0.5)
+    train.train_and_evaluate(config, str(run), data_dir)
+    assert file.read_text() == whole, "nothing was done"
+    file.unlink()
+    train.train_and_evaluate(config, str(run), data_dir)
+    again = file.read_text()
+    assert table(again, "Errors") == table(whole, "Errors") and "| machine |" not in again
+    assert "* alexnet" in again.partition("## Versions")[2]
+    (run / "result.json").unlink()  # as after a kill before the last file
+    train.train_and_evaluate(config, str(run), data_dir)
+    sections = "Errors", "Data", "What differs from 2012"
+    assert [table(file.read_text(), title) for title in sections] == [table(whole, title) for title in sections]
+    assert "| machine |" in file.read_text()
+
+
+def test_a_result_of_an_earlier_version_shows_no_top5_error_of_two_classes(
+    run: Path, data_dir: str, tiny_config: Callable
+):
+    experiment = build.build(read_settings(tiny_config(num_epochs=0.5)), data_dir, say=print)
+    result = json.loads((run / "result.json").read_text()) | {"top5_1_views": 0.0, "top5_10_views": 0.0}
+    card = run_card.card_of(epath.Path(run), experiment, result, trained_here=True)
+    assert [row.top5 for row in card.errors] == [None, None]
+
+
+def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path):
+    file = epath.Path(tmp_path / "metrics.jsonl")
+    rows = [
+        {"step": 1, "train/loss": 1.0},
+        {"step": 11, "train/loss": 1.0, "train/images_per_second": 20.0},
+        {"step": 11, "eval/loss": 1.0},
+        {"step": 12, "train/loss": 1.0},  # the first update of the next session
+        {"step": 22, "train/loss": 1.0, "train/images_per_second": 40.0},
+        {"step": 30, "train/loss": 1.0, "train/images_per_second": None},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{cut o")
+    assert run_card.time_of_updates(file, 4) == (20, 10 * 4 / 20 + 10 * 4 / 40)
+    assert run_card.time_of_updates(epath.Path(tmp_path / "none"), 4) == (0, 0.0)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"location": [], "redistributionInfo": 3, "license": 2}'])
+def test_metadata_without_a_licence_record_none(tmp_path: Path, content: str):
+    (tmp_path / "dataset_info.json").write_text(content)
+    assert provenance_of(epath.Path(tmp_path)) == Provenance()
+
+
+def test_2012_does_not_differ_from_itself():
+    assert differences.from_2012(differences.settings_of_2012()) == []
+    found = differences.from_2012(read_settings(imagenet2012.get_config()))
+    assert [difference.what for difference in found] == ["successive images that share a crop and a flip"]
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_every_recipe_differs_in_words(recipe: str):
+    settings = differences.settings_of_2012()
+    network = dataclasses.replace(settings.network, recipe=recipe)
+    found = differences.from_2012(dataclasses.replace(settings, network=network))
+    assert (found == []) == (recipe == "original")
+    assert all(difference.here != difference.then and difference.what for difference in found)
+    assert len(found) != 1, "the name, and the difference itself"
+
+
+def test_every_field_has_words_or_changes_no_number():
+    fields: set[str] = set()
+    for name, value in dataclasses.asdict(differences.settings_of_2012()).items():
+        if name not in differences.LAYERWISE:
+            fields |= {f"{name}.{inner}" for inner in value} if isinstance(value, dict) else {name}
+    assert fields == set(differences.WORDS) | differences.PRACTICAL
+    of_tower = {field.name for field in dataclasses.fields(Tower)} - differences.NOT_OF_A_RECIPE
+    assert of_tower == set(differences.TOWER_WORDS)
+
+
+def test_rates_and_tables_are_in_words(tiny_config: Callable):
+    config = tiny_config(**{"weight_decay": 0.0, "init_from": "/home/me/runs/first/"})
+    config.unlock()
+    config.weight_decays.fc8 = 0.1
+    config.rates.fc8 = {"kernel": ((0, 0.5), (0.25, 0.1)), "bias": ((0, 0.028),)}
+    found = {what: (here, then) for what, here, then in differences.from_2012(read_settings(config))}
+    assert found["learning rate of kernels of fc8"][0] == "0.5, from 0.25 on 0.1"
+    assert found["learning rate of kernels"] == ("0.014", "0.01, from 25 on 0.001, from 51 on 0.0001, from 79 on 1e-05")
+    assert found["weight decay"] == ("0", "0.0005") and found["weight decay of fc8"] == ("0.1", "0.0005")
+    assert found["starts from the parameters of"] == ("first", "none"), "no path of this machine"
+    assert found["initial values of He et al. 2015"] == ("yes", "no")
