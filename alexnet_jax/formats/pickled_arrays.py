@@ -24,9 +24,10 @@ STORAGES = {
 TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 PARAMETER = "torch._utils _rebuild_parameter"
 NUMPY_ARRAYS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
-ENCODED = "_codecs encode"  # bytes as a text, in pickles for Python 2
+NUMPY_BUFFERS = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")  # since pickle's protocol 5
+EMPTY, ENCODED = "builtins bytes", "_codecs encode"  # bytes as a text, in pickles for Python 2
 ALLOWED = {
-    *TENSORS, PARAMETER, *NUMPY_ARRAYS, ENCODED, "numpy ndarray", "numpy dtype", "builtins dict",
+    *TENSORS, PARAMETER, *NUMPY_ARRAYS, *NUMPY_BUFFERS, EMPTY, ENCODED, "numpy ndarray", "numpy dtype", "builtins dict",
     *(f"torch {name}Storage" for name in STORAGES),
 }  # fmt: skip
 NUMPY_KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
@@ -181,7 +182,14 @@ def _array_of(call: Call, numbers: Numbers) -> np.ndarray | None:
         call = call.arguments[0]
     if call.name in TENSORS:
         return _tensor(call.arguments, numbers)
-    return _numpy_array(call) if call.name in NUMPY_ARRAYS else None
+    if call.name in NUMPY_ARRAYS:
+        if not isinstance(call.state, tuple) or len(call.state) != 5:
+            raise FormatError("its pickle describes an array in an unknown way")
+        _, shape, kind, is_fortran, data = call.state  # the first is a version
+        return _numpy_array(data, kind, shape, "F" if is_fortran else "C")
+    if call.name in NUMPY_BUFFERS and len(call.arguments) == 4:
+        return _numpy_array(*call.arguments)
+    return None
 
 
 def _tensor(arguments: tuple, numbers: Numbers) -> np.ndarray:
@@ -204,20 +212,19 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) <= 8 and all(type(n) is int and 0 <= n < 2**40 for n in value)
 
 
-def _numpy_array(call: Call) -> np.ndarray:
-    """An array of NumPy, whose state is `(version, shape, dtype, is_fortran, data)`."""
-    state = call.state
-    if not isinstance(state, tuple) or len(state) != 5 or not _is_shape(state[1]):
-        raise FormatError("its pickle describes an array in an unknown way")
-    _, shape, kind, is_fortran, data = state
+def _numpy_array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     dtype = _numpy_dtype(kind)
-    if isinstance(data, Call) and data.name == ENCODED and data.arguments and isinstance(data.arguments[0], str):
+    if isinstance(data, Call) and data.name == ENCODED and data.arguments:
         data = data.arguments[0]
-    if isinstance(data, str):  # of Python 2
+    if isinstance(data, Call) and data.name == EMPTY and not data.arguments:
+        data = b""
+    if isinstance(data, str):  # of Python 2, or encoded for it
         data = data.encode("latin-1")
-    if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(shape) * dtype.itemsize:
-        raise FormatError(f"its pickle describes an array of {shape} with another count of bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+    if not isinstance(data, (bytes, bytearray)) or not _is_shape(shape) or order not in ("C", "F"):
+        raise FormatError("its pickle describes an array in an unknown way")
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise FormatError(f"its pickle describes an array of {shape} with {len(data):,} bytes")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _numpy_dtype(kind: Any) -> np.dtype:

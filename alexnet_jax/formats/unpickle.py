@@ -224,8 +224,9 @@ class _Machine:
     def _name(self, text: str) -> Name:
         text = text.replace("__builtin__ ", "builtins ")  # of Python 2
         if text not in self._allowed and text not in DICTS:
+            shown = text[:100].replace(" ", ".")
             raise FormatError(
-                f"its pickle asks for {text[:100].replace(' ', '.')!r}, and an import takes arrays alone and runs no code of a file; in"
+                f"its pickle asks for {shown!r}, and an import takes arrays alone and runs no code of a file; in"
                 " PyTorch, torch.save(model.state_dict(), FILE) writes a file without it"
             )
         return Name(text)
