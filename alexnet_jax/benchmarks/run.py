@@ -50,8 +50,8 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
         progress = Progress(
             folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0
         )
-        with jax.transfer_guard("disallow"):
-            loop = Loop(experiment, open_feed(experiment, say=print), checkpoints, progress, Interruption())
+        with jax.transfer_guard("disallow"), contextlib.closing(open_feed(experiment, say=print)) as feed:
+            loop = Loop(experiment, feed, checkpoints, progress, Interruption())
             loop.final_evaluation(loop.run(state, 0))
         with progress.paused("saves"):
             checkpoints.wait()

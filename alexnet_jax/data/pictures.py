@@ -16,14 +16,14 @@ Picture: TypeAlias = str | bytes | os.PathLike | Image.Image | np.ndarray
 
 
 class NotAPictureError(UsageError):
-    """A file or an object holds no picture.
+    """A file cannot be read, or a file or an object holds no picture.
 
     Attributes:
       reason: without the name.
     """
 
-    def __init__(self, name: str, reason: str):
-        super().__init__(f"{name} is no picture: {reason}")
+    def __init__(self, name: str, reason: str, *, problem: str = "is no picture"):
+        super().__init__(f"{name} {problem}: {reason}")
         self.reason = reason
 
 
@@ -43,7 +43,7 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     try:
         return np.asarray(images.square(_bytes_of(picture), size))
     except OSError as error:
-        raise NotAPictureError(name, error.strerror or str(error)) from error
+        raise NotAPictureError(name, error.strerror or str(error), problem="cannot be read") from error
     except images.BrokenImageError as error:
         raise NotAPictureError(name, str(error)) from error
 

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a worker ignores them from its first instruction on
 PATIENCE = 5.0  # seconds within which a worker whose parent hangs up ends by itself
+PACKAGES = str(Path(__file__).parents[2])  # the folder that holds this package
 MEMORY = 60 * 2**20  # bytes of a worker beside the ring
 
 
@@ -27,8 +29,8 @@ class Process:
     """
 
     def __init__(self, file: int):
-        # Modules are found as here, and not in the working directory, whose files may have their names.
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        # Modules are found as here, and not in the working directory, where a file may have a module's name.
+        path = os.pathsep.join([place or PACKAGES for place in sys.path] + [PACKAGES])
         environment = os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}  # each worker has one core
         command = [sys.executable, "-P", "-m", "alexnet_jax.data.worker", str(file), str(os.getpid())]
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, KEPT_SIGNALS)  # which the worker inherits

@@ -108,7 +108,7 @@ class Arena:
         """
         place, size = self._end, _whole(size, mmap.ALLOCATIONGRANULARITY)
         if size > (room := _room()):
-            raise OSError(errno.ENOMEM, f"there are {room / 2**20:,.0f} MiB of free memory")
+            raise OSError(errno.ENOMEM, f"there is {room / 2**20:,.0f} MiB of free memory")
         os.ftruncate(self.file, place + size)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self.file, place, size)  # an error now is better than a signal at the first use

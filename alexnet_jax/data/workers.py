@@ -44,8 +44,6 @@ class Workers:
     def start(self) -> bool:
         """Starts the processes, unless they run; returns whether they run. A second before they are needed is best."""
         with self.lock:
-            if not self.close.alive:
-                return False
             missing = self._count - len(self._processes)
             try:
                 for _ in range(missing):
@@ -70,6 +68,8 @@ class Workers:
         with self.lock:
             if self._error is not None:
                 raise self._error
+            if not self.close.alive:
+                return None
             for stream in self._streams:
                 if stream.text == text and not stream.taken:
                     return stream
