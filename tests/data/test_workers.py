@@ -1,0 +1,383 @@
+"""Worker processes make the batches that threads make, end with their parent, and say what goes wrong."""
+
+import contextlib
+import errno
+import itertools
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_jax.data import process as processes
+from alexnet_jax.data import records, worker
+from alexnet_jax.data import ring as rings
+from alexnet_jax.data import workers as workers_module
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.errors import DatasetError, ReaderDiedError
+from alexnet_jax.data.filling import EvalPlan, TrainPlan, from_json, to_json
+from alexnet_jax.data.pipeline import eval_batches, train_batches
+from alexnet_jax.data.workers import Batches, Workers
+from alexnet_jax.errors import TEMPORARY
+
+CROP = 56
+
+
+@pytest.fixture(scope="module")
+def source(data_dir: str):
+    return open_dataset("elpv/64", data_dir).split("train[:50]+test[3:8]")  # of two files, with a gap
+
+
+@pytest.fixture
+def open_workers() -> Iterator[Callable[..., Workers]]:
+    """Starts workers, and ends them with the test."""
+    opened: list[Workers] = []
+
+    def start(count: int = 2, refused: Callable[[str], None] = pytest.fail) -> Workers:
+        opened.append(Workers(count, refused))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several parts a batch."""
+    monkeypatch.setattr(rings, "PART", 1)
+
+
+def training(source, count: int, *, seed=0, batch_size=24, start_step=0, shard=Shard(), **options):  # noqa: B008
+    batches = train_batches(
+        source, seed=seed, batch_size=batch_size, start_step=start_step, shard=shard, crop_size=CROP, **options
+    )
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(ours: list, theirs: list) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        for mine, yours in zip(one, other, strict=True):
+            assert mine.dtype == yours.dtype
+            np.testing.assert_array_equal(mine, yours)
+
+
+def children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_training_has_the_bytes_of_threads(source, count, open_workers, small_parts):
+    workers = open_workers(count)
+    for seed, start, shard, options in (
+        (0, 0, Shard(), {}),
+        (2**63 - 1, 1000, Shard(1, 2), {"crop_group": 5}),
+        (7, 3, Shard(2, 3), {"rotation": 5.0, "scale": 0.15}),
+    ):
+        options |= {"seed": seed, "start_step": start, "shard": shard}
+        assert_same(training(source, 9, workers=workers, **options), training(source, 9, **options))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_evaluation_has_the_bytes_of_threads(source, count, open_workers, small_parts):
+    workers = open_workers(count)
+    for views, shard, size in ((1, Shard(), 24), (10, Shard(1, 2), 8), (1, Shard(2, 3), 63)):
+        options = {"batch_size": size, "views": views, "shard": shard, "crop_size": CROP}
+        ours = list(eval_batches(source, workers=workers, **options))
+        assert_same(ours, list(eval_batches(source, **options)))
+
+
+def test_batches_in_use_are_left_alone_and_the_others_are_free_again(source, open_workers):
+    workers = open_workers()
+    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    kept = [next(batches) for _ in range(3)]
+    copies = [[array.copy() for array in batch] for batch in kept]
+    views = [batch.image[2:5].T for batch in kept]  # a view keeps the memory, as a device's copy under way does
+    labels = [batch.label for batch in kept]
+    del kept
+    for _ in range(40):
+        next(batches)
+    for view, label, copy in zip(views, labels, copies, strict=True):
+        np.testing.assert_array_equal(view, copy[0][2:5].T)
+        np.testing.assert_array_equal(label, copy[1])
+
+
+def test_training_and_evaluations_share_the_workers(source, open_workers, small_parts):
+    workers = open_workers()
+    options = {"batch_size": 8, "views": 1, "shard": Shard(), "crop_size": CROP}
+    expected, whole = training(source, 12), list(eval_batches(source, **options))
+    train = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    found = [next(train)]
+    for _ in range(5):
+        next(eval_batches(source, workers=workers, **options))  # given up in the middle, as at a signal
+        assert_same(list(eval_batches(source, workers=workers, **options)), whole)
+        found += [next(train), next(train)]
+    two = [eval_batches(source, workers=workers, **options) for _ in range(2)]
+    assert_same([next(two[0]), next(two[1]), next(two[0])], [whole[0], whole[0], whole[1]])
+    assert_same([*found, next(train)], expected)
+
+
+def test_a_batch_that_is_ready_is_known(source, open_workers):
+    workers = open_workers()
+    options = {"batch_size": 24, "views": 1, "shard": Shard(), "crop_size": CROP}
+    batches = eval_batches(source, workers=workers, **options)
+    assert isinstance(batches, Batches)
+    wait_until(batches.ready)
+    assert len(list(batches)) == 3
+    assert not batches.ready()
+
+
+def test_a_killed_worker_is_named(source, open_workers):
+    before = children()
+    workers = open_workers()
+    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    next(batches)
+    struck, other = sorted(children() - before)
+    os.kill(struck, signal.SIGKILL)
+    wait_until(lambda: is_gone(struck))
+    message = rf"^worker process {struck}, which read images, ended with SIGKILL, .* run the same command to go on$"
+    with pytest.raises(ReaderDiedError, match=message) as raised:
+        list(itertools.islice(batches, 100))
+    assert raised.value.status == TEMPORARY
+    assert is_gone(other)
+    with pytest.raises(ReaderDiedError, match=message):
+        eval_batches(source, batch_size=8, views=1, shard=Shard(), crop_size=CROP, workers=workers)
+
+
+def test_workers_end_with_the_program(source, open_workers):
+    before = children()
+    workers = open_workers(3)
+    training(source, 1, workers=workers)
+    started = children() - before
+    assert len(started) == 3
+    workers.close()
+    assert all(map(is_gone, started))
+    assert_same(training(source, 2, workers=workers), training(source, 2))  # by threads
+
+
+PARENT = """
+import os, signal, sys, time
+from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.pipeline import train_batches
+from alexnet_jax.data.workers import Workers
+source = open_dataset("elpv/64", sys.argv[1]).split("train")
+workers = Workers(2, print)
+batches = train_batches(
+    source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=56, workers=workers
+)
+next(batches)
+print(*[int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()], flush=True)
+if sys.argv[2] == "exit":
+    raise SystemExit(3)
+if sys.argv[2] == "_exit":
+    os._exit(3)
+while True:
+    next(batches)
+"""
+
+
+@pytest.mark.parametrize("ending", ["exit", "_exit", "kill"])
+def test_workers_end_with_their_parent_however_it_ends(data_dir, tmp_path, ending):
+    before = set(os.listdir("/dev/shm"))
+    environment = os.environ | {"PYTHONPATH": processes.PACKAGES}
+    run = subprocess.Popen(
+        [sys.executable, "-c", PARENT, data_dir, ending],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert run.stdout is not None
+    started = [int(pid) for pid in run.stdout.readline().split()]
+    assert len(started) == 2
+    if ending == "kill":
+        run.kill()
+    assert run.communicate(timeout=60)[1] == ""
+    assert run.returncode == (-signal.SIGKILL if ending == "kill" else 3)
+    wait_until(lambda: all(map(is_gone, started)))
+    assert set(os.listdir("/dev/shm")) - before == set()
+
+
+def test_a_worker_whose_parent_is_gone_ends_though_the_pipe_is_open(monkeypatch):
+    """As where a process that the parent forked keeps its end of the pipe."""
+    ended = []
+    monkeypatch.setattr(worker, "PARENT_CHECK", 1)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    questions, held = os.pipe()
+    worker.end_with_parent(questions, parent=os.getppid() + 1)
+    assert ended == [0]
+    for file in (questions, held):
+        os.close(file)
+
+
+def test_signals_to_the_whole_group_leave_the_workers_at_work(source, open_workers):
+    before = children()
+    workers = open_workers()
+    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    for pid in children() - before:  # also before they run a line of Python
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    expected = training(source, 30)
+    for number in range(30):
+        assert_same([next(batches)], [expected[number]])
+        for pid in children() - before:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+
+
+class InThread(processes.Process):
+    """A worker in a thread of this process, which sees what a test changes here."""
+
+    def __init__(self, file: int):
+        self.outstanding, self._rest = 0, b""
+        questions, self._their_answers = os.pipe(), os.pipe()
+        self._questions, asked = os.fdopen(questions[1], "wb", 0), os.fdopen(questions[0], "rb")
+        self._answers, answers = os.fdopen(self._their_answers[0], "rb", 0), os.fdopen(self._their_answers[1], "wb", 0)
+        self.answers = self._answers.fileno()
+
+        def serve() -> None:
+            with asked, answers, contextlib.suppress(BrokenPipeError):
+                worker.serve(file, asked, answers)
+
+        self._thread = threading.Thread(target=serve)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "Process", InThread)
+
+
+def test_storage_that_fails_is_named_as_in_a_thread(source, open_workers, in_threads, monkeypatch):
+    monkeypatch.setattr(records, "WAITS", (0.0, 0.0))
+
+    def fails(self, index: int) -> bytes:
+        if index == 7:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, index)
+
+    read = records.Records.__getitem__
+    monkeypatch.setattr(records.Records, "__getitem__", fails)
+    texts = []
+    for workers in (None, open_workers()):
+        batches = eval_batches(source, batch_size=5, views=1, shard=Shard(), crop_size=CROP, workers=workers)
+        assert next(batches).label.shape == (5,)
+        with pytest.raises(DatasetError, match=r"example 7 of split .* cannot be read, tried for 0 s") as raised:
+            next(batches)
+        texts.append(str(raised.value))
+    assert texts[0] == texts[1]
+    assert isinstance(batches, Batches) and not batches.ready()
+
+
+def test_any_other_error_shows_the_trace_of_the_worker(source, open_workers, in_threads, monkeypatch):
+    monkeypatch.setattr(worker, "decode", lambda encoded: 1 / 0)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback .*ZeroDivisionError: division by zero$"):
+        training(source, 1, workers=open_workers())
+
+
+def test_too_little_shared_memory_leaves_the_work_to_threads(source, open_workers, monkeypatch, tmp_path):
+    reasons: list[str] = []
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    workers = open_workers(2, reasons.append)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        batches = train_batches(
+            source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert reasons == ["2 worker processes need 2 MiB of shared memory (File too large)"]
+    assert_same(list(itertools.islice(batches, 2)), training(source, 2))
+    assert not isinstance(batches, Batches)
+
+    (tmp_path / "limit").write_text("1048576\n")
+    monkeypatch.setattr(rings, "MEMORY_LIMITS", (tmp_path / "absent", tmp_path / "limit"))
+    training(source, 1, workers=open_workers(2, reasons.append))
+    assert reasons[1:] == ["2 worker processes need 2 MiB of shared memory (there is 1 MiB of free memory)"]
+
+
+def test_no_room_for_an_evaluation_leaves_training_to_the_workers(source, open_workers, monkeypatch, tmp_path):
+    reasons: list[str] = []
+    workers = open_workers(2, reasons.append)
+    train = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    (tmp_path / "limit").write_text("1000\n")
+    monkeypatch.setattr(rings, "MEMORY_LIMITS", (tmp_path / "limit",))
+    options = {"batch_size": 24, "views": 10, "shard": Shard(), "crop_size": CROP}
+    for _ in range(2):
+        assert_same(list(eval_batches(source, workers=workers, **options)), list(eval_batches(source, **options)))
+    assert len(reasons) == 1, "said once"
+    assert isinstance(train, Batches)
+    assert_same(list(itertools.islice(train, 9)), training(source, 9))
+
+
+def test_processes_that_cannot_be_started_leave_the_work_to_threads(source, open_workers, monkeypatch):
+    monkeypatch.setattr(processes.sys, "executable", "/no/python")
+    reasons: list[str] = []
+    ours = training(source, 2, workers=open_workers(2, reasons.append))
+    assert reasons == ["2 worker processes cannot be started (No such file or directory)"]
+    assert_same(ours, training(source, 2))
+
+
+def test_a_module_in_the_working_directory_is_not_taken_for_a_library(source, open_workers, monkeypatch, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert_same(training(source, 2, workers=open_workers()), training(source, 2))
+
+
+def test_a_worker_imports_little():
+    program = (
+        "import sys, alexnet_jax.data.worker;"
+        "assert not {'jax', 'flax', 'grain', 'tensorflow_datasets', 'absl', 'cv2'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=processes.PACKAGES)
+
+
+def test_plans_survive_the_way_to_another_process():
+    shared = {"batch_size": 12, "shard": Shard(1, 2), "crop_size": 8}
+    for plan in (
+        TrainPlan(**shared, seed=2**63 - 1, rotation=0.1, scale=1 / 3, crop_group=32),
+        EvalPlan(**shared, views=10),
+    ):
+        assert from_json(to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("workers", [1, 3, 16, 64])
+@pytest.mark.parametrize("rows", [1, 7, 32, 128, 1000])
+def test_a_ring_keeps_all_workers_busy_in_bounded_memory(workers, rows):
+    plan = TrainPlan(batch_size=rows, shard=Shard(), crop_size=224, seed=0, rotation=0.0, scale=0.0, crop_group=1)
+    ring = rings.ring_of(plan, workers)
+    parts = [ring.part(number) for number in range(ring.parts)]
+    assert [row for part in parts for row in part] == list(range(rows)) and all(parts)
+    making = ring.slots - rings.HELD
+    assert making >= 2 and making * ring.parts >= 1.5 * workers
+    batches = max(2, -(-3 * workers // 2 // ring.parts) + 1)
+    assert ring.size <= (batches + rings.HELD) * (ring.rows * (224 * 224 * 3 + 5) + 3 * 4096)
