@@ -13,6 +13,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.feature_table import Table
 
 HELD_OUT = 0.1  # share of the pictures that are queries, where no others are given
+ENOUGH = 2  # times as many pictures as neighbours, at least: otherwise every ranking finds most of them
 MOST_QUERIES = 1000
 QUERY_NUMBERS = 2**26  # of the features of all queries in memory
 DEEPER = 10  # the second depth of a ranking, in units of the first
@@ -92,6 +93,15 @@ class Exact:
         """The depths of the rankings."""
         return tuple(dict.fromkeys(min(depth, len(self.kept)) for depth in (k, DEEPER * k)))
 
+    def compare(self, name: str, vectors: codes.Vectors, wanted: np.ndarray, k: int) -> Result:
+        """The shares that exact distances of other vectors find."""
+        depths = self.depths(k)
+        _, found = retrieval.nearest(wanted, vectors.blocks(), depths[-1])
+        hits = (found[:, :, None] == self.neighbours[:, None, :]).any(axis=2)
+        recalls = [float(hits[:, :depth].sum(axis=1).mean() / k) for depth in depths]
+        alike = self.labels[found[:, :k]] == self.query_labels[:, None]
+        return Result(name, recalls, _mean(alike[self.query_labels >= 0]))
+
     def bounds(self, layer: str, k: int) -> Iterator[Result]:
         """The shares of the exact ranking, and of one drawn by lot."""
         alike = self.labels[self.neighbours] == self.query_labels[:, None]
@@ -146,6 +156,7 @@ def run(
         exact.measure(f"autoencoder on {layer}", encode, features, wanted, options.k),
         exact.measure("autoencoder on pixels", learn(pixels, "pixels"), pixels, wanted_pixels, options.k),
         exact.measure(f"random hyperplanes in {layer}", planes, features, wanted, options.k),
+        exact.compare("exact distances in pixels", pixels, wanted_pixels, options.k),
         *exact.bounds(layer, options.k),
     ]
     return Trial(len(exact.chosen), len(exact.kept), exact.depths(options.k), results)
@@ -166,10 +177,10 @@ def search(table: Table, queries: Table | None, options: Options) -> Exact:
         asking, kept = queries, np.arange(count)
         chosen = rng.permutation(len(queries.names))[:most]
     chosen, kept = np.sort(chosen), np.sort(kept)
-    if not len(chosen) or len(kept) < options.k:
+    if not len(chosen) or len(kept) < ENOUGH * options.k:
         raise UsageError(
-            f"codes are measured by {options.k} neighbours of pictures held out, and {count:,} pictures are too few"
-            f" for that; give at least {2 * options.k + 10}, or ask for fewer --neighbours"
+            f"codes are measured by the {options.k} neighbours of held-out pictures among at least"
+            f" {ENOUGH * options.k} others, and there are {len(kept):,}; give more pictures, or ask for fewer of them"
         )
     vectors = vectors_of(table.features, kept)
     _, neighbours = retrieval.nearest(_flat(asking.features.take(chosen)), vectors.blocks(), options.k)

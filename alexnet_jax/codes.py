@@ -32,12 +32,12 @@ class Vectors(NamedTuple):
     """Vectors to learn codes from.
 
     Attributes:
-      count: how many there are.
+      number: how many there are.
       take: the vectors of some indices, `[n, d]`.
       blocks: goes through all of them.
     """
 
-    count: int
+    number: int
     take: Callable[[np.ndarray], np.ndarray]
     blocks: Callable[[], Iterator[np.ndarray]]
 
@@ -61,9 +61,9 @@ class Moments(NamedTuple):
 def moments(vectors: Vectors) -> Moments:
     """Mean and deviation of the vectors. Equal vectors have the deviation 1, which changes nothing."""
     total = sum(block.sum(axis=0, dtype=np.float64) for block in vectors.blocks())
-    mean = total / vectors.count
+    mean = total / vectors.number
     squares = sum(float(np.square(block - mean).sum()) for block in vectors.blocks())
-    return Moments(mean, float(np.sqrt(squares / (vectors.count * len(mean)))) or 1.0)
+    return Moments(mean, float(np.sqrt(squares / (vectors.number * len(mean)))) or 1.0)
 
 
 class Autoencoder(nn.Module):
@@ -133,11 +133,11 @@ def train_autoencoder(
 
     opt_state = optimizer.init(params)
     for number in range(updates):
-        chosen = np.random.default_rng((seed, number)).integers(0, vectors.count, BATCH)
+        chosen = np.random.default_rng((seed, number)).integers(0, vectors.number, BATCH)
         batch = jnp.asarray(around.standardize(vectors.take(chosen)))
         params, opt_state = update(params, opt_state, batch)
         progress(number + 1)
-    encode = jax.jit(lambda params, x: model.apply(params, x, method="encode") > 0)
+    encode = jax.jit(lambda params, x: jnp.asarray(model.apply(params, x, method="encode")) > 0)
     return lambda x: _pack(encode(params, jnp.asarray(around.standardize(x))))
 
 

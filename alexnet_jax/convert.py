@@ -3,12 +3,19 @@
     python -m alexnet_jax.convert import bvlc_alexnet.caffemodel --workdir=runs/bvlc
     python -m alexnet_jax.convert import bvlc_alexnet.caffemodel --workdir=runs/bvlc --mean=imagenet_mean.binaryproto
     python -m alexnet_jax.convert import alexnet-owt-7be5be79.pth --workdir=runs/torchvision
+    python -m alexnet_jax.convert export --workdir=runs/elpv --to=cells.onnx
     python -m alexnet_jax.convert export --workdir=runs/bvlc --to=alexnet.caffemodel
+    python -m alexnet_jax.convert export --workdir=runs/torchvision --to=alexnet.safetensors --kind=torchvision
 
 `import` reads Caffe's AlexNet and CaffeNet (.caffemodel), torchvision's alexnet (.safetensors or .pth), its
 convolutions alone (also a pickle of NumPy arrays), and what `export` wrote as .safetensors. It makes a workdir that
 `predict`, `evaluate`, `figures`, `features` and --config.init_from take as that of a training run. It needs neither
 Caffe nor PyTorch, and runs no code of a file.
+
+`export` writes, by the ending of --to, .stablehlo (a program of JAX for CPUs, CUDA and TPUs), .onnx, .safetensors (the
+whole network, for `alexnet_jax.load` and `import`; with --kind=torchvision in torchvision's layout) or .caffemodel.
+StableHLO and ONNX take the pixels of crops as bytes and give probabilities. FILE.README.md beside the file says how it
+is used, how pictures become its input, what its classes are, and the licence of the images behind the network.
 """
 
 import os
@@ -20,14 +27,21 @@ if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the p
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network
+from alexnet_jax import cli, cli_network, model_card
 from alexnet_jax.errors import UsageError
-from alexnet_jax.formats import imported, workdir
+from alexnet_jax.formats import export, export_page, imported, workdir
 from alexnet_jax.formats.imported import Imported
 from alexnet_jax.hints import hints
 from alexnet_jax.network.sharding import count_params
 
-KIND = flags.DEFINE_enum("kind", "auto", imported.KINDS, "import: kind of the network; auto: as the file says.")
+KIND = flags.DEFINE_enum(
+    "kind",
+    "auto",
+    tuple(dict.fromkeys((*imported.KINDS, *export.KINDS))),
+    f"import: kind of the network, {', '.join(imported.KINDS)}, where auto is as the file says. export: kind of the"
+    f" file, {', '.join(export.KINDS)}; auto: by the ending.",
+)
+TO = flags.DEFINE_string("to", None, f"export: file to write, {', '.join(export.SUFFIXES)}.")
 MEAN = flags.DEFINE_string("mean", None, "import: Caffe's mean image, .binaryproto; default: the well-known colours.")
 CLASSES = flags.DEFINE_string(
     "classes", None, "import: file with the name of a class a line; default: ImageNet's ids, where there are 1000."
@@ -50,6 +64,9 @@ def run_import(file: str | None) -> None:
     """Makes a workdir of a file, and prints what it is."""
     if file is None:
         raise UsageError("import which file? Name a .caffemodel, .pth or .safetensors after the word import")
+    if TO.value or KIND.value not in imported.KINDS:
+        flag = "--to" if TO.value else f"--kind={KIND.value}"
+        raise UsageError(f"{flag} is for export; import takes --workdir and --kind={', '.join(imported.KINDS)}")
     folder = cli_network.folder()
     cli.start(cpu_devices=1, native="off")  # nothing is computed
     network = imported.read(
@@ -61,7 +78,7 @@ def run_import(file: str | None) -> None:
     workdir.write(folder, network, epath.Path(file).name, say=cli_network.say)
     for note in network.notes:
         cli_network.say(f"note: {note}")
-    print(describe(network, cli_network.WORKDIR.value[0]))
+    print(describe(network, str(folder)))
 
 
 def describe(network: Imported, folder: str) -> str:
@@ -78,9 +95,21 @@ def describe(network: Imported, folder: str) -> str:
     )
 
 
-def run_export(file: str | None) -> None:
-    """Writes a file of the network of a workdir."""
-    raise UsageError("export is not there yet")
+def run_export(word: str | None) -> None:
+    """Writes a file of the network of a workdir, and prints what it is."""
+    if word is not None:
+        raise UsageError(f"export {word}? Name the file by --to={word}, and the network by --workdir")
+    if not TO.value:
+        raise UsageError(f"--to is missing; name the file to write, {', '.join(export.SUFFIXES)}")
+    if MEAN.value or CLASSES.value:
+        raise UsageError("--mean and --classes are for import; a workdir has its own")
+    file = cli_network.output_file("--to", TO.value, export.SUFFIXES)
+    kind = export.kind_of(file, KIND.value)
+    net = cli_network.open_network()
+    licence = model_card.licence_in(cli_network.folder())
+    network, *beside = export.export(net, file, kind, licence=licence)
+    print(f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}")
+    print(f"beside it: {', '.join(path.name for path in beside)}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def _write_npz(opened: BinaryIO, table: Table, queries: Table | None, facts: Map
             if part is None:
                 continue
             classes = np.array(part.class_names, str)
-            members = {"names": part.names, "labels": part.labels, "features": part.features, "codes": part.codes}
+            members: dict[str, Any] = {"names": part.names, "labels": part.labels}
+            members |= {"features": part.features, "codes": part.codes}
             for name, column in {**members, "classes": classes}.items():
                 _write_member(archive, prefix + name, column)
         searching = queries or table

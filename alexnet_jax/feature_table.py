@@ -1,6 +1,7 @@
 """Tables of features: pictures through a network, with names and labels, and the nearest neighbours of each."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,10 @@ class SameClass(NamedTuple):
     by_chance: float
 
 
+def _add_to(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
 def find_neighbours(
     table: Table, queries: Table | None, k: int, *, scratch: Scratch, progress: Callable[[int, int], None]
 ) -> SameClass | None:
@@ -158,7 +163,7 @@ def find_neighbours(
             table.features.blocks(),
             k,
             leave_out=rows if queries is None else None,
-            progress=lambda done, before=start // size * total: progress(before + done, -(-count // size) * total),
+            progress=functools.partial(_add_to, progress, start // size * total, -(-count // size) * total),
         )
         asking.neighbours.append(indices)
         asking.distances.append(distances)

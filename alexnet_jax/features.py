@@ -138,6 +138,7 @@ def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> Sa
         shows[:] = shows or [cli_network.progress("searched", of)]
         shows[0](done)
 
+    assert NEIGHBOURS.value is not None, "the caller sees to it"
     return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, scratch=scratch, progress=progress)
 
 
@@ -147,6 +148,7 @@ def learn_codes(table: Table, queries: Table | None, scratch: Scratch) -> Trial:
     Raises:
       UsageError: as in `code_trial.run`.
     """
+    assert CODES.value is not None and SEED.value is not None and CODE_UPDATES.value is not None
     options = code_trial.Options(CODES.value, NEIGHBOURS.value or RECALLED, SEED.value, CODE_UPDATES.value)
     updates = CODE_UPDATES.value
     return code_trial.run(

@@ -264,8 +264,8 @@ def _check_options(blocks: list[_Block]) -> None:
                 )
         elif block.kind == "LRN" and any(map(options.has, (1, 2, 3, 4, 5))):
             size = (options.numbers(1) or [5])[-1]
-            found = (size, *(options.real(field, default) for field, default in ((2, 1.0), (3, 0.75), (5, 1.0))))
-            if not np.allclose(found, (5, 1e-4, 0.75, 1.0), rtol=1e-6) or (options.numbers(4) or [0])[-1]:
+            norm = (size, *(options.real(field, default) for field, default in ((2, 1.0), (3, 0.75), (5, 1.0))))
+            if not np.allclose(norm, (5, 1e-4, 0.75, 1.0), rtol=1e-6) or (options.numbers(4) or [0])[-1]:
                 raise FormatError(f"its {block.name[:20]} is another norm than that of Caffe's AlexNet")
         elif block.kind == "Pooling" and options.has(2):
             found = tuple(

@@ -141,7 +141,7 @@ class Walk:
             case "dropout" if tower.inverted_dropout:
                 return xs, shape
             case "dropout":
-                keep = self.graph.constant(np.float32(tower.keep))
+                keep = self.graph.constant(np.array(tower.keep, np.float32))
                 return tuple(self.graph.add("Mul", x, keep) for x in xs), shape
         raise UsageError(f"{layer.name} is followed by {operation}, which has no ONNX form here; use --kind=stablehlo")
 
@@ -160,7 +160,7 @@ class Walk:
 
     def _spatial_norm(self, x: str) -> str:
         size, add = self.tower.spatial_size, self.graph.add
-        number = functools.cache(lambda value: self.graph.constant(np.float32(value)))
+        number = functools.cache(lambda value: self.graph.constant(np.array(value, np.float32)))
         sides: dict[str, Any] = dict(kernel_shape=[size] * 2, pads=[size // 2] * 4, count_include_pad=1)
         mean = add("AveragePool", add("Mul", x, x), **sides)
         scaled = add("Mul", mean, number(self.tower.spatial_alpha * size**2))

@@ -1,5 +1,7 @@
 """A network as one StableHLO program with its parameters, in the file of `jax.export`: for CPUs, CUDA and TPUs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ def to_bytes(
     variables = {"params": params, "batch_stats": batch_stats}
 
     def alexnet(crops):
-        logits = tower.apply(variables, preprocessing.inputs(crops), train=False)
+        logits: Any = tower.apply(variables, preprocessing.inputs(crops), train=False)
         return jax.nn.softmax(logits[:, : tower.num_classes])
 
     (batch,) = export.symbolic_shape("batch")

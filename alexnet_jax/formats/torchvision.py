@@ -79,7 +79,7 @@ def to_state_dict(params: PyTree[np.ndarray], tower: Tower, recipe: str) -> dict
             f"torchvision's layout has one tower and no norm, and cannot hold the recipe {recipe!r}; train with the"
             f" recipe {RECIPE!r}, or export another kind"
         )
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for layer, (kernel, bias) in weights.of_params(params, tower).items():
         state |= {f"{NAMES[layer]}.weight": kernel, f"{NAMES[layer]}.bias": bias}
     return state

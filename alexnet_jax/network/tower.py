@@ -198,10 +198,10 @@ class Tower(nn.Module):
                 xs = self._norm(operation, tuple(x.astype(wide) for x in xs), layer, train=train)
                 return tuple(x.astype(dtype) for x in xs)
             case "pool":
-                constants = dict(stride=self.pool_stride, round_down=self.round_down)
+                pooling: dict[str, Any] = dict(stride=self.pool_stride, round_down=self.round_down)
                 for n in xs[0].shape[1:3]:
-                    ops.output_size(n, window=self.pool_size, **constants, layer=f"the pooling after {layer.name}")
-                return tuple(ops.max_pool(x, size=self.pool_size, **constants) for x in xs)
+                    ops.output_size(n, window=self.pool_size, **pooling, layer=f"the pooling after {layer.name}")
+                return tuple(ops.max_pool(x, size=self.pool_size, **pooling) for x in xs)
             case "adaptive_pool":
                 return tuple(ops.adaptive_average_pool(x, self.adaptive_size) for x in xs)
             case "dropout":
