@@ -355,6 +355,6 @@ def test_a_damaged_file_is_refused_or_read_and_never_a_traceback(name, tmp_path)
         file.write_bytes(data.tobytes())
         try:
             imported.read(file)
-                except UsageError as error:
+        except UsageError as error:
             lines.append(str(error))
     assert len(lines) > 40 and not any("\n" in line or len(line) > 700 for line in lines)
