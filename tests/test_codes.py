@@ -193,15 +193,23 @@ def test_queries_of_their_own_search_the_whole_database_and_get_codes(scratch):
     )
     result, _ = trial(scratch, database, queries)
     assert (result.queries, result.database, tuple(result.depths)) == (60, 200, (5, 50))
-    exact = next(each for each in result.results if each.name.startswith("exact"))
+    exact = next(each for each in result.results if each.name == "exact distances in fc7")
     assert exact.same_class > 0.75  # classes are compared by name
     assert len(database.codes) == 200 and len(queries.codes) == 60
+    pixels = next(each for each in result.results if each.name == "exact distances in pixels")
+    asked, items = (each.pixels.read(0, 200).reshape(-1, 12).astype(int) for each in (queries, database))
+    by_pixels = np.argsort(np.square(asked[:, None] - items[None]).sum(axis=-1), axis=1, kind="stable")
+    _, nearest = retrieval.nearest(x[200:], [x[:200]], 5)
+    hits = [len(set(a[:50]) & set(b)) for a, b in zip(by_pixels, nearest, strict=True)]
+    assert pixels.recalls[1] == pytest.approx(np.mean(hits) / 5)
+    assert pixels.same_class == pytest.approx((labels[by_pixels[:, :5]] == labels[200:, None]).mean())
     by_lot = result.results[-1]
     assert by_lot.recalls == [5 / 200, 50 / 200]
 
 
 def test_too_few_pictures_are_one_line(scratch):
-    for count in (1, 4, 6):
-        with pytest.raises(UsageError, match="too few") as error:
+    for count in (1, 4, 12):
+        with pytest.raises(UsageError, match=r"6 neighbours .* 12 others, and there are") as error:
             trial(scratch, table(scratch, surface(count)), k=6)
         assert "\n" not in str(error.value)
+    assert trial(scratch, table(scratch, surface(13)), k=6, updates=1)[0].database == 12
