@@ -1,0 +1,173 @@
+"""Answers of a network about pictures that the command line names, and their forms: text, JSON, rows of a table."""
+
+import collections
+import concurrent.futures
+import csv
+import io
+import itertools
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from alexnet_jax import strict_json
+from alexnet_jax.data.imagenet_names import readable
+from alexnet_jax.data.picture_files import Skipped, pictures_below
+from alexnet_jax.data.pictures import NotAPictureError, read_picture
+from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.preparing.images import MAX_BYTES
+from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.trained import BATCH, Trained
+
+STDIN = "-"  # the name of the picture on standard input
+AHEAD = 256  # pictures that are read in advance
+
+
+class Read(NamedTuple):
+    """A picture, read.
+
+    Attributes:
+      name: as given on the command line, or found in a folder given there.
+      pixels: the square that a data set would store.
+    """
+
+    name: str
+    pixels: UInt8[np.ndarray, "size size 3"]
+
+
+def names_of(words: Iterable[str], skipped: Skipped) -> Iterator[str]:
+    """The pictures that the words name, one after the other; the number of pictures takes no memory."""
+    for word in words:
+        if word != STDIN and os.path.isdir(word):
+            yield from pictures_below(word, skipped)
+        else:
+            yield word
+
+
+def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iterator[Read]:
+    """The pictures as squares of `size` pixels, in order, read in advance by threads.
+
+    Args:
+      names: of files; `-` is standard input.
+      size: pixels along a side.
+      broken: takes the line that names a picture that cannot be read.
+    """
+    each = iter(names)
+    pool = concurrent.futures.ThreadPoolExecutor(threads())
+
+    def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
+        return [(name, pool.submit(_square_of, name, size)) for name in itertools.islice(each, count)]
+
+    waiting = collections.deque(begin(AHEAD))
+    try:
+        while waiting:
+            name, square = waiting.popleft()
+            waiting += begin(1)
+            try:
+                pixels = square.result()
+            except NotAPictureError as error:
+                broken(str(error))
+            else:
+                yield Read(name, pixels)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    if name != STDIN:
+        return read_picture(name, size)
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
+    return read_picture(data, size, name="standard input")
+
+
+def choose_batch_size(total: int, views: int) -> int:
+    """A power of two that holds all pictures, or as many as are predicted at once: few sizes mean few programs."""
+    return min(max(1, BATCH // views), 1 << (total - 1).bit_length())
+
+
+def answered(
+    net: Trained, pictures: Iterator[Read], *, batch_size: int, views: int, top: int
+) -> Iterator[list[Answer]]:
+    """The pictures with their likeliest classes, a batch at a time; all batches run one program.
+
+    Args:
+      net: with a classifier.
+      pictures: as `read` gives them.
+      batch_size: pictures of a batch; the last one is padded.
+      views: 1 or 10.
+      top: how many classes an answer has, at most.
+    """
+    folders = {unicodedata.normalize("NFC", name): name for name in net.classes}
+    while batch := list(itertools.islice(pictures, batch_size)):
+        squares = np.zeros((batch_size, *batch[0].pixels.shape), np.uint8)
+        squares[: len(batch)] = [picture.pixels for picture in batch]
+        log_probs = net.log_probs(squares, views=views)[: len(batch)]
+        likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
+        yield [
+            Answer(
+                name=picture.name,
+                pixels=picture.pixels,
+                classes=[net.classes[label] for label in labels],
+                probabilities=[float(f"{np.exp(row[label]):.6g}") for label in labels],
+                truth=truth_of(picture.name, folders),
+            )
+            for picture, row, labels in zip(batch, log_probs, likeliest, strict=True)
+        ]
+
+
+def truth_of(name: str, classes: Mapping[str, str]) -> str | None:
+    """The class of the nearest folder around a picture that is named as a class; None: there is no such folder.
+
+    Args:
+      name: of the picture.
+      classes: by the name of a folder in Unicode's composed form; some systems store names in the other form.
+    """
+    if name == STDIN:
+        return None
+    folders = (unicodedata.normalize("NFC", folder.name) for folder in Path(os.path.abspath(name)).parents)
+    return next((classes[folder] for folder in folders if folder in classes), None)
+
+
+def as_text(answer: Answer) -> str:
+    """A line with the name, and one for each class."""
+    name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in answer.name)
+    truth = "" if answer.truth is None else f"  (folder: {readable(answer.truth)})"
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    return f"{name}{truth}\n" + "".join(f"  {value:7.2%}  {readable(class_name)}\n" for class_name, value in pairs)
+
+
+def as_json(answer: Answer) -> str:
+    """One object on a line; `class` is the name in the data set, `name` the one for people."""
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    likeliest = [
+        {"class": class_name, "name": readable(class_name), "probability": value} for class_name, value in pairs
+    ]
+    return strict_json.dumps({"image": answer.name, "label": answer.truth, "predictions": likeliest}) + "\n"
+
+
+def as_row(answer: Answer) -> str:
+    """One row of a table."""
+    pairs = zip(map(readable, answer.classes), answer.probabilities, strict=True)
+    label = "" if answer.truth is None else readable(answer.truth)
+    return _row([answer.name, label, *itertools.chain.from_iterable(pairs)])
+
+
+def header(top: int) -> str:
+    """The names of the columns of a table.
+
+    Args:
+      top: how many classes a row has.
+    """
+    pairs = ((f"class_{place}", f"probability_{place}") for place in range(1, top + 1))
+    return _row(["image", "label", *itertools.chain.from_iterable(pairs)])
+
+
+def _row(cells: Iterable[object]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow(cells)
+    return file.getvalue()
