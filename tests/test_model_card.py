@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,9 @@ def test_a_card_of_ours_is_replaced_and_an_edited_one_stays(tmp_path: Path, name
 def test_a_file_of_the_user_is_an_edited_card(tmp_path: Path, content: bytes):
     file = epath.Path(tmp_path / "MODEL_CARD.md")
     file.write_bytes(content)
+    assert model_card.is_edited(file)
+    file.unlink()
+    os.mkfifo(file)  # whose read would wait for ever
     assert model_card.is_edited(file)
 
 
