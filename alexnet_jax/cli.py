@@ -22,8 +22,7 @@ except ValueError as _error:
 from alexnet_jax import configs
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
-from alexnet_jax.runtime import allocator, compilation_cache, processes
-from alexnet_jax.runtime.errors import PlatformError
+from alexnet_jax.runtime import allocator, compilation_cache, processes, variables
 
 # Flags that name a file or folder.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
@@ -39,7 +38,7 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         parse = functools.partial(_parse, words=words)
-        app.run(lambda arguments: sys.exit(main(*arguments[1:])), flags_parser=parse)
+        app.run(lambda arguments: _check_and_run(main, arguments), flags_parser=parse)
         sys.exit()  # which `app.run` has done
     except SystemExit:
         processes.finish()
@@ -52,6 +51,11 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
         if processes.watched():
             processes.fail(error, traceback.format_exc().rstrip(), 1)
         raise
+
+
+def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoReturn:
+    variables.check()
+    sys.exit(main(*arguments[1:]))
 
 
 def _exit(error: BaseException, line: str, status: int) -> NoReturn:
@@ -182,6 +186,11 @@ def absolute(folder: str) -> str:
     return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))
 
 
+def use_no_device() -> None:
+    """Lets JAX compute shapes on the CPU, for a command that needs no device and so takes none."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def start(*, cpu_devices: int, native: str = "auto") -> str:
     """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
 
@@ -199,11 +208,7 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
-    try:
-        jax.devices()
-    except Exception as error:  # JAX has no common error, and an assertion without a text among them
-        reason = _one_line(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip("."))
-        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason or "it has none of that kind") from error
+    processes.check_devices()
     processes.silence_gloo()
     allocator.keep_memory()
     compilation_cache.use(compilation_cache.default_folder())

@@ -36,7 +36,9 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the network, memory and sch
 @hints()
 def main() -> None:
     """Trains what the flags say."""
-    if not DRY_RUN.value:
+    if DRY_RUN.value:
+        cli.use_no_device()
+    else:
         processes.start(DISTRIBUTED.value)
     config = cli.config_of(CONFIG)
     settings = read_settings(config)

@@ -103,7 +103,8 @@ def test_processes_answer_in_turn(tmp_path, monkeypatch):
         "import sys\n"
         "from alexnet_jax.benchmarks.turns import peak_memory, serve\n"
         "count = iter(range(int(sys.argv[1]), 100))\n"
-        "serve({'next': lambda: next(count), 'memory': peak_memory, 'die': lambda: sys.exit(3)})\n"
+        "serve({'next': lambda: next(count), 'memory': peak_memory, 'die': lambda: sys.exit(3),"
+        " 'refuse': lambda: sys.exit(2)})\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent.parent}")
     one, other = turns.Process("counting", "10"), turns.Process("counting", "20")
@@ -111,8 +112,19 @@ def test_processes_answer_in_turn(tmp_path, monkeypatch):
     assert 2**20 < one.ask("memory") < 2**30
     with pytest.raises(RuntimeError, match="counting ended with status 3 when asked for 'die'"):
         other.ask("die")
+    with pytest.raises(UsageError, match="counting did not start; its message is above"):
+        one.ask("refuse")
     for process in (one, other):
         process.close()
+
+
+def test_a_platform_that_is_not_there_is_named(command):
+    status, out, err = command("benchmark", "step", "--rounds=1", JAX_PLATFORMS="cuda").finish()
+    assert (status, out) == (2, "")
+    lines = err.splitlines()
+    assert lines[0] == "starting ours"
+    assert lines[1].startswith("error: JAX_PLATFORMS is 'cuda', and JAX cannot use the devices of this machine: ")
+    assert lines[2:] == ["error: alexnet_jax.benchmarks.our_step did not start; its message is above"]
 
 
 def test_the_table_of_updates():

@@ -17,12 +17,13 @@ import numpy as np
 from alexnet_jax.benchmarks import breakdown, turns
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.photometry import photometry
+from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import build_steps
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.network.tower import make_tower
-from alexnet_jax.runtime import allocator
+from alexnet_jax.runtime import allocator, processes
 
 BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
 
@@ -111,6 +112,11 @@ def product(size: int = 2048) -> float:
 def main(mode: str = "auto") -> None:
     """Serves net 145; when it is ready, it answers with the line that says whether operations run in C."""
     jax.config.update("jax_num_cpu_devices", 2)
+    try:
+        processes.check_devices()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)
     allocator.keep_memory()
     line = native.load(mode).line
     ours = Ours()

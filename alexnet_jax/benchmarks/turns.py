@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alexnet_jax.errors import UsageError
+
 
 class Process:
     """A running `python -m MODULE`, whose main calls `serve`.
@@ -26,6 +28,7 @@ class Process:
         """The answer to a word.
 
         Raises:
+          UsageError: the process has ended for a mistake of the user.
           RuntimeError: the process has ended; its standard error has the reason.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -36,7 +39,10 @@ class Process:
             pass
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._module} ended with status {self._process.wait()} when asked for {word!r}")
+            status = self._process.wait()
+            if status == UsageError.status:
+                raise UsageError(f"{self._module} did not start; its message is above")
+            raise RuntimeError(f"{self._module} ended with status {status} when asked for {word!r}")
         return json.loads(answer)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ no longer works, and when a library no longer needs it. No other file of the pac
 import contextlib
 import functools
 import importlib
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -125,6 +127,28 @@ def stop_collecting_tensorstore_metrics() -> bool:
         return False
     tensorstore_utils.get_tensorstore_raw_bytes = lambda *_, **__: 0
     return True
+
+
+# XLA_FLAGS. Seen in jaxlib 0.10.2 and 0.12.0.1: XLA ends the process in C++, with status 1, at a flag that it does not
+# know, as soon as it reads the variable. The options of a compilation, which have no public name, make it read the
+# variable: another process tries that.
+
+
+def xla_complaint() -> str:
+    """XLA's words about an XLA_FLAGS that it cannot use; empty: XLA can, or nobody knows. Takes a third of a second."""
+    code = "from jaxlib import xla_client; xla_client.CompileOptions()"
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"^\w+ .*\.cc:\d+\] (.*)", tried.stderr.decode(errors="replace"), flags=re.MULTILINE)
+    return found[1].rstrip(".")[:300] if tried.returncode and found else ""
 
 
 # tensorboardX and PyTorch. Seen in tensorboardX 2.6.5: the package imports PyTorch where PyTorch is installed, which

@@ -41,6 +41,18 @@ class DifferenceError(UsageError):
     """The processes of a run have different facts, such as a key of the config."""
 
 
+class VariableError(UsageError):
+    """An environment variable of a library has a value that does not work.
+
+    Attributes:
+      variable: its name.
+    """
+
+    def __init__(self, variable: str, value: str, reason: str):
+        super().__init__(f"{variable} is {value!r}: {reason}; correct or unset it")
+        self.variable = variable
+
+
 class PlatformError(UsageError):
     """JAX cannot use the devices that were asked for.
 

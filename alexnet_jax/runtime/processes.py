@@ -20,7 +20,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import compat
-from alexnet_jax.runtime.errors import ClusterError, DifferenceError, JoinTimeoutError, MissingClusterError
+from alexnet_jax.runtime.errors import (
+    ClusterError,
+    DifferenceError,
+    JoinTimeoutError,
+    MissingClusterError,
+    PlatformError,
+)
 from alexnet_jax.runtime.watchdog import Watchdog
 
 JOIN_TIMEOUT = 300.0  # seconds within which all processes must have started
@@ -109,6 +115,19 @@ def _join(processes: int | None, process: int | None) -> None:
     _joining = False
     if errors:
         raise errors[0]
+
+
+def check_devices() -> None:
+    """Counts the devices.
+
+    Raises:
+      PlatformError: JAX cannot use them.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # JAX has no common error, and an assertion without a text among them
+        reason = " ".join(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".").split())
+        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason or "it has none of that kind") from error
 
 
 def silence_gloo() -> None:

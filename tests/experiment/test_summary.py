@@ -53,6 +53,12 @@ def test_dry_run_prints_without_data(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_dry_run_takes_no_device(command):
+    run = command("main", "--config=configs/default.py", "--config.schedule=plateau", "--dry_run", JAX_PLATFORMS="cuda")
+    status, out, err = run.finish()
+    assert (status, err) == (0, "") and "rates are divided by 10" in out
+
+
 def test_dry_run_of_an_unknown_variant_is_one_line(command):
     status, out, err = command("main", "--config=configs/imagenet2012.py:nonorm", "--dry_run").finish()
     assert (status, out) == (2, "")

@@ -1,0 +1,37 @@
+"""The environment variables of JAX and XLA that would change a run's numbers, break it, or end it in C++."""
+
+import os
+
+import jax
+
+from alexnet_jax.runtime import compat
+from alexnet_jax.runtime.errors import VariableError
+
+# Options that decide numbers: a run gives the same numbers in every environment.
+NUMBERS = {
+    "jax_enable_x64": False,
+    "jax_threefry_partitionable": True,
+    "jax_default_prng_impl": "threefry2x32",
+}
+# Options under which the program does not work, with the only value that does, and what to use in their place.
+REFUSED = {
+    "jax_disable_jit": (False, "the steps are compiled for a mesh of devices"),
+    "jax_check_tracer_leaks": (False, "libraries of the program keep tracers"),
+    "jax_default_device": (None, "JAX_PLATFORMS selects the devices"),
+}
+
+
+def check() -> None:
+    """Sets the options that decide numbers, and checks the others. Call it before JAX counts the devices.
+
+    Raises:
+      VariableError: a variable has a value that does not work.
+    """
+    for option, value in NUMBERS.items():
+        if hasattr(jax.config, option):  # a later version of JAX may have one way alone
+            jax.config.update(option, value)
+    for option, (works, reason) in REFUSED.items():
+        if getattr(jax.config, option, works) != works:
+            raise VariableError(option.upper(), os.environ.get(option.upper(), ""), reason)
+    if os.environ.get("XLA_FLAGS") and (words := compat.xla_complaint()):
+        raise VariableError("XLA_FLAGS", os.environ["XLA_FLAGS"], words)
