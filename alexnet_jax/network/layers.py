@@ -257,7 +257,7 @@ def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array,
     Along a side of n pixels, window i reaches from pixel `floor(i n / size)` to before pixel `ceil((i + 1) n / size)`.
     Windows overlap where n is no multiple of `size`. Maps that have the size stay as they are.
     """
-    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    dtype, wide = x.dtype, jnp.float32 if x.dtype.itemsize < 4 else x.dtype
     for axis in (1, 2):
         if x.shape[axis] != size:
             shares = jnp.asarray(window_shares(x.shape[axis], size), wide)
