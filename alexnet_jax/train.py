@@ -296,7 +296,7 @@ class Loop:
 
     def _measure(self, state: TrainState, step: int, views: int) -> Metrics | None:
         """The metrics of the evaluation split; None: a signal came."""
-        with self._progress.paused("evaluation"):
+        with self._keeping(state, step), self._progress.paused("evaluation"):
             metrics = evaluate(
                 self._experiment,
                 state.params,
@@ -335,20 +335,25 @@ class Loop:
                 raise
             self._progress.say(f"warning: {error}{'' if leaving else '; the run goes on, and saves when next due'}")
 
-    def _fetch(self, state: TrainState, step: int, count: int) -> tuple[Any, float]:
-        """The next batches on the devices, and the seconds for which the devices waited for them.
+    @contextlib.contextmanager
+    def _keeping(self, state: TrainState, step: int) -> Iterator[None]:
+        """Reads data. Where the data cannot be read, a single process saves the updates made so far.
 
-        Where the data cannot be read, a single process saves the updates made so far. Several processes save together
-        or not at all.
+        Several processes save together or not at all.
         """
-        processes.enter(f"fetching the images of update {step + 1:,}")
-        begun = time.monotonic()
         try:
-            fetched = self._feed.fetch(step, count)
+            yield
         except UsageError:
             if jax.process_count() == 1 and step not in self._checkpoints.steps():
                 self._save(state, step, None)
             raise
+
+    def _fetch(self, state: TrainState, step: int, count: int) -> tuple[Any, float]:
+        """The next batches on the devices, and the seconds for which the devices waited for them."""
+        processes.enter(f"fetching the images of update {step + 1:,}")
+        begun = time.monotonic()
+        with self._keeping(state, step):
+            fetched = self._feed.fetch(step, count)
         running: Any = self._running and self._running.metrics.loss
         busy = running is not None and not running.is_ready()
         return fetched, 0.0 if busy else time.monotonic() - begun

@@ -37,7 +37,7 @@ class Workers:
         self._streams: list[Stream] = []
         self._selector = selectors.DefaultSelector()
         self._arena = rings.Arena()
-        self._error: ReaderDiedError | None = None
+        self._ended: tuple[int, str] | None = None  # the process that died, and how
         self.lock = threading.RLock()
         self.close = weakref.finalize(self, _end, self._processes, self._selector, self._arena)
 
@@ -66,8 +66,7 @@ class Workers:
         """
         text = describe(files, to_json(plan))
         with self.lock:
-            if self._error is not None:
-                raise self._error
+            self._check()
             if not self.close.alive:
                 return None
             for stream in self._streams:
@@ -100,8 +99,7 @@ class Workers:
 
     def ask(self, part: list[int]) -> None:
         """Gives a part of a batch to the worker that has the least to do."""
-        if self._error is not None:
-            raise self._error
+        self._check()
         process = min(self._processes, key=lambda process: process.outstanding)
         process.outstanding += 1
         self._tell(process, part)
@@ -115,8 +113,7 @@ class Workers:
         Raises:
           ReaderDiedError: a process is dead.
         """
-        if self._error is not None:
-            raise self._error
+        self._check()
         for key, _ in self._selector.select(None if wait else 0):
             answers = key.data.read()
             if answers is None:
@@ -131,9 +128,13 @@ class Workers:
             self._bury(process)
 
     def _bury(self, process: Process) -> None:
-        self._error = ReaderDiedError(process.pid, process.ending())
+        self._ended = process.pid, process.ending()
         self.close()
-        raise self._error
+        self._check()
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise ReaderDiedError(*self._ended)
 
 
 def _end(processes: list[Process], selector: selectors.BaseSelector, arena: rings.Arena) -> None:
@@ -256,23 +257,24 @@ class Batches(Iterator[Batch]):
         """
         with self._workers.lock:
             try:
-                self._begin()
-                while self._next is not None and not self._making:  # all slots are being filled for nobody
-                    self._workers.receive(wait=True)
+                while not self._making:
                     self._begin()
-                if not self._making:
-                    raise StopIteration
+                    if self._next is None and not self._making:
+                        raise StopIteration
+                    if not self._making:  # all slots are being filled for nobody
+                        self._workers.receive(wait=True)
                 while not self._stream.is_filled(self._making[0]):
                     self._workers.receive(wait=True)
                 batch = self._stream.hand_out(self._making.popleft(), len(self._making))
             except BaseException:
                 self.close()
                 raise
-            self._begin()
+            with contextlib.suppress(ReaderDiedError):  # which is for the first batch that lacks a part
+                self._begin()
             return batch
 
     def ready(self) -> bool:
-        """Whether the next batch is there, without waiting."""
+        """Whether the next batch is there: then `next` neither waits nor fails."""
         with self._workers.lock, contextlib.suppress(ReaderDiedError):
             self._begin()
             self._workers.receive(wait=False)
