@@ -6,15 +6,15 @@ user has edited stays, and the new card is written beside, as `MODEL_CARD.new.md
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from alexnet_jax import hub_metadata
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.differences import Difference
 from alexnet_jax.errors import UsageError
@@ -24,18 +24,9 @@ from alexnet_jax.workdir.atomic import is_file
 FILE_NAME = "MODEL_CARD.md"
 NEW_FILE_NAME = "MODEL_CARD.new.md"
 LISTED_CLASSES = 20  # with more, the card has the first and the last
-TAGS = ("image-classification", "alexnet", "jax", "flax")
+LICENCE_ROW, NOT_RECORDED = "licence of the images", "not recorded"
 MARK = "<!-- Written by alexnet_jax. An edited card is not replaced. Digest of the text above: {} -->\n"
 MARKED = re.compile(rb"(.*)<!-- Written by alexnet_jax\..* Digest of the text above: ([0-9a-f]+) -->\s*", re.DOTALL)
-# Licences that model hubs know by these names.
-HUB_LICENSES = {
-    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "unlicense", "gpl-3.0", "lgpl-3.0"),
-    *(
-        f"cc-by{suffix}-{version}"
-        for suffix in ("", "-sa", "-nd", "-nc", "-nc-sa", "-nc-nd")
-        for version in ("3.0", "4.0")
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +120,13 @@ def render(card: Card, folder_name: str) -> str:
       folder_name: of the workdir, for the commands.
     """
     parts = [
-        _front_matter(card),
+        hub_metadata.front_matter(
+            title=card.title, licence=card.license, has_classes=bool(card.class_names), results=_results(card.errors)
+        ),
         f"# {plain(card.title)}\n\n{plain(card.summary)}\n",
         _use(card, folder_name),
         _errors(card.errors),
-        _table("Data", ("", ""), (*card.data.items(), ("licence of the images", card.license or "not recorded"))),
+        _table("Data", ("", ""), (*card.data.items(), (LICENCE_ROW, card.license or NOT_RECORDED))),
         _classes(card.class_names),
         _table("Training", ("", ""), card.training.items()),
         _differences(card.differences),
@@ -144,6 +137,18 @@ def render(card: Card, folder_name: str) -> str:
     return text + MARK.format(_digest(text.encode("utf-8", "replace")))
 
 
+def licence_in(folder: epath.Path) -> str:
+    """The licence of the images that the card in a workdir names; empty: there is no card, or it names none."""
+    file = folder / FILE_NAME
+    try:
+        text = file.read_bytes().decode("utf-8", "replace") if is_file(file) else ""
+    except OSError:
+        return ""
+    match = re.search(rf"^\| {LICENCE_ROW} \| (.+) \|$", text, re.MULTILINE)
+    licence = re.sub(r"\\(.)", r"\1", match[1]) if match else ""
+    return "" if licence == NOT_RECORDED else licence
+
+
 def plain(text: str) -> str:
     """A text that Markdown and HTML show as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>|~$&])", r"\\\1", " ".join(text.split()))
@@ -151,35 +156,6 @@ def plain(text: str) -> str:
 
 def _digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:32]
-
-
-def _front_matter(card: Card) -> str:
-    """The metadata for model hubs, as YAML."""
-    licence = re.sub(r"[^a-z0-9.]+", "-", card.license.lower()).strip("-")
-    values: dict[str, Any] = {"license": licence if licence in HUB_LICENSES else "other" if licence else "unknown"}
-    if values["license"] == "other":
-        values["license_name"] = licence
-    values |= {"library_name": "alexnet_jax", "tags": list(TAGS)}
-    if card.class_names:
-        values |= {"pipeline_tag": "image-classification"}
-    if card.errors:
-        values |= {"metrics": ["accuracy"], "model-index": [{"name": card.title, "results": _results(card.errors)}]}
-    return "\n".join(["---", *_yaml(values), "---", ""])
-
-
-def _yaml(values: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a mapping. Texts and numbers are written as JSON, which is YAML too."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield f"{key}:"
-            yield from (f"  {line}" for line in _yaml(value))
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            yield f"{key}:"
-            for item in value:
-                first, *rest = _yaml(item)
-                yield from (f"  - {first}", *(f"    {line}" for line in rest))
-        else:
-            yield f"{key}: {json.dumps(value, ensure_ascii=False)}"
 
 
 def _results(errors: Sequence[Errors]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -302,6 +303,17 @@ def test_an_ensemble_and_its_files(runs: list[Path], data_dir: str, command, tmp
     assert lines[2].startswith("ensemble of 2  1 view  top-1 error ")
     assert lines[2].endswith("  20 images of elpv/64 test[:20]")
     assert [line.split()[0] for line in lines[3:]] == ["class", "functional", "defective"]
+
+
+@pytest.mark.long
+def test_another_data_set_serves_where_the_runs_own_is_not(runs: list[Path], data_dir: str, command, tmp_path: Path):
+    shutil.copytree(Path(data_dir) / "elpv" / "64", tmp_path / "mine" / "64")
+    flags = f"--workdir={runs[1]}", "--split=test[:5]", "--json"
+    there = command("evaluate", f"--data_dir={tmp_path}", *flags, "--dataset=mine")
+    own = command("evaluate", f"--data_dir={data_dir}", *flags)
+    found, expected = (json.loads(run.finish()[1]) for run in (there, own))
+    assert found == expected | {"dataset": "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"], "nothing was prepared"
 
 
 @pytest.mark.long
