@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import itertools
 import os
 import re
 import sys
@@ -144,9 +145,37 @@ def _flag_error(error: Exception) -> UsageError:
             text += "; a table is written ((0, 0.01),): the value from each position on"
     elif place := _place(error):
         text = f"{type(error).__name__}: {error}{place}"
+    elif isinstance(error, KeyError) and re.fullmatch(r"\W*\w+\W*", text):  # a key of `rates` or `weight_decays`
+        text = f"the config has no {_overridden(_plain(text))}; a config file that changes this config can add it"
+    elif text.endswith("insert quotes around each element."):  # a tuple that Python does not read
+        text = f"{text.partition(': ')[0]} is no table; a table is written ((0, 0.01), (30, 0.001))"
     elif not isinstance(error, (UsageError, flags.Error)):
-        text = re.sub(r"^(['\"])(.*)\1$", r"\2", text).replace("\\'", "'").replace("\\n", " ")  # quoted by KeyError
+        text = _plain(text)
+    if missing := re.search(r"No module named '(\w+)", text):
+        text += _missing_module(missing[1])
     return UsageError(_one_line(text))
+
+
+def _plain(text: str) -> str:
+    """A text as it was before KeyError quoted it."""
+    return re.sub(r"^(['\"])(.*)\1$", r"\2", text).replace("\\'", "'").replace("\\n", " ")
+
+
+def _overridden(key: str) -> str:
+    """The field of the override that has the key, such as `config.rates.fc8.kernel` for `fc8`; else the key."""
+    fields = (argument.lstrip("-").partition("=")[0] for argument in sys.argv if argument.startswith("-"))
+    return next((field for field in fields if key in field.split(".")[1:]), f"field {key}")
+
+
+def _missing_module(name: str) -> str:
+    """The advice for a config whose import finds no module."""
+    if name == "configs":
+        return "; outside of a checkout the configs are alexnet_jax.configs: `from alexnet_jax.configs import default`"
+    for before, argument in itertools.pairwise(["", *sys.argv, ""]):
+        file = Path(_config_file(before, argument) or "-")
+        if (file.parent / f"{name}.py").exists():
+            return f"; start in {file.parent}, or name that folder in PYTHONPATH"
+    return ""
 
 
 def _place(error: Exception) -> str:

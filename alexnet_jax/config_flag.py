@@ -1,5 +1,6 @@
 """The flag `--config=FILE` and its overrides `--config.FIELD=VALUE`. Every field that may be None takes `None`."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,5 +53,9 @@ def define(help_string: str) -> Callable[[], ConfigDict]:
     for kind, parser in ((int, flags.IntegerParser()), (float, flags.FloatParser()), (str, flags.ArgumentParser())):
         config_flags.register_flag_parser_for_type(kind, OrNone(parser))
     config_flags.register_flag_parser_for_type(type(None), Untyped())
-    holder = config_flags.DEFINE_config_file("config", help_string=help_string)
+    try:
+        holder = config_flags.DEFINE_config_file("config", help_string=help_string)
+    except flags.Error as error:  # it reads the files of --flagfile, before any command can answer for them
+        print(f"error: --flagfile: {str(error).removeprefix('ERROR:: ')}", file=sys.stderr)
+        sys.exit(2)
     return lambda: holder.value

@@ -125,6 +125,10 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, numbe
         ([CONFIG, "--config.num_epochs=few"], "could not convert string to float: 'few'"),
         ([CONFIG, "--config.batch_size=31", "--config.mesh.data=2"], "cannot be divided by the mesh's data axis of 2"),
         ([CONFIG, "--config.mesh.tower=2"], "data=1 x tower=2 needs 2 devices and there is 1"),
+        ([CONFIG, "--config.rates.fc8.kernel=0.01"], "the config has no config.rates.fc8.kernel; a config file that"),
+        ([CONFIG, "--config.weight_decays.fc8=0"], "the config has no config.weight_decays.fc8; a config file that"),
+        ([CONFIG, "--config.rates.all.kernel=((0, 0.01)"], "is no table; a table is written ((0, 0.01), (30, 0.001))"),
+        (["--flagfile=/nowhere", CONFIG], "--flagfile: Unable to open flagfile: [Errno 2] No such file or directory"),
         ([CONFIG, "--nonsense"], "Unknown command line flag 'nonsense'"),
         ([CONFIG, "train"], "'train' is not a flag; flags start with --"),
         ([CONFIG, "--workdir=/proc/nowhere"], "the workdir /proc/nowhere cannot be written"),
@@ -143,6 +147,9 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, comma
 
 
 FILES = {
+    "folder/neighbour.py": "",
+    "folder/neighbours.py": "import neighbour\n",
+    "before.py": "from configs import default\n",
     "syntax.py": "def get_config(:\n",
     "imports.py": "import nowhere\n",
     "raises.py": "def get_config():\n    raise ValueError('no such\\nthing')\n",
@@ -168,13 +175,25 @@ FILES = {
         ("bare.py", "ValueError (FOLDER/bare.py, line 2)"),
         ("fails.py", "ZeroDivisionError: division by zero (FOLDER/fails.py, line 2)"),
         ("empty.py", "has no attribute 'get_config'"),
+        (
+            "before.py",
+            "No module named 'configs' (FOLDER/before.py, line 1); outside of a checkout the configs are"
+            " alexnet_jax.configs: `from alexnet_jax.configs import default`",
+        ),
+        ("folder/neighbours.py", "line 1); start in FOLDER/folder, or name that folder in PYTHONPATH"),
     ],
 )
-def test_a_config_that_cannot_be_loaded_is_one_line(tmp_path: Path, capsys, file: str, message: str, overrides: tuple):
+def test_a_config_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, file: str, message: str, overrides: tuple
+):
     path = file
     if file in FILES:
-        (tmp_path / file).write_text(FILES[file])
+        (tmp_path / "folder").mkdir()
+        for name, text in FILES.items():
+            (tmp_path / name).write_text(text)
         path = str(tmp_path / file)
+    if file == "before.py":  # the tests run where `configs` can be imported
+        monkeypatch.setitem(sys.modules, "configs", None)
     status, err = parse(capsys, f"--config={path}", *overrides)
     assert status == 2
     assert err.startswith("error: ") and err.count("\n") == 1

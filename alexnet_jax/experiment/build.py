@@ -32,6 +32,8 @@ from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.network.tower import Tower, make_tower
 from alexnet_jax.runtime import allocator, processes
 
+SMALLEST_STD = 1e-5  # of pixels 0 to 255; rounding leaves less
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -236,8 +238,24 @@ def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedul
         mean_image=statistics.crop(crop_size).astype(np.float32),
         color_directions=statistics.color_directions.astype(np.float32),
         noise=noise,
-        pixel_scale=1 / statistics.pixel_std if settings.photometry.standardize else 1.0,
+        pixel_scale=_pixel_scale(settings, data),
     )
+
+
+def _pixel_scale(settings: Settings, data: Dataset) -> float:
+    """The factor of the pixels.
+
+    Raises:
+      UsageError: all pixels of the training images are equal, and their deviation is 0.
+    """
+    if not settings.photometry.standardize:
+        return 1.0
+    if not data.statistics.pixel_std > SMALLEST_STD:  # also NaN, the root of a variance that rounding makes negative
+        raise UsageError(
+            f"all pixels of the training images of {settings.dataset.name} are equal, so that"
+            " config.photometry.standardize would divide by 0; prepare other images"
+        )
+    return 1 / data.statistics.pixel_std
 
 
 def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
@@ -248,13 +266,12 @@ def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
       data: its data set.
     """
     statistics = data.statistics
-    scale = 1 / statistics.pixel_std if settings.photometry.standardize else 1.0
     return Preprocessing(
         class_names=tuple(data.class_names),
         image_size=data.image_size,
         crop_size=follow.followed(settings)[2],
         mean_image=statistics.mean_image.astype(np.float32),
-        pixel_scale=np.full(3, scale, np.float32),
+        pixel_scale=np.full(3, _pixel_scale(settings, data), np.float32),
     )
 
 

@@ -76,6 +76,8 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         if not abs(value) <= LARGEST_NUMBER:  # also NaN
             raise UsageError(f"{path} is {value} and should be a finite number, at most {LARGEST_NUMBER:.2g}")
         return float(value)
+    elif kind is str and type(value) is int:
+        return str(value)  # the flag of a field whose default is None makes a number of --config.name=2024
     elif type(value) is kind:
         return value
     raise UsageError(f"{path} is {value!r} and should be {_describe(kind)}")

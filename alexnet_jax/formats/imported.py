@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,16 +144,13 @@ def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str
     if kind not in ("auto", "torchvision"):
         raise FormatError(f"it holds a network of PyTorch, and --kind is {kind}; leave --kind out")
     layers = torchvision.layers_in(arrays)
-    whole = "fc8" in layers
+    whole, own = "fc8" in layers, torchvision.pixels_in(metadata)
     return _Found(
         recipe=torchvision.RECIPE if whole else torchvision.CONVOLUTIONS,
         layers=layers,
-        crop_size=torchvision.CROP_SIZE,
-        image_size=torchvision.IMAGE_SIZE,
-        mean=[255 * value for value in torchvision.MEAN],
-        scale=[1 / (255 * value) for value in torchvision.DEVIATION],
-        notes=(FILTER,) if whole else (NO_CLASSIFIER, FILTER),
-        classes=_classes_in(metadata),
+        notes=(*[NO_CLASSIFIER] * (not whole), *[FILTER] * (own is None)),
+        classes=torchvision.classes_in(metadata),
+        **(own or torchvision.PIXELS),
     )
 
 
@@ -167,15 +163,6 @@ def _of_caffe(data: bytes, kind: str) -> _Found:
         raise FormatError("it does not say where its norms are; add --kind=bvlc or --kind=caffenet")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
     return _Found(recipe, network.layers, network.crop_size, size, caffe.MEAN, [network.scale] * 3, (SQUASHED,))
-
-
-def _classes_in(metadata: dict[str, str]) -> tuple[str, ...]:
-    """The classes that a file of ours names in its metadata; empty: it names none."""
-    try:
-        names = json.loads(metadata.get("classes", "[]"))
-    except (ValueError, RecursionError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _imported(found: _Found, mean: Any, classes: Any) -> Imported:

@@ -28,9 +28,9 @@ def to_bytes(
       params, batch_stats: on the host; they become constants of the program.
       preprocessing: of the crops, part of the program.
     """
-    variables = {"params": params, "batch_stats": batch_stats}
 
     def alexnet(crops):
+        variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
         logits: Any = tower.apply(variables, preprocessing.inputs(crops), train=False)
         return jax.nn.softmax(logits[:, : tower.num_classes])
 

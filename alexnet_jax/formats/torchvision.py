@@ -4,7 +4,9 @@ In `.safetensors` or `.pth`. Its pictures: the shorter side scaled to 256 pixels
 channel of pixels of 0 to 1 minus a mean and divided by a deviation (torchvision.models.AlexNet_Weights).
 """
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -17,7 +19,12 @@ from alexnet_jax.network.tower import Tower
 
 RECIPE, CONVOLUTIONS = "torchvision", "torchvision_convolutions"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green and blue, pixels 0 to 1
-IMAGE_SIZE, CROP_SIZE = 256, 224
+PIXELS = dict(
+    image_size=256,
+    crop_size=224,
+    mean=[255 * value for value in MEAN],
+    scale=[1 / (255 * value) for value in DEVIATION],
+)
 NAMES = {
     "conv1": "features.0",
     "conv2": "features.3",
@@ -28,6 +35,8 @@ NAMES = {
     "fc7": "classifier.4",
     "fc8": "classifier.6",
 }
+MAX_SIZE = 4096  # pixels along a side
+COLOURS = {"mean": "mean", "scale": "pixel_scale"}  # the names in a file's metadata
 CONVOLUTION_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 # Around the names of layers: the dictionary of a training script, `torch.nn.DataParallel`, which may hold the
 # convolutions alone.
@@ -83,6 +92,35 @@ def to_state_dict(params: PyTree[np.ndarray], tower: Tower, recipe: str) -> dict
     for layer, (kernel, bias) in weights.of_params(params, tower).items():
         state |= {f"{NAMES[layer]}.weight": kernel, f"{NAMES[layer]}.bias": bias}
     return state
+
+
+def pixels_in(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Sizes, mean and scale of the pixels that a file of ours names in its metadata; None: it names none.
+
+    Raises:
+      FormatError: they make no sense.
+    """
+    if not {"crop_size", "image_size", "mean", "pixel_scale"} <= metadata.keys():
+        return None
+    try:
+        sizes = {name: int(metadata[name]) for name in ("crop_size", "image_size")}
+        colours = {name: np.asarray(json.loads(metadata[key]), float) for name, key in COLOURS.items()}
+        if not 0 < sizes["crop_size"] <= sizes["image_size"] <= MAX_SIZE:
+            raise ValueError
+        if any(colour.shape != (3,) or not np.isfinite(colour).all() for colour in colours.values()):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise FormatError("its metadata have sizes or colours that make no sense; write it anew") from error
+    return sizes | {name: colour.tolist() for name, colour in colours.items()}
+
+
+def classes_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes that a file of ours names in its metadata; empty: it names none."""
+    try:
+        names = json.loads(metadata.get("classes", "[]"))
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _plain(name: str) -> str:

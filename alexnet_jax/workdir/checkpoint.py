@@ -146,12 +146,14 @@ class Checkpoints:
         """The step with the smallest validation error, of equal errors that with the smallest loss; None: no error."""
         return self._manager.best_step()
 
-    def save(self, step: int, state: TrainState, *, top1: float | None, loss: float | None = None) -> None:
+    def save(
+        self, step: int, state: TrainState | dict[str, PyTree], *, top1: float | None, loss: float | None = None
+    ) -> None:
         """Starts to write the state, and returns when it is copied.
 
         Args:
           step: updates done; names the checkpoint.
-          state: of the run.
+          state: of the run; or some of its fields by name, as of an imported network.
           top1: validation error in [0, 1]; None: the state was not evaluated.
           loss: of the same evaluation, by which the best of equal errors is chosen. A state whose error or loss is not
             finite is never the best.
@@ -324,7 +326,7 @@ def _words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _no_room(folder: epath.Path, state: TrainState) -> str | None:
+def _no_room(folder: epath.Path, state: PyTree) -> str | None:
     """A description if there is too little room for a state. Checked first: a failed save leaves threads that write."""
     if "://" in str(folder):
         return None

@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from alexnet_jax import evaluation
+from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment.settings import read_settings
@@ -37,6 +40,16 @@ def test_a_batch_that_the_mesh_cannot_divide_is_refused(tiny_config: Callable):
     settings = read_settings(tiny_config(batch_size=31, **{"mesh.data": 2}))
     with pytest.raises(UsageError, match="batch_size is 31 and cannot be divided by the mesh's data axis of 2"):
         experiment.build_mesh(settings)
+
+
+def test_images_of_one_colour_cannot_be_standardized(tiny_config, data_dir: str):
+    data = open_dataset("elpv/64", data_dir)
+    for mean, variance in ((0.0, 0.0), (99.0, -1e-12)):
+        data.statistics = Statistics(np.full((64, 64, 3), mean), np.full((3, 3), variance))
+        settings = read_settings(tiny_config(**{"photometry.standardize": True}))
+        with pytest.raises(UsageError, match=r"all pixels of the training images of elpv/64 are equal, so that"):
+            experiment.preprocessing_of(settings, data)
+        experiment.preprocessing_of(read_settings(tiny_config(**{"photometry.standardize": False})), data)
 
 
 def test_bfloat16_trains_on_a_cpu(tiny_config: Callable, data_dir: str):

@@ -122,3 +122,14 @@ def test_rates_need_a_rule_for_all(tiny_config: Callable):
     config.rates = {"conv1": config.rates["all"]}
     with pytest.raises(UsageError, match=r"config.rates.all is missing"):
         read_settings(config)
+
+
+def test_a_whole_number_is_a_name():
+    """As the flag reads `--config.name=2024`, where the default is None."""
+    from alexnet_jax.config_flag import Untyped
+
+    for text, name in (("2024", "2024"), ("0", "0"), ("2024a", "2024a")):
+        config = default.get_config()
+        config.name = config.dataset.eval_split = Untyped().parse(text)
+        settings = read_settings(config)
+        assert (settings.name, settings.dataset.eval_split) == (name, name)

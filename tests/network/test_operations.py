@@ -102,6 +102,7 @@ def convolution_case(*numbers: int) -> dict:
         convolution_case(2, 27, 27, 48, 128, 5, 1, 2, 2),  # conv2
         convolution_case(13, 13, 13, 64, 48, 3, 1, 1, 1),  # conv3
         convolution_case(3, 56, 60, 3, 48, 11, 4, 0, 3),  # conv1
+        convolution_case(2, 56, 61, 3, 16, 11, 4, 2, 2),  # torchvision's conv1: pixels at the border fill no window
         convolution_case(4, 9, 9, 1, 1, 3, 2, 2, 1),
     ],
     draw_convolution,
@@ -298,6 +299,27 @@ def test_max_pool_and_its_gradient(form: str, case: dict):
     lowest = float(np.finfo(np.float64 if form == "plain64" else np.float32).min)
     np.testing.assert_array_equal(y, formulas.max_pool(x, **geometry, lowest=lowest))
     check(dx, formulas.max_pool_gradient(x, dy, **geometry), 1e-12 if form == "plain64" else 1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS, indirect=True)
+@pytest.mark.parametrize("height", [9, 10])
+def test_max_pool_of_whole_windows_alone(form: str, height: int):
+    x = draw_array(2, height, 12, 5, seed=0)
+    pool = functools.partial(layers.max_pool, size=3, stride=2, round_down=True)
+    y, dy, dx = value_and_gradients(form, pool, x, names=["max_pool", "max_pool_gradient"])
+    seen = x[:, :9, :11].astype(np.float64)
+    np.testing.assert_array_equal(y, formulas.max_pool(seen, size=3, stride=2, lowest=-np.inf))
+    check(dx[:, :9, :11], formulas.max_pool_gradient(seen, dy, size=3, stride=2), 1e-6)
+    assert not dx[:, 9:].any() and not dx[:, :, 11:].any()
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 7, 13])
+def test_means_over_windows_that_cover_the_maps(length: int):
+    x = draw_array(2, length, length + 1, 3, seed=0)
+    y = layers.adaptive_average_pool(jnp.asarray(x), 6)
+    for i, j in np.ndindex(6, 6):
+        rows, columns = (slice(k * n // 6, -(-(k + 1) * n // 6)) for k, n in ((i, length), (j, length + 1)))
+        np.testing.assert_allclose(y[:, i, j], x[:, rows, columns].mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["c", "plain"], indirect=True)

@@ -69,6 +69,7 @@ def test_running_averages_follow_the_batch_in_training_alone():
         ("batch_norm", (2, 2)),
         ("bvlc", (2, 2)),
         ("one_tower", (2, 1)),
+        ("torchvision", (2, 1)),
         ("bottleneck", (2, 2)),
         ("cifar_11pct", (2, 1)),
     ],
@@ -128,8 +129,9 @@ def test_a_tower_too_narrow_for_a_norm_across_towers():
         jax.eval_shape(lambda: forwards.init_params(tower, jax.random.key(0), 67))
 
 
-def test_half_width_activations_leave_parameters_and_logits_wide():
-    wide, narrow = (make_tower("original", num_classes=4, width=0.1, dtype=dtype) for dtype in (None, jnp.bfloat16))
+@pytest.mark.parametrize("recipe", ["original", "torchvision"])
+def test_half_width_activations_leave_parameters_and_logits_wide(recipe):
+    wide, narrow = (make_tower(recipe, num_classes=4, width=0.1, dtype=dtype) for dtype in (None, jnp.bfloat16))
     params = initial(wide, 67)
     images = jnp.asarray(RNG.normal(0, 60, (2, 67, 67, 3)), jnp.float32)
     mesh = sharding.make_mesh(data=1, tower=1)
@@ -138,6 +140,18 @@ def test_half_width_activations_leave_parameters_and_logits_wide():
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_a_recipe_of_convolutions_alone_gives_maps_and_no_logits():
+    tower = make_tower("torchvision_convolutions", num_classes=0, width=0.1)
+    mesh = sharding.make_mesh(data=1, tower=1)
+    with pytest.raises(UsageError, match="no classifier: its last layer is conv5"):
+        forwards.make_forward(tower, mesh)
+    images = jnp.zeros((2, 224, 224, 3))
+    maps = jax.eval_shape(forwards.make_features(tower, mesh, "conv5"), initial(tower, 224), {}, images)
+    assert maps.shape == (2, 6, 6, 25)
+    with pytest.raises(UsageError, match="leaves conv1 without features"):
+        make_tower("torchvision_convolutions", num_classes=0, width=0.001)
 
 
 def test_inverted_dropout_scales_in_training():

@@ -1,4 +1,4 @@
-"""Environment variables of JAX and XLA: those that decide numbers do not, and those that break the program are named."""
+"""Environment variables of JAX and XLA: none changes a number, and those that break the program are named."""
 
 import jax
 import pytest
@@ -56,7 +56,7 @@ def test_an_option_under_which_nothing_works_is_refused(option, monkeypatch, nam
         ("--xla_dump_hlo_as_text --xla_nothing", "--xla_nothing"),
         (
             "--xla_force_host_platform_device_count=x",
-            "Couldn't interpret value x for flag xla_force_host_platform_devi",
+            "Couldn't interpret value x for flag xla_force_host_",
         ),
         ("nothing", 'Could not open file "nothing"'),
     ],

@@ -1,0 +1,134 @@
+"""A trained network in a file for other programs, with a page beside that says how to use the file."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jaxtyping import PyTree
+
+import alexnet_jax
+from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.errors import UsageError
+from alexnet_jax.formats import caffe, export_page, onnx, safetensors, stablehlo, torchvision
+from alexnet_jax.trained import Trained
+from alexnet_jax.workdir.atomic import write_atomically
+
+# The kinds of files, and their suffixes. Of two kinds with one suffix, the first is the one that the suffix names.
+KINDS = {
+    "stablehlo": ".stablehlo",
+    "onnx": ".onnx",
+    "safetensors": ".safetensors",
+    "torchvision": ".safetensors",
+    "caffe": ".caffemodel",
+}
+SUFFIXES = tuple(dict.fromkeys(KINDS.values()))
+
+
+def kind_of(file: epath.Path, kind: str = "auto") -> str:
+    """The kind of file to write.
+
+    Args:
+      file: whose suffix says it, where the kind does not.
+      kind: one of `KINDS`, or `auto`.
+
+    Raises:
+      UsageError: the kind is not known, or has another suffix.
+    """
+    suffix = file.suffix.lower()
+    if kind == "auto":
+        kind = next((name for name, ending in KINDS.items() if ending == suffix), "")
+        if not kind:
+            raise UsageError(f"{file.name} does not end in {', '.join(SUFFIXES)}; the ending says what is written")
+    if kind not in KINDS:
+        raise UsageError(f"no network is exported as {kind!r}; the kinds are {', '.join(KINDS)}")
+    if KINDS[kind] != suffix:
+        raise UsageError(f"a file of the kind {kind} ends in {KINDS[kind]}, and {file.name} does not; rename it")
+    return kind
+
+
+def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str = "") -> list[epath.Path]:
+    """Writes a network to a file, and beside it `FILE.README.md`, and what the kind has no place for.
+
+    Args:
+      net: the network.
+      file: to write; each file is written whole or not at all.
+      kind: one of `KINDS`; `auto`: by the suffix.
+      licence: of the images that the network was trained on; empty: not recorded.
+
+    Returns:
+      The files written, the network first.
+
+    Raises:
+      UsageError: the kind cannot hold the network, a package is missing, or a file cannot be written.
+    """
+    kind = kind_of(file, kind)
+    facts = about(net, licence)
+    contents = _contents(net, kind, facts)
+    page = export_page.render(net, kind, file.name, licence=licence)
+    files: dict[str, str | bytes] = {file.name: contents.pop(""), f"{file.name}.README.md": page}
+    files |= {f"{file.name}{ending}": content for ending, content in contents.items()}
+    for name, content in files.items():
+        try:
+            write_atomically(file.parent / name, content)
+        except OSError as error:
+            raise UsageError(f"{file.parent / name} cannot be written: {error.strerror or error}") from error
+    return [file.parent / name for name in files]
+
+
+def about(net: Trained, licence: str) -> dict[str, str]:
+    """Facts for a file's metadata. All values are texts; those of several numbers are JSON."""
+    preprocessing, network = net.preprocessing, net.settings.network
+    return {
+        "title": export_page.title(net),
+        "recipe": network.recipe,
+        "width": f"{network.width:g}",
+        "step": str(net.step),
+        "dataset": net.settings.dataset.name,
+        "licence_of_the_images": licence or "not recorded",
+        "preprocessing": export_page.in_words(preprocessing),
+        "image_size": str(preprocessing.image_size),
+        "crop_size": str(preprocessing.crop_size),
+        "mean": json.dumps(export_page.mean_colour(preprocessing)),
+        "pixel_scale": json.dumps([float(f"{number:.9g}") for number in preprocessing.pixel_scale]),
+        "classes": json.dumps(list(preprocessing.class_names), ensure_ascii=False),
+        "written_by": f"alexnet_jax {alexnet_jax.__version__}",
+    }
+
+
+def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, str | bytes]:
+    """The bytes of the file, under an empty ending, and of the files beside, by what follows the file's name."""
+    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    preprocessing, recipe = net.preprocessing, net.settings.network.recipe
+    match kind:
+        case "stablehlo":
+            net.need_classifier()
+            program = stablehlo.to_bytes(net.tower, params, batch_stats, preprocessing)
+            return {"": program, ".classes.txt": _lines(preprocessing)}
+        case "onnx":
+            net.need_classifier()
+            return {"": onnx.to_bytes(net.tower, params, batch_stats, preprocessing, about=facts)}
+        case "safetensors":
+            whole = safetensors.Network(net.settings, net.step, params, batch_stats, preprocessing)
+            return {"": safetensors.network_to_bytes(whole, facts)}
+        case "torchvision":
+            state = torchvision.to_state_dict(params, net.tower, recipe)
+            return {"": safetensors.to_bytes(state, dict(facts) | {"format": "pt"})}
+    return _caffe_contents(net, params)
+
+
+def _caffe_contents(net: Trained, params: PyTree[np.ndarray]) -> dict[str, str | bytes]:
+    preprocessing = net.preprocessing
+    options: dict[str, Any] = dict(
+        crop_size=preprocessing.crop_size, pixel_scale=list(map(float, preprocessing.pixel_scale))
+    )
+    weights = caffe.write(params, net.tower, net.settings.network.recipe, **options)
+    mean = caffe.write_mean(preprocessing.mean_image)
+    return {"": weights, ".mean.binaryproto": mean, ".classes.txt": _lines(preprocessing)}
+
+
+def _lines(preprocessing: Preprocessing) -> str:
+    """A class a line, as `import --classes` reads them."""
+    return "".join(f"{' '.join(name.split())}\n" for name in preprocessing.class_names)

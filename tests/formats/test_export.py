@@ -1,0 +1,333 @@
+"""Networks in files for other programs: the same probabilities there, and the same bits back."""
+
+import json
+import re
+import sys
+import warnings
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+import alexnet_jax
+from alexnet_jax.errors import UsageError
+from alexnet_jax.formats import export as exporting
+from alexnet_jax.formats import imported, safetensors
+from alexnet_jax.formats.export import export
+from alexnet_jax.network.native import build
+from alexnet_jax.network.recipes import RECIPES, layers_of
+from tests.formats import made
+
+# Among these, each operation and field of a tower occurs.
+GRAPHS = [
+    "original",
+    "paper",
+    "caffenet",
+    "bvlc",
+    "torchvision",
+    "one_tower",
+    "no_exchange",
+    "batch_norm",
+    "plain_pooling",
+    "bottleneck",
+    "tanh",
+    "cifar_11pct",
+]
+CLASSIFIERS = [recipe for recipe in RECIPES if not layers_of(recipe)[-1].window]
+
+
+def size_for(recipe):
+    return 24 if recipe.startswith("cifar") else 67
+
+
+def run_onnx(data, crops):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(bytes(data), providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], {"crops": crops})[0]
+
+
+@pytest.mark.parametrize("recipe", GRAPHS)
+def test_onnx_runtime_gives_the_same_probabilities(recipe, tmp_path):
+    net = made.network(recipe, classes=4 if recipe == "paper" else 5, crop_size=size_for(recipe), width=0.1)
+    file, page = export(net, epath.Path(tmp_path / "net.onnx"))
+    pictures = made.squares(net)
+    expected = net.predict(pictures)
+    assert expected.std(axis=0).max() > 1e-3, "the test would pass with constants"
+    found = run_onnx(file.read_bytes(), made.crops(net, pictures))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert page.name == "net.onnx.README.md"
+
+
+@pytest.mark.parametrize(("recipe", "size"), [("original", 80), ("original", 63), ("torchvision", 83)])
+def test_windows_that_hang_over_the_border_are_the_same_in_onnx(recipe, size, tmp_path):
+    net = made.network(recipe, crop_size=size)
+    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"))
+    pictures = made.squares(net)
+    np.testing.assert_allclose(run_onnx(file.read_bytes(), made.crops(net, pictures)), net.predict(pictures), atol=1e-5)
+
+
+def test_the_graphs_above_have_all_operations_and_fields():
+    def parts(recipe):
+        operations = {operation for layer in layers_of(recipe) for operation in layer.then}
+        return operations | set(RECIPES[recipe].fields) | {"local" for layer in layers_of(recipe) if layer.local}
+
+    assert set().union(*map(parts, GRAPHS)) == set().union(*map(parts, RECIPES))
+
+
+def test_onnx_takes_any_number_of_crops_and_says_what_it_is(tmp_path):
+    import onnx
+
+    net = made.network()
+    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"), licence="CC0")
+    pictures = made.squares(net, 7)
+    expected = net.predict(pictures)
+    for count in (1, 7):
+        found = run_onnx(file.read_bytes(), made.crops(net, pictures[:count]))
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5)
+    model = onnx.load(str(file))
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(facts["classes"]) == list(net.classes)
+    assert facts["licence_of_the_images"] == "CC0"
+    assert facts["recipe"] == "original"
+    assert "mean image" in facts["preprocessing"]
+
+
+@pytest.mark.parametrize("recipe", ["original", "caffenet", "batch_norm", "cifar_11pct"])
+def test_stablehlo_runs_anywhere_and_gives_the_same_probabilities(recipe, tmp_path):
+    build.load()  # else the plain form is all that there is
+    net = made.network(recipe, crop_size=size_for(recipe))
+    file, page, classes = export(net, epath.Path(tmp_path / "net.stablehlo"))
+    program = jax.export.deserialize(bytearray(file.read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert program.nr_devices == 1
+    calls = set(re.findall(r"custom_call @([\w.]+)", program.mlir_module()))
+    assert calls <= {"shape_assertion"}, "the program needs a library of ours"
+    pictures = made.squares(net, 5)
+    expected = net.predict(pictures)
+    for count in (1, 5):
+        found = program.call(made.crops(net, pictures[:count]))
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5)
+    assert page.name == "net.stablehlo.README.md"
+    assert classes.read_text().splitlines() == list(net.classes)
+
+
+def test_an_export_leaves_the_c_operations_on(tmp_path):
+    before = build.load().available
+    export(made.network(), epath.Path(tmp_path / "net.stablehlo"))
+    assert build.available() == before
+
+
+def test_a_network_of_bfloat16_is_exported(tmp_path):
+    net = made.network(bfloat16=True)
+    pictures = made.squares(net)
+    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"))
+    found = run_onnx(file.read_bytes(), made.crops(net, pictures))
+    np.testing.assert_allclose(found, net.predict(pictures), atol=0.05)
+    program = export(net, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
+    found = jax.export.deserialize(bytearray(program)).call(made.crops(net, pictures))
+    np.testing.assert_allclose(found, net.predict(pictures), atol=0.02)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("recipe", ["original", "batch_norm", "torchvision_convolutions"])
+def test_a_whole_network_comes_back_with_the_same_bits(recipe, mesh, tmp_path):
+    has_classifier = recipe in CLASSIFIERS
+    mesh = mesh if has_classifier else (1, 1)
+    net = made.network(recipe, classes=5 if has_classifier else 0, mesh=mesh)
+    [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"))
+    back = alexnet_jax.load(file)
+    for name in ("params", "batch_stats"):
+        there, here = jax.device_get((getattr(net, name), getattr(back, name)))
+        assert jax.tree.structure(there) == jax.tree.structure(here)
+        jax.tree.map(np.testing.assert_array_equal, there, here)
+    assert back.settings == net.settings.on_any_mesh()
+    assert (back.step, back.classes) == (net.step, net.classes)
+    for field in ("mean_image", "pixel_scale"):
+        np.testing.assert_array_equal(getattr(back.preprocessing, field), getattr(net.preprocessing, field))
+    layer = net.last_hidden_layer
+    np.testing.assert_allclose(back.features(made.squares(net)), net.features(made.squares(net), layer), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "name"),
+    [
+        ("torchvision", "torchvision", "net.safetensors"),
+        ("torchvision_convolutions", "torchvision", "net.safetensors"),
+        ("bvlc", "caffe", "net.caffemodel"),
+        ("caffenet", "caffe", "net.caffemodel"),
+    ],
+)
+@pytest.mark.parametrize("classes", [4, 5])
+def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name, classes, tmp_path):
+    classes = classes if recipe in CLASSIFIERS else 0
+    scale = np.full(3, 1 / 64, np.float32)
+    net = made.network(recipe, classes=classes, crop_size=99, pixel_scale=scale)
+    file, *beside = export(net, epath.Path(tmp_path / name), kind)
+    names = {path.name.removeprefix(name): path for path in beside}
+    options = {"mean": names[".mean.binaryproto"], "classes": names[".classes.txt"]} if kind == "caffe" else {}
+    back = imported.read(file, **options)
+    for (path, there), (_, here) in zip(*map(jax.tree.leaves_with_path, (net.params, back.params)), strict=True):
+        there = np.array(there)
+        if classes % 2 and path[0].key == "fc8" and net.tower.towers == 2:
+            there[1, ..., -1] = 0  # the logit that odd classes leave over
+        np.testing.assert_array_equal(here, there)
+    assert back.preprocessing.class_names == net.classes
+    assert back.preprocessing.crop_size == 99
+    assert back.preprocessing.image_size == net.preprocessing.image_size
+    np.testing.assert_allclose(back.preprocessing.pixel_scale, scale)
+    if kind == "caffe":
+        np.testing.assert_array_equal(back.preprocessing.mean_image, net.preprocessing.mean_image)
+    else:
+        mean = net.preprocessing.mean_crop.mean(axis=(0, 1))
+        np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1)), mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.stablehlo", "net.safetensors"])
+def test_the_page_beside_the_file_runs(name, tmp_path, monkeypatch):
+    net = made.network()
+    _, page, *_ = export(net, epath.Path(tmp_path / name), licence="CC BY 4.0 (with *stars*)")
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.jpg", quality=95)
+    names: dict = {}
+    with warnings.catch_warnings():
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            exec(block, names)
+    np.testing.assert_allclose(names["probabilities"], net.predict("photo.jpg"), atol=1e-4)
+    text = page.read_text()
+    assert r"CC BY 4.0 (with \*stars\*)" in text
+    for number, each in enumerate(net.classes):
+        assert f"| {number} | {each.replace('|', chr(92) + '|')} |" in text
+
+
+def test_a_page_of_each_kind_says_how_and_what(tmp_path):
+    for recipe, name, kind in (("bvlc", "net.caffemodel", "caffe"), ("torchvision", "net.safetensors", "torchvision")):
+        net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
+        page = export(net, epath.Path(tmp_path / name), kind)[1].read_text()
+        for wanted in ("bicubic", "99 x 99", "mean", "not recorded", "| 4 | class 4", recipe, "python"):
+            assert wanted in page, (kind, wanted)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "kind", "reason"),
+    [
+        ("torchvision_convolutions", "net.onnx", "auto", "no classifier"),
+        ("torchvision_convolutions", "net.stablehlo", "auto", "no classifier"),
+        ("original", "net.caffemodel", "auto", "Caffe's layout cannot hold the recipe 'original'"),
+        ("original", "net.safetensors", "torchvision", "cannot hold the recipe 'original'"),
+        ("original", "net.pth", "auto", "ends? in .*safetensors"),
+        ("original", "net", "auto", "end in"),
+        ("original", "net.onnx", "caffe", "caffemodel, and net.onnx does not"),
+        ("original", "net.onnx", "tflite", "kinds are stablehlo, onnx"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line_and_no_file(recipe, name, kind, reason, tmp_path):
+    net = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0)
+    with pytest.raises(UsageError, match=reason) as error:
+        export(net, epath.Path(tmp_path / name), kind)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.safetensors"])
+def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
+    net = made.network()
+    [file, _] = export(net, epath.Path(tmp_path / name))
+    package = file.suffix[1:]
+    for module in [each for each in sys.modules if each.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    for attempt in (lambda: export(net, file), *([lambda: alexnet_jax.load(file)] if package == "safetensors" else [])):
+        with pytest.raises(UsageError, match=rf"pip install 'alexnet_jax\[{package}\]'"):
+            attempt()
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+    net = made.network()
+    with pytest.raises(UsageError, match=r"cannot be written: No such file"):
+        export(net, epath.Path(tmp_path / "nowhere" / "net.safetensors"))
+
+
+def whole_file(**changes):
+    """Arrays and metadata of a file of ours, as a damaged or foreign program would leave them."""
+    net = made.network()
+    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    data = safetensors.network_to_bytes(
+        safetensors.Network(net.settings, net.step, params, batch_stats, net.preprocessing), exporting.about(net, "")
+    )
+    from safetensors.numpy import load
+
+    arrays, header = load(data), json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header["__metadata__"] | {key: value for key, value in changes.items() if isinstance(value, str)}
+    arrays |= {key: value for key, value in changes.items() if isinstance(value, np.ndarray)}
+    for key, value in changes.items():
+        if value is None:
+            metadata.pop(key, None)
+            arrays.pop(key, None)
+    return safetensors.to_bytes(arrays, metadata)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"alexnet_jax": "2"}, "version '2' of the layout.*later version"),
+        ({"config": None}, "damaged"),
+        ({"config": "{"}, "damaged"),
+        ({"config": "[1]"}, "damaged"),
+        ({"config": '{"name": 1}'}, "config in .* makes no sense"),
+        ({"classes": "null"}, "damaged"),
+        ({"crop_size": "9" * 5000}, "damaged"),
+        ({"crop_size": "1000"}, "make no sense"),
+        ({"image_size": "-1"}, "make no sense"),
+        ({"step": "x"}, "damaged"),
+        ({"preprocessing/mean_image": None}, "damaged"),
+        ({"preprocessing/mean_image": np.full((73, 73, 3), np.nan, np.float32)}, "make no sense"),
+        ({"params/conv1/kernel": None}, "lacks the array params/conv1/kernel"),
+        ({"params/conv1/kernel": np.zeros(3, np.float32)}, r"array params/conv1/kernel of float32 \(3,\)"),
+        ({"params/conv1/bias": np.zeros((2, 2), np.float64)}, "array params/conv1/bias of float64"),
+        ({"params/conv9/bias": np.zeros(2, np.float32)}, "strange array params/conv9/bias"),
+        ({"classes": '["a", "b", "c"]'}, "array params/fc8"),
+    ],
+)
+def test_a_file_of_ours_that_makes_no_sense_is_one_line(changes, reason, tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(whole_file(**changes))
+    with pytest.raises(UsageError, match=reason) as error:
+        alexnet_jax.load(tmp_path / "net.safetensors")
+    assert "\n" not in str(error.value)
+    assert "net.safetensors" in str(error.value)
+
+
+def test_a_damaged_file_of_ours_is_refused_or_read(tmp_path):
+    data = whole_file()
+    header = int.from_bytes(data[:8], "little")
+    rng = np.random.default_rng(0)
+    file, lines = tmp_path / "net.safetensors", []
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in rng.integers(0, header + 8, 3):
+            damaged[place] ^= 1 << rng.integers(8)
+        file.write_bytes(bytes(damaged[: rng.integers(0, len(data))]) if rng.random() < 0.3 else bytes(damaged))
+        try:
+            alexnet_jax.load(file)
+        except UsageError as error:
+            lines.append(str(error))
+    assert len(lines) > 20 and not any("\n" in line for line in lines)
+
+
+def test_what_is_no_file_of_a_network_is_one_line(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "empty.safetensors").touch()
+    for name, reason in (
+        ("missing.safetensors", "there is no file"),
+        ("missing.pth", "there is no file"),
+        ("folder.safetensors", "no run|no config|holds no"),
+        ("empty.safetensors", "empty"),
+    ):
+        with pytest.raises(UsageError, match=reason) as error:
+            alexnet_jax.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="holds one network; leave out the checkpoint"):
+        alexnet_jax.load(tmp_path / "empty.safetensors", checkpoint="best")
