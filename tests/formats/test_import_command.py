@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import trained
+import alexnet_jax
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
@@ -36,7 +36,7 @@ def test_a_workdir_is_what_the_file_holds(caffe_file, tmp_path, picture):
     folder = epath.Path(tmp_path / "run")
     workdir.write(folder, read, caffe_file.name, say=print)
 
-    net = trained.load(folder)
+    net = alexnet_jax.load(folder)
     assert (net.step, net.settings.network.recipe, net.classes) == (0, "bvlc", ("0", "1", "2"))
     assert jax.tree.all(jax.tree.map(np.array_equal, net.params, read.params))
     assert net.preprocessing.crop_size == 227
@@ -59,7 +59,7 @@ def test_an_interrupted_import_begins_anew_and_another_run_stays(caffe_file, tmp
     workdir.write(folder, read, "a", say=print)
     (folder / record.CHECKPOINTS).rmtree()
     workdir.write(folder, read, "a", say=print)
-    assert trained.load(folder).step == 0
+    assert alexnet_jax.load(folder).step == 0
 
     other = epath.Path(tmp_path / "other")
     other.mkdir()
@@ -160,7 +160,7 @@ def test_training_starts_from_imported_weights(command, data_dir, tmp_path):
         "--config.rates.all.bias=0.0",
     ).finish()  # fmt: skip
     assert status == 0, err
-    tuned, before = (trained.load(tmp_path / name, data_dir=data_dir) for name in ("tuned", "imported"))
+    tuned, before = (alexnet_jax.load(tmp_path / name, data_dir=data_dir) for name in ("tuned", "imported"))
     assert np.array_equal(tuned.params["fc7"]["kernel"], before.params["fc7"]["kernel"])
     assert tuned.params["fc8"]["kernel"].shape[-1] == 2
 
