@@ -145,9 +145,11 @@ def _flag_error(error: Exception) -> UsageError:
             text += "; a table is written ((0, 0.01),): the value from each position on"
     elif place := _place(error):
         text = f"{type(error).__name__}: {error}{place}"
-    elif isinstance(error, KeyError) and re.fullmatch(r"\W*\w+\W*", text):  # a key of `rates` or `weight_decays`
+    elif isinstance(error, (KeyError, AttributeError)) and re.fullmatch(
+        r"\W*\w+\W*", text
+    ):  # a key of `rates` or `weight_decays`
         text = f"the config has no {_overridden(_plain(text))}; a config file that changes this config can add it"
-    elif text.endswith("insert quotes around each element."):  # a tuple that Python does not read
+    elif re.search(r"Error while parsing string: .* as tuple", text):
         text = f"{text.partition(': ')[0]} is no table; a table is written ((0, 0.01), (30, 0.001))"
     elif not isinstance(error, (UsageError, flags.Error)):
         text = _plain(text)

@@ -27,7 +27,7 @@ def test_input(tmp_path):
     run = benchmark("input", "--images=12", "--batches=1", "--rounds=1", "--json", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)
-    assert {"jpeg pillow", "jpeg, processes", "raw"} <= result["rates"].keys()
+    assert {"jpeg pillow", "raw", "jpeg, 1 worker", "raw, 1 worker"} <= result["rates"].keys()
     assert all(rate["wall"] > 0 and rate["cpu"] > 0 for rate in result["rates"].values())
     assert 10_000 < result["encoded"] < 80_000
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The commands as users open them: `python -m alexnet_jax.NAME` in a process of its own."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -149,7 +150,6 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, comma
 FILES = {
     "folder/neighbour.py": "",
     "folder/neighbours.py": "import neighbour\n",
-    "before.py": "from configs import default\n",
     "syntax.py": "def get_config(:\n",
     "imports.py": "import nowhere\n",
     "raises.py": "def get_config():\n    raise ValueError('no such\\nthing')\n",
@@ -175,29 +175,40 @@ FILES = {
         ("bare.py", "ValueError (FOLDER/bare.py, line 2)"),
         ("fails.py", "ZeroDivisionError: division by zero (FOLDER/fails.py, line 2)"),
         ("empty.py", "has no attribute 'get_config'"),
-        (
-            "before.py",
-            "No module named 'configs' (FOLDER/before.py, line 1); outside of a checkout the configs are"
-            " alexnet_jax.configs: `from alexnet_jax.configs import default`",
-        ),
         ("folder/neighbours.py", "line 1); start in FOLDER/folder, or name that folder in PYTHONPATH"),
     ],
 )
-def test_a_config_that_cannot_be_loaded_is_one_line(
-    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, file: str, message: str, overrides: tuple
-):
+def test_a_config_that_cannot_be_loaded_is_one_line(tmp_path: Path, capsys, file: str, message: str, overrides: tuple):
     path = file
     if file in FILES:
         (tmp_path / "folder").mkdir()
         for name, text in FILES.items():
             (tmp_path / name).write_text(text)
         path = str(tmp_path / file)
-    if file == "before.py":  # the tests run where `configs` can be imported
-        monkeypatch.setitem(sys.modules, "configs", None)
     status, err = parse(capsys, f"--config={path}", *overrides)
     assert status == 2
     assert err.startswith("error: ") and err.count("\n") == 1
     assert message.replace("FOLDER", str(tmp_path)) in err
+
+
+def test_a_config_of_the_checkout_elsewhere_is_told_the_name_of_the_package(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("from configs import default\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.main", "--config=mine.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": installed(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+    assert run.stderr.endswith("the configs are alexnet_jax.configs: `from alexnet_jax.configs import default`\n")
+
+
+def installed(folder: Path) -> str:
+    """A folder with the package alone, where `configs` beside it cannot be imported."""
+    (folder / "site").mkdir()
+    (folder / "site/alexnet_jax").symlink_to(ROOT / "alexnet_jax")
+    return str(folder / "site")
 
 
 def parse(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-import multiprocessing
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import Source, threads, train_batches
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.sources.folder import folder
+from alexnet_jax.data.workers import Workers
+from alexnet_jax.errors import UsageError
 
 IMAGE_SIZE, CROP_SIZE, BATCH_SIZE = 256, 224, 128
 EPOCHS = 50  # memory must not grow over these
@@ -33,9 +34,8 @@ class InputResult:
     """The measurements.
 
     Attributes:
-      rates: medians by variant, such as `jpeg simplejpeg`, `raw` and `peer torch`. `jpeg, processes` has one process a
-        core, each with one thread, and passes no pixels between processes: an upper bound for processes in place of
-        threads.
+      rates: medians by variant: `jpeg simplejpeg` and `raw` with one thread a core, `jpeg, 4 workers` with so many
+        worker processes, and `peer torch` with one process a core.
       growth: growth of memory over 50 epochs of a small data set, bytes.
       memory: memory of this process at the end, bytes.
       encoded: mean size of a JPEG, bytes.
@@ -59,7 +59,7 @@ def measure(
 
     Args:
       images: number of drawn images.
-      batches: number of batches of 128 that are timed in each round.
+      batches: number of batches of 128 that are timed in each round; of several workers, for each worker.
       rounds: number of rounds, whose median is the result.
       peer: `torch`: PyTorch's DataLoader with one worker a core reads the same JPEG files; None: no peer.
       say: called with each line of progress.
@@ -76,8 +76,11 @@ def measure(
             f"jpeg {name}": functools.partial(_timed, _ours(sources["jpeg"], decode), batches)
             for name, decode in decoders.installed().items()
         }
-        variants["jpeg, processes"] = lambda: _processes(place, batches)
         variants["raw"] = lambda: _timed(_ours(sources["raw"], decoders.decode), batches)
+        for encoding, count in itertools.product(sources, worker_counts(threads())):
+            variants[f"{encoding}, {count} worker{'s' * (count > 1)}"] = functools.partial(
+                _by_workers, sources[encoding], count, batches
+            )
         if peer == "torch":
             from alexnet_jax.benchmarks.torch_loader import loader
 
@@ -103,11 +106,11 @@ def describe(result: InputResult) -> list[str]:
     lines = [
         f"{IMAGE_SIZE}x{IMAGE_SIZE} images, {CROP_SIZE}x{CROP_SIZE} crops and flips, batches of {BATCH_SIZE},"
         f" JPEG of {result.encoded / 1000:.0f} KB; {cores} cores, load {load:.1f}",
-        f"{'':18}{'images/s':>10}{'a core':>10}{'a core-second':>15}"
+        f"{'':18}{'images/s':>10}{'each':>10}{'a core-second':>15}"
         + "  times peer (a core-second)" * ("peer torch" in result.rates),
     ]
     for name, rate in result.rates.items():
-        line = f"{name:18}{rate.wall:10,.0f}{rate.wall / cores:10,.0f}{rate.cpu:15,.0f}"
+        line = f"{name:18}{rate.wall:10,.0f}{rate.wall / _parallel(name, cores):10,.0f}{rate.cpu:15,.0f}"
         if "peer torch" in result.rates:
             times = result.against(name, "peer torch")
             line += f"{times.wall:12.2f} ({times.cpu:.2f})"
@@ -157,10 +160,17 @@ def _files(place: Path, source: Source) -> list[Path]:
     return files
 
 
-def _ours(source: Source, decode: decoders.Decode) -> Callable[[], Iterator[Any]]:
+def _ours(source: Source, decode: decoders.Decode, workers: Workers | None = None) -> Callable[[], Iterator[Any]]:
     def start() -> Iterator[Any]:
         return train_batches(
-            source, seed=0, batch_size=BATCH_SIZE, start_step=0, shard=Shard(), crop_size=CROP_SIZE, decode=decode
+            source,
+            seed=0,
+            batch_size=BATCH_SIZE,
+            start_step=0,
+            shard=Shard(),
+            crop_size=CROP_SIZE,
+            decode=decode,
+            workers=workers,
         )
 
     return start
@@ -170,33 +180,28 @@ def _timed(start: Callable[[], Iterator[Any]], batches: int) -> Rate:
     return rate_of(start, batch_size=BATCH_SIZE, batches=batches)
 
 
-def _processes(place: str, batches: int) -> Rate:
-    """The sum of the rates of processes that each make their shard of the batches and send no pixels."""
-    cores = sorted(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(len(cores))
-    with ProcessPoolExecutor(len(cores), context, _share, (together,)) as pool:
-        shards = [Shard(index, len(cores)) for index in range(len(cores))]
-        rates = list(pool.map(_one_process, [place] * len(cores), cores, shards, [batches] * len(cores)))
-    return Rate(sum(rate.wall for rate in rates), sum(rate.cpu for rate in rates) / len(rates))
+def _by_workers(source: Source, count: int, batches: int) -> Rate:
+    """The rate of worker processes, over enough batches for all of them."""
+    workers = Workers(count, _refuse)
+    try:
+        return _timed(_ours(source, decoders.decode, workers), batches * count)
+    finally:
+        workers.close()
 
 
-_together: Any = None
+def _refuse(reason: str) -> None:
+    raise UsageError(f"{reason}; measure with less on the machine")
 
 
-def _share(together: Any) -> None:
-    global _together
-    _together = together
+def worker_counts(cores: int) -> list[int]:
+    """1, 2, 4, ..., and all cores."""
+    return sorted({*itertools.takewhile(lambda count: count < cores, (2**n for n in range(20))), cores})
 
 
-def _one_process(place: str, core: int, shard: Shard, batches: int) -> Rate:
-    os.sched_setaffinity(0, {core})
-    source = open_dataset(f"drawn/{IMAGE_SIZE}", place).split("train")
-    _together.wait()
-    batches_of_shard = train_batches(
-        source, seed=0, batch_size=BATCH_SIZE, start_step=0, shard=shard, crop_size=CROP_SIZE
-    )
-    return rate_of(lambda: batches_of_shard, batch_size=BATCH_SIZE // shard.count, batches=batches)
+def _parallel(name: str, cores: int) -> int:
+    """The number of threads or processes of a variant."""
+    _, comma, workers = name.partition(", ")
+    return int(workers.split()[0]) if comma else cores
 
 
 def _growth(source: Source) -> int:

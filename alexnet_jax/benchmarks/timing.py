@@ -1,7 +1,6 @@
 """Rates of input pipelines, by the clock and by processor time; other work on the machine disturbs the latter less."""
 
 import dataclasses
-import multiprocessing
 import os
 import statistics
 import time
@@ -43,7 +42,7 @@ def rate_of(start: Callable[[], Iterator[Any]], *, batch_size: int, batches: int
     iterator = start()
     for _ in range(warm_up):
         next(iterator)
-    begun, used = time.perf_counter(), _processor_seconds()
+    used, begun = _processor_seconds(), time.perf_counter()
     for _ in range(batches):
         next(iterator)
     elapsed, used = time.perf_counter() - begun, _processor_seconds() - used
@@ -56,16 +55,16 @@ def rate_of(start: Callable[[], Iterator[Any]], *, batch_size: int, batches: int
 
 def _processor_seconds() -> float:
     """Processor time of this process and of its living children."""
-    children = sum(_processor_seconds_of(child.pid) for child in multiprocessing.active_children() if child.pid)
-    return time.process_time() + children
+    return time.process_time() + sum(map(_processor_seconds_of_child, Path("/proc").glob("[0-9]*/stat")))
 
 
-def _processor_seconds_of(pid: int) -> float:
+def _processor_seconds_of_child(stat: Path) -> float:
+    """Processor time of the process whose file this is; 0: the process is no child of this one, or gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = stat.read_text().rsplit(")", 1)[1].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return (int(fields[11]) + int(fields[12])) / TICKS if int(fields[1]) == os.getpid() else 0.0
 
 
 def resident_bytes() -> int:

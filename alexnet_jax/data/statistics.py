@@ -48,7 +48,7 @@ class Statistics:
     @property
     def pixel_std(self) -> float:
         """Root of the mean variance of the three channels."""
-        return float(np.sqrt(np.trace(self.covariance) / 3))
+        return float(np.sqrt(max(np.trace(self.covariance) / 3, 0)))  # rounding may leave less than 0
 
     def crop(self, size: int) -> Float[np.ndarray, "size size 3"]:
         """The centre of the mean image."""

@@ -250,7 +250,7 @@ def _pixel_scale(settings: Settings, data: Dataset) -> float:
     """
     if not settings.photometry.standardize:
         return 1.0
-    if not data.statistics.pixel_std > SMALLEST_STD:  # also NaN, the root of a variance that rounding makes negative
+    if data.statistics.pixel_std < SMALLEST_STD:
         raise UsageError(
             f"all pixels of the training images of {settings.dataset.name} are equal, so that"
             " config.photometry.standardize would divide by 0; prepare other images"

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ml_collections import ConfigDict
 
 from alexnet_jax.configs import cifar10, default, imagenet2012, large_batch
 from alexnet_jax.errors import UsageError
@@ -129,7 +130,7 @@ def test_a_whole_number_is_a_name():
     from alexnet_jax.config_flag import Untyped
 
     for text, name in (("2024", "2024"), ("0", "0"), ("2024a", "2024a")):
-        config = default.get_config()
-        config.name = config.dataset.eval_split = Untyped().parse(text)
-        settings = read_settings(config)
+        values = default.get_config().to_dict()
+        values["name"] = values["dataset"]["eval_split"] = Untyped().parse(text)
+        settings = read_settings(ConfigDict(values))
         assert (settings.name, settings.dataset.eval_split) == (name, name)

@@ -55,7 +55,7 @@ def test_onnx_runtime_gives_the_same_probabilities(recipe, tmp_path):
     file, page = export(net, epath.Path(tmp_path / "net.onnx"))
     pictures = made.squares(net)
     expected = net.predict(pictures)
-    assert expected.std(axis=0).max() > 1e-3, "the test would pass with constants"
+    assert expected.std(axis=0).max() > 1e-4, "the test would pass with constants"
     found = run_onnx(file.read_bytes(), made.crops(net, pictures))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert page.name == "net.onnx.README.md"
@@ -181,8 +181,8 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name,
     if kind == "caffe":
         np.testing.assert_array_equal(back.preprocessing.mean_image, net.preprocessing.mean_image)
     else:
-        mean = net.preprocessing.mean_crop.mean(axis=(0, 1))
-        np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1)), mean, rtol=1e-5)
+        mean = net.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)
+        np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float), mean, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.stablehlo", "net.safetensors"])
