@@ -148,7 +148,8 @@ def _flag_error(error: Exception) -> UsageError:
     elif isinstance(error, (KeyError, AttributeError)) and re.fullmatch(
         r"\W*\w+\W*", text
     ):  # a key of `rates` or `weight_decays`
-        text = f"the config has no {_overridden(_plain(text))}; a config file that changes this config can add it"
+        key = re.sub(r"\W", "", text)
+        text = f"the config has no {_overridden(key)}; a config file that changes this config can add it"
     elif re.search(r"Error while parsing string: .* as tuple", text):
         text = f"{text.partition(': ')[0]} is no table; a table is written ((0, 0.01), (30, 0.001))"
     elif not isinstance(error, (UsageError, flags.Error)):
