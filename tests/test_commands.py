@@ -205,10 +205,11 @@ def test_a_config_of_the_checkout_elsewhere_is_told_the_name_of_the_package(tmp_
 
 
 def installed(folder: Path) -> str:
-    """A folder with the package alone, where `configs` beside it cannot be imported."""
-    (folder / "site").mkdir()
-    (folder / "site/alexnet_jax").symlink_to(ROOT / "alexnet_jax")
-    return str(folder / "site")
+    """A folder with the package as a wheel has it: the configs are a part of it, and not beside it."""
+    site = folder / "site"
+    shutil.copytree(ROOT / "alexnet_jax", site / "alexnet_jax", ignore=shutil.ignore_patterns("__pycache__", "configs"))
+    shutil.copytree(ROOT / "configs", site / "alexnet_jax/configs", ignore=shutil.ignore_patterns("__pycache__"))
+    return str(site)
 
 
 def parse(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
