@@ -1,5 +1,6 @@
 """A network from a workdir, without its data set: predictions, features, and what is no picture."""
 
+import dataclasses
 import io
 import shutil
 
@@ -10,7 +11,7 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import train
+from alexnet_jax import train, trained
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
@@ -143,3 +144,95 @@ def test_a_picture_of_any_kind_is_read():
     file = io.BytesIO()
     Image.new("CMYK", (40, 30)).save(file, "JPEG")
     assert read_picture(file.getvalue(), 16).shape == (16, 16, 3)
+
+
+def test_its_text_is_a_line_for_people(net):
+    assert "recipe original of width 0.03, 2 classes, crops of 56 pixels" in repr(net)
+    assert len(repr(net)) < 400 and "\n" not in repr(net)
+
+
+def test_the_likeliest_classes_come_first(net, squares):
+    images = squares[0][:3]
+    probabilities = net.predict(images)
+    for row, answers in zip(probabilities, net.top(images), strict=True):
+        assert [name for name, _ in answers] == [net.classes[label] for label in np.argsort(-row)]
+        assert [probability for _, probability in answers] == sorted(map(float, row), reverse=True)
+    assert [len(answers) for answers in net.top(images, k=1)] == [1, 1, 1]
+
+
+def test_a_generator_of_many_pictures_is_read_in_batches(net, squares, monkeypatch):
+    monkeypatch.setattr(trained, "BATCH", 8)
+    images, asked, done = squares[0][:37], [], []
+    run = trained.Trained.log_probs
+
+    def counted(self, batch, **options):
+        done.append(len(asked))
+        assert len(batch) == 8
+        return run(self, batch, **options)
+
+    def pictures():
+        for image in images:
+            asked.append(1)
+            yield image
+
+    monkeypatch.setattr(trained.Trained, "log_probs", counted)
+    found = net.predict(pictures())
+    np.testing.assert_allclose(found, np.exp(run(net, images)), atol=1e-6)
+    assert done == [16, 24, 32, 37, 37], "no more than two batches are read in advance"
+
+
+def test_a_picture_that_is_none_is_named_among_many(net, squares, tmp_path):
+    (bad := tmp_path / "bad.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UsageError, match=r"bad\.png is no picture"):
+        net.predict([*squares[0][:20], bad, *squares[0][20:]])
+
+
+def test_the_same_object_may_come_twice(net, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(file := tmp_path / "a.png")
+    lazy = Image.open(file)
+    found = net.predict([lazy] * 20)
+    np.testing.assert_array_equal(found, found[:1].repeat(20, axis=0))
+
+
+def test_threads_and_forbidden_transfers_change_nothing(net, squares):
+    import concurrent.futures
+
+    images = squares[0][:8]
+    expected = net.predict(images)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: net.predict(images), range(8)):
+            np.testing.assert_array_equal(found, expected)
+    with jax.transfer_guard("disallow"):
+        np.testing.assert_array_equal(net.predict(images), expected)
+        assert net.features(images).shape[0] == 8
+        assert net.inputs(images).shape[0] == 8
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (4, 1)])
+def test_any_number_of_pictures_fits_every_layout(net, squares, shape):
+    from alexnet_jax.network.sharding import state_shardings
+
+    mesh = make_mesh(data=shape[0], tower=shape[1])
+    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    other = dataclasses.replace(
+        net, mesh=mesh, params=jax.device_put(params, state_shardings(params, mesh)),
+        batch_stats=jax.device_put(batch_stats, state_shardings(batch_stats, mesh)),
+    )  # fmt: skip
+    images = squares[0][:3]
+    np.testing.assert_allclose(other.predict(images), net.predict(images), atol=1e-6)
+    logits = other.apply(other.params, other.inputs(images))
+    np.testing.assert_allclose(jax.nn.softmax(logits), net.predict(images), atol=1e-6)
+
+
+def test_pillow_s_limit_and_warnings_come_back_after_many_threads(tmp_path):
+    import concurrent.futures
+    import warnings
+
+    from alexnet_jax.data.pictures import read_picture
+
+    before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: read_picture(pixels, 16), range(200)))
+    assert before == Image.MAX_IMAGE_PIXELS and warnings.filters == filters
