@@ -33,9 +33,7 @@ def get_config(name: str = "") -> ConfigDict:
     # Images of the updates and of the evaluations. None: 'train', and the validation split, or else the test split.
     config.dataset.train_split = config_dict.placeholder(str)
     config.dataset.eval_split = config_dict.placeholder(str)
-    config.dataset.crop_size = (
-        None  # pixels along a side of the crops; None: 224 / 256 of the stored images, as in 2012
-    )
+    config.dataset.crop_size = None  # side of the crops, pixels; None: 224 / 256 of the stored images, as in 2012
 
     # Images an update. With fewer than 32 training images, a batch lies across epochs. The rates are chosen for 32.
     config.batch_size = 32

@@ -90,7 +90,8 @@ def test_finetuning_starts_from_the_run_before():
 
 
 def test_the_config_of_the_readme_runs_in_another_folder(tmp_path: Path):
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [example] = [example for example in examples if "get_config" in example]
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/__init__.py").touch()  # a user's package of that name
     (tmp_path / "configs/wide.py").write_text(example)
