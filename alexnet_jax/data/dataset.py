@@ -145,8 +145,16 @@ def data_folder(data_dir: str | None) -> epath.Path:
 
     Args:
       data_dir: a folder or an address such as `gs://...`; None: TFDS_DATA_DIR, else `~/tensorflow_datasets`.
+
+    Raises:
+      DatasetError: the name is not UTF-8, and ArrayRecord opens no such file.
     """
-    return epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"the folder of data sets {str(folder)!r} is not named in UTF-8; name another") from error
+    return folder
 
 
 def open_dataset(name: str, data_dir: str | None) -> Dataset:
