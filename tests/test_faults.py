@@ -1,5 +1,6 @@
 """What goes wrong around a run: signals, full disks, storage that fails, clocks, other layouts, hostile files."""
 
+import fcntl
 import os
 import pickle
 import resource
@@ -121,6 +122,22 @@ def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_d
     run.process.send_signal(signal.SIGTERM)
     assert run.finish() == (75, "", "")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_wait_for_a_run_that_prepares_the_data(
+    tmp_path: Path, command, number: signal.Signals, expected: int
+):
+    work = tmp_path / "data/elpv/64/.incomplete-1.0.0"
+    work.mkdir(parents=True)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        flags = "--config=tests/configs/tiny.py", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'data'}"
+        run = command("main", *flags)
+        assert run.process.stdout.readline().startswith("preparing elpv/64 in ")
+        assert run.process.stdout.readline() == f"waiting for another run, which is preparing {work}\n"
+        run.process.send_signal(number)
+        assert run.finish(30) == (expected, "", "")
 
 
 @pytest.mark.long

@@ -14,11 +14,13 @@ STATUS = {signal.SIGTERM: TEMPORARY, signal.SIGINT: 130}
 
 
 class Interrupted(SystemExit):
-    """The run was interrupted and has saved. The code is the exit status."""
+    """The run was interrupted, and has saved where there was something to save. The code is the exit status."""
 
 
 class Interruption:
     """While entered, keeps a first signal in `received`. A second one ends the process at once.
+
+    Before `share` there is nothing to save, and a signal ends a run of one process by `Interrupted`.
 
     Attributes:
       received: the signal to this process.
@@ -29,6 +31,7 @@ class Interruption:
         self.received: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
         self._maximum: processes.DelayedMaximum | None = None
+        self._is_shared = False
 
     def __enter__(self) -> "Interruption":
         self._before = {number: signal.signal(number, self._receive) for number in STATUS}
@@ -42,9 +45,12 @@ class Interruption:
         if self.received is not None:
             os._exit(STATUS[self.received])
         self.received = signal.Signals(number)
+        if not self._is_shared and processes.count() == 1:
+            raise Interrupted(STATUS[self.received])
 
     def share(self, mesh: Mesh) -> None:
         """From now on a signal to one process counts for all processes of the mesh."""
+        self._is_shared = True
         if processes.count() > 1:
             self._maximum = processes.DelayedMaximum(mesh)
 

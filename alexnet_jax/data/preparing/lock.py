@@ -4,12 +4,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alexnet_jax.data.errors import DatasetError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+LINE_EVERY = 30.0  # seconds between two lines about the wait
+TRY_EVERY = 0.2  # seconds; a call that waits for the lock would let no signal end the wait
 
 
 @contextlib.contextmanager
@@ -21,11 +24,12 @@ def locked(work: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[No
     Args:
       work: an unfinished data set.
       wait: wait for another run, else fail.
-      say: takes a warning where the file system has no locks.
+      say: takes a line about the wait, and a warning where the file system has no locks.
 
     Raises:
       DatasetError: another run holds the folder.
     """
+    line_at = -LINE_EVERY
     while True:
         work.mkdir(parents=True, exist_ok=True)
         try:
@@ -34,9 +38,15 @@ def locked(work: Path, *, wait: bool, say: Callable[[str], None]) -> Iterator[No
             continue
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise DatasetError(f"another run is preparing {work}; wait for that run to end") from error
+                if not wait:
+                    raise DatasetError(f"another run is preparing {work}; wait for that run to end") from error
+                if time.monotonic() - line_at >= LINE_EVERY:
+                    say(f"waiting for another run, which is preparing {work}")
+                    line_at = time.monotonic()
+                time.sleep(TRY_EVERY)
+                continue
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise

@@ -236,13 +236,15 @@ def test_a_second_run_waits_for_the_first_and_prepares_nothing(tree, tmp_path):
     def begin_second(done: int, todo: int) -> None:
         if done == 1:
             waiting.append(
-                second.submit(make, tree, tmp_path, progress=lambda done, todo: made.append(done), wait=True)
+                second.submit(make, tree, tmp_path, progress=lambda done, todo: made.append(done), say=said.append, wait=True)
             )
 
     made: list[int] = []
+    said: list[str] = []
     with second:
         path = make(tree, tmp_path, begin_second)
         assert waiting[0].result() == path and not made
+    assert said == [f"waiting for another run, which is preparing {path.parent / '.incomplete-1.0.0'}"]
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["1.0.0"]
 
 
