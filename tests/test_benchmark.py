@@ -64,6 +64,17 @@ def test_the_table_says_how_many_times_as_fast():
     assert lines[-1] == "memory 1,024 MiB; 50 epochs of 256 images added +1.0 MiB"
 
 
+def test_the_table_divides_a_rate_by_the_workers():
+    rates = {"jpeg, 1 worker": Rate(900, 800), "jpeg, 16 workers": Rate(12_800, 820)}
+    lines = measured.describe(measured.InputResult(rates, growth=0, memory=0, encoded=0))
+    assert [line.split()[-3:] for line in lines[2:4]] == [["900", "900", "800"], ["12,800", "800", "820"]]
+
+
+@pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (16, [1, 2, 4, 8, 16])])
+def test_the_numbers_of_workers_that_are_measured(cores, counts):
+    assert measured.worker_counts(cores) == counts
+
+
 def test_the_lines_of_a_run():
     breakdown = TimeBreakdown(
         updates=8, total=30.25, first=8.0, step=2.0, waited=0.25, paused={"evaluation": 5.0}, reporting=0.1

@@ -236,7 +236,9 @@ def test_a_second_run_waits_for_the_first_and_prepares_nothing(tree, tmp_path):
     def begin_second(done: int, todo: int) -> None:
         if done == 1:
             waiting.append(
-                second.submit(make, tree, tmp_path, progress=lambda done, todo: made.append(done), say=said.append, wait=True)
+                second.submit(
+                    make, tree, tmp_path, progress=lambda done, todo: made.append(done), say=said.append, wait=True
+                )
             )
 
     made: list[int] = []
