@@ -27,7 +27,7 @@ if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the p
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, model_card
+from alexnet_jax import cli, cli_network, loading, model_card
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export, export_page, imported, workdir
 from alexnet_jax.formats.imported import Imported
@@ -105,8 +105,10 @@ def run_export(word: str | None) -> None:
         raise UsageError("--mean and --classes are for import; a workdir has its own")
     file = cli_network.output_file("--to", TO.value, export.SUFFIXES)
     kind = export.kind_of(file, KIND.value)
-    net = cli_network.open_network()
-    licence = model_card.licence_in(cli_network.folder())
+    folder = cli_network.folder()
+    cli.start(cpu_devices=1, native="off")  # nothing is computed
+    net = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
+    licence = model_card.licence_in(folder)
     network, *beside = export.export(net, file, kind, licence=licence)
     print(f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}")
     print(f"beside it: {', '.join(path.name for path in beside)}")

@@ -1,7 +1,10 @@
 """Trained networks from workdirs and from files: `alexnet_jax.load`."""
 
+import contextlib
 import functools
+import logging
 import os
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -108,7 +111,8 @@ def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str 
     """
     settings = read_settings(record.read_config(folder)).on_any_mesh()
     settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
-    checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
+    with _quiet():
+        checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
     try:
         step = choose_step(checkpoints, checkpoint)
         found = preprocessing_of(folder, settings, data_dir)
@@ -128,6 +132,18 @@ def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str 
         batch_stats=fields["batch_stats"],
         preprocessing=found,
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences orbax, which warns that a checkpoint is opened to be read; the commands silence all of its log."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def target_of(tower: Tower, mesh: Mesh, crop_size: int) -> dict[str, PyTree]:

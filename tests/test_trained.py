@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.sharding import make_mesh
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +239,9 @@ def test_pillow_s_limit_and_warnings_come_back_after_many_threads(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: read_picture(pixels, 16), range(200)))
     assert before == Image.MAX_IMAGE_PIXELS and warnings.filters == filters
+
+
+def test_loading_prints_nothing(run):
+    program = f"import alexnet_jax; alexnet_jax.load({str(run)!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,61 @@
+"""The command that exports, as a user starts it: what is written and said, and mistakes in one line."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import alexnet_jax
+from alexnet_jax import train
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_dir):
+    from tests.configs import tiny
+
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny.get_config()
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, str(folder), data_dir)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["onnx", "stablehlo", "safetensors"])
+def test_a_network_is_written_with_its_page(run, command, tmp_path, ending):
+    file = tmp_path / f"my cells.{ending}"
+    status, out, err = command("convert", "export", f"--workdir={run}", f"--to={file}").finish()
+    assert status == 0, err
+    assert str(file) in out and "2 classes of elpv/64" in out and f"my cells.{ending}.README.md" in out
+    assert "CC BY-NC-SA 4.0" in (tmp_path / f"my cells.{ending}.README.md").read_text()
+    if ending == "safetensors":
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+        found, expected = alexnet_jax.load(file).predict(pixels), alexnet_jax.load(run).predict(pixels)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_mistakes_are_one_line_with_status_2(run, command, tmp_path):
+    empty = tmp_path / "empty"
+    shutil.copytree(run, empty, ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "folder.onnx").mkdir()
+    to = f"--to={tmp_path / 'net.onnx'}"
+    cases = {
+        ("export", f"--workdir={run}"): "--to is missing",
+        ("export", to): "--workdir is missing",
+        ("export", f"--workdir={tmp_path / 'nothing'}", to): "nothing",
+        ("export", f"--workdir={empty}", to): "no checkpoint",
+        ("export", f"--workdir={run}", f"--to={tmp_path / 'folder.onnx'}"): "is a folder",
+        ("export", f"--workdir={run}", f"--to={tmp_path / 'no' / 'net.onnx'}"): "cannot be written",
+        ("export", f"--workdir={run}", "--to=net.txt"): "does not end in .stablehlo or .onnx",
+        ("export", f"--workdir={run}", to, "--kind=caffe"): "ends in .caffemodel",
+        ("export", f"--workdir={run}", f"--to={tmp_path / 'a.caffemodel'}"): "cannot hold the recipe 'original'",
+        ("export", f"--workdir={run}", to, "--mean=x"): "are for import",
+        ("export", "net.onnx", f"--workdir={run}"): "--to=net.onnx",
+        ("import", "net.onnx", f"--workdir={empty}", to): "--to is for export",
+    }
+    for case, reason in cases.items():
+        status, out, err = command("convert", *case).finish()
+        assert status == 2 and out == "", case
+        assert reason in err and len(err.strip().splitlines()) == 1, (case, err)
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "folder.onnx"}
