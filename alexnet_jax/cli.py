@@ -154,6 +154,7 @@ def _flag_error(error: Exception) -> UsageError:
         text = f"{text.partition(': ')[0]} is no table; a table is written ((0, 0.01), (30, 0.001))"
     elif not isinstance(error, (UsageError, flags.Error)):
         text = _plain(text)
+    text = re.sub(r' Other fields present: "\{(?s:.*)\}"', "", text)  # a page of them
     if missing := re.search(r"No module named '(\w+)", text):
         text += _missing_module(missing[1])
     return UsageError(_one_line(text))
@@ -201,12 +202,17 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
     """The config that `--config` names.
 
     Raises:
-      UsageError: the flag is missing, or its file cannot be read.
+      UsageError: the flag is missing, its file cannot be read, or its function returns something else.
     """
     try:
         config = flag()
-        if config is None:
+        if config is None and not flags.FLAGS["config"].present:
             raise UsageError("--config is missing; start with --config=configs/default.py")
+        if not hasattr(config, "to_dict"):  # a file that cannot be read raises here
+            raise UsageError(
+                f"get_config() of --config returned {config!r:.60}; it returns a ConfigDict, such as that of"
+                " configs/default.py"
+            )
         config.to_dict()
         return config
     except OSError as error:

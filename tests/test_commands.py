@@ -156,6 +156,10 @@ FILES = {
     "bare.py": "def get_config():\n    raise ValueError\n",
     "fails.py": "def get_config():\n    return 1 / 0\n",
     "empty.py": "",
+    "dictionary.py": "def get_config():\n    return {'seed': 1}\n",
+    "nothing.py": "def get_config():\n    pass\n",
+    "locked.py": "from ml_collections import ConfigDict\n\n\ndef get_config():\n"
+    "    config = ConfigDict({'seed': 1}).lock()\n    config.extra = 2\n",
 }
 
 
@@ -175,6 +179,7 @@ FILES = {
         ("bare.py", "ValueError (FOLDER/bare.py, line 2)"),
         ("fails.py", "ZeroDivisionError: division by zero (FOLDER/fails.py, line 2)"),
         ("empty.py", "has no attribute 'get_config'"),
+        ("locked.py", "cannot be added since the config is locked.\n"),
         ("folder/neighbours.py", "line 1); start in FOLDER/folder, or name that folder in PYTHONPATH"),
     ],
 )
@@ -189,6 +194,15 @@ def test_a_config_that_cannot_be_loaded_is_one_line(tmp_path: Path, capsys, file
     assert status == 2
     assert err.startswith("error: ") and err.count("\n") == 1
     assert message.replace("FOLDER", str(tmp_path)) in err
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize(("file", "value"), [("dictionary.py", "{'seed': 1}"), ("nothing.py", "None")])
+def test_a_config_that_is_none_is_one_line(tmp_path: Path, capsys, file: str, value: str):
+    (tmp_path / file).write_text(FILES[file])
+    status, err = parse(capsys, f"--config={tmp_path / file}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: get_config() of --config returned {value}; it returns a ConfigDict, such as")
 
 
 def test_a_config_of_the_checkout_elsewhere_is_told_the_name_of_the_package(tmp_path: Path):
@@ -251,6 +265,15 @@ def test_a_command_starts_by_its_file_too(name: str, tmp_path: Path):
     run = subprocess.run([sys.executable, file], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 2, run.stderr
     assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1, "nothing is named"
+
+
+def test_the_package_names_its_commands(tmp_path: Path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert {"main", "evaluate", "prepare", "predict"} <= set(run.stderr.strip().rpartition("there are ")[2].split(", "))
 
 
 def test_help_explains(command):

@@ -107,6 +107,8 @@ def _join(processes: int | None, process: int | None) -> None:
     end = time.monotonic() + JOIN_TIMEOUT
     while thread.is_alive():
         address = compat.coordinator_address() or "an address that JAX looks up"
+        if proxy := os.environ.get("grpc_proxy"):  # noqa: SIM112 -- the user's own, which may lead nowhere
+            address += f" through grpc_proxy={proxy}"
         if time.monotonic() >= end:
             raise JoinTimeoutError(address, index(), JOIN_TIMEOUT)
         missing = "1" if count() == 2 else f"up to {count() - 1}" if count() > 2 else "some"

@@ -286,12 +286,15 @@ def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, number: int,
     assert out == ""
 
 
-def test_a_wait_is_repeated_until_it_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+@pytest.mark.parametrize(("proxy", "address"), [("", "a:1"), ("http://b:9", "a:1 through grpc_proxy=http://b:9")])
+def test_a_wait_is_repeated_until_it_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, proxy: str, address: str
+):
     joined = threading.Event()
     for name in list(os.environ):
         if name.startswith(("JAX_COORD", "JAX_NUM_PROC", "JAX_PROCESS")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("grpc_proxy", "")
+    monkeypatch.setenv("grpc_proxy", proxy)
     monkeypatch.setattr(jax.distributed, "initialize", lambda **_: joined.wait())
     for name, seconds in (("FIRST_LINE", 0.0), ("LINE_EVERY", 0.1), ("JOIN_TIMEOUT", 1.0)):
         monkeypatch.setattr(module, name, seconds)
@@ -299,12 +302,14 @@ def test_a_wait_is_repeated_until_it_is_given_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "count", lambda: 4)
     monkeypatch.setattr(module, "index", lambda: 2)
     monkeypatch.setattr(compat, "coordinator_address", lambda: "a:1")
-    with pytest.raises(JoinTimeoutError, match="process 2: after 1 s not all processes have met at a:1") as caught:
+    with pytest.raises(
+        JoinTimeoutError, match="process 2: after 1 s not all processes have met at " + address
+    ) as caught:
         module.start("on")
     joined.set()
     assert caught.value.status == 75
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) > 3 and set(lines) == {"waiting for up to 3 of 4 processes at a:1"}
+    assert len(lines) > 3 and set(lines) == {f"waiting for up to 3 of 4 processes at {address}"}
     monkeypatch.setattr(module, "_joining", False)
 
 
