@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 
@@ -239,12 +240,14 @@ class Progress:
         self._shown, self._ended = now, done == todo
         rate = done / max(now - self._start, 1e-9)
         left = duration((todo - done) / rate) if rate else "unknown"
-        bar = f"[{'#' * (20 * done // max(todo, 1)):<20}] " if self._redraws else ""
-        line = f"{bar}{done:,}/{todo:,} images  {rate:,.0f} images/s  left {left}"
-        if self._redraws:
-            print(f"\r{line:<79}", end="\n" if done == todo else "", flush=True)
-        else:
+        line = f"{done:,}/{todo:,} images  left {left}  {rate:,.0f} images/s"
+        if not self._redraws:
             print(line, flush=True)
+            return
+        columns = shutil.get_terminal_size().columns - 1  # a wrapped line stays on the screen
+        bar = f"[{'#' * (20 * done // max(todo, 1)):<20}] "
+        line = bar + line if len(bar + line) <= columns else line[:columns]
+        print(f"\r{line:<{columns}}", end="\n" if done == todo else "", flush=True)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,25 @@ def test_mistakes_are_a_line_with_the_flag_that_helps(arguments, message, tmp_pa
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (80, "[##########          ] 640,000/1,280,000 images  left 0:10  64,000 images/s"),
+        (60, "640,000/1,280,000 images  left 0:10  64,000 images/s"),
+        (30, "640,000/1,280,000 images  lef"),
+    ],
+)
+def test_the_progress_line_fits_the_terminal(monkeypatch, capsys, columns: int, line: str):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    now = iter((0.0, 10.0))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    with monkeypatch.context() as patch:
+        patch.setattr(module.sys.stdout, "isatty", lambda: True)
+        progress = module.Progress()
+    progress(640_000, 1_280_000)
+    assert capsys.readouterr().out == f"\r{line:<{columns - 1}}"
+
+
 def test_elpv_with_the_size_in_its_name_below_the_home_folder(tmp_path, prepare, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["elpv/8", "--data_dir=~/sets", "--encoding=raw", "--processes=1"]

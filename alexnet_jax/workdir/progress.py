@@ -140,6 +140,7 @@ class Progress:
             self.say(f"{FIRST}{self._first:.1f} s")
         else:
             self._updates += updates
+            waited = min(waited, seconds)  # the wait of the first ones lies before their time
             self._waited += waited
             self._steps.extend([(seconds - waited) / updates] * updates)
         self._stepped_at = now

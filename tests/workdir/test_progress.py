@@ -61,6 +61,19 @@ def test_the_breakdown_names_where_the_time_went(tmp_path: Path, clock: Clock):
     assert (breakdown.waited, breakdown.paused, breakdown.rest) == (0.25, {"evaluation": 5}, 1.0)
 
 
+def test_a_wait_is_never_longer_than_its_update(tmp_path: Path, clock: Clock):
+    """The images of the second update are fetched before the first one is reported, where the time begins."""
+    progress = progress_of(tmp_path, 2)
+    clock.now += 8
+    progress.step(1, batch(), waited=0.5)
+    clock.now += 0.01
+    progress.step(2, batch(), waited=0.09)
+    breakdown = progress.breakdown()
+    progress.close()
+    assert rows_of(tmp_path)[-1]["train/input_wait"] == 1.0
+    assert breakdown.step == 0 and breakdown.waited == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize(
     ("num_steps", "seconds", "first", "rows"),
     [
