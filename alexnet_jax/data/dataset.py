@@ -21,6 +21,7 @@ from alexnet_jax.data.records import Files
 
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
 METADATA_FILES = ("dataset_info.json", "features.json")
+NAMES_FILE = "label.labels.txt"  # TFDS's, with a class a line
 
 
 class Dataset:
@@ -41,7 +42,7 @@ class Dataset:
         features = builder.info.features
         if not {"image", "label"} <= set(features):
             raise DatasetError(f"{self._folder} has the features {', '.join(features)}; image and label are needed")
-        self.class_names: list[str] = features["label"].names
+        self.class_names = _with_blanks(features["label"].names, self._folder / NAMES_FILE)
         self.image_size: int = features["image"].shape[0]
         self._raw = not isinstance(features["image"], tfds.features.Image)
         try:
@@ -192,6 +193,17 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
                 f"{file} cannot be read: {error.strerror or error}; make it readable, or see to the storage"
             )
     return IncompleteDatasetError(folder, problem)
+
+
+def _with_blanks(names: list[str], file: epath.Path) -> list[str]:
+    """The names of the classes with the blanks at their ends, which TFDS drops: `cat` and `cat ` may be two classes."""
+    if not _is_file(file):
+        return names
+    try:
+        lines = [line.rstrip("\r") for line in file.read_text().split("\n") if line.strip()]
+    except (OSError, ValueError):  # TFDS has the names from elsewhere
+        return names
+    return lines if [line.strip() for line in lines] == names else names
 
 
 def _absolute(path: str) -> str:

@@ -126,7 +126,7 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
             f"the split 'train' of {root} has {len(class_names)} classes ({', '.join(class_names) or 'no folder'});"
             " at least two are needed: one folder a class"
         )
-    odd = [class_name for class_name in class_names if not class_name.isprintable()]
+    odd = [name for name in class_names if not name.isprintable() or not name.strip()]
     if odd:
         raise SourceError(f"{root} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text")
     for split, classes in splits.items():

@@ -117,6 +117,8 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
             ["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg", "val/2.jpg"],
             r"val holds 2 images outside of class folders; expected SPLIT/CLASS/IMAGE, .* move 'val' out of the tree",
         ),
+        (["train/a/1.jpg", "train/ /1.jpg"], "has the class ' '; rename it: TFDS keeps the names in lines of a text"),
+        (["train/a/1.jpg", "train/b\n/1.jpg"], r"has the class 'b\\n'; rename it"),
         ([], "no folder 'train' and holds no folder; expected"),
     ],
 )
