@@ -9,14 +9,21 @@ from jaxtyping import PyTree
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.learning.step import TrainState
+from alexnet_jax.runtime import processes
+from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.errors import UnreadableCheckpointError
+from alexnet_jax.workdir.record import read_json
+
+CLASSIFIER = "fc8"
 
 
 def init_from(experiment: Experiment) -> TrainState:
     """A fresh state whose layers, but for those of `config.fresh`, come from the last checkpoint of `config.init_from`.
 
-    Velocities, rates and the step number begin anew. Layers that the other network alone has are left behind.
+    Velocities, rates and the step number begin anew. Layers that the other network alone has are left behind. A line
+    names a damaged checkpoint, in whose place the one before is taken, and a classifier of other classes.
 
     Raises:
       UsageError: there is no such run, `fresh` names no layer, or a layer that should be copied does not fit.
@@ -36,13 +43,36 @@ def init_from(experiment: Experiment) -> TrainState:
         if not steps:
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")
         fields = {name: _kept(getattr(target, name), settings.fresh) for name in ("params", "batch_stats")}
-        copied = checkpoints.restore(steps[-1], fields)
+        copied = _newest(checkpoints, fields)
     finally:
         checkpoints.close()
+    if CLASSIFIER in fields["params"] and (difference := _other_classes(folder.parent, experiment.data.class_names)):
+        processes.log(
+            f"warning: {CLASSIFIER} comes from a run with other classes ({difference}); {CLASSIFIER!r} in config.fresh"
+            " starts it anew"
+        )
     state = experiment.steps.init(experiment.key)
     return dataclasses.replace(
         state, params=state.params | copied["params"], batch_stats=state.batch_stats | copied["batch_stats"]
     )
+
+
+def _newest(checkpoints: Checkpoints, fields: PyTree) -> PyTree:
+    """The fields of the newest checkpoint that can be read."""
+    *others, first = checkpoints.steps()
+    for step in (first, *reversed(others)):
+        try:
+            return checkpoints.restore(step, fields)
+        except UnreadableCheckpointError as error:
+            processes.log(f"warning: {error}; trying the one before")
+    raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
+
+
+def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:
+    """The first difference between the classes of the run in a workdir and these; None: none, or not known."""
+    file = workdir / data_identity.DATA_FILE
+    there = read_json(file).get("classes") if file.exists() else None
+    return data_identity.first_difference({"classes": there}, {"classes": list(classes)}) if there else None
 
 
 def _kept(layers: PyTree, fresh: Sequence[str]) -> PyTree:

@@ -62,8 +62,8 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str |
             return f"{len(classes)} classes there, {len(others)} here"
         label = next(label for label in range(len(classes)) if classes[label] != others[label])
         return f"class {label} is {classes[label]!r} there and {others[label]!r} here"
-    counts, found = there.get("examples"), here["examples"]
-    if isinstance(counts, dict) and counts != found:
+    counts, found = there.get("examples"), here.get("examples")
+    if isinstance(counts, dict) and isinstance(found, Mapping) and counts != found:
         split = next(name for name in {**counts, **found} if counts.get(name) != found.get(name))
         return f"split {split!r} has {_count(counts.get(split))} there and {_count(found.get(split))} here"
     for key, value in here.items():

@@ -1,5 +1,6 @@
 """Starting from another run, and a plateau schedule through a stop, by whole runs of seconds."""
 
+import json
 import shutil
 
 import jax
@@ -40,6 +41,29 @@ def test_layers_come_from_the_other_run_but_for_fresh_ones(run, tiny_config, dat
     assert not np.array_equal(state.params["fc8"]["kernel"], before.params["fc8"]["kernel"])
     assert np.any(state.params["conv6"]["kernel"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state.velocity))
+
+
+def test_a_classifier_of_other_classes_and_a_damaged_checkpoint_are_named(run, tiny_config, data_dir, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(run[0], workdir)
+    identity = json.loads((workdir / "data.json").read_text())
+    line = "warning: fc8 comes from a run with other classes ("
+    init_from(build(tiny_config, data_dir, init_from=str(workdir)))
+    assert line not in capsys.readouterr().out
+    (workdir / "data.json").write_text(json.dumps(identity | {"classes": identity["classes"][::-1]}))
+    init_from(build(tiny_config, data_dir, init_from=str(workdir)))
+    assert f"{line}class 0 is 'defective' there and 'functional' here); 'fc8' in" in capsys.readouterr().out
+    init_from(build(tiny_config, data_dir, init_from=str(workdir), fresh=("fc8",)))
+    assert line not in capsys.readouterr().out
+    (last,) = (workdir / "checkpoints").iterdir()
+    shutil.copytree(last, workdir / "checkpoints/9")
+    (workdir / "checkpoints/9/_CHECKPOINT_METADATA").write_text("[")
+    state = init_from(build(tiny_config, data_dir, init_from=str(workdir)))
+    assert "checkpoints/9 is damaged: _CHECKPOINT_METADATA has 1 bytes" in capsys.readouterr().out
+    assert np.array_equal(state.params["fc8"]["kernel"], run[1].params["fc8"]["kernel"])
+    (last / "MANIFEST").write_text("")
+    with pytest.raises(UsageError, match=r"no checkpoint of config\.init_from can be read; name the workdir of ano"):
+        init_from(build(tiny_config, data_dir, init_from=str(workdir)))
 
 
 def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_config, data_dir):
