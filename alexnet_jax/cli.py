@@ -227,6 +227,7 @@ def absolute(folder: str) -> str:
 def use_no_device() -> None:
     """Lets JAX compute shapes on the CPU, for a command that needs no device and so takes none."""
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 1)
 
 
 def start(*, cpu_devices: int, native: str = "auto") -> str:

@@ -7,8 +7,9 @@ import jax
 from alexnet_jax.runtime import compat
 from alexnet_jax.runtime.errors import VariableError
 
-# Options that decide numbers: a run gives the same numbers in every environment.
-NUMBERS = {
+# Options that the program sets: a run gives the same numbers in every environment, and guards its own loop.
+SET = {
+    "jax_transfer_guard": "allow",
     "jax_enable_x64": False,
     "jax_threefry_partitionable": True,
     "jax_default_prng_impl": "threefry2x32",
@@ -22,12 +23,12 @@ REFUSED = {
 
 
 def check() -> None:
-    """Sets the options that decide numbers, and checks the others. Call it before JAX counts the devices.
+    """Sets the options of `SET`, and checks the others. Call it before JAX counts the devices.
 
     Raises:
       VariableError: a variable has a value that does not work.
     """
-    for option, value in NUMBERS.items():
+    for option, value in SET.items():
         if hasattr(jax.config, option):  # a later version of JAX may have one way alone
             jax.config.update(option, value)
     for option, (works, reason) in REFUSED.items():

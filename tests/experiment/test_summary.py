@@ -54,8 +54,8 @@ def test_dry_run_prints_without_data(command, tmp_path):
 
 
 def test_dry_run_takes_no_device(command):
-    run = command("main", "--config=configs/default.py", "--config.schedule=plateau", "--dry_run", JAX_PLATFORMS="cuda")
-    status, out, err = run.finish()
+    flags = "--config=configs/default.py", "--config.schedule=plateau", "--dry_run"
+    status, out, err = command("main", *flags, devices=0, JAX_PLATFORMS="cuda", JAX_TRANSFER_GUARD="disallow").finish()
     assert (status, err) == (0, "") and "rates are divided by 10" in out
 
 

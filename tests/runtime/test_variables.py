@@ -1,6 +1,7 @@
 """Environment variables of JAX and XLA: none changes a number, and those that break the program are named."""
 
 import jax
+import numpy as np
 import pytest
 
 from alexnet_jax.runtime import variables
@@ -31,6 +32,14 @@ def test_no_variable_changes_the_numbers_of_a_run(option, name: str, value: obje
     variables.check()
     found = jax.random.uniform(jax.random.key(0), (3,))
     assert found.dtype == expected.dtype and (found == expected).all()
+
+
+@pytest.mark.parametrize("name", ["jax_transfer_guard", "jax_transfer_guard_host_to_device"])
+def test_a_guard_of_the_environment_stops_no_transfer(option, name: str):
+    option("jax_transfer_guard", "disallow")
+    option(name, "disallow")
+    variables.check()
+    assert jax.numpy.add(np.ones(3), 1).sum() == 6
 
 
 @pytest.mark.parametrize(
