@@ -1,4 +1,4 @@
-"""Names the commands: the package itself is none."""
+"""Lists the commands, because `python -m alexnet_jax` alone is no command."""
 
 import sys
 from pathlib import Path

@@ -92,7 +92,7 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
     """
     file = epath.Path(cli.absolute(name))
     if file.suffix.lower() not in kinds:
-        raise UsageError(f"{flag}={name} does not end in {' or '.join(kinds)}; the ending says what is written")
+        raise UsageError(f"{flag}={name} does not end in {' or '.join(kinds)}; the ending selects the format")
     if "://" in str(file):
         return file
     if os.path.isdir(file):

@@ -36,10 +36,10 @@ class Options(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The shares that one way to rank the database finds.
+    """The quality of a ranking of the database.
 
     Attributes:
-      name: of the way.
+      name: of the ranking.
       recalls: of the exact neighbours, at each depth.
       same_class: of the query's class among the first `k`; None: the queries have no class.
     """

@@ -74,7 +74,7 @@ class Rows:
         self._count += len(rows)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The rows from `start` to `stop`, as far as there are any."""
+        """The rows from `start` to `stop`, or to the last row."""
         count = max(0, min(stop, self._count) - start)
         data = _read(self._file, start * self._bytes, count * self._bytes)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape)
@@ -122,7 +122,7 @@ class Names:
         self._size = int(ends[-1]) if len(ends) else self._size
 
     def read(self, start: int, stop: int) -> list[str]:
-        """The names from `start` to `stop`, as far as there are any."""
+        """The names from `start` to `stop`, or to the last name."""
         ends = self._ends.read(max(start - 1, 0), stop).tolist()
         ends = ends if start else [0, *ends]
         data = _read(self._file, ends[0], ends[-1] - ends[0]) if ends else b""
@@ -149,7 +149,7 @@ def _read(file: BinaryIO, start: int, count: int) -> bytes:
     parts = []
     while count:
         part = os.pread(file.fileno(), min(count, 2**30), start)
-        assert part, "the file is shorter than what was written"
+        assert part, "the file has lost bytes since they were written"
         parts.append(part)
         start, count = start + len(part), count - len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)

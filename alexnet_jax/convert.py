@@ -52,7 +52,7 @@ COMMANDS = "import FILE, export"
 
 @hints()
 def main(command: str | None = None, file: str | None = None) -> None:
-    """Does what the first word names."""
+    """Runs the command that the first word names."""
     if command == "import":
         return run_import(file)
     if command == "export":
@@ -61,7 +61,7 @@ def main(command: str | None = None, file: str | None = None) -> None:
 
 
 def run_import(file: str | None) -> None:
-    """Makes a workdir of a file, and prints what it is."""
+    """Imports a file into a workdir, and prints a description of the network."""
     if file is None:
         raise UsageError("import which file? Name a .caffemodel, .pth or .safetensors after the word import")
     if TO.value or KIND.value not in imported.KINDS:
@@ -82,7 +82,7 @@ def run_import(file: str | None) -> None:
 
 
 def describe(network: Imported, folder: str) -> str:
-    """What was imported, and what to do with it, in two lines."""
+    """The imported network in a line, and a command that uses it."""
     settings, classes = network.settings, network.preprocessing.class_names
     width = "" if settings.network.width == 1 else f" with width {settings.network.width:g}"
     names = f"{len(classes):,} classes, {classes[0]} to {classes[-1]}" if classes else "no classifier"
@@ -96,7 +96,7 @@ def describe(network: Imported, folder: str) -> str:
 
 
 def run_export(word: str | None) -> None:
-    """Writes a file of the network of a workdir, and prints what it is."""
+    """Exports the network of a workdir to a file, and prints a description of the file."""
     if word is not None:
         raise UsageError(f"export {word}? Name the file by --to={word}, and the network by --workdir")
     if not TO.value:

@@ -42,7 +42,7 @@ def _pyarrow(module: str) -> Any:
 
 
 def write(file: epath.Path, table: Table, queries: Table | None, facts: Mapping[str, Any]) -> None:
-    """Writes the tables into a file whose ending says the form.
+    """Writes the tables into a file whose ending selects the format.
 
     Args:
       file: ends in `.npz` or `.parquet`.

@@ -59,7 +59,7 @@ def _hint(error: UsageError) -> str | None:
         case errors.DamagedFileError():
             return "restore it, or remove it if the run had the config that --config now names, and train again"
         case errors.UnreadableFileError():
-            return "make it readable, or see to the storage"
+            return "make it readable, or check the storage"
         case errors.MismatchError():
             layer = error.name.split("/")[0]
             return f"use the recipe it was made with, or, starting from it, name {layer!r} in config.fresh"

@@ -27,7 +27,7 @@ PATH = epath.Path("/runs/a")
         ),
         (
             errors.UnreadableFileError(PATH / "config.json", PermissionError(13, "Permission denied")),
-            "config.json cannot be read: Permission denied; make it readable, or see to the storage",
+            "config.json cannot be read: Permission denied; make it readable, or check the storage",
         ),
         (errors.LockedWorkdirError(PATH, "process 3 on a"), "(process 3 on a); wait for it, or name another --workdir"),
         (errors.NoRunError(PATH), "config.json is missing; name the --workdir of a training run"),

@@ -190,7 +190,7 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
                 opened.read(1)
         except OSError as error:
             return DatasetError(
-                f"{file} cannot be read: {error.strerror or error}; make it readable, or see to the storage"
+                f"{file} cannot be read: {error.strerror or error}; make it readable, or check the storage"
             )
     return IncompleteDatasetError(folder, problem)
 

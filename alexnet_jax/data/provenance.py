@@ -27,7 +27,7 @@ class Provenance:
 
 
 def provenance_of(folder: epath.Path) -> Provenance:
-    """The origin of the images in the folder of a prepared data set, as far as its metadata have one."""
+    """The origin of a prepared data set's images, read from its metadata; empty fields are not recorded there."""
     try:
         facts = json.loads((folder / METADATA_FILE).read_text())
     except (OSError, ValueError, RecursionError):

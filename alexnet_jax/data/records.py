@@ -199,5 +199,5 @@ class Examples(Sequence[dict[str, Any]]):
         except Exception as error:
             raise DatasetError(
                 f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
-                f" {' '.join(str(error).split())[:200]}; see to the storage, and run the same command again"
+                f" {' '.join(str(error).split())[:200]}; check the storage, and run the same command again"
             ) from error

@@ -41,7 +41,7 @@ def kind_of(file: epath.Path, kind: str = "auto") -> str:
     if kind == "auto":
         kind = next((name for name, ending in KINDS.items() if ending == suffix), "")
         if not kind:
-            raise UsageError(f"{file.name} does not end in {', '.join(SUFFIXES)}; the ending says what is written")
+            raise UsageError(f"{file.name} does not end in {', '.join(SUFFIXES)}; the ending selects the format")
     if kind not in KINDS:
         raise UsageError(f"no network is exported as {kind!r}; the kinds are {', '.join(KINDS)}")
     if KINDS[kind] != suffix:

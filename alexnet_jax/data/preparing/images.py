@@ -51,7 +51,7 @@ OTHER_KINDS = {
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"crx ": "Canon's raw"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), "HEIC"
 )
-# Things that users take for pictures, by their first bytes in small letters.
+# Files that users mistake for pictures, by their first bytes in lower case.
 NO_PICTURES = {
     b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` fetches the picture",
     b"<!doctype html": "a web page, as a download that failed may leave it",
