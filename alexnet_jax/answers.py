@@ -1,13 +1,11 @@
 """Answers of a network about pictures that the command line names, and their forms: text, JSON, rows of a table."""
 
-import collections
-import concurrent.futures
 import csv
+import functools
 import io
 import itertools
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +15,14 @@ from jaxtyping import UInt8
 
 from alexnet_jax import strict_json
 from alexnet_jax.data.imagenet_names import readable
-from alexnet_jax.data.picture_files import Skipped, pictures_below
+from alexnet_jax.data.picture_batches import read_ahead
+from alexnet_jax.data.picture_files import Skipped, composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
-from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
-from alexnet_jax.trained import BATCH, Trained
+from alexnet_jax.trained import Trained, pad
 
 STDIN = "-"  # the name of the picture on standard input
-AHEAD = 256  # pictures that are read in advance
 
 
 class Read(NamedTuple):
@@ -57,25 +54,13 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
-    each = iter(names)
-    pool = concurrent.futures.ThreadPoolExecutor(threads())
-
-    def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
-        return [(name, pool.submit(_square_of, name, size)) for name in itertools.islice(each, count)]
-
-    waiting = collections.deque(begin(AHEAD))
-    try:
-        while waiting:
-            name, square = waiting.popleft()
-            waiting += begin(1)
-            try:
-                pixels = square.result()
-            except NotAPictureError as error:
-                broken(str(error))
-            else:
-                yield Read(name, pixels)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for name, square in read_ahead(names, functools.partial(_square_of, size=size)):
+        try:
+            pixels = square.result()
+        except NotAPictureError as error:
+            broken(str(error))
+        else:
+            yield Read(name, pixels)
 
 
 def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -83,11 +68,6 @@ def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         return read_picture(name, size)
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
     return read_picture(data, size, name="standard input")
-
-
-def choose_batch_size(total: int, views: int) -> int:
-    """A power of two that holds all pictures, or as many as are predicted at once: few sizes mean few programs."""
-    return min(max(1, BATCH // views), 1 << (total - 1).bit_length())
 
 
 def answered(
@@ -102,10 +82,9 @@ def answered(
       views: 1 or 10.
       top: how many classes an answer has, at most.
     """
-    folders = {unicodedata.normalize("NFC", name): name for name in net.classes}
+    folders = {composed(name): name for name in net.classes}
     while batch := list(itertools.islice(pictures, batch_size)):
-        squares = np.zeros((batch_size, *batch[0].pixels.shape), np.uint8)
-        squares[: len(batch)] = [picture.pixels for picture in batch]
+        squares = pad(np.stack([picture.pixels for picture in batch]), batch_size)
         log_probs = net.log_probs(squares, views=views)[: len(batch)]
         likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [
@@ -129,7 +108,7 @@ def truth_of(name: str, classes: Mapping[str, str]) -> str | None:
     """
     if name == STDIN:
         return None
-    folders = (unicodedata.normalize("NFC", folder.name) for folder in Path(os.path.abspath(name)).parents)
+    folders = (composed(folder.name) for folder in Path(os.path.abspath(name)).parents)
     return next((classes[folder] for folder in folders if folder in classes), None)
 
 

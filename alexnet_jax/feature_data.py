@@ -1,8 +1,8 @@
 """The pictures that features are made of: a folder of pictures, or a split of a prepared data set."""
 
+import functools
 import itertools
 import os
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
@@ -12,7 +12,9 @@ from jaxtyping import UInt8
 
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
-from alexnet_jax.data.picture_files import Skipped, pictures_below
+from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.data.picture_batches import read_ahead
+from alexnet_jax.data.picture_files import Skipped, composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.pipeline import Source, threads
 from alexnet_jax.errors import UsageError
@@ -69,23 +71,24 @@ class Folder:
         if not self.total:
             raise UsageError(f"there is no picture in the folder {folder}")
         one_level = all(name and os.sep not in name for name in folders)
-        classes = {_composed(name) for name in folders} if one_level else set()
-        self.class_names = tuple(known) if classes <= set(map(_composed, known)) else tuple(sorted(classes))
+        classes = {composed(name) for name in folders} if one_level else set()
+        self.class_names = tuple(known) if classes <= set(map(composed, known)) else tuple(sorted(classes))
         if not one_level:
             self.class_names = ()
-        self._labels = {_composed(name): label for label, name in enumerate(self.class_names)}
+        self._labels = {composed(name): label for label, name in enumerate(self.class_names)}
 
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
-        for path in pictures_below(self._folder, Skipped()):
+        paths = pictures_below(self._folder, Skipped())
+        for path, square in read_ahead(paths, functools.partial(read_picture, size=size)):
             name = os.path.relpath(path, self._folder)
             try:
-                pixels = read_picture(path, size)
+                pixels = square.result()
             except NotAPictureError as error:
                 self.broken += 1
                 self._say(f"error: {error}")
                 continue
-            yield Picture(name, self._labels.get(_composed(os.path.dirname(name)), NO_CLASS), pixels)
+            yield Picture(name, self._labels.get(composed(os.path.dirname(name)), NO_CLASS), pixels)
 
 
 class Split:
@@ -113,8 +116,7 @@ class Split:
 
     def _picture(self, number: int, size: int) -> Picture:
         stored = self._source[number]
-        image = stored["image"]
-        pixels = image if isinstance(image, np.ndarray) else decode(image)
+        pixels = pixels_of(stored, decode)
         if pixels.shape != (size, size, 3):
             pixels = read_picture(pixels, size)
         name = stored.get("name")
@@ -158,8 +160,3 @@ def open_pictures(
         raise
     name = DEFAULT_SPLIT if split is None else split
     return Split(name, data.split(name), data.class_names)
-
-
-def _composed(name: str) -> str:
-    """The name in Unicode's composed form; some systems store names of folders in the other one."""
-    return unicodedata.normalize("NFC", name)

@@ -14,7 +14,7 @@ from alexnet_jax import retrieval
 from alexnet_jax.columns import Names, Rows, Scratch
 from alexnet_jax.errors import UsageError
 from alexnet_jax.feature_data import Picture, Pictures
-from alexnet_jax.trained import BATCH, Trained, crops_of
+from alexnet_jax.trained import Trained, choose_batch_size, crops_of, pad
 
 PIXELS = 32  # side of the pictures from whose pixels codes are learnt, as in Krizhevsky and Hinton 2011
 ROUNDS = 8  # times `rows_at_once` queries are searched at a time
@@ -100,11 +100,10 @@ def compute(
 
 def _batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
     """The pictures with their features; all batches run one program."""
-    size = min(BATCH, 1 << (pictures.total - 1).bit_length())
+    size = choose_batch_size(pictures.total, 1)
     read = pictures.read(net.preprocessing.image_size)
     while batch := list(itertools.islice(read, size)):
-        squares = np.zeros((size, *batch[0].pixels.shape), np.uint8)
-        squares[: len(batch)] = [picture.pixels for picture in batch]
+        squares = pad(np.stack([picture.pixels for picture in batch]), size)
         yield batch, net.features_of(squares, layer)[: len(batch)]
 
 

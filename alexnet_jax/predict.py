@@ -31,6 +31,7 @@ from alexnet_jax.drawing import canvas, predictions
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
+from alexnet_jax.trained import choose_batch_size
 
 TOP = flags.DEFINE_integer("top", 5, "How many of the likeliest classes are shown, at most.", lower_bound=1)
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
@@ -97,7 +98,7 @@ def main(*words: str) -> int:
     progress = cli_network.progress("predicted", total) if shows else lambda done: None
     drawn: list[Answer] = []
     views = int(VIEWS.value)
-    size = answers.choose_batch_size(total, views)
+    size = choose_batch_size(total, views)
     pictures = answers.read(answers.names_of(words, Skipped()), net.preprocessing.image_size, tally.tell)
     for block in answers.answered(net, pictures, batch_size=size, views=views, top=TOP.value):
         cli_network.print_results("".join(map(write, block)))

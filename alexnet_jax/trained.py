@@ -182,9 +182,7 @@ class Trained:
         return self._run(self.features_step(layer), crops)
 
     @functools.cached_property
-    def log_probs_step(
-        self,
-    ) -> Step:
+    def log_probs_step(self) -> Step:
         """`(params, batch_stats, crops) -> log of the probabilities`, averaged over views, compiled for the mesh.
 
         The result is whole on every device.
@@ -227,9 +225,7 @@ class Trained:
     def _run(self, step: Step, crops: UInt8[np.ndarray, "b ..."]) -> np.ndarray:
         """The step's result for crops of this process alone, as many as there are."""
         pairs = self.mesh.shape[sharding.DATA]
-        missing = -len(crops) % pairs
-        padded = np.concatenate([crops, np.zeros((missing, *crops.shape[1:]), np.uint8)]) if missing else crops
-        batch = sharding.put_batch(padded, self.mesh)
+        batch = sharding.put_batch(pad(crops, len(crops) + -len(crops) % pairs), self.mesh)
         return np.asarray(jax.device_get(step(self.params, self.batch_stats, batch)))[: len(crops)]
 
     def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterator[Squares]:
@@ -242,12 +238,9 @@ class Trained:
     ) -> np.ndarray:
         """The results of all pictures. Few programs are compiled: a batch is whole, or as long as a power of two."""
         results: list[np.ndarray] = []
-        whole = max(1, BATCH // views)
         for squares in self._squares(pictures, views):
-            length = whole if results else min(whole, 1 << (len(squares) - 1).bit_length())
-            padded = np.zeros((length, *squares.shape[1:]), np.uint8)
-            padded[: len(squares)] = squares
-            results.append(run(padded)[: len(squares)])
+            length = max(1, BATCH // views) if results else choose_batch_size(len(squares), views)
+            results.append(run(pad(squares, length))[: len(squares)])
         return np.concatenate(results)
 
     def need_classifier(self) -> None:
@@ -261,6 +254,17 @@ class Trained:
                 f"{self.name} has no classifier: its last layer is {self.layers[-1]}; it serves `figures` and"
                 f" `features --layer={self.layers[-1]}`"
             )
+
+
+def choose_batch_size(pictures: int, views: int) -> int:
+    """A power of two that holds all pictures, or as many as are computed at once: few sizes mean few programs."""
+    return min(max(1, BATCH // views), 1 << (pictures - 1).bit_length())
+
+
+def pad(images: UInt8[np.ndarray, "b ..."], length: int) -> UInt8[np.ndarray, "{length} ..."]:
+    """The images, and black ones after them up to a length."""
+    missing = length - len(images)
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
 
 
 def crops_of(squares: Squares, crop_size: int, views: int) -> UInt8[np.ndarray, "b views crop crop 3"]:

@@ -50,6 +50,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
+    """The workdir of a short run that has ended. Tests that change a workdir copy it first."""
+    from alexnet_jax.train import train_and_evaluate
+    from tests.configs import tiny
+
+    folder = tmp_path_factory.mktemp("tiny_run")
+    config = tiny.get_config()
+    config.num_epochs = 0.5
+    train_and_evaluate(config, str(folder), data_dir)
+    return folder
+
+
 @pytest.fixture
 def tiny_config() -> Callable:
     """Makes a config small enough for a test: `tiny_config(num_epochs=2.0)`."""

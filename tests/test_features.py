@@ -17,7 +17,7 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import feature_file, feature_table, train
+from alexnet_jax import feature_file, feature_table, trained
 from alexnet_jax.columns import Names, Rows, Scratch
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import UsageError
@@ -31,14 +31,8 @@ CLASSES = ("functional", "defective")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data_dir):
-    from tests.configs import tiny
-
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny.get_config()
-    config.num_epochs = 0.2
-    train.train_and_evaluate(config, str(folder), data_dir)
-    return folder
+def run(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +141,11 @@ def test_a_folder_goes_before_a_data_set_of_its_name(data_dir, tmp_path, monkeyp
 
 @pytest.mark.parametrize("layer", ["fc7", "conv5", "fc8"])
 def test_features_are_those_of_the_network(net, tree, scratch, layer, monkeypatch):
-    monkeypatch.setattr(feature_table, "BATCH", 4)
-    pictures, done = folder_of(tree), []
+    files, pictures, done = sorted(tree.rglob("*.png")), folder_of(tree), []
+    expected = net.features(files, layer)
+    monkeypatch.setattr(trained, "BATCH", 4)
     table = table_of(net, pictures, scratch, layer, progress=done.append)
-    files = sorted(tree.rglob("*.png"))
-    np.testing.assert_allclose(table.features.read(0, 99), net.features(files, layer), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(table.features.read(0, 99), expected, rtol=1e-5, atol=1e-6)
     assert table.names.read(0, 99) == [str(file.relative_to(tree)) for file in files]
     assert len(done) == 3 and done[-1] == 12
 

@@ -14,21 +14,16 @@ import pytest
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import answers, train
+from alexnet_jax import answers, trained
+from alexnet_jax.data import picture_batches
 from alexnet_jax.drawing.predictions import Answer
 from tests.conftest import ROOT
 from tests.fuzz import Commands, Result
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data_dir) -> Path:
-    from tests.configs import tiny
-
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny.get_config()
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, str(folder), data_dir)
-    return folder
+def run(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +118,9 @@ def test_more_pictures_than_a_batch_run_one_program(run, monkeypatch):
 
 
 def test_few_sizes_of_batches_hold_any_number_of_pictures():
-    sizes = [answers.choose_batch_size(total, 1) for total in (1, 2, 3, 100, 128, 129, 10**9)]
+    sizes = [trained.choose_batch_size(total, 1) for total in (1, 2, 3, 100, 128, 129, 10**9)]
     assert sizes == [1, 2, 4, 128, 128, 128, 128]
-    assert answers.choose_batch_size(10**9, 10) == 12
+    assert trained.choose_batch_size(10**9, 10) == 12
 
 
 def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
@@ -137,7 +132,7 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
             asked.append(number)
             yield str(file if number % 4 else tmp_path / f"gone{number}.png")
 
-    monkeypatch.setattr(answers, "AHEAD", 5)
+    monkeypatch.setattr(picture_batches, "AHEAD", 5)
     pictures = answers.read(names(), 16, broken.append)
     assert next(pictures).pixels.shape == (16, 16, 3)
     assert len(asked) <= 8

@@ -13,7 +13,7 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import train, trained
+from alexnet_jax import trained
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
@@ -23,14 +23,8 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data_dir):
-    from tests.configs import tiny
-
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny.get_config()
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, str(folder), data_dir)
-    return folder
+def run(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ class Randomness:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The batches of one kind, as far as they are known without the examples.
+    """The definition of a sequence of batches, without the examples.
 
     Attributes:
       batch_size: of the global batch, in examples.
@@ -122,7 +122,7 @@ class TrainPlan(Plan):
             first = number * self.batch_size + self.shard.index * self.rows
             for row in rows:
                 example = source[randomness.example(first + row)]
-                image, out = _pixels(example, decode), np.asarray(batch.image[row])
+                image, out = pixels_of(example, decode), np.asarray(batch.image[row])
                 draws = randomness.crop((first + row) // self.crop_group)
                 crop = geometry.random_crop(image.shape[0], size, draws, rotation=self.rotation, scale=self.scale)
                 geometry.cut(image, crop, out)
@@ -157,7 +157,7 @@ class EvalPlan(Plan):
                     batch.image[row], batch.label[row] = 0, 0
                     continue
                 stored = source[index]
-                batch.image[row] = geometry.views_of(_pixels(stored, decode), self.crop_size, self.views)
+                batch.image[row] = geometry.views_of(pixels_of(stored, decode), self.crop_size, self.views)
                 batch.label[row] = stored["label"]
 
         return fill
@@ -175,6 +175,7 @@ def from_json(text: str) -> Plan:
     return {kind.__name__: kind for kind in (TrainPlan, EvalPlan)}[name](**values)
 
 
-def _pixels(stored: Any, decode: Decode) -> geometry.Pixels:
+def pixels_of(stored: Any, decode: Decode) -> geometry.Pixels:
+    """The pixels of an example of a `Source`, which is stored raw or encoded."""
     image = stored["image"]
     return image if isinstance(image, np.ndarray) else decode(image)

@@ -1,19 +1,21 @@
 """Many pictures as batches of squares, read by threads, in memory that does not grow with their number."""
 
+import collections
 import concurrent.futures
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from alexnet_jax.data.pictures import Picture, read_picture
+from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
-THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes and scales without Python's lock
+AHEAD = 256  # pictures that are read in advance
 
 
 def picture_batches(
@@ -27,10 +29,10 @@ def picture_batches(
       batch_size: of all batches but the last.
 
     Raises:
-      UsageError: there is no picture, or one of them is none.
+      UsageError: no picture is given, or a given object is no picture.
     """
     each = iter(as_pictures(pictures))
-    pool = concurrent.futures.ThreadPoolExecutor(THREADS)
+    pool = concurrent.futures.ThreadPoolExecutor(threads())
 
     def begin() -> list[concurrent.futures.Future]:
         batch = list(itertools.islice(each, batch_size))
@@ -48,6 +50,31 @@ def picture_batches(
             following = begin()
             yield np.stack([future.result() for future in reading])
             reading = following
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_ahead(
+    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]]
+) -> Iterator[tuple[str, concurrent.futures.Future]]:
+    """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
+
+    Args:
+      names: of pictures; some are taken in advance.
+      read: the picture of a name. `Future.result` raises its errors.
+    """
+    each = iter(names)
+    pool = concurrent.futures.ThreadPoolExecutor(threads())
+
+    def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
+        return [(name, pool.submit(read, name)) for name in itertools.islice(each, count)]
+
+    waiting = collections.deque(begin(AHEAD))
+    try:
+        while waiting:
+            name, picture = waiting.popleft()
+            waiting += begin(1)
+            yield name, picture
     finally:
         pool.shutdown(cancel_futures=True)
 

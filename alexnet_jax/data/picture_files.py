@@ -1,6 +1,7 @@
 """The picture files below a folder, in a fixed order and in constant memory."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
@@ -42,6 +43,11 @@ class Skipped:
         return lines
 
 
+def composed(name: str) -> str:
+    """The name of a folder in Unicode's composed form; some systems store names in the other one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def pictures_below(folder: str, skipped: Skipped) -> Iterator[str]:
     """The files below a folder whose names end as those of pictures, sorted by name within each folder.
 
@@ -49,7 +55,7 @@ def pictures_below(folder: str, skipped: Skipped) -> Iterator[str]:
 
     Args:
       folder: where to look; the names that are returned start with it.
-      skipped: takes what is left out.
+      skipped: records the entries that are left out.
     """
     yield from _below(folder, (os.path.realpath(folder),), skipped)
 

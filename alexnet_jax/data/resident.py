@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from alexnet_jax.data.batch import Batch, Shard
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.decoders import Decode, decode
-from alexnet_jax.data.filling import Randomness, Source
+from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
 from alexnet_jax.data.pipeline import threads
 
 
@@ -56,13 +56,13 @@ def load(source: Source, *, decode: Decode = decode, say: Callable[[int], None] 
       decode: from JPEG to pixels.
       say: called with the number of examples done.
     """
-    first = _pixels(source[0], decode)
+    first = pixels_of(source[0], decode)
     images = np.empty((len(source), *first.shape), np.uint8)
     labels = np.empty(len(source), np.int32)
 
     def fill(index: int) -> None:
         example = source[index]
-        images[index], labels[index] = _pixels(example, decode), example["label"]
+        images[index], labels[index] = pixels_of(example, decode), example["label"]
 
     with ThreadPoolExecutor(threads()) as pool:
         for done, _ in enumerate(pool.map(fill, range(len(source)))):
@@ -71,40 +71,24 @@ def load(source: Source, *, decode: Decode = decode, say: Callable[[int], None] 
     return Resident(*arrays)
 
 
-def _pixels(example: dict, decode: Decode) -> np.ndarray:
-    image = example["image"]
-    return image if isinstance(image, np.ndarray) else decode(image)
-
-
-def draw_crops(
-    randomness: Randomness,
-    *,
-    steps: range,
-    batch_size: int,
-    shard: Shard,
-    image_size: int,
-    crop_size: int,
-    rotation: float = 0.0,
-    scale: float = 0.0,
-    crop_group: int = 1,
-) -> Crops:
+def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_size: int) -> Crops:
     """This shard of the crops of the batches `steps`, `[steps, part of the batch]`: those of `train_batches`.
 
     Args:
-      randomness: of the run.
+      randomness: of the plan's seed.
+      plan: of the batches.
       steps: numbers of the batches.
-      batch_size, shard, crop_size, rotation, scale, crop_group: as in `pipeline.train_batches`.
       image_size: pixels along a side of the images.
     """
-    part = batch_size // shard.count
-    places = np.asarray(steps)[:, None] * batch_size + shard.index * part + np.arange(part)
+    crop_size = plan.crop_size
+    places = np.asarray(steps)[:, None] * plan.batch_size + plan.shard.index * plan.rows + np.arange(plan.rows)
     example = np.array([[randomness.example(place) for place in row] for row in places.tolist()], np.int32)
-    groups = (places // crop_group).tolist()
+    groups = (places // plan.crop_group).tolist()
     draws = np.array([[randomness.crop(group) for group in row] for row in groups])
     room = image_size - crop_size + 1
     top, left = (draws[..., 0] * room).astype(np.int32), (draws[..., 1] * room).astype(np.int32)
-    angle = np.deg2rad(rotation) * (2 * draws[..., 3] - 1)
-    factor = (1 + scale) ** (2 * draws[..., 4] - 1)
+    angle = np.deg2rad(plan.rotation) * (2 * draws[..., 3] - 1)
+    factor = (1 + plan.scale) ** (2 * draws[..., 4] - 1)
     # As in `geometry.cut`, about the centre of the crop, in coordinates of the image without its margin.
     half, middle = (crop_size - 1) / 2, crop_size / 2
     a, b = np.cos(angle) / factor, np.sin(angle) / factor

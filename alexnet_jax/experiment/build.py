@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.data.filling import TrainPlan
 from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.pipeline import Source, train_batches
 from alexnet_jax.data.preprocessing import Preprocessing
@@ -283,16 +284,24 @@ def training_batches(experiment: Experiment, *, start_step: int, workers: Worker
       start_step: the first batch's number.
       workers: processes that make the batches; None: threads.
     """
-    settings = experiment.settings
-    return train_batches(
-        experiment.train_source,
-        seed=settings.seed,
+    plan = train_plan(experiment.settings, experiment.shard, experiment.crop_size)
+    return train_batches(experiment.train_source, start_step=start_step, workers=workers, **vars(plan))
+
+
+def train_plan(settings: Settings, shard: Shard, crop_size: int) -> TrainPlan:
+    """The batches of training.
+
+    Args:
+      settings: of the experiment.
+      shard: this process's part of each batch.
+      crop_size: pixels along a side.
+    """
+    return TrainPlan(
         batch_size=settings.batch_size,
-        start_step=start_step,
-        shard=experiment.shard,
-        crop_size=experiment.crop_size,
-        crop_group=settings.dataset.crop_group,
+        shard=shard,
+        crop_size=crop_size,
+        seed=settings.seed,
         rotation=settings.jitter.rotation,
         scale=settings.jitter.scale,
-        workers=workers,
+        crop_group=settings.dataset.crop_group,
     )

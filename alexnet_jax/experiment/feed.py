@@ -133,22 +133,14 @@ class OnDevice:
 
     def fetch(self, step: int, count: int) -> tuple[resident.Crops, Array]:
         """The crops of the batches `step` to `step + count - 1`, and their number."""
-        experiment, settings = self._experiment, self._experiment.settings
+        experiment = self._experiment
+        plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
         crops = resident.draw_crops(
-            self._randomness,
-            steps=range(step, step + count),
-            batch_size=settings.batch_size,
-            shard=experiment.shard,
-            image_size=experiment.data.image_size,
-            crop_size=experiment.crop_size,
-            rotation=settings.jitter.rotation,
-            scale=settings.jitter.scale,
-            crop_group=settings.dataset.crop_group,
+            self._randomness, plan, steps=range(step, step + count), image_size=experiment.data.image_size
         )
         place = sharding.stacked_batch_sharding(experiment.mesh)
-        padded = (
-            np.resize(leaf, (BLOCK, *leaf.shape[1:])) for leaf in map(np.asarray, crops)
-        )  # one shape, one program
+        # The crops are repeated up to `BLOCK` batches: one shape, one program.
+        padded = (np.resize(leaf, (BLOCK, *leaf.shape[1:])) for leaf in map(np.asarray, crops))
         arrays = [sharding.put_local(leaf, place) for leaf in padded]
         return resident.Crops(*arrays), sharding.put_scalar(np.int32(count), experiment.mesh)
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.filling import EvalPlan, TrainPlan
+from alexnet_jax.data.filling import EvalPlan
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.process import MEMORY
 from alexnet_jax.data.ring import ring_of
 from alexnet_jax.data.workers import Workers
+from alexnet_jax.experiment.build import train_plan
 from alexnet_jax.experiment.fields import Settings
 
 MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
@@ -67,18 +68,9 @@ def describe_workers(settings: Settings, crop_size: int) -> str:
     count = worker_count(wanted, "gpu")
     if not count:
         return f"images are read by {cores} thread{'s' * (cores > 1)}, one a core"
-    seed, jitter, group = settings.seed, settings.jitter, settings.dataset.crop_group
     crops = max(settings.batch_size, MIN_CROPS)
     plans = (
-        TrainPlan(
-            batch_size=settings.batch_size,
-            shard=Shard(),
-            crop_size=crop_size,
-            seed=seed,
-            rotation=jitter.rotation,
-            scale=jitter.scale,
-            crop_group=group,
-        ),
+        train_plan(settings, Shard(), crop_size),
         EvalPlan(crops, Shard(), crop_size, 1),
         EvalPlan(crops // 10, Shard(), crop_size, 10),
     )

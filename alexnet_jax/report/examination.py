@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from alexnet_jax import retrieval
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.filling import pixels_of
 from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
@@ -21,6 +22,7 @@ from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation import batch_size_of, confusion, predictions
 from alexnet_jax.learning.metrics import ZERO, Metrics, measure
 from alexnet_jax.network import sharding
+from alexnet_jax.tally import predicted_classes
 from alexnet_jax.trained import Trained
 
 TEST_IMAGES, GUESSES = 8, 5  # figure 4, left
@@ -55,8 +57,7 @@ class Images:
 
     def square(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
         """The image as stored."""
-        image = self.source[index]["image"]
-        return image if isinstance(image, np.ndarray) else decode(image)
+        return pixels_of(self.source[index], decode)
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "crop crop 3"]:
         """The image as the network sees it."""
@@ -141,7 +142,7 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         return False
 
     for block in predictions(net, images.source, stop=never):
-        predicted = np.where(np.isfinite(block.log_probs).all(axis=1), block.log_probs.argmax(axis=1), -1)
+        predicted = predicted_classes(block.log_probs)
         total += jax.device_get(
             measure(jnp.asarray(block.log_probs), jnp.asarray(block.labels), jnp.ones(len(predicted), bool))
         )
@@ -184,11 +185,6 @@ class Found:
     chance: float
 
 
-def last_hidden_layer(net: Trained) -> str:
-    """The layer whose features the paper compares: fc7, in networks without it the layer before the last."""
-    return "fc7" if "fc7" in net.layers else net.layers[-2]
-
-
 def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Found:
     """The nearest training images of some test images, by the Euclidean distance of their features.
 
@@ -202,7 +198,7 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
     Raises:
       UsageError: the storage of the data set fails.
     """
-    layer, chosen = last_hidden_layer(net), draw_indices(len(test.source), QUERIES, seed + 1)
+    layer, chosen = net.last_hidden_layer, draw_indices(len(test.source), QUERIES, seed + 1)
     queries = net.features_of(np.stack([test.square(index) for index in chosen]), layer)
     count = len(train.source)
     labels = np.zeros(len(net.classes), np.int64)

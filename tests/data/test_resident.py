@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import geometry, resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.filling import Randomness
+from alexnet_jax.data.filling import Randomness, TrainPlan
 from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 
@@ -26,7 +26,8 @@ def on_device(source, *, seed: int, steps: range, **options):
     crop_size, image_size = options["crop_size"], loaded.image.shape[1]
     jitter = bool(options.get("rotation") or options.get("scale"))
     randomness = Randomness(seed, len(source))
-    crops = resident.draw_crops(randomness, steps=steps, image_size=image_size, **options)
+    plan = TrainPlan(**dict(seed=seed, rotation=0.0, scale=0.0, crop_group=1) | options)
+    crops = resident.draw_crops(randomness, plan, steps=steps, image_size=image_size)
     cut = jax.jit(lambda crops: resident.cut(loaded, crops, crop_size=crop_size, jitter=jitter))
     return [jax.device_get(cut(resident.Crops(*each))) for each in zip(*crops, strict=True)]
 

@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 
 import alexnet_jax
-from alexnet_jax import train
 
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, data_dir):
-    from tests.configs import tiny
-
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny.get_config()
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, str(folder), data_dir)
-    return folder
+def run(tiny_run):
+    return tiny_run
 
 
 @pytest.mark.parametrize("ending", ["onnx", "stablehlo", "safetensors"])

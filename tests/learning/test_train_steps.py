@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.filling import Randomness
+from alexnet_jax.data.filling import Randomness, TrainPlan
 from alexnet_jax.network.sharding import batch_sharding, make_mesh, replicated
 from alexnet_jax.network.tower import make_tower
 from tests import small
@@ -27,15 +27,8 @@ def setting(data: int, tower: int):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (20, SIZE, SIZE, 3), np.uint8), rng.integers(0, CLASSES, 20, np.int32)
     split = jax.device_put(resident.Resident(jnp.asarray(images), jnp.asarray(labels)), replicated(mesh))
-    crops = resident.draw_crops(
-        Randomness(0, 20),
-        steps=range(UPDATES),
-        batch_size=BATCH,
-        shard=Shard(),
-        image_size=SIZE,
-        crop_size=CROP,
-        rotation=5.0,
-    )
+    plan = TrainPlan(batch_size=BATCH, shard=Shard(), crop_size=CROP, seed=0, rotation=5.0, scale=0.0, crop_group=1)
+    crops = resident.draw_crops(Randomness(0, 20), plan, steps=range(UPDATES), image_size=SIZE)
     key = jax.jit(lambda: jax.random.key(0), out_shardings=replicated(mesh))()
     return mesh, steps, split, crops, key
 
