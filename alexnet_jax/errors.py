@@ -16,3 +16,18 @@ class UsageError(ValueError):
     """
 
     status = 2
+
+
+class MissingPackageError(UsageError):
+    """A package that few users need is not installed.
+
+    Attributes:
+      extra: of this package, which installs it.
+    """
+
+    def __init__(self, need: str, extra: str):
+        super().__init__(
+            f"{need}; install it with pip install 'alexnet_jax[{extra}]', or with pip install '.[{extra}]' in a"
+            " checkout"
+        )
+        self.extra = extra

@@ -120,8 +120,7 @@ def _outputs() -> Outputs:
     """
     confusion = [cli_network.output_file("--confusion", name, (".csv", *canvas.SUFFIXES)) for name in CONFUSION.value]
     if any(file.suffix.lower() != ".csv" for file in confusion):
-        with canvas.style():  # looks for matplotlib
-            pass
+        canvas.need_matplotlib()
     name = PREDICTIONS.value
     return Outputs(confusion, None if name is None else cli_network.output_file("--predictions", name, (".csv",)))
 

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,23 +39,27 @@ def evaluate(
       views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
       stop: called after each batch with the number of images done; True ends the evaluation, which returns None.
     """
-    settings, data_axis = experiment.settings, experiment.mesh.shape[sharding.DATA]
-    crops = max(settings.batch_size, MIN_CROPS)
-    size = max(1, crops // views // data_axis) * data_axis
+    size = _batch_size(experiment.settings.batch_size, views, experiment.mesh.shape[sharding.DATA])
     batches = (feed or FromDisk(experiment)).eval_batches(batch_size=size, views=views)
     total = ZERO
-    running: Metrics | None = None
+    for metrics in _one_behind(batches, lambda batch: experiment.steps.eval_step(params, batch_stats, batch)):
+        total += metrics
+        if stop(int(total.count)):
+            return None
+    allocator.trim()
+    return total
+
+
+def _one_behind(batches: Iterable[Batch], run: Callable[[Batch], Any]) -> Iterator[Any]:
+    """What `run` gives for each batch, on the host: read only when the devices have the next batch to work on."""
+    running = None
     for number, batch in enumerate(itertools.chain(batches, [None])):
         processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
         before, running = running, None
         if batch is not None:
-            running = experiment.steps.eval_step(params, batch_stats, batch)
-        if before is not None:  # read only now, when the devices have the next batch to work on
-            total += jax.device_get(before)
-            if stop(int(total.count)):
-                return None
-    allocator.trim()
-    return total
+            running = run(batch)
+        if before is not None:
+            yield jax.device_get(before)
 
 
 class Block(NamedTuple):
@@ -95,23 +99,18 @@ def predictions(
       UsageError: the network has no classifier, or the storage fails.
     """
     size = batch_size or batch_size_of([net], views)
-    batches = _batches(net, source, views, size)
     gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(net.mesh))
-    running = None
+
+    def run(batch: Batch) -> tuple[jax.Array, ...]:
+        return net.log_probs_step(net.params, net.batch_stats, batch.image), *gather(batch.label, batch.mask)
+
     done = 0
-    for number, batch in enumerate(itertools.chain(batches, [None])):
-        processes.enter(f"batch {number} of an evaluation", slow=number == 0)  # which compiles
-        before, running = running, None
-        if batch is not None:
-            images, labels, mask = batch
-            running = net.log_probs_step(net.params, net.batch_stats, images), *gather(labels, mask)
-        if before is not None:  # read only now, when the devices have the next batch to work on
-            log_probs, labels, mask = jax.device_get(before)
-            block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
-            done += len(block.examples)
-            yield block
-            if stop(done):
-                return
+    for log_probs, labels, mask in _one_behind(_batches(net, source, views, size), run):
+        block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
+        done += len(block.examples)
+        yield block
+        if stop(done):
+            return
     allocator.trim()
 
 
@@ -142,8 +141,12 @@ def batch_size_of(nets: Sequence[Trained], views: int) -> int:
       views: of an example; a batch of ten views holds a tenth of the examples.
     """
     parts = math.lcm(*(net.mesh.shape[sharding.DATA] for net in nets))
-    crops = max(MIN_CROPS, *(net.settings.batch_size for net in nets))
-    return max(1, crops // views // parts) * parts
+    return _batch_size(max(net.settings.batch_size for net in nets), views, parts)
+
+
+def _batch_size(crops: int, views: int, parts: int) -> int:
+    """Examples of a batch with so many crops, at least `MIN_CROPS`, which so many devices share evenly."""
+    return max(1, max(crops, MIN_CROPS) // views // parts) * parts
 
 
 def confusion(

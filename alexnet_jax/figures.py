@@ -21,9 +21,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, strict_json
-from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.data.errors import DatasetError
+from alexnet_jax import cli, cli_network, ensemble, strict_json
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
@@ -143,7 +141,7 @@ def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
     data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named=named)
     if DATASET.value is None:
         data_identity.check(folder, data.identity())
-    _check_form(net, data, name)
+    ensemble.check_data(net, data, name)
     settings = dataclasses.replace(net.settings, dataset=chosen)
     train, test, _ = follow.followed(follow.follow(settings, follow.facts_of(data)))
     crop = net.preprocessing.crop_size
@@ -151,21 +149,6 @@ def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
         Images(f"{name} {test}", data.split(test), data.class_names, crop),
         Images(f"{name} {train}", data.split(train), data.class_names, crop),
     )
-
-
-def _check_form(net: Trained, data: Dataset, name: str) -> None:
-    """Checks that a data set has the network's classes and size.
-
-    Raises:
-      DatasetError: it has others.
-    """
-    if list(net.classes) != list(data.class_names):
-        raise DatasetError(f"{name} has other classes than the network; name another data set with --dataset")
-    if net.preprocessing.image_size != data.image_size:
-        raise DatasetError(
-            f"{name} has images of {data.image_size} pixels and the network takes {net.preprocessing.image_size};"
-            f" prepare it with --size={net.preprocessing.image_size}"
-        )
 
 
 if __name__ == "__main__":

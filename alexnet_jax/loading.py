@@ -65,9 +65,7 @@ def open_file(file: epath.Path) -> Trained:
     """
     found = imported.read(file)
     settings = found.settings.on_any_mesh()
-    mesh = experiments.build_mesh(settings)
-    tower = experiments.build_tower(settings, len(found.preprocessing.class_names))
-    target = target_of(tower, mesh, found.preprocessing.crop_size)
+    mesh, tower, target = _empty(settings, found.preprocessing)
     fields = {"params": found.params, "batch_stats": found.batch_stats}
     _check_shapes(fields, target, file)
     placed = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), fields, target)
@@ -116,9 +114,7 @@ def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str 
     try:
         step = choose_step(checkpoints, checkpoint)
         found = preprocessing_of(folder, settings, data_dir)
-        mesh = experiments.build_mesh(settings)
-        tower = experiments.build_tower(settings, len(found.class_names))
-        target = target_of(tower, mesh, found.crop_size)
+        mesh, tower, target = _empty(settings, found)
         fields = checkpoints.restore(step, target)
     finally:
         checkpoints.close()
@@ -146,16 +142,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def target_of(tower: Tower, mesh: Mesh, crop_size: int) -> dict[str, PyTree]:
-    """Shapes and shardings of `params` and `batch_stats` on a mesh."""
-    init = functools.partial(init_variables, tower, image_size=crop_size)
+def _empty(settings: Settings, preprocessing: Preprocessing) -> tuple[Mesh, Tower, dict[str, PyTree]]:
+    """A mesh for the network of the settings, the network, and shapes and shardings of its parameters there."""
+    mesh = experiments.build_mesh(settings)
+    tower = experiments.build_tower(settings, len(preprocessing.class_names))
+    init = functools.partial(init_variables, tower, image_size=preprocessing.crop_size)
     params, batch_stats = jax.eval_shape(lambda: init(key=jax.random.key(0)))
-    abstract = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        abstract,
-        sharding.state_shardings(abstract, mesh),
-    )
+    return mesh, tower, sharding.placed({"params": params, "batch_stats": batch_stats}, mesh)
 
 
 def preprocessing_of(folder: epath.Path, settings: Settings, data_dir: str | None) -> Preprocessing:

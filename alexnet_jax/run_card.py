@@ -1,6 +1,6 @@
 """The model card of a training run that is through."""
 
-import json
+import contextlib
 import os
 import platform
 import time
@@ -14,6 +14,7 @@ from etils import epath
 import alexnet_jax
 from alexnet_jax import differences, model_card
 from alexnet_jax.data.provenance import provenance_of
+from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.learning.metrics import TOP5_CLASSES
@@ -21,7 +22,7 @@ from alexnet_jax.model_card import Card, Errors
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.workdir import record
-from alexnet_jax.workdir.metrics_log import ROWS_FILE
+from alexnet_jax.workdir.metrics_log import read_rows
 from alexnet_jax.workdir.progress import duration
 
 FEW_IMAGES = 100_000  # of training: far fewer than the network was made for
@@ -100,7 +101,7 @@ def _training(folder: epath.Path, experiment: Experiment, trained_here: bool) ->
     yield "updates", f"{experiment.num_steps:,}, of {settings.batch_size:,} images"
     yield "epochs", f"{settings.num_epochs:g}"
     yield "seed", str(settings.seed)
-    updates, seconds = time_of_updates(folder / ROWS_FILE, settings.batch_size)
+    updates, seconds = time_of_updates(folder, settings.batch_size)
     if seconds:
         speed = updates * settings.batch_size / seconds
         yield (
@@ -113,17 +114,20 @@ def _training(folder: epath.Path, experiment: Experiment, trained_here: bool) ->
         yield "finished", time.strftime("%Y-%m-%d", time.gmtime())
 
 
-def time_of_updates(file: epath.Path, batch_size: int) -> tuple[int, float]:
+def time_of_updates(folder: epath.Path, batch_size: int) -> tuple[int, float]:
     """Updates whose time is known, and their seconds, by the speed in the rows of `metrics.jsonl`.
 
     The rows are those of all sessions of a run. The first update of a session has no time: most of it is compilation.
 
     Args:
-      file: of the rows.
+      folder: the workdir.
       batch_size: images an update.
     """
     updates, seconds, before = 0, 0.0, 0
-    for row in _rows(file):
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(UsageError):  # a card has a place for the time, and needs none
+        rows = read_rows(folder)
+    for row in rows:
         step, speed = row["step"], row.get("train/images_per_second")
         if isinstance(speed, (int, float)) and speed > 0:
             updates += step - before
@@ -131,20 +135,6 @@ def time_of_updates(file: epath.Path, batch_size: int) -> tuple[int, float]:
         if "train/loss" in row:  # also the first update of a session
             before = step
     return updates, seconds
-
-
-def _rows(file: epath.Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            yield row
 
 
 def machine(experiment: Experiment) -> str:

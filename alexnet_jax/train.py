@@ -31,8 +31,8 @@ from alexnet_jax.runtime import processes
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.errors import NotFiniteStateError, SaveError, UnreadableCheckpointError
+from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
+from alexnet_jax.workdir.errors import NotFiniteStateError, SaveError
 from alexnet_jax.workdir.metrics_log import row_due
 from alexnet_jax.workdir.progress import Progress
 
@@ -166,18 +166,10 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
     Raises:
       UsageError: there are checkpoints and none can be read, or they are another network's.
     """
-    steps = checkpoints.steps()
-    for step in reversed(steps):
-        try:
-            state = checkpoints.restore(step, target)
-        except UnreadableCheckpointError as error:
-            # The checkpoint stays: perhaps the storage is broken, and not the checkpoint.
-            processes.log(f"warning: {error}; trying the one before")
-            continue
-        return state
-    if steps:
+    state = restore_newest(checkpoints, target)
+    if state is None and checkpoints.steps():
         raise UsageError("no checkpoint of this workdir can be read; name another --workdir")
-    return None
+    return state
 
 
 class Running(NamedTuple):

@@ -187,7 +187,6 @@ def test_a_result_of_an_earlier_version_shows_no_top5_error_of_two_classes(
 
 
 def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path):
-    file = epath.Path(tmp_path / "metrics.jsonl")
     rows = [
         {"step": 1, "train/loss": 1.0},
         {"step": 11, "train/loss": 1.0, "train/images_per_second": 20.0},
@@ -196,8 +195,8 @@ def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path):
         {"step": 22, "train/loss": 1.0, "train/images_per_second": 40.0},
         {"step": 30, "train/loss": 1.0, "train/images_per_second": None},
     ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{cut o")
-    assert run_card.time_of_updates(file, 4) == (20, 10 * 4 / 20 + 10 * 4 / 40)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{cut o")
+    assert run_card.time_of_updates(epath.Path(tmp_path), 4) == (20, 10 * 4 / 20 + 10 * 4 / 40)
     assert run_card.time_of_updates(epath.Path(tmp_path / "none"), 4) == (0, 0.0)
 
 

@@ -8,10 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from etils import epath
-
-from alexnet_jax.errors import UsageError
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.errors import MissingPackageError
 
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
 SUFFIXES = (".png", ".svg")
@@ -51,14 +48,11 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
-class MissingMatplotlibError(UsageError):
+class MissingMatplotlibError(MissingPackageError):
     """Matplotlib is not installed."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "pictures need matplotlib; install it with pip install 'alexnet_jax[figures]', or with"
-            " pip install '.[figures]' in a checkout"
-        )
+        super().__init__("pictures need matplotlib", "figures")
 
 
 def need_matplotlib() -> None:
@@ -120,15 +114,6 @@ def as_bytes(figure: Figure, suffix: str, *, transparent: bool = False) -> bytes
             facecolor="none" if transparent else "white",
         )
     return file.getvalue()
-
-
-def write(figure: Figure, file: epath.Path) -> None:
-    """Writes the figure as the suffix of the file says.
-
-    Raises:
-      OSError: the file cannot be written.
-    """
-    write_atomically(file, as_bytes(figure, file.suffix.lower()))
 
 
 def in_the_dark(svg: str) -> str:

@@ -153,6 +153,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def percent(share: float) -> str:
+    """A share as people read it: `12.34 %`."""
+    return f"{100 * share:.2f} %"
+
+
 def note(text: str) -> str:
     """A paragraph in small letters."""
     return f'<p class="note">{escape(text)}</p>'

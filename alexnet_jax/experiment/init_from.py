@@ -12,8 +12,7 @@ from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.checkpoint import Checkpoints
-from alexnet_jax.workdir.errors import UnreadableCheckpointError
+from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
 from alexnet_jax.workdir.record import read_json
 
 CLASSIFIER = "fc8"
@@ -43,9 +42,11 @@ def init_from(experiment: Experiment) -> TrainState:
         if not steps:
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")
         fields = {name: _kept(getattr(target, name), settings.fresh) for name in ("params", "batch_stats")}
-        copied = _newest(checkpoints, fields)
+        copied = restore_newest(checkpoints, fields)
     finally:
         checkpoints.close()
+    if copied is None:
+        raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
     if CLASSIFIER in fields["params"] and (difference := _other_classes(folder.parent, experiment.data.class_names)):
         processes.log(
             f"warning: {CLASSIFIER} comes from a run with other classes ({difference}); {CLASSIFIER!r} in config.fresh"
@@ -55,17 +56,6 @@ def init_from(experiment: Experiment) -> TrainState:
     return dataclasses.replace(
         state, params=state.params | copied["params"], batch_stats=state.batch_stats | copied["batch_stats"]
     )
-
-
-def _newest(checkpoints: Checkpoints, fields: PyTree) -> PyTree:
-    """The fields of the newest checkpoint that can be read."""
-    *others, first = checkpoints.steps()
-    for step in (first, *reversed(others)):
-        try:
-            return checkpoints.restore(step, fields)
-        except UnreadableCheckpointError as error:
-            processes.log(f"warning: {error}; trying the one before")
-    raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
 
 
 def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import MissingPackageError, UsageError
 from alexnet_jax.formats.onnx_graph import Graph
 from alexnet_jax.formats.onnx_layers import Walk
 from alexnet_jax.network.tower import Tower
@@ -18,16 +18,6 @@ from alexnet_jax.network.tower import Tower
 OPSET, IR_VERSION = 17, 8  # of 2022: every runtime since then reads the file
 INPUT, OUTPUT = "crops", "probabilities"
 LARGEST_FILE = 2**31 - 1  # bytes of a protocol buffer
-
-
-class MissingOnnxError(UsageError):
-    """The package onnx is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "ONNX files need the package onnx; install it with pip install 'alexnet_jax[onnx]', or with"
-            " pip install '.[onnx]' in a checkout"
-        )
 
 
 def to_bytes(
@@ -55,7 +45,7 @@ def to_bytes(
         import onnx
         from onnx import TensorProto, helper
     except ImportError as error:
-        raise MissingOnnxError from error
+        raise MissingPackageError("ONNX files need the package onnx", "onnx") from error
     graph = Graph()
     size, classes = preprocessing.crop_size, tower.num_classes
     walk = Walk(graph, tower, params, batch_stats)

@@ -14,8 +14,6 @@ from alexnet_jax.network import layers as ops
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
-EPSILON = 1e-5  # of `layers.batch_norm`
-
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
@@ -186,7 +184,7 @@ class Walk:
                     self.graph.constant(leaves[leaf][i], f"{name}/{i}/{leaf}")
                     for leaf in ("scale", "bias", "mean", "variance")
                 ),
-                epsilon=EPSILON,
+                epsilon=ops.EPSILON,
             )
             for i, x in enumerate(xs)
         )

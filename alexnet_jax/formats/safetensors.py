@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from alexnet_jax import strict_json
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import MissingPackageError, UsageError
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.workdir.atomic import is_file
@@ -30,14 +30,11 @@ MEAN_IMAGE, PIXEL_SCALE = "preprocessing/mean_image", "preprocessing/pixel_scale
 Arrays = dict[str, np.ndarray]
 
 
-class MissingSafetensorsError(UsageError):
+class MissingSafetensorsError(MissingPackageError):
     """The package safetensors is not installed."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "files .safetensors need the package safetensors; install it with pip install 'alexnet_jax[safetensors]',"
-            " or with pip install '.[safetensors]' in a checkout"
-        )
+        super().__init__("files .safetensors need the package safetensors", "safetensors")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -236,9 +236,7 @@ def build_steps(
 
     abstract = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
     shardings = sharding.state_shardings(abstract, mesh)
-    target = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
-    )
+    target = sharding.placed(abstract, mesh)
     replicated = sharding.replicated(mesh)
     update = functools.partial(
         train_step, forward=forward, optimizer=optimizer, photometry=photometry, label_smoothing=label_smoothing

@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import ops
 
+EPSILON = 1e-5  # of batch norm
+
 
 def output_size(
     size: int, *, window: int, stride: int, padding: int = 0, round_down: bool = False, layer: str = "layer"
@@ -312,7 +314,7 @@ def batch_norm(
     bias: Float[Array, "c"],
     mean: Float[Array, "c"],
     variance: Float[Array, "c"],
-    epsilon: float = 1e-5,
+    epsilon: float = EPSILON,
 ) -> Float[Array, "b *places c"]:
     """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
 

@@ -72,6 +72,15 @@ def state_shardings(state: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: param_sharding(mesh) if leaf.ndim else replicated(mesh), state)
 
 
+def placed(abstract: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes without values, with the shardings that `state_shardings` gives them."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        abstract,
+        state_shardings(abstract, mesh),
+    )
+
+
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     """The global batch on the devices, from the NumPy arrays of this process's part."""
     return jax.tree.map(lambda array: put_local(array, batch_sharding(mesh)), batch)

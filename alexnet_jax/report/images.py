@@ -77,14 +77,14 @@ def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -
     names = [readable(name) for name in class_names]
     listed = "" if len(names) <= SPELLED else _table_of_confusions(found.matrix, names)
     means, count = found.metrics.means(), int(found.metrics.count)
-    top5 = f", top-5 error {_percent(means['top5'])}" if "top5" in means else ""
+    top5 = f", top-5 error {page.percent(means['top5'])}" if "top5" in means else ""
     return Exhibit(
         {"confusion": figure},
         Section(
             "Confusions",
             page.charts([(figure, confusion_in_words(found.matrix, names))]) + listed,
             f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
-            f" top-1 error {_percent(means['top1'])}{top5}.",
+            f" top-1 error {page.percent(means['top1'])}{top5}.",
             "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
         ),
     )
@@ -126,10 +126,6 @@ def mistakes_exhibit(found: Examined, split: str) -> Exhibit | None:
             " the highest probability, the highest first. Some may be labelled wrongly.",
         ),
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def _number(count: int) -> str:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -14,6 +13,7 @@ from alexnet_jax.drawing import curves, page
 from alexnet_jax.drawing.collection import Exhibit
 from alexnet_jax.drawing.curves import Curve
 from alexnet_jax.drawing.page import Section
+from alexnet_jax.network import sharding
 from alexnet_jax.report.examination import Examined
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
@@ -44,7 +44,7 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
       examined: its errors; None: not known.
     """
     network, towers = net.settings.network, net.tower.towers
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(net.params))
+    parameters = sharding.count_params(net.params)
     width = "" if network.width == 1 else f", width {network.width:g}"
     found = [
         ("recipe", f"{network.recipe}, {'two towers' if towers == 2 else 'one tower'}{width}"),
@@ -55,9 +55,8 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
     ]
     if examined is not None:
         means = examined.metrics.means()
-        errors = ", ".join(
-            f"top\N{NON-BREAKING HYPHEN}{key[3:]} {_percent(value)}" for key, value in means.items() if key != "loss"
-        )
+        rates = {key[3:]: page.percent(value) for key, value in means.items() if key != "loss"}
+        errors = ", ".join(f"top\N{NON-BREAKING HYPHEN}{k} {rate}" for k, rate in rates.items())
         found.append(("error of the centre crop", f"{errors}, {int(examined.metrics.count):,} images"))
         found.append(("loss", f"{means['loss']:.4f} nats"))
     with contextlib.redirect_stdout(sys.stderr):  # a warning about a damaged file is no result
@@ -65,7 +64,7 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
     if result is None:
         found.append(("run", "not finished, or not trained here"))
     else:
-        error = f"top\N{NON-BREAKING HYPHEN}1 {_percent(result['top1_10_views'])}"
+        error = f"top\N{NON-BREAKING HYPHEN}1 {page.percent(result['top1_10_views'])}"
         found.append(("error of ten views", f"{error}, {int(result['count']):,} images"))
         found.append(("run", f"finished after update {int(result['step']):,}"))
     return found
@@ -127,7 +126,3 @@ def _in_words(curve: Curve) -> str:
         f"{curve.label} from {values[0]:.4g} at epoch {epochs[0]:.3g} to {values[-1]:.4g} at epoch {epochs[-1]:.3g},"
         f" smallest {values[least]:.4g} at epoch {epochs[least]:.3g}"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

@@ -21,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import allocator, compat
+from alexnet_jax.runtime.processes import log
 from alexnet_jax.workdir import manifest
 from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.errors import (
@@ -271,6 +272,22 @@ class Checkpoints:
         """Waits for the last save, and ends orbax's threads."""
         self.wait()
         self._manager.close()
+
+
+def restore_newest(checkpoints: Checkpoints, target: PyTree) -> PyTree | None:
+    """The newest state that can be read, or a part of it. A damaged checkpoint is named and passed over. None: none.
+
+    The damaged checkpoint stays: perhaps the storage is broken, and not the checkpoint.
+
+    Raises:
+      UsageError: as in `Checkpoints.restore`, where the checkpoint can be read and does not fit.
+    """
+    for step in reversed(checkpoints.steps()):
+        try:
+            return checkpoints.restore(step, target)
+        except UnreadableCheckpointError as error:
+            log(f"warning: {error}; trying the one before")
+    return None
 
 
 def choose_step(checkpoints: Checkpoints, wanted: str) -> int:
