@@ -1,5 +1,6 @@
 """A network as one StableHLO program with its parameters, in the file of `jax.export`: for CPUs, CUDA and TPUs."""
 
+import importlib.util
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax import export
 from jaxtyping import PyTree
 
 from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.errors import MissingPackageError
 from alexnet_jax.network.native import build
 from alexnet_jax.network.tower import Tower
 
@@ -27,7 +29,12 @@ def to_bytes(
       tower: the network; its last layer tells classes apart.
       params, batch_stats: on the host; they become constants of the program.
       preprocessing: of the crops, part of the program.
+
+    Raises:
+      MissingPackageError: flatbuffers is not installed.
     """
+    if importlib.util.find_spec("flatbuffers") is None:  # `serialize` imports it, and JAX does not install it
+        raise MissingPackageError("files .stablehlo need the package flatbuffers", "stablehlo")
 
     def alexnet(crops):
         variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})

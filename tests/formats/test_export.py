@@ -232,16 +232,19 @@ def test_what_cannot_be_exported_is_one_line_and_no_file(recipe, name, kind, rea
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.safetensors"])
-def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("net.onnx", "onnx"), ("net.safetensors", "safetensors"), ("net.stablehlo", "flatbuffers")],
+)
+def test_a_missing_package_is_named_with_its_extra(name, package, tmp_path, monkeypatch):
     net = made.network()
-    [file, _] = export(net, epath.Path(tmp_path / name))
-    package = file.suffix[1:]
+    file, *_ = export(net, epath.Path(tmp_path / name))
+    extra = file.suffix[1:]
     for module in [each for each in sys.modules if each.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, package, None)
     for attempt in (lambda: export(net, file), *([lambda: alexnet_jax.load(file)] if package == "safetensors" else [])):
-        with pytest.raises(UsageError, match=rf"pip install 'alexnet_jax\[{package}\]'"):
+        with pytest.raises(UsageError, match=rf"pip install 'alexnet_jax\[{extra}\]'"):
             attempt()
 
 
