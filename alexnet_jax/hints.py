@@ -52,6 +52,11 @@ def _hint(error: UsageError) -> str | None:
             return "name another with --workdir"
         case errors.LockedWorkdirError():
             return "wait for it, or name another --workdir"
+        case errors.NoRunError() if error.is_file:
+            return (
+                f"`python -m alexnet_jax.convert import {error.folder} --workdir=DIR` makes a workdir of a file of"
+                " parameters"
+            )
         case errors.NoRunError():
             return "name the --workdir of a training run"
         case errors.DamagedFileError() if error.file.name == "data.json":

@@ -32,6 +32,10 @@ PATH = epath.Path("/runs/a")
         (errors.LockedWorkdirError(PATH, "process 3 on a"), "(process 3 on a); wait for it, or name another --workdir"),
         (errors.NoRunError(PATH), "config.json is missing; name the --workdir of a training run"),
         (
+            errors.NoRunError(PATH, is_file=True),
+            f"{PATH} holds no run: it is a file; `python -m alexnet_jax.convert import {PATH} --workdir=DIR` makes a",
+        ),
+        (
             errors.DamagedFileError(PATH / "config.json", "it is not UTF-8"),
             "(it is not UTF-8); restore it, or remove it",
         ),

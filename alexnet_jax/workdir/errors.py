@@ -25,11 +25,12 @@ class NoRunError(UsageError):
 
     Attributes:
       folder: as named.
+      is_file: whether it is a file.
     """
 
-    def __init__(self, folder: epath.Path):
-        super().__init__(f"{folder} holds no run: config.json is missing")
-        self.folder = folder
+    def __init__(self, folder: epath.Path, *, is_file: bool = False):
+        super().__init__(f"{folder} holds no run: {'it is a file' if is_file else 'config.json is missing'}")
+        self.folder, self.is_file = folder, is_file
 
 
 class OtherConfigError(UsageError):

@@ -166,11 +166,13 @@ def read_config(folder: epath.Path) -> ConfigDict:
     """The config of the run in a workdir.
 
     Raises:
-      NoRunError: there is no config.
+      NoRunError: there is no config, or the workdir is a file.
       DamagedFileError: the config is no config.
       UnreadableFileError: the config or the folder cannot be read.
     """
     file = folder / CONFIG_FILE
+    if is_file(folder):
+        raise NoRunError(folder, is_file=True)
     if not file.exists():
         if "://" not in str(folder) and folder.exists() and not os.access(folder, os.X_OK):
             raise UnreadableFileError(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

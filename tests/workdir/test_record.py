@@ -91,6 +91,13 @@ def test_a_folder_without_a_config_holds_no_run(workdir: epath.Path):
         record.read_config(workdir)
 
 
+def test_a_file_is_no_workdir(tmp_path):
+    file = epath.Path(tmp_path / "net.safetensors")
+    file.write_bytes(b"parameters")
+    with pytest.raises(NoRunError, match=f"^{file} holds no run: it is a file$"):
+        record.read_config(file)
+
+
 def test_a_result_is_read_as_written(workdir: epath.Path):
     assert record.read_result(workdir) is None
     record.write_result(workdir, RESULT | {"top5_1_views": 0.1})
