@@ -211,13 +211,23 @@ def _errors(errors: Sequence[Errors]) -> str:
         for row in errors
     ]
     first = errors[0]
-    deviation = 100 * math.sqrt(first.top1 * (1 - first.top1) / first.count)
     note = (
-        f"An error rate counted on {first.count:,} images has a standard error of about {deviation:.1f} points, from"
-        " the choice of these images alone. Ten views: the probabilities of four corner crops, the centre crop and"
-        " their mirror images are averaged.\n"
+        f"{_uncertainty(first.top1, first.count)} Ten views: the probabilities of four corner crops, the centre crop"
+        " and their mirror images are averaged.\n"
     )
     return _table("Errors", head, rows) + f"\n{note}"
+
+
+def _uncertainty(rate: float, count: int) -> str:
+    if rate == 0:
+        # The rate at which `count` images have no error in one of twenty draws: 0.05 = (1 - rate) ** count.
+        bound = 100 * (1 - 0.05 ** (1 / count))
+        return f"No error among {count:,} images leaves room for an error rate of up to {bound:.2g}% (95% confidence)."
+    deviation = 100 * math.sqrt(rate * (1 - rate) / count)
+    return (
+        f"An error rate counted on {count:,} images has a standard error of about {deviation:.1f} points, from the"
+        " choice of these images alone."
+    )
 
 
 def _table(title: str, head: Sequence[str], rows: Any) -> str:

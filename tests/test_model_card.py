@@ -72,6 +72,14 @@ def test_licences_have_the_names_of_hubs(text: str, expected: dict[str, str]):
     assert [row[1] for row in table(rendered, "Data") if row[0] == "licence of the images"] == [text or "not recorded"]
 
 
+@pytest.mark.parametrize(("count", "bound"), [(30, "9.5%"), (1, "95%"), (10_000, "0.03%")])
+def test_no_error_among_a_few_images_is_no_rate_of_zero(count, bound):
+    row = Errors("pets/64", "test", 1, count, 0.0, None, 0.1)
+    text = model_card.render(dataclasses.replace(CARD, errors=(row,)), "run")
+    assert f"No error among {count:,} images leaves room for an error rate of up to {bound} (95%" in text
+    assert "standard error" not in text
+
+
 def test_a_card_shows_names_as_they_are():
     text = model_card.render(CARD, "my run's")
     assert table(text, "Errors")[2:] == [
