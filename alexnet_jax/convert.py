@@ -27,11 +27,12 @@ if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the p
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, loading, model_card
+from alexnet_jax import cli, cli_network, loading
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export, export_page, imported, workdir
 from alexnet_jax.formats.imported import Imported
 from alexnet_jax.hints import hints
+from alexnet_jax.model_card import card
 from alexnet_jax.network.sharding import count_params
 
 KIND = flags.DEFINE_enum(
@@ -108,7 +109,7 @@ def run_export(word: str | None) -> None:
     folder = cli_network.folder()
     cli.start(cpu_devices=1, native="off")  # nothing is computed
     net = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
-    licence = model_card.licence_in(folder)
+    licence = card.licence_in(folder)
     network, *beside = export.export(net, file, kind, licence=licence)
     print(f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}")
     print(f"beside it: {', '.join(path.name for path in beside)}")

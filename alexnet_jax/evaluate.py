@@ -22,7 +22,7 @@ from absl import flags
 from etils import epath
 from jaxtyping import Float
 
-from alexnet_jax import cli, cli_network, ensemble, loading, tables
+from alexnet_jax import cli, cli_network, loading
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import Source
@@ -30,14 +30,15 @@ from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing import confusion as confusion_picture
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import Block
-from alexnet_jax.evaluation_report import Member, Report
+from alexnet_jax.evaluation import ensemble, tables
+from alexnet_jax.evaluation.predictions import Block
+from alexnet_jax.evaluation.report import Member, Report
+from alexnet_jax.evaluation.tally import Tally
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
-from alexnet_jax.tally import Tally
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.atomic import is_file

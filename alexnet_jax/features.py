@@ -25,13 +25,14 @@ if not __package__:  # `python alexnet_jax/features.py` puts this folder on the 
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, code_trial, feature_file, feature_table, retrieval
-from alexnet_jax.code_trial import Trial
-from alexnet_jax.columns import Scratch
+from alexnet_jax import cli, cli_network
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_data import DEFAULT_SPLIT, Pictures, open_pictures
-from alexnet_jax.feature_table import SameClass, Table
 from alexnet_jax.hints import hints
+from alexnet_jax.retrieval import code_trial, exact_search, feature_file, feature_table
+from alexnet_jax.retrieval.code_trial import Trial
+from alexnet_jax.retrieval.columns import Scratch
+from alexnet_jax.retrieval.feature_data import DEFAULT_SPLIT, Pictures, open_pictures
+from alexnet_jax.retrieval.feature_table import SameClass, Table
 from alexnet_jax.trained import Trained
 
 LAYER = flags.DEFINE_string("layer", "fc7", "Layer whose output is taken, after the operations that follow it.")
@@ -58,7 +59,7 @@ def main(*words: str) -> int:
     data = pictures_of(net, words[0], SPLIT.value)
     asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT.value)
     if NEIGHBOURS.value is not None:
-        retrieval.check_count(NEIGHBOURS.value, data.total - (asked is None))
+        exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
     with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
         table = compute(net, data, scratch)
         queries = None if asked is None else compute(net, asked, scratch)

@@ -21,10 +21,11 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, ensemble, strict_json
+from alexnet_jax import cli, cli_network, strict_json
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import ensemble
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints

@@ -10,10 +10,9 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax import model_card, run_card
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.evaluation.error_rates import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.data import small_crops
@@ -25,6 +24,7 @@ from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.learning.stuck_loss import StuckLoss
+from alexnet_jax.model_card import card, run_card
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
@@ -103,7 +103,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
         if start_step == experiment.num_steps and result is not None:
             processes.log(f"finished: all {start_step:,} updates of the run in {workdir} are done; {_errors(result)}")
             checkpoints.close()
-            if processes.index() == 0 and not (folder / model_card.FILE_NAME).exists():
+            if processes.index() == 0 and not (folder / card.FILE_NAME).exists():
                 run_card.write(folder, experiment, result, say=processes.log, trained_here=False)
             return state
 

@@ -90,12 +90,13 @@ def end(*_: Any, **__: Any) -> NoReturn:
 
 
 def stop_before_the_work() -> None:
-    from alexnet_jax import evaluation, train
+    from alexnet_jax import train
     from alexnet_jax.benchmarks import input as input_benchmark
     from alexnet_jax.benchmarks import run, start, step
+    from alexnet_jax.evaluation import error_rates, predictions
 
     train._first_state = end
-    evaluation.evaluate = evaluation.predictions = end
+    error_rates.evaluate = predictions.predictions = end
     for measurement in (input_benchmark, run, start, step):
         measurement.measure = end
 

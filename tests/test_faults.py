@@ -21,7 +21,7 @@ from etils import epath
 from alexnet_jax import train as train_module
 from alexnet_jax.data import records, statistics
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.evaluation.error_rates import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning import step as steps

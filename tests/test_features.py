@@ -17,12 +17,13 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import feature_file, feature_table, trained
-from alexnet_jax.columns import Names, Rows, Scratch
+from alexnet_jax import trained
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_data import NO_CLASS, Folder, Split, open_pictures
-from alexnet_jax.feature_table import Table, compute, find_neighbours
+from alexnet_jax.retrieval import feature_file, feature_table
+from alexnet_jax.retrieval.columns import Names, Rows, Scratch
+from alexnet_jax.retrieval.feature_data import NO_CLASS, Folder, Split, open_pictures
+from alexnet_jax.retrieval.feature_table import Table, compute, find_neighbours
 from alexnet_jax.trained import Trained
 from tests.conftest import ROOT
 from tests.fuzz import MAX_LINES, Commands
@@ -152,7 +153,7 @@ def test_features_are_those_of_the_network(net, tree, scratch, layer, monkeypatc
 
 def test_neighbours_among_the_others_and_by_class(net, tree, scratch, monkeypatch):
     monkeypatch.setattr(feature_table, "ROUNDS", 1)
-    monkeypatch.setattr(feature_table.retrieval, "rows_at_once", lambda features: 4)
+    monkeypatch.setattr(feature_table.exact_search, "rows_at_once", lambda features: 4)
     table, done = table_of(net, folder_of(tree), scratch), []
     found = find_neighbours(table, None, 3, scratch=scratch, progress=lambda *each: done.append(each))
     features = table.features.read(0, 11).astype(np.float64)
@@ -294,9 +295,9 @@ MEMORY = """
 import resource, sys
 import numpy as np
 from etils import epath
-from alexnet_jax import feature_file
-from alexnet_jax.columns import Names, Rows, Scratch
-from alexnet_jax.feature_table import Table
+from alexnet_jax.retrieval import feature_file
+from alexnet_jax.retrieval.columns import Names, Rows, Scratch
+from alexnet_jax.retrieval.feature_table import Table
 count, file = int(sys.argv[1]), sys.argv[2]
 if file.endswith("parquet"):
     feature_file.need_pyarrow()

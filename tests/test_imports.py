@@ -22,6 +22,11 @@ ROOMS = {
     "data": [],
     "runtime": [],
     "drawing": ["data.imagenet_names", "workdir.atomic"],
+    "evaluation": ["trained", "experiment", "learning", "workdir", "network", "data", "runtime"],
+    "retrieval": ["trained", "experiment", "workdir", "data"],
+    "model_card": ["configs", "experiment", "learning", "workdir", "network", "data"],
+    "report": ["trained", "evaluation", "retrieval", "drawing", "learning", "workdir", "network", "data"],
+    "formats": ["trained", "model_card", "configs", "experiment", "workdir", "network", "data"],
 }
 
 # Where a library may be imported: files, or folders with a slash.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import evaluation, train
+from alexnet_jax import train
+from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.settings import read_settings
@@ -82,7 +83,7 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
 def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(
     events: list, tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluation, "MIN_CROPS", 1)
+    monkeypatch.setattr(batches, "MIN_CROPS", 1)
 
     def step(params, batch_stats, batch):
         number = sum(kind == "step" for kind, _ in events)
@@ -91,7 +92,7 @@ def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(
 
     experiment = experiments.build(read_settings(tiny_config(batch_size=20)), data_dir, say=print)
     experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(eval_step=step))
-    metrics = evaluation.evaluate(experiment, None, None, views=1)
+    metrics = error_rates.evaluate(experiment, None, None, views=1)
     order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "get 2"]
     assert [f"{kind} {number}" for kind, number in events] == order
     assert metrics is not None and metrics.loss == 3

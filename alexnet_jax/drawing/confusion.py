@@ -28,7 +28,7 @@ def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str])
     several classes in either direction, and shows the largest of their shares.
 
     Args:
-      matrix: counts, as `evaluation.confusion` gives them.
+      matrix: counts, as `evaluation.tally` gives them.
       class_names: in the order of the labels.
 
     Returns:
@@ -67,7 +67,7 @@ def commonest(matrix: Int[np.ndarray, "classes classes"], count: int) -> list[tu
     """The commonest confusions, as (examples, true class, predicted class), the most frequent first.
 
     Args:
-      matrix: counts, as `evaluation.confusion` gives them.
+      matrix: counts, as `evaluation.tally` gives them.
       count: of confusions, at most.
     """
     wrong = matrix.copy()

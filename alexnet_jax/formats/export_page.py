@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import alexnet_jax
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.model_card import plain
+from alexnet_jax.model_card.card import plain
 from alexnet_jax.network.sharding import count_params
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax import model_card
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats.imported import OURS, Imported
+from alexnet_jax.model_card import card
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.checkpoint import Checkpoints
 
@@ -51,7 +51,7 @@ def write(folder: epath.Path, imported: Imported, source: str, *, say: Callable[
         _check_free(folder, config)
         record.record(folder, config)
         record.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(imported.preprocessing))
-        model_card.write(folder, card_of(imported, source), say=say)
+        card.write(folder, card_of(imported, source), say=say)
         checkpoints = Checkpoints(folder / record.CHECKPOINTS)
         try:
             state = {"params": imported.params, "batch_stats": imported.batch_stats}
@@ -73,12 +73,12 @@ def _check_free(folder: epath.Path, config: ConfigDict) -> None:
         raise UsageError(f"{folder} holds a run already; name another --workdir, or remove that one")
 
 
-def card_of(imported: Imported, source: str) -> model_card.Card:
+def card_of(imported: Imported, source: str) -> card.Card:
     """The model card of an imported network."""
     recipe, classes = imported.settings.network.recipe, imported.preprocessing.class_names
     is_imagenet = imported.settings.dataset.name == "imagenet2012" and imported.kind != OURS
     published = PUBLISHED.get(recipe) if is_imagenet else None
-    return model_card.Card(
+    return card.Card(
         title=TITLES.get(recipe, recipe) if imported.kind != OURS else imported.settings.name,
         summary=f"A network of the recipe {recipe}, imported from the file {source}. Where and how it was trained, the"
         " file does not say.",

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from alexnet_jax import retrieval
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import pixels_of
@@ -19,10 +18,11 @@ from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
 from alexnet_jax.drawing.predictions import Answer
-from alexnet_jax.evaluation import batch_size_of, confusion, predictions
+from alexnet_jax.evaluation.predictions import batch_size_of, predictions
+from alexnet_jax.evaluation.tally import confusion, predicted_classes
 from alexnet_jax.learning.metrics import ZERO, Metrics, measure
 from alexnet_jax.network import sharding
-from alexnet_jax.tally import predicted_classes
+from alexnet_jax.retrieval import exact_search
 from alexnet_jax.trained import Trained
 
 TEST_IMAGES, GUESSES = 8, 5  # figure 4, left
@@ -203,7 +203,7 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
     count = len(train.source)
     labels = np.zeros(len(net.classes), np.int64)
     blocks = _feature_blocks(net, train.source, layer, labels)
-    distances, indices = retrieval.nearest(queries, blocks, min(NEIGHBOURS, count), progress=progress)
+    distances, indices = exact_search.nearest(queries, blocks, min(NEIGHBOURS, count), progress=progress)
     shown = []
     for index, near, far in zip(chosen, indices, distances, strict=True):
         neighbours = [

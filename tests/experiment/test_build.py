@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import evaluation
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
@@ -74,7 +74,7 @@ def test_bfloat16_is_refused_where_the_compiler_would_abort(tiny_config: Callabl
 def test_every_image_is_evaluated_once_whatever_the_batch(
     tiny_config: Callable, data_dir: str, batch_size: int, views: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluation, "MIN_CROPS", 1)
+    monkeypatch.setattr(batches, "MIN_CROPS", 1)
     settings = read_settings(tiny_config(batch_size=batch_size, **{"mesh.data": 2, "mesh.tower": 1}))
     built = experiment.build(settings, data_dir, say=print)
     source = built.eval_source
@@ -85,7 +85,7 @@ def test_every_image_is_evaluated_once_whatever_the_batch(
         weight = batch.mask.astype(jnp.float32)
         return Metrics(loss=(centre * weight).sum(), top1=weight.sum(), top5=weight.sum(), count=weight.sum())
 
-    found = evaluation.evaluate(
+    found = error_rates.evaluate(
         dataclasses.replace(built, steps=built.steps._replace(eval_step=first_pixels)), None, None, views=views
     )
     assert found is not None and found.count == 50

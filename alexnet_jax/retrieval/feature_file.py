@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from alexnet_jax.columns import Names, Rows
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_table import Table
-from alexnet_jax.retrieval import rows_at_once
+from alexnet_jax.retrieval.columns import Names, Rows
+from alexnet_jax.retrieval.exact_search import rows_at_once
+from alexnet_jax.retrieval.feature_table import Table
 from alexnet_jax.workdir.atomic import open_atomically
 
 SUFFIXES = (".npz", ".parquet")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from alexnet_jax import retrieval
 from alexnet_jax.errors import UsageError
+from alexnet_jax.retrieval import exact_search
 
 
 def brute_force(queries, items, k, leave_out=None):
@@ -51,7 +51,7 @@ KINDS = ["normal", "close", "duplicates", "equal", "integers", "huge", "small", 
 def test_neighbours_are_those_of_a_search_in_float64(kind, block):
     items = vectors(kind, 200, 30, 0)
     queries = np.concatenate([items[:20], vectors(kind, 20, 30, 1)])
-    distances, indices = retrieval.nearest(queries, blocks(items, block), 9)
+    distances, indices = exact_search.nearest(queries, blocks(items, block), 9)
     expected, expected_indices = brute_force(queries, items, 9)
     np.testing.assert_array_equal(indices, expected_indices)
     np.testing.assert_array_equal(distances, expected)
@@ -60,7 +60,7 @@ def test_neighbours_are_those_of_a_search_in_float64(kind, block):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_item_is_searched_among_the_others(kind):
     items, own = vectors(kind, 60, 12, 2), np.arange(60)
-    distances, indices = retrieval.nearest(items, blocks(items, 16), 59, leave_out=own)
+    distances, indices = exact_search.nearest(items, blocks(items, 16), 59, leave_out=own)
     expected, expected_indices = brute_force(items, items, 59, own)
     np.testing.assert_array_equal(indices, expected_indices)
     np.testing.assert_array_equal(distances, expected)
@@ -68,11 +68,11 @@ def test_an_item_is_searched_among_the_others(kind):
 
 
 def test_parts_of_queries_and_of_blocks_are_put_together(monkeypatch):
-    monkeypatch.setattr(retrieval, "ROWS", 16)
-    monkeypatch.setattr(retrieval, "PAIR_NUMBERS", 100)
+    monkeypatch.setattr(exact_search, "ROWS", 16)
+    monkeypatch.setattr(exact_search, "PAIR_NUMBERS", 100)
     items, queries = vectors("normal", 130, 600, 3), vectors("normal", 45, 600, 4)
     seen = []
-    distances, indices = retrieval.nearest(queries, blocks(items, 50), 20, progress=seen.append)
+    distances, indices = exact_search.nearest(queries, blocks(items, 50), 20, progress=seen.append)
     expected, expected_indices = brute_force(queries, items, 20)
     np.testing.assert_array_equal(indices, expected_indices)
     np.testing.assert_array_equal(distances, expected)
@@ -83,20 +83,20 @@ def test_few_items_are_measured_again(monkeypatch):
     """The bound on the error is tight enough that the search is one of matrix products."""
     items = np.maximum(vectors("normal", 2000, 4096, 5), 0)
     measured = []
-    merge = retrieval._Best.merge
+    merge = exact_search._Best.merge
 
     def counted(self, rows, *rest):
         measured.append(len(rows))
         merge(self, rows, *rest)
 
-    monkeypatch.setattr(retrieval._Best, "merge", counted)
-    retrieval.nearest(items[:50], [items], 6)
+    monkeypatch.setattr(exact_search._Best, "merge", counted)
+    exact_search.nearest(items[:50], [items], 6)
     assert sum(measured) < 50 * 40
 
 
 def test_maps_and_whole_numbers_are_vectors():
     items = np.random.default_rng(6).integers(0, 256, (40, 3, 3, 2), np.uint8)
-    distances, indices = retrieval.nearest(items[:5], blocks(items, 9), 4)
+    distances, indices = exact_search.nearest(items[:5], blocks(items, 9), 4)
     expected, expected_indices = brute_force(items[:5].reshape(5, -1), items.reshape(40, -1), 4)
     np.testing.assert_array_equal(indices, expected_indices)
     np.testing.assert_array_equal(distances, expected)
@@ -115,11 +115,11 @@ def test_maps_and_whole_numbers_are_vectors():
 )
 def test_a_search_that_makes_no_sense_is_one_line(queries, items, k, reason):
     with pytest.raises(UsageError, match=reason) as error:
-        retrieval.nearest(queries, [items], k)
+        exact_search.nearest(queries, [items], k)
     assert "\n" not in str(error.value)
 
 
 def test_more_neighbours_than_others_are_one_line():
     items = vectors("normal", 5, 4, 7)
     with pytest.raises(UsageError, match=r"5 neighbours .* 4 items"):
-        retrieval.nearest(items, [items], 5, leave_out=np.arange(5))
+        exact_search.nearest(items, [items], 5, leave_out=np.arange(5))

@@ -6,7 +6,7 @@ from typing import Any
 
 from alexnet_jax import strict_json
 from alexnet_jax.data.imagenet_names import readable
-from alexnet_jax.tally import Tally
+from alexnet_jax.evaluation.tally import Tally
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.retrieval import rows_at_once
+from alexnet_jax.retrieval.exact_search import rows_at_once
 
 
 class Scratch:

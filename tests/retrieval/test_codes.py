@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from alexnet_jax import code_trial, codes, recall, retrieval
-from alexnet_jax.code_trial import Options
-from alexnet_jax.columns import Names, Rows, Scratch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_table import Table
+from alexnet_jax.retrieval import code_trial, codes, exact_search, recall
+from alexnet_jax.retrieval.code_trial import Options
+from alexnet_jax.retrieval.columns import Names, Rows, Scratch
+from alexnet_jax.retrieval.feature_table import Table
 
 
 def surface(count, seed=0, *, inner=6, features=64):
@@ -34,7 +34,7 @@ def learnt():
 
 def recall_of(encode, x, k=10):
     items, queries = x[:800], x[800:]
-    _, neighbours = retrieval.nearest(queries, [items], k)
+    _, neighbours = exact_search.nearest(queries, [items], k)
     none = np.full(100, -1)
     ranking = recall.rank(encode(queries), [encode(items)], neighbours, query_labels=none, labels=np.full(800, -1))
     return ranking.recall(k)
@@ -199,7 +199,7 @@ def test_queries_of_their_own_search_the_whole_database_and_get_codes(scratch):
     pixels = next(each for each in result.results if each.name == "exact distances in pixels")
     asked, items = (each.pixels.read(0, 200).reshape(-1, 12).astype(int) for each in (queries, database))
     by_pixels = np.argsort(np.square(asked[:, None] - items[None]).sum(axis=-1), axis=1, kind="stable")
-    _, nearest = retrieval.nearest(x[200:], [x[:200]], 5)
+    _, nearest = exact_search.nearest(x[200:], [x[:200]], 5)
     hits = [len(set(a[:50]) & set(b)) for a, b in zip(by_pixels, nearest, strict=True)]
     assert pixels.recalls[1] == pytest.approx(np.mean(hits) / 5)
     assert pixels.same_class == pytest.approx((labels[by_pixels[:, :5]] == labels[200:, None]).mean())

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from alexnet_jax import evaluation
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import Block
+from alexnet_jax.evaluation import predictions as single
+from alexnet_jax.evaluation.predictions import Block
 from alexnet_jax.trained import Trained
 
 
@@ -137,8 +137,8 @@ def predictions(
     Raises:
       UsageError: the storage fails.
     """
-    size = evaluation.batch_size_of(nets, views)
-    members = [evaluation.predictions(net, source, views=views, batch_size=size) for net in nets]
+    size = single.batch_size_of(nets, views)
+    members = [single.predictions(net, source, views=views, batch_size=size) for net in nets]
     done = 0
     for blocks in zip(*members, strict=True):
         mean = combine([block.log_probs for block in blocks], weights)

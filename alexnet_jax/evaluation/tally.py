@@ -4,7 +4,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from alexnet_jax.evaluation import confusion
 from alexnet_jax.learning.metrics import TOP5_CLASSES, Metrics, measure_each
 
 _measure_each = jax.jit(measure_each)
@@ -67,3 +66,19 @@ class Tally:
 def predicted_classes(log_probs: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, "b"]:
     """The likeliest class of each example, of equal ones the first; -1: a probability is not finite."""
     return np.where(np.isfinite(log_probs).all(axis=1), log_probs.argmax(axis=1), -1)
+
+
+def confusion(
+    labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """How many examples of each true class (rows) were predicted as each class (columns).
+
+    Args:
+      labels: true classes.
+      predicted: classes; -1: none, and the example is in no column.
+      classes: how many there are.
+    """
+    matrix = np.zeros((classes, classes), np.int64)
+    known = predicted >= 0
+    np.add.at(matrix, (labels[known], predicted[known]), 1)
+    return matrix

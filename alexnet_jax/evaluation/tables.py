@@ -12,8 +12,8 @@ from jaxtyping import Int
 
 from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
-from alexnet_jax.evaluation import Block
-from alexnet_jax.tally import predicted_classes
+from alexnet_jax.evaluation.predictions import Block
+from alexnet_jax.evaluation.tally import predicted_classes
 from alexnet_jax.workdir.atomic import open_atomically
 
 

@@ -12,13 +12,13 @@ import jax
 from etils import epath
 
 import alexnet_jax
-from alexnet_jax import differences, model_card
 from alexnet_jax.data.provenance import provenance_of
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.learning.metrics import TOP5_CLASSES
-from alexnet_jax.model_card import Card, Errors
+from alexnet_jax.model_card import card, differences
+from alexnet_jax.model_card.card import Card, Errors
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.workdir import record
@@ -45,7 +45,7 @@ def write(
       say: prints a line.
       trained_here: this process made the run's last updates; else its machine and versions are unknown here.
     """
-    model_card.write(folder, card_of(folder, experiment, result, trained_here=trained_here), say=say)
+    card.write(folder, card_of(folder, experiment, result, trained_here=trained_here), say=say)
 
 
 def card_of(folder: epath.Path, experiment: Experiment, result: Mapping[str, float], *, trained_here: bool) -> Card:

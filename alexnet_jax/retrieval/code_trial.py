@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_jax import codes, recall, retrieval
-from alexnet_jax.columns import Rows, Scratch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_table import Table
+from alexnet_jax.retrieval import codes, exact_search, recall
+from alexnet_jax.retrieval.columns import Rows, Scratch
+from alexnet_jax.retrieval.feature_table import Table
 
 HELD_OUT = 0.1  # share of the pictures that are queries, where no others are given
 ENOUGH = 2  # times as many pictures as neighbours, at least: otherwise every ranking finds most of them
@@ -96,7 +96,7 @@ class Exact:
     def compare(self, name: str, vectors: codes.Vectors, wanted: np.ndarray, k: int) -> Result:
         """The shares that exact distances of other vectors find."""
         depths = self.depths(k)
-        _, found = retrieval.nearest(wanted, vectors.blocks(), depths[-1])
+        _, found = exact_search.nearest(wanted, vectors.blocks(), depths[-1])
         hits = (found[:, :, None] == self.neighbours[:, None, :]).any(axis=2)
         recalls = [float(hits[:, :depth].sum(axis=1).mean() / k) for depth in depths]
         alike = self.labels[found[:, :k]] == self.query_labels[:, None]
@@ -183,7 +183,7 @@ def search(table: Table, queries: Table | None, options: Options) -> Exact:
             f" {ENOUGH * options.k} others, and there are {len(kept):,}; give more pictures, or ask for fewer of them"
         )
     vectors = vectors_of(table.features, kept)
-    _, neighbours = retrieval.nearest(_flat(asking.features.take(chosen)), vectors.blocks(), options.k)
+    _, neighbours = exact_search.nearest(_flat(asking.features.take(chosen)), vectors.blocks(), options.k)
     return Exact(
         chosen,
         kept,

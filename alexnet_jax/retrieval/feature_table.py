@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexnet_jax import retrieval
-from alexnet_jax.columns import Names, Rows, Scratch
 from alexnet_jax.errors import UsageError
-from alexnet_jax.feature_data import Picture, Pictures
+from alexnet_jax.retrieval import exact_search
+from alexnet_jax.retrieval.columns import Names, Rows, Scratch
+from alexnet_jax.retrieval.feature_data import Picture, Pictures
 from alexnet_jax.trained import Trained, choose_batch_size, crops_of, pad
 
 PIXELS = 32  # side of the pictures from whose pixels codes are learnt, as in Krizhevsky and Hinton 2011
@@ -152,12 +152,12 @@ def find_neighbours(
     asking = queries or table
     asking.neighbours, asking.distances = Rows(scratch, np.int64, (k,)), Rows(scratch, np.float64, (k,))
     count, total = len(asking.names), len(table.names)
-    size = ROUNDS * retrieval.rows_at_once(math.prod(table.features.shape))
+    size = ROUNDS * exact_search.rows_at_once(math.prod(table.features.shape))
     labels, same, by_chance = table.labels.read(0, total), np.zeros(k), np.zeros(0)
     sizes = np.bincount(labels[labels >= 0], minlength=len(table.class_names))
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))
-        distances, indices = retrieval.nearest(
+        distances, indices = exact_search.nearest(
             asking.features.read(start, start + size),
             table.features.blocks(),
             k,

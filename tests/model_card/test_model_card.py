@@ -12,13 +12,14 @@ import pytest
 import yaml
 from etils import epath
 
-from alexnet_jax import differences, model_card, run_card, train
+from alexnet_jax import train
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data.provenance import Provenance, provenance_of
-from alexnet_jax.differences import Difference
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.settings import read_settings
-from alexnet_jax.model_card import Card, Errors
+from alexnet_jax.model_card import card, differences, run_card
+from alexnet_jax.model_card.card import Card, Errors
+from alexnet_jax.model_card.differences import Difference
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import Tower
 from tests.configs import tiny
@@ -46,7 +47,7 @@ def table(text: str, title: str) -> list[list[str]]:
 
 
 def test_hubs_read_licence_tags_and_accuracies():
-    found = front_matter(model_card.render(CARD, "run"))
+    found = front_matter(card.render(CARD, "run"))
     assert (found["license"], found["library_name"]) == ("cc-by-nc-sa-4.0", "alexnet_jax")
     assert found["pipeline_tag"] == "image-classification" and "jax" in found["tags"]
     (index,) = found["model-index"]
@@ -67,7 +68,7 @@ def test_hubs_read_licence_tags_and_accuracies():
     ],
 )
 def test_licences_have_the_names_of_hubs(text: str, expected: dict[str, str]):
-    rendered = model_card.render(dataclasses.replace(CARD, license=text), "run")
+    rendered = card.render(dataclasses.replace(CARD, license=text), "run")
     assert {key: value for key, value in front_matter(rendered).items() if "license" in key} == expected
     assert [row[1] for row in table(rendered, "Data") if row[0] == "licence of the images"] == [text or "not recorded"]
 
@@ -75,13 +76,13 @@ def test_licences_have_the_names_of_hubs(text: str, expected: dict[str, str]):
 @pytest.mark.parametrize(("count", "bound"), [(30, "9.5%"), (1, "95%"), (10_000, "0.03%")])
 def test_no_error_among_a_few_images_is_no_rate_of_zero(count, bound):
     row = Errors("pets/64", "test", 1, count, 0.0, None, 0.1)
-    text = model_card.render(dataclasses.replace(CARD, errors=(row,)), "run")
+    text = card.render(dataclasses.replace(CARD, errors=(row,)), "run")
     assert f"No error among {count:,} images leaves room for an error rate of up to {bound} (95%" in text
     assert "standard error" not in text
 
 
 def test_a_card_shows_names_as_they_are():
-    text = model_card.render(CARD, "my run's")
+    text = card.render(CARD, "my run's")
     assert table(text, "Errors")[2:] == [
         ["pets/64", "test", "400", "10 views", "10.00%", "2.00%", "0.3000"],
         ["pets/64", "test", "400", "centre crop", "20.00%", "", ""],
@@ -95,11 +96,11 @@ def test_a_card_shows_names_as_they_are():
 
 
 def test_a_network_without_classifier_and_facts_has_a_card():
-    text = model_card.render(Card("Convolutions", "Imported."), "run")
+    text = card.render(Card("Convolutions", "Imported."), "run")
     assert "pipeline_tag" not in front_matter(text) and "model-index" not in front_matter(text)
     assert "no classifier" in text and "Not measured." in text and "## Training" not in text
     assert "predict" not in text and "--layer=conv5" in text
-    same = model_card.render(dataclasses.replace(CARD, differences=()), "run")
+    same = card.render(dataclasses.replace(CARD, differences=()), "run")
     assert "Nothing: this is the training of net 145" in same
 
 
@@ -108,35 +109,35 @@ def test_a_card_of_ours_is_replaced_and_an_edited_one_stays(tmp_path: Path, name
     folder, said = epath.Path(tmp_path / name), []
     folder.mkdir()
     file, new = folder / "MODEL_CARD.md", folder / "MODEL_CARD.new.md"
-    model_card.write(folder, CARD, say=said.append)
-    model_card.write(folder, dataclasses.replace(CARD, summary="Second."), say=said.append)
+    card.write(folder, CARD, say=said.append)
+    card.write(folder, dataclasses.replace(CARD, summary="Second."), say=said.append)
     assert "Second." in file.read_text() and not new.exists() and said == []
 
     edited = file.read_text().replace("Second.", "Mine.")
     file.write_text(edited)
-    model_card.write(folder, dataclasses.replace(CARD, summary="Third."), say=said.append)
+    card.write(folder, dataclasses.replace(CARD, summary="Third."), say=said.append)
     assert file.read_text() == edited and "Third." in new.read_text()
     assert said == [f"{file} has been edited and stays; the new model card is MODEL_CARD.new.md beside it"]
     file.unlink()
-    model_card.write(folder, CARD, say=said.append)
-    assert not model_card.is_edited(file) and len(said) == 1
+    card.write(folder, CARD, say=said.append)
+    assert not card.is_edited(file) and len(said) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"# mine", b"\xff\xfe", b"<!-- Written by alexnet_jax. -->"])
 def test_a_file_of_the_user_is_an_edited_card(tmp_path: Path, content: bytes):
     file = epath.Path(tmp_path / "MODEL_CARD.md")
     file.write_bytes(content)
-    assert model_card.is_edited(file)
+    assert card.is_edited(file)
     file.unlink()
     os.mkfifo(file)  # whose read would wait for ever
-    assert model_card.is_edited(file)
+    assert card.is_edited(file)
 
 
 def test_a_card_that_cannot_be_written_is_a_warning(tmp_path: Path):
     said: list[str] = []
     (tmp_path / "MODEL_CARD.md").mkdir()
     (tmp_path / "MODEL_CARD.new.md").mkdir()
-    model_card.write(epath.Path(tmp_path), CARD, say=said.append)
+    card.write(epath.Path(tmp_path), CARD, say=said.append)
     assert len(said) == 1 and said[0].startswith("warning: the model card cannot be written: ")
 
 

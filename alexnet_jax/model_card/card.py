@@ -14,10 +14,10 @@ from typing import Any
 
 from etils import epath
 
-from alexnet_jax import hub_metadata
 from alexnet_jax.data.imagenet_names import readable
-from alexnet_jax.differences import Difference
 from alexnet_jax.errors import UsageError
+from alexnet_jax.model_card import hub_metadata
+from alexnet_jax.model_card.differences import Difference
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.atomic import is_file
 

@@ -1,0 +1,40 @@
+"""Error rates of parameters on the evaluation split, for training."""
+
+from collections.abc import Callable
+
+from alexnet_jax.evaluation.batches import examples_at_once, one_behind
+from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.feed import Feed, FromDisk
+from alexnet_jax.learning.metrics import ZERO, Metrics
+from alexnet_jax.network import sharding
+from alexnet_jax.network.forward import BatchStats, Params
+from alexnet_jax.runtime import allocator
+
+
+def evaluate(
+    experiment: Experiment,
+    params: Params,
+    batch_stats: BatchStats,
+    *,
+    views: int,
+    feed: Feed | None = None,
+    stop: Callable[[int], bool] = lambda done: False,
+) -> Metrics | None:
+    """Sums over every example of the evaluation split, each counted once.
+
+    Args:
+      experiment: whose evaluation split and compiled step are used.
+      feed: of the batches; None: from disk.
+      params, batch_stats: of the network.
+      views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
+      stop: called after each batch with the number of images done; True ends the evaluation, which returns None.
+    """
+    size = examples_at_once(experiment.settings.batch_size, views, experiment.mesh.shape[sharding.DATA])
+    batches = (feed or FromDisk(experiment)).eval_batches(batch_size=size, views=views)
+    total = ZERO
+    for metrics in one_behind(batches, lambda batch: experiment.steps.eval_step(params, batch_stats, batch)):
+        total += metrics
+        if stop(int(total.count)):
+            return None
+    allocator.trim()
+    return total

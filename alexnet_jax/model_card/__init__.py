@@ -1,0 +1,1 @@
+"""Model cards: what a workdir says about its network, to readers and to model hubs."""

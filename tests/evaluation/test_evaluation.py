@@ -1,0 +1,251 @@
+"""Predictions of a split, ensembles, errors by class, and the files of predictions."""
+
+import csv
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from alexnet_jax.data import preprocessing
+from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.errors import UsageError
+from alexnet_jax.evaluation import batches, ensemble, tables
+from alexnet_jax.evaluation.predictions import Block, predictions
+from alexnet_jax.evaluation.tally import Tally, confusion, predicted_classes
+from alexnet_jax.experiment import build
+from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.learning.metrics import measure
+from alexnet_jax.network import sharding
+from alexnet_jax.network.forward import init_variables
+from alexnet_jax.trained import Trained
+from tests.configs import tiny
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), np.uint8)
+SOURCE = [{"image": image, "label": number % 2, "name": b"%d.png" % number} for number, image in enumerate(IMAGES)]
+CLASSES = ("cat", "dog")
+
+
+def net_of(seed: int = 0, *, name: str = "", mean: float = 120.0, scale: float = 0.02, **changes: object) -> Trained:
+    """An untrained network, whose probabilities are far from equal."""
+    config = tiny.get_config()
+    config.network.width = 0.1
+    config.update_from_flattened_dict({"batch_size": 4, "network.he_init": True} | changes)
+    settings = read_settings(config)
+    mesh, tower = build.build_mesh(settings), build.build_tower(settings, len(CLASSES))
+    init = functools.partial(init_variables, tower, image_size=settings.dataset.crop_size)
+    variables = jax.jit(init)(key=jax.random.key(seed))
+    params, batch_stats = jax.device_put(variables, sharding.state_shardings(variables, mesh))
+    colours = dict(mean=(mean, 110.0, 100.0), pixel_scale=scale)
+    found = preprocessing.of_colour(CLASSES, image_size=64, crop_size=settings.dataset.crop_size, **colours)
+    return Trained(name or f"run{seed}", 7, settings, tower, mesh, params, batch_stats, found)
+
+
+def changed(net: Trained, **changes: object) -> Trained:
+    return dataclasses.replace(net, preprocessing=dataclasses.replace(net.preprocessing, **changes))
+
+
+@pytest.fixture(scope="module")
+def members() -> list[Trained]:
+    """Networks that differ in recipe, crop, mean, scale, width, and in the layout of their devices."""
+    return [
+        net_of(0),
+        net_of(1, mean=90.0, batch_size=3, **{"dataset.crop_size": 48, "network.width": 0.2}),
+        net_of(2, scale=0.01, batch_size=3, **{"network.recipe": "one_tower"}),
+    ]
+
+
+@pytest.mark.parametrize("views", [1, 10])
+@pytest.mark.parametrize("batch_size", [None, 2, 4])
+def test_predictions_are_those_of_each_image_in_order(members, batch_size, views, monkeypatch):
+    monkeypatch.setattr(batches, "MIN_CROPS", 40)
+    done: list[int] = []
+    net = members[0]
+    blocks = list(predictions(net, SOURCE, views=views, batch_size=batch_size, stop=done.append))
+    size = batch_size or (4 if views == 10 else 40)
+    assert {len(block.examples) for block in blocks[:-1]} <= {size}
+    assert done == [int(block.examples[-1]) + 1 for block in blocks]
+    np.testing.assert_array_equal(np.concatenate([block.examples for block in blocks]), np.arange(11))
+    np.testing.assert_array_equal(np.concatenate([block.labels for block in blocks]), np.arange(11) % 2)
+    found = np.exp(np.concatenate([block.log_probs for block in blocks]))
+    np.testing.assert_allclose(found, net.predict(IMAGES, views=views), atol=1e-5)
+
+
+def test_predictions_end_where_the_caller_has_enough(members):
+    blocks = predictions(members[0], SOURCE, batch_size=4, stop=lambda done: done >= 8)
+    assert [list(block.examples) for block in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_members_of_all_kinds_are_averaged(members, monkeypatch):
+    monkeypatch.setattr(batches, "MIN_CROPS", 9)
+    assert [tuple(net.mesh.shape.values()) for net in members] == [(2, 2), (1, 2), (3, 1)], "of data and tower"
+    weights = ensemble.read_weights("3,2,1", 3)
+    blocks = list(ensemble.predictions(members, weights, SOURCE, views=1))
+    np.testing.assert_array_equal(np.concatenate([mean.examples for mean, _ in blocks]), np.arange(11))
+    expected = [net.predict(IMAGES) for net in members]
+    for number, alone in enumerate(expected):
+        found = np.concatenate([parts[number].log_probs for _, parts in blocks])
+        np.testing.assert_allclose(np.exp(found), alone, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 0.05, "the members differ"
+    mean = np.exp(np.concatenate([mean.log_probs for mean, _ in blocks]))
+    np.testing.assert_allclose(mean, (3 * expected[0] + 2 * expected[1] + expected[2]) / 6, atol=1e-5)
+
+
+def test_the_mean_of_probabilities_too_small_for_float32_is_finite():
+    one, other = np.log(np.float32([[0.5, 0.5]])), np.float32([[-200.0, 0.0]])
+    mean = ensemble.combine([other, other], np.array([0.25, 0.75]))
+    np.testing.assert_allclose(mean, other, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(ensemble.combine([one, other], np.array([0.5, 0.5])), np.log([[0.25, 0.75]]), rtol=1e-6)
+    assert ensemble.combine([one], np.array([1.0])) is one, "one network's numbers are its own"
+
+
+@pytest.mark.parametrize(
+    ("text", "members", "message"),
+    [
+        ("0.6,x", 2, "something else than numbers; write for example 0.6,0.4"),
+        ("", 1, "something else than numbers"),
+        ("1,,1", 2, "something else than numbers"),
+        ("1", 2, "has 1 number, and --workdir names 2; give a weight for each"),
+        ("1,2,3", 2, "has 3 numbers, and --workdir names 2"),
+        ("1,0", 2, "not positive and finite"),
+        ("1,-1", 2, "not positive and finite"),
+        ("nan,1", 2, "not positive and finite"),
+        ("1,inf", 2, "not positive and finite"),
+        ("1,1e999", 2, "not positive and finite"),
+    ],
+)
+def test_wrong_weights_are_one_line(text: str, members: int, message: str):
+    with pytest.raises(UsageError, match=message) as error:
+        ensemble.read_weights(text, members)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, [0.5, 0.5]), ("0.6,0.4", [0.6, 0.4]), (" 3 , 1 ", [0.75, 0.25]), ("1e308,1e308", [0.5, 0.5])],
+)
+def test_weights_add_up_to_one(text, expected):
+    np.testing.assert_allclose(ensemble.read_weights(text, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            dict(class_names=("dog", "cat")),
+            "other has other classes than run0: class 0 is 'dog' and 'cat'; the",
+        ),
+        (dict(class_names=("cat", "dog", "cow")), "other has other classes than run0: 3 and 2; the members"),
+        (dict(class_names=()), "other has no classifier"),
+        (dict(image_size=128), "run0 was trained on stored images of 64 pixels and other on 128.*evaluate each alone"),
+    ],
+)
+def test_members_that_no_data_set_serves_are_refused(members, changes, message):
+    other = dataclasses.replace(changed(members[1], **changes), name="other")
+    with pytest.raises(UsageError, match=message):
+        ensemble.check_members([members[0], other])
+
+
+def data_set() -> Dataset:
+    data = Dataset.__new__(Dataset)
+    data.class_names, data.image_size = list(CLASSES), 64
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(class_names=("cat", "cow")), "class 1 is 'dog' and was 'cow'; name a data set with the same classes"),
+        (dict(class_names=("cat",)), "has 2 classes and the run's data set 1"),
+        (dict(image_size=128), "has images of 64 pixels and the run's data set of 128; prepare it with --size=128"),
+    ],
+)
+def test_a_data_set_that_does_not_fit_is_refused(members, changes, message):
+    with pytest.raises(UsageError, match=f"--dataset=pets .*{message}"):
+        ensemble.check_data(changed(members[0], **changes), data_set(), "pets")
+    ensemble.check_data(members[0], data_set(), "pets")
+
+
+def test_sums_are_those_of_the_metrics_in_any_blocks():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 7, 50)
+    log_probs = np.log(rng.dirichlet(np.ones(8), 50)).astype(np.float32)
+    log_probs[3] = log_probs[3, 0]  # a tie of all classes
+    log_probs[4, 2] = np.nan
+    tally = Tally(8)
+    for part in (slice(0, 20), slice(20, 49), slice(49, 50)):
+        tally.add(labels[part], log_probs[part])
+    whole = measure(jnp.asarray(log_probs), jnp.asarray(labels), jnp.ones(50, bool))
+    means = tally.means()
+    assert (means["top1"], means["top5"]) == pytest.approx((float(whole.top1) / 50, float(whole.top5) / 50))
+    assert list(means) == ["loss", "top1", "top5"]
+    errors = tally.by_class(tally.top1)
+    assert errors[7] is None, "no image of it"
+    assert np.dot([error or 0 for error in errors], tally.count) / 50 == pytest.approx(means["top1"])
+    assert tally.undefined == 1
+    matrix = tally.confusion()
+    assert matrix.sum() == 49 and matrix.sum(axis=1).tolist()[7] == 0
+    assert predicted_classes(log_probs)[4] == -1
+
+
+@pytest.mark.parametrize(("classes", "names"), [(5, ["loss", "top1"]), (6, ["loss", "top1", "top5"])])
+def test_a_top5_error_needs_six_classes(classes, names):
+    tally = Tally(classes)
+    tally.add(np.array([0]), np.full((1, classes), -np.log(classes), np.float32))
+    assert list(tally.means()) == names
+    assert (tally.top5 is None) == (classes < 6)
+
+
+def test_confusions_are_counted_by_true_and_predicted_class():
+    matrix = confusion(np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 0, -1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 0]]
+
+
+def rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.reader(opened))
+
+
+def test_predictions_are_written_as_they_come_and_named_at_the_end(tmp_path: Path):
+    file = epath.Path(tmp_path / "ä.csv")
+    names = ("a, b", 'q"ü')
+    source = [{"name": "bild ä.png".encode()}, {"name": b"\xff"}, {}]
+    block = Block(np.arange(3), np.array([0, 1, 1]), np.log(np.float32([[0.25, 0.75], [0.9, 0.1], [np.nan, 1]])))
+    with tables.prediction_rows(file, names, source) as write:
+        sizes = []
+        for _ in range(200):
+            write(block)
+            sizes.append((tmp_path / "ä.csv.part").stat().st_size)
+        assert not file.exists()
+    assert len(set(sizes)) > 3, "the rows do not stay in memory"
+    found = rows(tmp_path / "ä.csv")
+    assert found[0] == ["name", "label", "prediction", "p(a, b)", 'p(q"ü)']
+    assert [row[:3] for row in found[1:4]] == [
+        ["bild ä.png", "a, b", 'q"ü'],
+        ["\ufffd", 'q"ü', "a, b"],
+        ["2", 'q"ü', ""],
+    ]
+    assert [float(text) for text in found[1][3:]] == pytest.approx([0.25, 0.75])
+    assert len(found) == 601
+
+
+def test_a_broken_off_evaluation_leaves_no_file(tmp_path: Path):
+    file = epath.Path(tmp_path / "predictions.csv")
+
+    def interrupted() -> None:
+        with tables.prediction_rows(file, CLASSES, SOURCE) as write:
+            write(Block(np.arange(1), np.array([0]), np.log(np.float32([[0.25, 0.75]]))))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with (
+        pytest.raises(UsageError, match=r"/dev/full/predictions.csv cannot be written: Not a directory"),
+        tables.prediction_rows(epath.Path("/dev/full/predictions.csv"), CLASSES, SOURCE),
+    ):
+        pass
