@@ -60,7 +60,7 @@ def _seconds(arguments: list[str], cache: str, say: Callable[[str], None] | None
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    if say is not None and line.startswith(native.LINE):
+                    if say is not None and line.startswith(tuple(native.LINES.values())):
                         say(line.rstrip())
                     if FIRST in line:
                         return time.monotonic() - begun

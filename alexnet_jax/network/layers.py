@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,17 +87,53 @@ def _inverse_power(d: Array, beta: float) -> Array:
 AXES = {"response_norm": (-1,), "spatial_norm": (-3, -2)}
 
 
+def widened(x: Array) -> Array:
+    """In float32, if the type is narrower: bfloat16 is too narrow for sums of squares."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def _normalise(x: Array, kind: str, size: int, k: float, alpha: float, beta: float) -> Array:
+    constants: dict[str, Any] = dict(k=float(k), alpha=float(alpha))
+
     def plain(x: Array) -> Array:
         return x * _inverse_power(k + alpha * _window_sum(x * x, size, AXES[kind]), beta)
 
-    return ops.on_cpu(kind, plain, x, fits=_fits(x, beta), size=size, k=float(k), alpha=float(alpha))
+    def off_cuda(x: Array, *_: Array) -> Array:
+        y = ops.on_cpu(kind, plain, widened(x), fits=_fits(x, beta), size=size, **constants)
+        return y.astype(x.dtype)
+
+    extra, attributes = _cuda_arguments(x, kind)
+    return ops.on_cuda(
+        kind, off_cuda, x, *extra, fits=_fits_cuda(x, kind, size, beta, arrays=1), **constants, **attributes
+    )
 
 
 def _fits(x: Array, beta: float) -> bool:
     """Whether the C kernels cover the norm: that of images, with the exponent of 2012."""
     return x.ndim == 4 and beta == 0.75
+
+
+SHARED = 96 << 10  # bytes of a block's shared memory, which every GPU since 2020 has
+
+
+def _fits_cuda(x: Array, kind: str, size: int, beta: float, *, arrays: int) -> bool:
+    """Whether the CUDA kernels cover the norm: windows of 2012, and maps of which a block holds so many `arrays`."""
+    return _fits(x, beta) and size == 5 and (kind == "response_norm" or _chunk(x, arrays) > 0)
+
+
+def _chunk(x: Array, arrays: int) -> int:
+    """How many channels of an image a block works on; 0: none fit into its shared memory."""
+    _, rows, columns, channels = x.shape
+    fit = (chunk for chunk in (16, 8, 4) if channels % chunk == 0 and 4 * arrays * rows * columns * chunk <= SHARED)
+    return next(fit, 0)
+
+
+def _cuda_arguments(x: Array, kind: str, *, arrays: int = 1) -> tuple[tuple[Array, ...], dict[str, Any]]:
+    """What the CUDA kernels are given beside the C kernels' arguments: a bias and the ReLU after it, or a chunk."""
+    if kind == "response_norm":
+        return (jnp.zeros(x.shape[-1:], jnp.float32),), dict(rectify=0)
+    return (), dict(chunk=_chunk(x, arrays) if x.ndim == 4 else 0)
 
 
 def _normalise_forward(x, *constants):
@@ -110,8 +147,16 @@ def _normalise_backward(kind, size, k, alpha, beta, x, dy):
         p = _inverse_power(d, beta)
         return dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, AXES[kind])
 
-    constants = dict(size=size, k=float(k), alpha=float(alpha))
-    return (ops.on_cpu(f"{kind}_gradient", plain, x, dy, fits=_fits(x, beta), **constants),)
+    constants: dict[str, Any] = dict(k=float(k), alpha=float(alpha))
+
+    def off_cuda(x: Array, *others: Array) -> Array:
+        dy = others[-1]
+        dx = ops.on_cpu(f"{kind}_gradient", plain, widened(x), widened(dy), fits=_fits(x, beta), size=size, **constants)
+        return dx.astype(x.dtype)
+
+    extra, attributes = _cuda_arguments(x, kind, arrays=2)
+    fits = _fits_cuda(x, kind, size, beta, arrays=2)
+    return (ops.on_cuda(f"{kind}_gradient", off_cuda, x, *extra, dy, fits=fits, **constants, **attributes),)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -171,7 +216,12 @@ def _max_pool(x: Array, size: int, stride: int) -> Array:
     def plain(x: Array) -> Array:
         return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
 
-    return ops.on_cpu("max_pool", plain, x, size=size, stride=stride)
+    geometry: dict[str, Any] = dict(size=size, stride=stride)
+
+    def off_cuda(x: Array) -> Array:
+        return ops.on_cpu("max_pool", plain, x, **geometry)
+
+    return ops.on_cuda("max_pool", off_cuda, x, fits=stride <= size, **geometry)  # else a window may see no pixel
 
 
 def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
@@ -197,7 +247,12 @@ def _max_pool_forward(x, *constants):
 
 def _max_pool_backward(size, stride, kept, dy):
     plain = functools.partial(_max_pool_gradient, size, stride)
-    return (ops.on_cpu("max_pool_gradient", plain, *kept, dy, size=size, stride=stride),)
+    geometry: dict[str, Any] = dict(size=size, stride=stride)
+
+    def off_cuda(*arrays: Array) -> Array:
+        return ops.on_cpu("max_pool_gradient", plain, *arrays, **geometry)
+
+    return (ops.on_cuda("max_pool_gradient", off_cuda, *kept, dy, fits=stride <= size, **geometry),)
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.network import blocks
 from alexnet_jax.network import layers as ops
 from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.parameters import BatchNormLeaves, Weights, split_towers
@@ -103,9 +104,9 @@ class Tower(nn.Module):
         for layer in self.layers:
             if layer.exchange:
                 xs = exchange(xs, self.towers)
-            xs = self._product(layer, xs)
+            xs, done = self._product(layer, xs)
             self.sow("signals", f"{layer.name}_out", xs)  # kept under `init` and apply(..., mutable=["signals"]) alone
-            for number, operation in enumerate(layer.then):
+            for number, operation in enumerate(layer.then[done:]):
                 xs = self._operation(operation, xs, layer, train=train)
                 self.sow("signals", f"{layer.name}_then{number}", xs)
         return jnp.concatenate([x.astype(dtype) for x in xs], axis=-1)
@@ -123,10 +124,13 @@ class Tower(nn.Module):
         """How many towers this device holds."""
         return 1 if TOWER in self.axes else self.towers
 
-    def _product(self, layer: Layer, xs: Maps) -> Maps:
-        """Kernel and bias of a layer: a convolution, an unshared convolution, or a matrix product."""
+    def _product(self, layer: Layer, xs: Maps) -> tuple[Maps, int]:
+        """Kernel and bias of a layer: a convolution, an unshared convolution, or a matrix product.
+
+        Returns the maps, and how many of the operations that follow are done, because one kernel computes them all.
+        """
         if not layer.window:
-            return self._connection(layer, xs)
+            return self._connection(layer, xs), 0
         windows: dict[str, Any] = dict(
             window=layer.window, stride=layer.stride, padding=layer.padding, round_down=self.round_down
         )
@@ -134,12 +138,30 @@ class Tower(nn.Module):
         channels = xs[0].shape[-1]
         if layer.local:
             places = [ops.output_size(n, **windows) for n in xs[0].shape[1:3]]
-            return self._local_convolution(layer, xs, padding, places)
+            return self._local_convolution(layer, xs, padding, places), 0
         kernels, biases = self._weights(layer, (layer.window, layer.window, channels, layer.features))
-        return tuple(
-            _add_bias(convolution(self._cast(x), self._cast(kernel), stride=layer.stride, padding=padding), bias)
-            for x, kernel, bias in zip(xs, kernels, biases, strict=True)
-        )
+        products = [
+            convolution(self._cast(x), self._cast(kernel), stride=layer.stride, padding=padding)
+            for x, kernel in zip(xs, kernels, strict=True)
+        ]
+        block = self._block(layer)
+        if block is not None and blocks.fits(products[0], block):
+            for n in products[0].shape[1:3] if block.pool else ():
+                self._check_pooling(n, layer)
+            return tuple(blocks.run(x, bias, block) for x, bias in zip(products, biases, strict=True)), block.operations
+        return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, biases, strict=True)), 0
+
+    def _block(self, layer: Layer) -> blocks.Block | None:
+        """The operations after a convolution that one CUDA kernel computes; None: there is no kernel for them.
+
+        A norm whose window reaches into the other tower has none, nor have signals that are looked at one by one.
+        """
+        whole = self.whole_norm and self.towers > 1
+        if self.activation != "relu" or whole or self.is_mutable_collection("signals"):
+            return None
+        norm: dict[str, Any] = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
+        pool = (self.pool_size, self.pool_stride)
+        return blocks.block_of(layer.then, **norm, pool=pool, round_down=self.round_down)
 
     def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]], places: list[int]) -> Maps:
         """A convolution with a kernel and a bias for each place."""
@@ -162,7 +184,7 @@ class Tower(nn.Module):
         units = layer.features or math.ceil(self.num_classes / self.towers)
         kernels, biases = self._weights(layer, (xs[0].shape[1], units))
         return tuple(
-            _add_bias(self._cast(x) @ self._cast(kernel), bias)
+            blocks.add_bias(self._cast(x) @ self._cast(kernel), bias)
             for x, kernel, bias in zip(xs, kernels, biases, strict=True)
         )
 
@@ -193,20 +215,21 @@ class Tower(nn.Module):
             case "activation":
                 return tuple({"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](x) for x in xs)
             case "norm" | "spatial_norm" | "batch_norm":
-                dtype = xs[0].dtype
-                wide = jnp.float32 if self.dtype else dtype  # bfloat16 is too narrow for sums of squares
-                xs = self._norm(operation, tuple(x.astype(wide) for x in xs), layer, train=train)
-                return tuple(x.astype(dtype) for x in xs)
+                return self._norm(operation, xs, layer, train=train)
             case "pool":
-                pooling: dict[str, Any] = dict(stride=self.pool_stride, round_down=self.round_down)
                 for n in xs[0].shape[1:3]:
-                    ops.output_size(n, window=self.pool_size, **pooling, layer=f"the pooling after {layer.name}")
+                    self._check_pooling(n, layer)
+                pooling: dict[str, Any] = dict(stride=self.pool_stride, round_down=self.round_down)
                 return tuple(ops.max_pool(x, size=self.pool_size, **pooling) for x in xs)
             case "adaptive_pool":
                 return tuple(ops.adaptive_average_pool(x, self.adaptive_size) for x in xs)
             case "dropout":
                 return self._dropout(xs, train=train)
         raise ValueError(f"{layer.name} is followed by an unknown operation {operation!r}")
+
+    def _check_pooling(self, n: int, layer: Layer) -> None:
+        pooling: dict[str, Any] = dict(window=self.pool_size, stride=self.pool_stride, round_down=self.round_down)
+        ops.output_size(n, **pooling, layer=f"the pooling after {layer.name}")
 
     def _dropout(self, xs: Maps, *, train: bool) -> Maps:
         masks: list[Array | None] = [None] * len(xs)
@@ -240,6 +263,8 @@ class Tower(nn.Module):
         return tuple(lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1) for x in normed)
 
     def _batch_norm(self, xs: Maps, name: str, *, train: bool) -> Maps:
+        dtype = xs[0].dtype
+        xs = tuple(ops.widened(x) for x in xs)
         scale, bias, mean, variance = BatchNormLeaves(len(xs), xs[0].shape[-1], name=name)()
         if train:
             axis_name = DATA if DATA in self.axes else None
@@ -251,7 +276,8 @@ class Tower(nn.Module):
         else:
             means, variances = mean.value, variance.value
         leaves = zip(xs, scale, bias, means, variances, strict=True)
-        return tuple(ops.batch_norm(x, scale=s, bias=b, mean=m, variance=v) for x, s, b, m, v in leaves)
+        normed = (ops.batch_norm(x, scale=s, bias=b, mean=m, variance=v) for x, s, b, m, v in leaves)
+        return tuple(x.astype(dtype) for x in normed)
 
     def _with_neighbours(self, xs: Maps, margin: int, layer: str) -> Maps:
         """Each tower's channels between the nearest `margin` of the other tower, on its side, and zeros.
@@ -272,11 +298,6 @@ class Tower(nn.Module):
             after = jnp.where(is_first, start_of_second, zeros)
             wider.append(jnp.concatenate([before, x, after], axis=-1))
         return tuple(wider)
-
-
-def _add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
-    """Adds in the bias's type: its gradient is a sum over batch and places, for which bfloat16 is too narrow."""
-    return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
 
 
 def make_tower(recipe: str, *, num_classes: int, width: float = 1.0, he_init: bool = False, dtype: Any = None) -> Tower:

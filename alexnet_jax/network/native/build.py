@@ -1,7 +1,8 @@
-"""Builds the C kernels with the machine's C compiler, caches the library, and registers its operations with XLA.
+"""Builds native kernels with the machine's compilers, caches the libraries, and registers their operations with XLA.
 
-The kernels are optional. Without a compiler, for types other than float32 and on accelerators, the plain form in JAX
-runs that each operation has beside its kernel.
+On a CPU these are the C kernels, on an NVIDIA GPU the CUDA kernels. They are optional: each operation has a plain form
+in JAX beside its kernel. It runs without a compiler, for types and shapes that a kernel does not cover, and on other
+accelerators.
 """
 
 import contextlib
@@ -10,9 +11,10 @@ import ctypes
 import dataclasses
 import hashlib
 import platform
+import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ import jax
 
 from alexnet_jax.network.native import cache
 from alexnet_jax.network.native.compiler import BuildError, Compiler, find_compiler, run
+from alexnet_jax.network.native.nvrtc import Nvrtc, find_nvrtc
 
 FOLDER = Path(__file__).parent
+CUDA_FOLDER = FOLDER / "cuda"
 OPERATIONS = (
     "response_norm",
     "response_norm_gradient",
@@ -33,24 +37,33 @@ OPERATIONS = (
     "convolution_input_gradient",
     "convolution_kernel_gradient",
 )
-LINE = "C operations: "
+CUDA_OPERATIONS = tuple(
+    name + part for name in ("response_norm", "max_pool", "norm_pool", "spatial_norm") for part in ("", "_gradient")
+)
+LINES = {"cpu": "C operations: ", "cuda": "CUDA operations: "}
 HELP = (
-    "Operations in C on a CPU. auto: built with the C compiler that CC names, else cc, gcc or clang, and used; off: the"
-    " plain form in JAX, which takes twice as long and rounds 3x3 and 5x5 convolutions like a plain sum."
+    "Operations in C on a CPU, in CUDA on an NVIDIA GPU. auto: built with the C compiler that CC names, else cc, gcc or"
+    " clang, and on a GPU with NVRTC, and used; off: the plain form in JAX, which takes longer and rounds 3x3 and 5x5"
+    " convolutions on a CPU like a plain sum."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """Whether operations run in C.
+    """Which operations run in native kernels.
 
     Attributes:
-      available: this process runs on a CPU and has the C kernels.
-      line: says which path runs, for a command to print; empty on accelerators.
+      platform: of the kernels that are loaded, `cpu` or `cuda`; None: there are none.
+      line: says which path runs, for a command to print; empty where no kernels exist for the accelerator.
     """
 
-    available: bool
+    platform: str | None
     line: str
+
+    @property
+    def available(self) -> bool:
+        """Whether there are kernels for this machine."""
+        return self.platform is not None
 
 
 _plain = contextvars.ContextVar("_plain", default=False)
@@ -66,7 +79,7 @@ def load(mode: str = "auto") -> Status:
     `make_forward` calls it for a program that has not.
 
     Args:
-      mode: auto: the operations run in C on a CPU, if they can be built. off: the plain form in JAX runs.
+      mode: auto: the operations run in native kernels, if these can be built. off: the plain form in JAX runs.
 
     Raises:
       ValueError: the mode is neither.
@@ -75,12 +88,13 @@ def load(mode: str = "auto") -> Status:
     if mode not in ("auto", "off"):
         raise ValueError(f"the mode is {mode!r}, expected auto or off")
     with _lock:
-        if jax.default_backend() != "cpu":
-            _status = Status(False, "")
+        platform = _platform()
+        if platform is None:
+            _status = Status(None, "")
         elif mode == "off":
-            _status = Status(False, f"{LINE}off; the plain form in JAX runs")
+            _status = Status(None, f"{LINES[platform]}off; the plain form in JAX runs")
         else:
-            _registered = _status = _registered or _register()
+            _registered = _status = _registered or (_register() if platform == "cpu" else _register_cuda())
         return _status
 
 
@@ -89,9 +103,15 @@ def load_once() -> Status:
     return _status or load()
 
 
-def available() -> bool:
-    """Whether operations run in C: `load` has registered them, on a CPU, and its last mode is auto."""
-    return _status is not None and _status.available and not _plain.get()
+def available(platform: str | None = None) -> bool:
+    """Whether operations run in native kernels: `load` has registered them, and its last mode is auto.
+
+    Args:
+      platform: `cpu` or `cuda`; None: either.
+    """
+    if _status is None or _status.platform is None or _plain.get():
+        return False
+    return platform in (None, _status.platform)
 
 
 @contextlib.contextmanager
@@ -105,8 +125,27 @@ def plain_form() -> Iterator[None]:
 
 
 def target(name: str) -> str:
-    """The name under which an operation is registered with XLA."""
+    """The name under which a C operation is registered with XLA."""
     return f"alexnet_jax_{name}"
+
+
+def cuda_target(name: str) -> str:
+    """The name under which a CUDA operation is registered with XLA."""
+    return target(f"cuda_{name}")
+
+
+def _platform() -> str | None:
+    """`cpu`, `cuda` on an NVIDIA GPU, or None on other accelerators."""
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    return "cuda" if _architecture() else None
+
+
+def _architecture() -> str | None:
+    """What kernels are compiled for, such as `sm_90`; None: no NVIDIA GPU."""
+    capability = getattr(jax.local_devices()[0], "compute_capability", None)
+    found = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
+    return found and f"sm_{found[1]}{found[2]}"
 
 
 def _register() -> Status:
@@ -116,16 +155,50 @@ def _register() -> Status:
         for name in OPERATIONS:
             jax.ffi.register_ffi_target(target(name), jax.ffi.pycapsule(library[target(name)]), platform="cpu")
     except (BuildError, OSError, jax.errors.JaxRuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Status(
-            False,
-            f"{LINE}none ({reason}); training takes twice as long; install gcc or clang, or name a C compiler in CC",
+            None,
+            f"{LINES['cpu']}none ({_reason(error)}); training takes twice as long; install gcc or clang, or name a C"
+            " compiler in CC",
         )
-    return Status(True, f"{LINE}{compiler}")
+    return Status("cpu", f"{LINES['cpu']}{compiler}")
+
+
+def _register_cuda() -> Status:
+    architecture = _architecture()
+    assert architecture is not None
+    try:
+        nvrtc = find_nvrtc()
+        library = load_cuda_library(find_compiler(), nvrtc, architecture, cache_folder())
+        _load_kernels(library)
+        for name in CUDA_OPERATIONS:
+            jax.ffi.register_ffi_target(
+                cuda_target(name), jax.ffi.pycapsule(library[cuda_target(name)]), platform="CUDA"
+            )
+    except (BuildError, OSError, jax.errors.JaxRuntimeError) as error:
+        return Status(
+            None,
+            f"{LINES['cuda']}none ({_reason(error)}); norms and pooling take several times as long; they need NVRTC,"
+            " which `pip install jax[cuda13]` brings, and gcc or clang",
+        )
+    return Status("cuda", f"{LINES['cuda']}{nvrtc}, {architecture}")
+
+
+def _load_kernels(library: ctypes.CDLL) -> None:
+    library.alexnet_jax_load_kernels.restype = ctypes.c_char_p
+    status = ctypes.c_int()
+    if failed := library.alexnet_jax_load_kernels(ctypes.byref(status)):
+        raise BuildError(
+            f"the CUDA driver's {failed.decode()} "
+            + (f"fails with status {status.value}" if status.value else "is missing")
+        )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_library(compiler: Compiler, folder: Path | None) -> ctypes.CDLL:
-    """The library of the operations, from the cache, or else built.
+    """The library of the C operations, from the cache, or else built.
 
     Args:
       compiler: builds it.
@@ -134,15 +207,46 @@ def load_library(compiler: Compiler, folder: Path | None) -> ctypes.CDLL:
     Raises:
       BuildError: the compiler fails, or the library cannot be written or loaded.
     """
-    key = _key(compiler)
+
+    def build(built: Path) -> None:
+        sources = map(str, sorted(FOLDER.glob("*.c")))
+        run([*compiler.command, "-shared", "-I", jax.ffi.include_dir(), *sources, "-o", str(built)])
+
+    return _cached(_key(compiler, FOLDER), folder, build)
+
+
+def load_cuda_library(compiler: Compiler, nvrtc: Nvrtc, architecture: str, folder: Path | None) -> ctypes.CDLL:
+    """The library of the CUDA operations, from the cache, or else built: the kernels, and the calls that launch them.
+
+    Args:
+      compiler: builds the calls.
+      nvrtc: compiles the kernels.
+      architecture: of the GPU, such as `sm_90`.
+      folder: of the cache; None: no cache.
+
+    Raises:
+      BuildError: a compiler fails, or the library cannot be written or loaded.
+    """
+
+    def build(built: Path) -> None:
+        kernels = built.with_name("kernels.cubin")
+        headers = {"call.h": (CUDA_FOLDER / "call.h").read_text()}
+        kernels.write_bytes(nvrtc.compile((CUDA_FOLDER / "kernels.cu").read_text(), headers, architecture))
+        sources = map(str, (CUDA_FOLDER / "launch.c", FOLDER / "call.c"))
+        flags = ("-shared", f'-DCUBIN="{kernels}"', "-I", jax.ffi.include_dir())
+        run([*compiler.command, *flags, *sources, "-o", str(built), "-ldl"])
+
+    return _cached(_key(compiler, FOLDER, CUDA_FOLDER, str(nvrtc), architecture), folder, build)
+
+
+def _cached(key: str, folder: Path | None, build: Callable[[Path], None]) -> ctypes.CDLL:
     if folder is not None and (cached := cache.find(folder, key)):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(str(cached))
     try:
         with tempfile.TemporaryDirectory() as temporary:
             built = Path(temporary) / "operations.so"
-            sources = map(str, sorted(FOLDER.glob("*.c")))
-            run([*compiler.command, "-shared", "-I", jax.ffi.include_dir(), *sources, "-o", str(built)])
+            build(built)
             if folder is not None:
                 with contextlib.suppress(OSError):  # where a cache cannot be written, the next start builds again
                     return ctypes.CDLL(str(cache.put(folder, key, built.read_bytes())))
@@ -158,9 +262,19 @@ def cache_folder() -> Path | None:
     return Path(folder) if folder and "://" not in folder else None
 
 
-def _key(compiler: Compiler) -> str:
-    """Of all that makes the library what it is: sources, compiler, flags, processor and XLA's interface."""
-    sources = [file.name + "\0" + file.read_text() for file in sorted(FOLDER.glob("*.[ch]"))]
+def _key(compiler: Compiler, *parts: Path | str) -> str:
+    """Of all that makes the library what it is: sources, compilers, flags, processor and XLA's interface.
+
+    Args:
+      compiler: of the library.
+      parts: folders of sources, and what else the library depends on.
+    """
     macros = [f"{name} {value}" for name, value in sorted(compiler.macros.items())]
-    parts = (*compiler.command, *macros, *sources, platform.machine(), jax.lib.__version__)
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    digest = [*compiler.command, *macros]
+    for part in parts:
+        if isinstance(part, str):
+            digest.append(part)
+        else:
+            files = sorted(file for file in part.iterdir() if file.suffix in (".c", ".h", ".cu"))
+            digest += [file.name + "\0" + file.read_text() for file in files]
+    return hashlib.sha256("\0".join([*digest, platform.machine(), jax.lib.__version__]).encode()).hexdigest()

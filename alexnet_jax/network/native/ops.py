@@ -1,4 +1,4 @@
-"""Calls of the C kernels from JAX, where a program runs on a CPU."""
+"""Calls of the native kernels from JAX: in C where a program runs on a CPU, in CUDA where it runs on an NVIDIA GPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from alexnet_jax.network.native.build import available, target
+from alexnet_jax.network.native import build
+
+CUDA = "cuda"  # the platform; a test runs the kernels on a CPU
+CUDA_TYPES = (jnp.float32, jnp.bfloat16)
+CUDA_CHANNELS = 4  # a kernel loads as many numbers at once, or twice as many
+CUDA_LARGEST = 2**31 - 1  # threads of a kernel
 
 
 def on_cpu(
@@ -32,11 +37,54 @@ def on_cpu(
       attributes: of the kernel: an int becomes int64, a float becomes float32.
     """
     expected = jax.eval_shape(plain, *inputs)
-    if not fits or any(x.dtype != jnp.float32 or x.size == 0 for x in (expected, *inputs)) or not available():
+    arrays = (expected, *inputs)
+    if not fits or any(x.dtype != jnp.float32 or x.size == 0 for x in arrays) or not build.available("cpu"):
         return plain(*inputs)
+    return lax.platform_dependent(*inputs, cpu=_call(build.target(name), expected, attributes), default=plain)
+
+
+def on_cuda(
+    name: str,
+    plain: Callable[..., Array],
+    *inputs: Float[Array, "..."],
+    fits: bool = True,
+    **attributes: float,
+) -> Float[Array, "..."]:
+    """`plain(*inputs)`. On an NVIDIA GPU the CUDA kernel `name` computes it.
+
+    The plain form in JAX runs on all other platforms, for types other than float32 and bfloat16, and where the CUDA
+    kernels are not loaded.
+
+    Args:
+      name: one of `build.CUDA_OPERATIONS`.
+      plain: the same function in JAX.
+      inputs: maps of one type, the first `[images, rows, columns, channels]`; a bias is float32.
+      fits: whether the kernel covers this case.
+      attributes: of the kernel: an int becomes int64, a float becomes float32.
+    """
+    if not fits or not cuda_fits(inputs[0]):
+        return plain(*inputs)
+    expected = jax.eval_shape(plain, *inputs)
+    kernel = {CUDA: _call(build.cuda_target(name), expected, attributes)}
+    return lax.platform_dependent(*inputs, **kernel, default=plain)
+
+
+def cuda_fits(x: Any) -> bool:
+    """Whether CUDA kernels are loaded and cover maps of this shape and type."""
+    return (
+        build.available("cuda")
+        and x.ndim == 4
+        and x.dtype in CUDA_TYPES
+        and x.shape[-1] % CUDA_CHANNELS == 0
+        and 0 < x.size // CUDA_CHANNELS <= CUDA_LARGEST
+    )
+
+
+def _call(target: str, expected: jax.ShapeDtypeStruct, attributes: dict[str, float]) -> Callable[..., Array]:
+    """A foreign call with this result."""
 
     def kernel(*inputs: Array) -> Array:
-        call = jax.ffi.ffi_call(target(name), jax.ShapeDtypeStruct(expected.shape, jnp.float32))
+        call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(expected.shape, expected.dtype))
         y = call(*inputs, **{key: _attribute(value) for key, value in attributes.items()})
         # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where an input does,
         # unless the plain form's does not: that is the gradient of an array that all devices share, and so a sum.
@@ -45,7 +93,7 @@ def on_cpu(
         summed = tuple(varying - _varying(expected))
         return lax.psum(y, summed) if summed else y
 
-    return lax.platform_dependent(*inputs, cpu=kernel, default=plain)
+    return kernel
 
 
 def _varying(kind: Any) -> frozenset[str]:

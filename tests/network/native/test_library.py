@@ -230,7 +230,7 @@ def test_off_switches_the_operations_off_and_auto_on_again():
         )
 
     try:
-        assert build.load("off") == build.Status(False, "C operations: off; the plain form in JAX runs")
+        assert build.load("off") == build.Status(None, "C operations: off; the plain form in JAX runs")
         assert not build.available()
         assert not in_c()
         assert build.load_once().available is False, "a library's call does not overrule a command's"
@@ -244,7 +244,7 @@ def test_off_switches_the_operations_off_and_auto_on_again():
 def test_an_accelerator_has_no_c_operations_and_no_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(build, "_status", build.load())
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert build.load() == build.Status(False, "")
+    assert build.load() == build.Status(None, "")
     assert not build.available()
 
 

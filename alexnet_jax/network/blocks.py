@@ -1,0 +1,117 @@
+"""Bias, ReLU, response norm and pooling of a layer as one operation, where one CUDA kernel computes them.
+
+Maps are then read and written once in each direction: layer 1 of net 145 reads what conv1 gives and writes what conv2
+is given.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from alexnet_jax.network import layers
+from alexnet_jax.network.native import ops
+
+
+class Block(NamedTuple):
+    """Operations after a convolution: its bias, then those named here.
+
+    Attributes:
+      rectify: ReLU before the norm.
+      size, k, alpha, beta: of the response norm.
+      pool: size and stride of the pooling after the norm; None: no pooling.
+      rectify_pooled: ReLU after the pooling.
+      round_down: of the pooling.
+      operations: how many of the layer's operations these are, without the bias.
+    """
+
+    rectify: bool
+    size: int
+    k: float
+    alpha: float
+    beta: float
+    pool: tuple[int, int] | None
+    rectify_pooled: bool
+    round_down: bool
+    operations: int
+
+
+def block_of(
+    then: Sequence[str], *, size: int, k: float, alpha: float, beta: float, pool: tuple[int, int], round_down: bool
+) -> Block | None:
+    """The operations at the start of `then` that are one kernel; None: they do not begin with a response norm.
+
+    Args:
+      then: of a layer whose activation is ReLU.
+      size, k, alpha, beta: of its response norm.
+      pool: size and stride of its pooling.
+      round_down: of its pooling.
+    """
+    rectify = then[:1] == ("activation",)
+    rest = tuple(then[rectify:])
+    if rest[:1] != ("norm",):
+        return None
+    pools = rest[1:2] == ("pool",)
+    rectify_pooled = pools and rest[2:3] == ("activation",)
+    return Block(
+        rectify, size, k, alpha, beta, pool if pools else None, rectify_pooled, round_down,
+        operations=rectify + 1 + pools + rectify_pooled,
+    )  # fmt: skip
+
+
+def fits(x: Float[Array, "b h w c"], block: Block) -> bool:
+    """Whether a CUDA kernel computes the block: for float32 and bfloat16, with the windows and exponent of 2012."""
+    seen = block.pool is None or block.pool[1] <= block.pool[0]  # else a window may see no pixel
+    return ops.cuda_fits(x) and block.size == 5 and block.beta == 0.75 and seen
+
+
+def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
+    """Adds in the bias's type: its gradient is a sum over batch and places, for which bfloat16 is too narrow."""
+    return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
+
+
+def _plain(x: Array, bias: Array, block: Block) -> Array:
+    x = add_bias(x, bias)
+    x = jax.nn.relu(x) if block.rectify else x
+    x = layers.response_norm(x, size=block.size, k=block.k, alpha=block.alpha, beta=block.beta)
+    if block.pool:
+        x = layers.max_pool(x, size=block.pool[0], stride=block.pool[1], round_down=block.round_down)
+    return jax.nn.relu(x) if block.rectify_pooled else x
+
+
+def _name(block: Block) -> str:
+    return "norm_pool" if block.pool else "response_norm"
+
+
+def _attributes(block: Block) -> dict[str, Any]:
+    attributes: dict[str, Any] = dict(k=float(block.k), alpha=float(block.alpha), rectify=int(block.rectify))
+    if block.pool:
+        attributes |= dict(size=block.pool[0], stride=block.pool[1], rectify_pooled=int(block.rectify_pooled))
+    return attributes
+
+
+def _run(x: Float[Array, "b h w c"], bias: Float[Array, "c"], block: Block) -> Float[Array, "b out_h out_w c"]:
+    """The maps after the block, from those of a convolution without its bias."""
+    return ops.on_cuda(_name(block), lambda x, bias: _plain(x, bias, block), x, bias, **_attributes(block))
+
+
+def _forward(x: Array, bias: Array, block: Block) -> tuple[Array, tuple[Array, Array, Array]]:
+    y = _run(x, bias, block)
+    return y, (x, bias, y)
+
+
+def _backward(block: Block, kept: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, bias, y = kept
+
+    def plain(x: Array, bias: Array, *others: Array) -> Array:
+        return jax.vjp(lambda x: _plain(x, bias, block), x)[1](others[-1])[0]
+
+    arrays = (y, dy) if block.pool else (dy,)
+    dx = ops.on_cuda(f"{_name(block)}_gradient", plain, x, bias, *arrays, **_attributes(block))
+    return dx, dx.astype(bias.dtype).sum((0, 1, 2))
+
+
+run = jax.custom_vjp(_run, nondiff_argnums=(2,))
+run.defvjp(_forward, _backward)

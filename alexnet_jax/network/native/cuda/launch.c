@@ -1,0 +1,306 @@
+// Calls of the kernels in kernels.cu from XLA: checks buffers and attributes, and launches on XLA's stream.
+//
+// The compiled kernels are part of this library. CUDA's driver is loaded when it is there, so that the library can be
+// built and loaded, and its checks be tested, on a machine without a GPU.
+
+#include <dlfcn.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "../call.h"
+#include "call.h"
+
+// A test runs the kernels on a CPU, with a driver of its own, where XLA has no streams.
+#ifndef DRIVER
+#define DRIVER "libcuda.so.1"
+#define GET_STREAM(op, args) (op)->frame->api->XLA_FFI_Stream_Get(args)
+#else
+#define GET_STREAM(op, args) ((void)(op), (void)(args), NULL)
+#endif
+
+// ---- CUDA's driver: the few functions of its stable interface that a launch takes -----------------------------------
+
+typedef int Status;  // CUresult; 0: success
+typedef struct CUlib_st* Library;
+typedef struct CUkern_st* Kernel;
+typedef struct CUfunc_st* Function;
+typedef struct CUctx_st* Context;
+typedef struct CUstream_st* Stream;
+
+enum { MAX_DYNAMIC_SHARED = 8 };  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+static struct {
+  Status (*cuLibraryLoadData)(Library*, const void*, void*, void**, unsigned, void*, void**, unsigned);
+  Status (*cuLibraryGetKernel)(Kernel*, Library, const char*);
+  Status (*cuKernelGetFunction)(Function*, Kernel);
+  Status (*cuFuncSetAttribute)(Function, int, int);
+  Status (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream,
+                           void**, void**);
+  Status (*cuStreamGetCtx)(Stream, Context*);
+  Status (*cuCtxPushCurrent)(Context);
+  Status (*cuCtxPopCurrent)(Context*);
+} driver;
+
+typedef struct {
+  const char* name;
+  void* function;  // of `driver`
+} Symbol;
+
+static const Symbol SYMBOLS[] = {
+    {"cuLibraryLoadData", &driver.cuLibraryLoadData},     {"cuLibraryGetKernel", &driver.cuLibraryGetKernel},
+    {"cuKernelGetFunction", &driver.cuKernelGetFunction}, {"cuFuncSetAttribute", &driver.cuFuncSetAttribute},
+    {"cuLaunchKernel", &driver.cuLaunchKernel},           {"cuStreamGetCtx", &driver.cuStreamGetCtx},
+    {"cuCtxPushCurrent_v2", &driver.cuCtxPushCurrent},    {"cuCtxPopCurrent_v2", &driver.cuCtxPopCurrent},
+};
+
+// ---- the kernels, by operation and type -----------------------------------------------------------------------------
+
+// CUBIN is the path of the compiled kernels.
+__asm__(".section .rodata\n.balign 16\nkernels_begin:\n.incbin \"" CUBIN "\"\nkernels_end:\n.byte 0\n.previous");
+extern const char kernels_begin[] __attribute__((visibility("hidden")));
+
+enum {
+  NORM_FORWARD,
+  NORM_BACKWARD,
+  POOL_FORWARD,
+  POOL_BACKWARD,
+  NORM_POOL_FORWARD,
+  NORM_POOL_BACKWARD,
+  SPATIAL_FORWARD,
+  SPATIAL_BACKWARD,
+  OPERATIONS
+};
+enum { F32, BF16, BF16X4, TYPES };
+
+#define NAMES(operation) {operation "_f32", operation "_bf16", operation "_bf16x4"}
+static const char* const NAME[OPERATIONS][TYPES] = {
+    NAMES("norm_forward"),
+    NAMES("norm_backward"),
+    NAMES("pool_forward"),
+    NAMES("pool_backward"),
+    NAMES("norm_pool_forward"),
+    NAMES("norm_pool_backward"),
+    {"spatial_forward_f32", "spatial_forward_bf16"},
+    {"spatial_backward_f32", "spatial_backward_bf16"},
+};
+static Kernel kernels[OPERATIONS][TYPES];
+
+// Loads the kernels into CUDA. NULL, or what failed; `*status` is then the driver's.
+EXPORT const char* alexnet_jax_load_kernels(int* status) {
+  *status = 0;
+  void* library = dlopen(DRIVER, RTLD_NOW | RTLD_LOCAL);
+  if (!library) return DRIVER;
+  for (size_t i = 0; i < sizeof SYMBOLS / sizeof *SYMBOLS; i++) {
+    void* function = dlsym(library, SYMBOLS[i].name);
+    if (!function) return SYMBOLS[i].name;
+    memcpy(SYMBOLS[i].function, &function, sizeof function);
+  }
+  Library loaded;
+  if ((*status = driver.cuLibraryLoadData(&loaded, kernels_begin, NULL, NULL, 0, NULL, NULL, 0)))
+    return "cuLibraryLoadData";
+  for (int operation = 0; operation < OPERATIONS; operation++)
+    for (int type = 0; type < TYPES; type++)
+      if (NAME[operation][type] &&
+          (*status = driver.cuLibraryGetKernel(&kernels[operation][type], loaded, NAME[operation][type])))
+        return NAME[operation][type];
+  return NULL;
+}
+
+// ---- buffers of a call ----------------------------------------------------------------------------------------------
+
+static XLA_FFI_Error* check_maps(const Op* op, const char* kind, long i, const XLA_FFI_Buffer* buffer,
+                                 XLA_FFI_DataType dtype) {
+  if (buffer->dtype != dtype)
+    return INVALID(op, "%s %ld has data type %d, expected %d", kind, i, (int)buffer->dtype, (int)dtype);
+  if (buffer->rank != RANK) return INVALID(op, "%s %ld has rank %lld, expected 4", kind, i, (long long)buffer->rank);
+  for (int axis = 0; axis < RANK; axis++)
+    if (buffer->dims[axis] < 1 || buffer->dims[axis] > INT32_MAX)
+      return INVALID(op, "%s %ld has a dimension of %lld, expected 1 to %d", kind, i, (long long)buffer->dims[axis],
+                     INT32_MAX);
+  return NULL;
+}
+
+static XLA_FFI_Error* check_same(const Op* op, const XLA_FFI_Buffer* a, const XLA_FFI_Buffer* b) {
+  if (!memcmp(a->dims, b->dims, RANK * sizeof *a->dims)) return NULL;
+  return INVALID(op, "two arrays that should have one shape differ");
+}
+
+// Checks x, the first argument, and the result; fills in what both say.
+static XLA_FFI_Error* read_maps(const Op* op, long arguments, Call* call) {
+  const XLA_FFI_Args* args = &op->frame->args;
+  const XLA_FFI_Rets* rets = &op->frame->rets;
+  if (args->size != arguments) return INVALID(op, "%lld arguments, expected %ld", (long long)args->size, arguments);
+  if (rets->size != 1) return INVALID(op, "%lld results, expected 1", (long long)rets->size);
+  for (long i = 0; i < arguments; i++)
+    if (args->types[i] != XLA_FFI_ArgType_BUFFER) return INVALID(op, "argument %ld is no buffer", i);
+  if (rets->types[0] != XLA_FFI_RetType_BUFFER) return INVALID(op, "result 0 is no buffer");
+  const XLA_FFI_Buffer* x = argument(op, 0);
+  if (x->dtype != XLA_FFI_DataType_F32 && x->dtype != XLA_FFI_DataType_BF16)
+    return INVALID(op, "argument 0 has data type %d, expected float32 or bfloat16", (int)x->dtype);
+  TRY(check_maps(op, "argument", 0, x, x->dtype));
+  TRY(check_maps(op, "result", 0, result(op), x->dtype));
+  if (x->dims[3] % 4) return INVALID(op, "%lld channels, expected a multiple of 4", (long long)x->dims[3]);
+  call->x = x->data, call->out = result(op)->data;
+  call->images = (int)x->dims[0], call->rows = (int)x->dims[1], call->columns = (int)x->dims[2];
+  call->channels = (int)x->dims[3];
+  return NULL;
+}
+
+static XLA_FFI_Error* read_bias(const Op* op, long i, Call* call) {
+  const XLA_FFI_Buffer* bias = argument(op, i);
+  if (bias->dtype != XLA_FFI_DataType_F32 || bias->rank != 1 || bias->dims[0] != call->channels)
+    return INVALID(op, "argument %ld is no bias: expected %d float32 numbers", i, call->channels);
+  call->bias = bias->data;
+  return NULL;
+}
+
+static XLA_FFI_Error* read_argument(const Op* op, long i, const XLA_FFI_Buffer* like, const void** data) {
+  TRY(check_maps(op, "argument", i, argument(op, i), argument(op, 0)->dtype));
+  TRY(check_same(op, argument(op, i), like));
+  *data = argument(op, i)->data;
+  return NULL;
+}
+
+static XLA_FFI_Error* read_norm(const Op* op, Call* call) {
+  TRY(attr_f32(op, "k", &call->k));
+  return attr_f32(op, "alpha", &call->alpha);
+}
+
+static XLA_FFI_Error* read_flag(const Op* op, const char* name, int* flag) {
+  long value = 0;
+  TRY(attr_i64(op, name, 0, 1, &value));
+  *flag = (int)value;
+  return NULL;
+}
+
+// The geometry of pooling; `pooled` is the array after it.
+static XLA_FFI_Error* read_pool(const Op* op, const XLA_FFI_Buffer* pooled, Call* call) {
+  long size = 0, stride = 0;
+  TRY(attr_i64(op, "size", 1, INT16_MAX, &size));
+  TRY(attr_i64(op, "stride", 1, INT16_MAX, &stride));
+  TRY(check_maps(op, "pooled array", 0, pooled, argument(op, 0)->dtype));
+  call->size = (int)size, call->stride = (int)stride;
+  call->out_rows = (int)pooled->dims[1], call->out_columns = (int)pooled->dims[2];
+  const int fits = pooled->dims[0] == call->images && pooled->dims[3] == call->channels &&
+                   (call->out_rows - 1) * stride < call->rows && (call->out_columns - 1) * stride < call->columns;
+  return fits ? NULL : INVALID(op, "the pooled array does not fit the maps");
+}
+
+// ---- launches -------------------------------------------------------------------------------------------------------
+
+static XLA_FFI_Error* fail(const Op* op, const char* function, Status status) {
+  return make_error(op, XLA_FFI_Error_Code_INTERNAL, "%s failed with status %d", function, status);
+}
+
+static XLA_FFI_Error* launch_in_context(const Op* op, Kernel kernel, Stream stream, Call* call, unsigned blocks,
+                                        unsigned threads, unsigned shared) {
+  Function function;
+  Status status = driver.cuKernelGetFunction(&function, kernel);
+  if (status) return fail(op, "cuKernelGetFunction", status);
+  if (shared && (status = driver.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED, (int)shared)))
+    return fail(op, "cuFuncSetAttribute", status);
+  void* parameters[] = {call};
+  status = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, NULL);
+  return status ? fail(op, "cuLaunchKernel", status) : NULL;
+}
+
+static XLA_FFI_Error* launch(const Op* op, int operation, int type, Call* call, unsigned blocks, unsigned threads,
+                             unsigned shared) {
+  const Kernel kernel = kernels[operation][type];
+  if (!kernel) return make_error(op, XLA_FFI_Error_Code_INTERNAL, "the kernels are not loaded");
+  XLA_FFI_Stream_Get_Args args = {XLA_FFI_Stream_Get_Args_STRUCT_SIZE, NULL, op->frame->ctx, NULL};
+  XLA_FFI_Error* error = GET_STREAM(op, &args);
+  if (error) return error;
+  Context context;
+  Status status = driver.cuStreamGetCtx(args.stream, &context);
+  if (!status) status = driver.cuCtxPushCurrent(context);
+  if (status) return fail(op, "cuCtxPushCurrent", status);
+  error = launch_in_context(op, kernel, args.stream, call, blocks, threads, shared);
+  driver.cuCtxPopCurrent(&context);
+  return error;
+}
+
+// A thread for each vector of channels of a map of so many rows and columns.
+static XLA_FFI_Error* launch_items(const Op* op, int operation, Call* call, int rows, int columns) {
+  enum { THREADS = 256 };
+  const int wide = argument(op, 0)->dtype == XLA_FFI_DataType_F32, vector = wide || call->channels % 8 ? 4 : 8;
+  const double items = (double)call->images * rows * columns * (call->channels / vector);
+  if (items > INT32_MAX) return INVALID(op, "%.0f vectors, expected at most %d", items, INT32_MAX);
+  call->items = (unsigned)items;
+  const unsigned blocks = (call->items + THREADS - 1) / THREADS;
+  return launch(op, operation, wide ? F32 : vector == 8 ? BF16 : BF16X4, call, blocks, THREADS, 0);
+}
+
+static XLA_FFI_Error* norm(const Op* op, int gradient) {
+  Call call = {0};
+  TRY(read_maps(op, 2 + gradient, &call));
+  TRY(check_same(op, argument(op, 0), result(op)));
+  TRY(read_bias(op, 1, &call));
+  if (gradient) TRY(read_argument(op, 2, argument(op, 0), &call.dy));
+  TRY(read_norm(op, &call));
+  TRY(read_flag(op, "rectify", &call.rectify_before));
+  return launch_items(op, gradient ? NORM_BACKWARD : NORM_FORWARD, &call, call.rows, call.columns);
+}
+
+static XLA_FFI_Error* pool(const Op* op, int gradient) {
+  Call call = {0};
+  TRY(read_maps(op, gradient ? 3 : 1, &call));
+  const XLA_FFI_Buffer* pooled = gradient ? argument(op, 1) : result(op);
+  TRY(read_pool(op, pooled, &call));
+  if (!gradient) return launch_items(op, POOL_FORWARD, &call, call.out_rows, call.out_columns);
+  TRY(check_same(op, argument(op, 0), result(op)));
+  TRY(read_argument(op, 1, pooled, &call.y));
+  TRY(read_argument(op, 2, pooled, &call.dy));
+  return launch_items(op, POOL_BACKWARD, &call, call.rows, call.columns);
+}
+
+static XLA_FFI_Error* norm_pool(const Op* op, int gradient) {
+  Call call = {0};
+  TRY(read_maps(op, gradient ? 4 : 2, &call));
+  const XLA_FFI_Buffer* pooled = gradient ? argument(op, 2) : result(op);
+  TRY(read_bias(op, 1, &call));
+  TRY(read_pool(op, pooled, &call));
+  TRY(read_norm(op, &call));
+  TRY(read_flag(op, "rectify", &call.rectify_before));
+  TRY(read_flag(op, "rectify_pooled", &call.rectify_after));
+  if (!gradient) return launch_items(op, NORM_POOL_FORWARD, &call, call.out_rows, call.out_columns);
+  TRY(check_same(op, argument(op, 0), result(op)));
+  TRY(read_argument(op, 2, pooled, &call.y));
+  TRY(read_argument(op, 3, pooled, &call.dy));
+  return launch_items(op, NORM_POOL_BACKWARD, &call, call.rows, call.columns);
+}
+
+static XLA_FFI_Error* spatial(const Op* op, int gradient) {
+  enum { MOST_THREADS = 512, MOST_SHARED = 96 << 10 };  // MOST_SHARED: what every GPU since 2020 has for a block
+  Call call = {0};
+  long chunk = 0;
+  TRY(read_maps(op, 1 + gradient, &call));
+  TRY(check_same(op, argument(op, 0), result(op)));
+  if (gradient) TRY(read_argument(op, 1, argument(op, 0), &call.dy));
+  TRY(read_norm(op, &call));
+  TRY(attr_i64(op, "chunk", 1, INT16_MAX, &chunk));
+  call.chunk = (int)chunk;
+  const double shared = (1.0 + gradient) * call.rows * call.columns * chunk * sizeof(float);
+  if (call.channels % chunk || shared > MOST_SHARED)
+    return INVALID(op, "a chunk of %ld does not divide %d channels, or takes %.0f bytes", chunk, call.channels, shared);
+  const double items = (double)call.images * (call.channels / chunk);
+  if (items > INT32_MAX) return INVALID(op, "%.0f blocks, expected at most %d", items, INT32_MAX);
+  call.items = (unsigned)items;
+  const long lines = (call.rows > call.columns ? call.rows : call.columns) * chunk, threads = (lines + 31) / 32 * 32;
+  const int type = argument(op, 0)->dtype == XLA_FFI_DataType_F32 ? F32 : BF16;
+  return launch(op, gradient ? SPATIAL_BACKWARD : SPATIAL_FORWARD, type, &call, call.items,
+                (unsigned)(threads < MOST_THREADS ? threads : MOST_THREADS), (unsigned)shared);
+}
+
+// ---- entry points ---------------------------------------------------------------------------------------------------
+
+#define DEFINE_PAIR(name, function)                                               \
+  static XLA_FFI_Error* name##_forward(const Op* op) { return function(op, 0); }  \
+  static XLA_FFI_Error* name##_backward(const Op* op) { return function(op, 1); } \
+  DEFINE_OPERATION(cuda_##name, name##_forward)                                   \
+  DEFINE_OPERATION(cuda_##name##_gradient, name##_backward)
+
+DEFINE_PAIR(response_norm, norm)
+DEFINE_PAIR(max_pool, pool)
+DEFINE_PAIR(norm_pool, norm_pool)
+DEFINE_PAIR(spatial_norm, spatial)
