@@ -22,6 +22,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build as native
 
 CONFIG = config_flag.define("run, start: the experiment, such as configs/default.py.")
+flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
 DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's folder.")
 UPDATES = flags.DEFINE_integer("updates", None, "run: number of updates; default: the whole run.", lower_bound=2)
 PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step: library to measure beside this program, in turn.")

@@ -78,6 +78,8 @@ def _parse(arguments: list[str], *, words: int | None) -> list[str]:
             raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
     try:
         rest = flags.FLAGS(arguments)
+    except SystemExit:  # with status 1, after --help and its like
+        sys.exit(0)
     except Exception as error:  # the config is loaded here, and its code may raise anything
         raise _flag_error(error) from error
     if not flags.FLAGS["verbosity"].present:

@@ -58,4 +58,5 @@ def define(help_string: str) -> Callable[[], ConfigDict]:
     except flags.Error as error:  # it reads the files of --flagfile, before any command can answer for them
         print(f"error: --flagfile: {str(error).removeprefix('ERROR:: ')}", file=sys.stderr)
         sys.exit(2)
+    flags.declare_key_flag("config")  # of this module, which a command adopts
     return lambda: holder.value

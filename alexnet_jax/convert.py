@@ -35,6 +35,7 @@ from alexnet_jax.hints import hints
 from alexnet_jax.model_card import card
 from alexnet_jax.network.sharding import count_params
 
+flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 KIND = flags.DEFINE_enum(
     "kind",
     "auto",

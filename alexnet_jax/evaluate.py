@@ -44,6 +44,7 @@ from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
+flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 SPLIT = flags.DEFINE_string("split", None, "Split in TFDS's notation; default: the run's evaluation split.")
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
@@ -188,9 +189,8 @@ def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[
             f"{folders[0]} was trained on {own[0]} and {folders[other]} on {own[other]}; name the data set to evaluate"
             " on with --dataset"
         )
-    named = "config.dataset.name" if DATASET.value is None else "--dataset"
     say, data_dir = cli_network.say, cli_network.DATA_DIR.value
-    data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named=named))
+    data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named="--dataset"))
     identity = data.identity()
     for folder, net, theirs in zip(folders, nets, own, strict=True):
         if theirs in (name, identity["name"].rpartition("/")[0]):  # without the version

@@ -1,4 +1,4 @@
-"""A layer's features of many pictures, their nearest neighbours, and short binary codes.
+r"""A layer's features of many pictures, their nearest neighbours, and short binary codes.
 
     python -m alexnet_jax.features --workdir=runs/elpv cells --output=cells.npz                # a folder of pictures
     python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.parquet
@@ -35,6 +35,7 @@ from alexnet_jax.retrieval.feature_data import DEFAULT_SPLIT, Pictures, open_pic
 from alexnet_jax.retrieval.feature_table import SameClass, Table
 from alexnet_jax.trained import Trained
 
+flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 LAYER = flags.DEFINE_string("layer", "fc7", "Layer whose output is taken, after the operations that follow it.")
 OUTPUT = flags.DEFINE_string("output", None, "File for the features; it ends in .npz or .parquet.")
 SPLIT = flags.DEFINE_string("split", None, f"Split of a prepared data set, as 'test[:100]'; default: {DEFAULT_SPLIT}.")
@@ -56,8 +57,8 @@ def main(*words: str) -> int:
     file = check_flags(words)
     net = cli_network.open_network()
     net.features_step(LAYER.value)  # an unknown layer is an error before anything is read
-    data = pictures_of(net, words[0], SPLIT.value)
-    asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT.value)
+    data = pictures_of(net, words[0], SPLIT)
+    asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT)
     if NEIGHBOURS.value is not None:
         exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
     with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
@@ -101,13 +102,20 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
     return file
 
 
-def pictures_of(net: Trained, word: str, split: str | None) -> Pictures:
-    """The pictures that a word or a flag names.
+def pictures_of(net: Trained, word: str, split: flags.FlagHolder) -> Pictures:
+    """The pictures that a word or a flag names, of the split that another flag names.
 
     Raises:
       UsageError: as in `open_pictures`.
     """
-    return open_pictures(word, split, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
+    return open_pictures(
+        word,
+        split.value,
+        cli_network.DATA_DIR.value,
+        known=net.classes,
+        say=cli_network.say,
+        flag=f"--{split.name}",
+    )
 
 
 def compute(net: Trained, pictures: Pictures, scratch: Scratch) -> Table:

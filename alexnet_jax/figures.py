@@ -35,6 +35,7 @@ from alexnet_jax.report.examination import Examined, Images
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, metrics_log
 
+flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the figures; default: figures, in the workdir.")
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 SPLIT = flags.DEFINE_string("split", None, "Test images, in TFDS's notation; default: the run's evaluation split.")
@@ -133,13 +134,13 @@ def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
     Raises:
       UsageError: the data set is missing, damaged, or another one than the network was trained on.
     """
-    chosen, named = net.settings.dataset, "config.dataset.name"
+    chosen = net.settings.dataset
     if DATASET.value is not None:
-        chosen, named = dataclasses.replace(chosen, name=DATASET.value, train_split=None, eval_split=None), "--dataset"
+        chosen = dataclasses.replace(chosen, name=DATASET.value, train_split=None, eval_split=None)
     if SPLIT.value is not None:
         chosen = dataclasses.replace(chosen, eval_split=SPLIT.value)
     name = chosen.name
-    data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named=named)
+    data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named="--dataset")
     if DATASET.value is None:
         data_identity.check(folder, data.identity())
     ensemble.check_data(net, data, name)

@@ -24,6 +24,7 @@ from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
 
 CONFIG = config_flag.define("The experiment, such as configs/default.py.")
+flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder or gs:// address for checkpoints and metrics; default: runs/ and the config's name."
 )

@@ -33,6 +33,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
 from alexnet_jax.trained import choose_batch_size
 
+flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 TOP = flags.DEFINE_integer("top", 5, "How many of the likeliest classes are shown, at most.", lower_bound=1)
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, each on a line.")

@@ -276,8 +276,18 @@ def test_the_package_names_its_commands(tmp_path: Path):
     assert {"main", "evaluate", "prepare", "predict"} <= set(run.stderr.strip().rpartition("there are ")[2].split(", "))
 
 
-def test_help_explains(command):
-    _, out, _ = command("main", "--help").finish()
-    assert "Trains: " in out
-    assert "--config" in out
-    assert "--data_dir" in out
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("main", ["Trains: ", "--config:", "--data_dir:"]),
+        ("convert", ["--to:", "--workdir:"]),
+        ("evaluate", ["--weights:", "--workdir:", "--checkpoint:"]),
+        ("features", ["--layer:", "--workdir:", "--neighbours=6 \\\n"]),
+        ("figures", ["--[no]towers:", "--workdir:", "--native:"]),
+        ("predict", ["--views:", "--workdir:", "--data_dir:"]),
+    ],
+)
+def test_help_explains_and_is_no_failure(command, name: str, words: list[str]):
+    status, out, _ = command(name, "--help").finish()
+    assert status == 0
+    assert [word for word in words if word not in out] == []

@@ -10,6 +10,7 @@ import sys
 import time
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import alexnet_jax
 from alexnet_jax import trained
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import UsageError
-from alexnet_jax.retrieval import feature_file, feature_table
+from alexnet_jax.retrieval import feature_data, feature_file, feature_table
 from alexnet_jax.retrieval.columns import Names, Rows, Scratch
 from alexnet_jax.retrieval.feature_data import NO_CLASS, Folder, Split, open_pictures
 from alexnet_jax.retrieval.feature_table import Table, compute, find_neighbours
@@ -135,6 +136,14 @@ def test_a_folder_goes_before_a_data_set_of_its_name(data_dir, tmp_path, monkeyp
     assert isinstance(open_pictures("elpv/64", None, data_dir, **options), Folder)
     with pytest.raises(UsageError, match=r"is a folder of pictures.*no split 'test'"):
         open_pictures("elpv/64", "test", data_dir, **options)
+
+
+def test_a_data_set_without_the_default_split_names_the_flag(monkeypatch):
+    data = SimpleNamespace(examples={"train": 3, "validation": 1})
+    monkeypatch.setattr(feature_data, "open_data", lambda *_, **__: data)
+    message = r"no split 'test', which is the default; name one with --queries_split: train or validation"
+    with pytest.raises(UsageError, match=message):
+        open_pictures("own/64", None, None, known=CLASSES, say=silent, flag="--queries_split")
 
 
 # ---- the table

@@ -189,6 +189,8 @@ def test_the_page_of_the_command_in_a_browser(made, tmp_path):
 def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, command):
     workdir = tmp_path / "imported"
     shutil.copytree(run, workdir, ignore=shutil.ignore_patterns("figures", "metrics.jsonl", "result.json", "data.json"))
+    config = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(config.replace("elpv/64", "cells/64"))
     flags = (f"--workdir={workdir}", "--data_dir=/proc/nowhere", f"--output={tmp_path / 'out'}", "--towers")
     status, out, err = command("figures", *flags).finish()
     assert status == 0, err
@@ -196,6 +198,7 @@ def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, comma
     assert len(left_out) == 2
     assert first.startswith("left out: curves: the workdir has no metrics in metrics.jsonl")
     assert second.startswith("left out: predictions, neighbours, confusions and mistakes: ")
+    assert "; --dataset names the data set and --data_dir the folder" in second
     lines = out.splitlines()
     assert lines[0].startswith("tower 1: mean colour share 0.") and lines[1].startswith("tower 2: ")
     assert lines[2].startswith("The towers differ by 0.") and lines[3].startswith("The colour share of a kernel is ")

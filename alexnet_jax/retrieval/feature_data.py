@@ -128,7 +128,13 @@ Pictures: TypeAlias = Folder | Split
 
 
 def open_pictures(
-    word: str, split: str | None, data_dir: str | None, *, known: Sequence[str], say: Callable[[str], None]
+    word: str,
+    split: str | None,
+    data_dir: str | None,
+    *,
+    known: Sequence[str],
+    say: Callable[[str], None],
+    flag: str = "--split",
 ) -> Pictures:
     """The pictures that a word names: a folder where there is one of that name, otherwise a prepared data set.
 
@@ -138,6 +144,7 @@ def open_pictures(
       data_dir: folder of prepared data sets; None: TFDS's own.
       known: the classes of the network, as in `Folder`.
       say: takes lines about what is left out, or prepared.
+      flag: that names the split.
 
     Raises:
       UsageError: there is neither, a split is given for a folder, or the data set has no such split.
@@ -158,5 +165,10 @@ def open_pictures(
         if isinstance(error.__cause__, UnknownDatasetError):
             raise UsageError(f"there is no folder {word!r}, and {error}") from error
         raise
+    if split is None and DEFAULT_SPLIT not in data.examples:
+        raise UsageError(
+            f"{word} has no split {DEFAULT_SPLIT!r}, which is the default; name one with {flag}:"
+            f" {' or '.join(data.examples)}"
+        )
     name = DEFAULT_SPLIT if split is None else split
     return Split(name, data.split(name), data.class_names)
