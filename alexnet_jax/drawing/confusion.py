@@ -11,6 +11,7 @@ from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing.canvas import Figure, new_figure, plain, style
 
 DARK_TEXT, LIGHT_TEXT = "#111111", "#ffffff"  # on the cells, which are the same on light and dark pages
+DARK_CELL = 0.7  # a share from which on white stands out more than black, by WCAG's ratio of contrast
 COUNTED_CLASSES = 20  # with more, the counts do not fit into the cells
 SHARED_CLASSES = 8  # with more, the shares do not fit below the counts
 NAMED_CLASSES = 60  # with more, the names do not fit beside the cells
@@ -148,7 +149,7 @@ def _write_counts(
     for (row, column), count in np.ndenumerate(matrix):
         share = shares[row, column]
         text = f"{count:,}\n{share:.1%}" if with_shares else f"{count:,}" if count else ""
-        colour = LIGHT_TEXT if share > 0.5 else DARK_TEXT
+        colour = LIGHT_TEXT if share > DARK_CELL else DARK_TEXT
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if with_shares else 7)
 
 

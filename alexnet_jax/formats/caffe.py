@@ -114,7 +114,13 @@ def read_mean(data: bytes | memoryview) -> Float[np.ndarray, "size size 3"]:
 
 
 def write(
-    params: PyTree[np.ndarray], tower: Tower, recipe: str, *, crop_size: int, pixel_scale: Sequence[float]
+    params: PyTree[np.ndarray],
+    tower: Tower,
+    recipe: str,
+    *,
+    crop_size: int,
+    pixel_scale: Sequence[float],
+    name: str = "AlexNet",
 ) -> bytes:
     """A `.caffemodel` with `layer` messages, as Caffe writes since 2015: weights and what each layer does.
 
@@ -124,6 +130,7 @@ def write(
       recipe: its name, `bvlc` or `caffenet`.
       crop_size: of the pictures, pixels.
       pixel_scale: factor of each channel; Caffe has one for all.
+      name: of the network, any text.
 
     Raises:
       UsageError: the layout cannot hold the recipe, or the scale of the pixels.
@@ -144,7 +151,7 @@ def write(
     for layer in tower.layers:
         messages, bottom = _layer_messages(layer, *whole[layer.name], tower, bottom)
         layers += messages
-    return encode((1, recipe), *((LAYERS, layer) for layer in layers))
+    return encode((1, name), *((LAYERS, layer) for layer in layers))
 
 
 def write_mean(mean: Float[np.ndarray, "size size 3"]) -> bytes:

@@ -105,7 +105,7 @@ def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, st
     match kind:
         case "stablehlo":
             net.need_classifier()
-            program = stablehlo.to_bytes(net.tower, params, batch_stats, preprocessing)
+            program = stablehlo.to_bytes(net.tower, params, batch_stats, preprocessing, about=facts)
             return {"": program, ".classes.txt": _lines(preprocessing)}
         case "onnx":
             net.need_classifier()
@@ -116,13 +116,15 @@ def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, st
         case "torchvision":
             state = torchvision.to_state_dict(params, net.tower, recipe)
             return {"": safetensors.to_bytes(state, dict(facts) | {"format": "pt"})}
-    return _caffe_contents(net, params)
+    return _caffe_contents(net, params, facts)
 
 
-def _caffe_contents(net: Trained, params: PyTree[np.ndarray]) -> dict[str, str | bytes]:
+def _caffe_contents(net: Trained, params: PyTree[np.ndarray], facts: Mapping[str, str]) -> dict[str, str | bytes]:
     preprocessing = net.preprocessing
     options: dict[str, Any] = dict(
-        crop_size=preprocessing.crop_size, pixel_scale=list(map(float, preprocessing.pixel_scale))
+        crop_size=preprocessing.crop_size,
+        pixel_scale=list(map(float, preprocessing.pixel_scale)),
+        name=f"{facts['title']}. {facts['preprocessing']} Licence of the images: {facts['licence_of_the_images']}.",
     )
     weights = caffe.write(params, net.tower, net.settings.network.recipe, **options)
     mean = caffe.write_mean(preprocessing.mean_image)

@@ -1,6 +1,9 @@
 """A network as one StableHLO program with its parameters, in the file of `jax.export`: for CPUs, CUDA and TPUs."""
 
+import dataclasses
 import importlib.util
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +21,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_bytes(
-    tower: Tower, params: PyTree[np.ndarray], batch_stats: PyTree[np.ndarray], preprocessing: Preprocessing
+    tower: Tower,
+    params: PyTree[np.ndarray],
+    batch_stats: PyTree[np.ndarray],
+    preprocessing: Preprocessing,
+    *,
+    about: Mapping[str, str],
 ) -> bytes:
     """The file of a network: `crops` `uint8 [batch, size, size, 3]` to probabilities `float32 [batch, classes]`.
 
@@ -29,6 +37,7 @@ def to_bytes(
       tower: the network; its last layer tells classes apart.
       params, batch_stats: on the host; they become constants of the program.
       preprocessing: of the crops, part of the program.
+      about: facts for people, which the file holds as JSON in the place of the function's name: it has no other place.
 
     Raises:
       MissingPackageError: flatbuffers is not installed.
@@ -47,4 +56,4 @@ def to_bytes(
         exported = export.export(jax.jit(alexnet), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
         )
-    return bytes(exported.serialize())
+    return bytes(dataclasses.replace(exported, fun_name=json.dumps(dict(about))).serialize())

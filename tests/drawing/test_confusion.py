@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from alexnet_jax.data.imagenet_names import class_ids
 from alexnet_jax.drawing import canvas, confusion
@@ -19,6 +20,18 @@ def test_cells_of_few_classes_hold_counts_and_shares():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+
+
+def test_counts_stand_out_from_their_cells():
+    def luminance(colour):
+        share = np.array(to_rgb(colour))
+        return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    for right in range(101):
+        axes = confusion.draw(np.array([[right, 100 - right], [0, 1]]), ["cat", "dog"]).axes[0]
+        cell = axes.images[0].to_rgba(right / 100)[:3]
+        low, high = sorted([luminance(cell), luminance(axes.texts[0].get_color())])
+        assert (high + 0.05) / (low + 0.05) > 4, f"WCAG's ratio of contrast, at {right} %"
 
 
 @pytest.mark.parametrize(("classes", "cells"), [(61, 61), (250, 250), (1000, 250), (1001, 201)])

@@ -16,6 +16,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export as exporting
 from alexnet_jax.formats import imported, safetensors
 from alexnet_jax.formats.export import export
+from alexnet_jax.formats.protobuf import Message
 from alexnet_jax.network.native import build
 from alexnet_jax.network.recipes import RECIPES, layers_of
 from tests.formats import made
@@ -99,8 +100,11 @@ def test_onnx_takes_any_number_of_crops_and_says_what_it_is(tmp_path):
 def test_stablehlo_runs_anywhere_and_gives_the_same_probabilities(recipe, tmp_path):
     build.load()  # else the plain form is all that there is
     net = made.network(recipe, crop_size=size_for(recipe))
-    file, page, classes = export(net, epath.Path(tmp_path / "net.stablehlo"))
+    file, page, classes = export(net, epath.Path(tmp_path / "net.stablehlo"), licence="CC0")
     program = jax.export.deserialize(bytearray(file.read_bytes()))
+    facts = json.loads(program.fun_name)
+    assert json.loads(facts["classes"]) == list(net.classes)
+    assert facts["licence_of_the_images"] == "CC0" and "mean image" in facts["preprocessing"]
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert program.nr_devices == 1
     calls = set(re.findall(r"custom_call @([\w.]+)", program.mlir_module()))
@@ -165,7 +169,7 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name,
     classes = classes if recipe in CLASSIFIERS else 0
     scale = np.full(3, 1 / 64, np.float32)
     net = made.network(recipe, classes=classes, crop_size=99, pixel_scale=scale)
-    file, *beside = export(net, epath.Path(tmp_path / name), kind)
+    file, *beside = export(net, epath.Path(tmp_path / name), kind, licence="CC0")
     names = {path.name.removeprefix(name): path for path in beside}
     options = {"mean": names[".mean.binaryproto"], "classes": names[".classes.txt"]} if kind == "caffe" else {}
     back = imported.read(file, **options)
@@ -180,6 +184,8 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name,
     np.testing.assert_allclose(back.preprocessing.pixel_scale, scale)
     if kind == "caffe":
         np.testing.assert_array_equal(back.preprocessing.mean_image, net.preprocessing.mean_image)
+        assert "central 99 x 99 pixels" in (about := Message(file.read_bytes()).text(1))
+        assert about.endswith("Licence of the images: CC0.")
     else:
         mean = net.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)
         np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float), mean, rtol=1e-5)
