@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 
@@ -13,6 +14,11 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
       indent: spaces of a level; None: all on one line.
     """
     return json.dumps(_with_nulls(value), indent=indent, allow_nan=False)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value that was read is a number, and one that a float can hold. True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
 
 
 def _with_nulls(value: Any) -> Any:

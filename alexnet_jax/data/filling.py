@@ -179,3 +179,14 @@ def pixels_of(stored: Any, decode: Decode) -> geometry.Pixels:
     """The pixels of an example of a `Source`, which is stored raw or encoded."""
     image = stored["image"]
     return image if isinstance(image, np.ndarray) else decode(image)
+
+
+def name_of(stored: Any, *, errors: str = "replace") -> str | None:
+    """The name of an example of a `Source`; None: the data set has no names.
+
+    Args:
+      stored: the example.
+      errors: what becomes of bytes that are no UTF-8, as `bytes.decode` has it.
+    """
+    name = stored.get("name")
+    return None if name is None else name.decode("utf-8", errors)

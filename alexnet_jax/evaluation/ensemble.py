@@ -11,6 +11,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import predictions as single
 from alexnet_jax.evaluation.predictions import Block
 from alexnet_jax.trained import Trained
+from alexnet_jax.workdir.data_identity import first_other_class
 
 
 def read_weights(text: str | None, members: int) -> Float[np.ndarray, "members"]:
@@ -66,13 +67,8 @@ def _difference(one: Trained, other: Trained) -> str | None:
     """The first difference between the classes of two networks, in words; None: they are equal."""
     if len(one.classes) != len(other.classes):
         return f"{len(other.classes)} and {len(one.classes)}"
-    label = first_difference(one.classes, other.classes)
+    label = first_other_class(one.classes, other.classes)
     return None if label is None else f"class {label} is {other.classes[label]!r} and {one.classes[label]!r}"
-
-
-def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> int | None:
-    """The first label whose names differ; None: the names are equal, as far as both go."""
-    return next((label for label, names in enumerate(zip(ours, theirs, strict=False)) if len(set(names)) > 1), None)
 
 
 def check_data(net: Trained, data: Dataset, name: str) -> None:
@@ -92,7 +88,7 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
             f"--dataset={name} has {len(theirs)} classes and the run's data set {len(ours)}; name a data set with the"
             " same classes"
         )
-    if (label := first_difference(ours, theirs)) is not None:
+    if (label := first_other_class(ours, theirs)) is not None:
         raise UsageError(
             f"--dataset={name} has other classes than the run's data set: class {label} is {theirs[label]!r} and was"
             f" {ours[label]!r}; name a data set with the same classes"

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from alexnet_jax.data.filling import name_of
 from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation.predictions import Block
@@ -50,7 +51,8 @@ def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterat
     probabilities = np.exp(block.log_probs.astype(np.float64)).tolist()
     for index, label, guess, row in zip(block.examples, block.labels, predicted, probabilities, strict=True):
         guessed = class_names[guess] if guess >= 0 else ""
-        yield _name_of(source, int(index)), class_names[label], guessed, *map("%.7g".__mod__, row)
+        name = name_of(source[int(index)])
+        yield str(index) if name is None else name, class_names[label], guessed, *map("%.7g".__mod__, row)
 
 
 def confusion_rows(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> bytes:
@@ -63,9 +65,3 @@ def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8", "replace")
-
-
-def _name_of(source: Source, index: int) -> str:
-    """The name that the data set has for an image, else its place in the split."""
-    name = source[index].get("name")
-    return str(index) if name is None else name.decode("utf-8", "replace")

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.decoders import decode
-from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.data.filling import name_of, pixels_of
 from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
@@ -52,8 +52,7 @@ class Images:
 
     def title(self, index: int) -> str:
         """The name of an image: as the data set has it, else its place in the split."""
-        name = self.source[index].get("name")
-        return name.decode("utf-8", "replace") if name else f"{self.name} image {index:,}"
+        return name_of(self.source[index]) or f"{self.name} image {index:,}"
 
     def square(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
         """The image as stored."""

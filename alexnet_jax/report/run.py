@@ -1,7 +1,6 @@
 """A run: its facts, and its curves."""
 
 import contextlib
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from alexnet_jax.drawing.curves import Curve
 from alexnet_jax.drawing.page import Section
 from alexnet_jax.network import sharding
 from alexnet_jax.report.examination import Examined
+from alexnet_jax.strict_json import is_finite
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
 
@@ -108,12 +108,8 @@ def curve_of(rows: Sequence[Mapping[str, Any]], key: str, label: str) -> Curve:
       key: of the number.
       label: for people.
     """
-    points = [(row["epoch"], row[key]) for row in rows if _is_number(row.get(key)) and _is_number(row.get("epoch"))]
+    points = [(row["epoch"], row[key]) for row in rows if is_finite(row.get(key)) and is_finite(row.get("epoch"))]
     return Curve(label, [epoch for epoch, _ in points], [value for _, value in points], noisy=key in NOISY)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _in_words(curve: Curve) -> str:

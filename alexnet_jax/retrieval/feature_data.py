@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
-from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.data.filling import name_of, pixels_of
 from alexnet_jax.data.picture_batches import read_ahead
 from alexnet_jax.data.picture_files import Skipped, composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
@@ -119,9 +119,8 @@ class Split:
         pixels = pixels_of(stored, decode)
         if pixels.shape != (size, size, 3):
             pixels = read_picture(pixels, size)
-        name = stored.get("name")
-        text = f"{self._name}:{number}" if name is None else name.decode("utf-8", "surrogateescape")
-        return Picture(text, int(stored["label"]), pixels)
+        name = name_of(stored, errors="surrogateescape")
+        return Picture(f"{self._name}:{number}" if name is None else name, int(stored["label"]), pixels)
 
 
 Pictures: TypeAlias = Folder | Split

@@ -22,6 +22,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.runtime.processes import log
+from alexnet_jax.strict_json import is_finite
 from alexnet_jax.workdir import manifest
 from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.errors import (
@@ -85,7 +86,7 @@ class _Manager(ocp.CheckpointManager):
             metrics = super().metrics(step)
         except (ValueError, OSError, RecursionError):
             return None
-        is_sound = isinstance(metrics, dict) and _is_finite(metrics.get("top1")) and _is_finite(metrics.get("loss", 0))
+        is_sound = isinstance(metrics, dict) and is_finite(metrics.get("top1")) and is_finite(metrics.get("loss", 0))
         return metrics if is_sound else None
 
 
@@ -330,13 +331,9 @@ def _fields(state: PyTree) -> dict[str, PyTree]:
 
 def _metrics_of(top1: float | None, loss: float | None) -> dict[str, float] | None:
     """The numbers by which checkpoints are compared; None: this one never is the best."""
-    if top1 is None or not _is_finite(top1) or (loss is not None and not _is_finite(loss)):
+    if top1 is None or not is_finite(top1) or (loss is not None and not is_finite(loss)):
         return None
     return {"top1": top1} if loss is None else {"top1": top1, "loss": loss}
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _words(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The identity of a run's data in its workdir: a run never goes on with other images or permuted labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -57,11 +57,11 @@ def form_of(folder: epath.Path, name: str) -> str:
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     """The first difference between two identities, in words: classes first; None: they are equal."""
     classes, others = there.get("classes"), here["classes"]
-    if isinstance(classes, list) and classes != others:
+    if isinstance(classes, list):
         if len(classes) != len(others):
             return f"{len(classes)} classes there, {len(others)} here"
-        label = next(label for label in range(len(classes)) if classes[label] != others[label])
-        return f"class {label} is {classes[label]!r} there and {others[label]!r} here"
+        if (label := first_other_class(classes, others)) is not None:
+            return f"class {label} is {classes[label]!r} there and {others[label]!r} here"
     counts, found = there.get("examples"), here.get("examples")
     if isinstance(counts, dict) and isinstance(found, Mapping) and counts != found:
         split = next(name for name in {**counts, **found} if counts.get(name) != found.get(name))
@@ -72,6 +72,11 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str |
                 return f"the training images differ (digest of their statistics {there[key]} there, {value} here)"
             return f"the data set's {key} is {there[key]!r} there and {value!r} here"
     return None
+
+
+def first_other_class(ours: Sequence[str], theirs: Sequence[str]) -> int | None:
+    """The first label whose names differ; None: the names are equal, as far as both go."""
+    return next((label for label, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
 
 
 def _count(count: Any) -> str:

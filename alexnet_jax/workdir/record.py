@@ -5,7 +5,6 @@ import errno
 import fcntl
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import socket
@@ -82,7 +81,7 @@ def check(
     def fits(key: str, old: Any, new: Any) -> bool:
         if key in may_follow and (old is None or new is None):
             return True
-        return key in may_change or old == new or (key in may_grow and _is_finite(old) and new > old)
+        return key in may_change or old == new or (key in may_grow and strict_json.is_finite(old) and new > old)
 
     there, here = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
     changes = {
@@ -147,7 +146,7 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
     """
     file = folder / CONFIG_FILE
     try:
-        if file.exists() and _flatten(read_config(folder).to_dict()) == _flatten(_plain(config)):
+        if file.exists() and _holds(folder, config):
             return
     except (DamagedFileError, UnreadableFileError) as error:  # `check` has refused this where there are checkpoints
         processes.log(f"warning: {error}; it is written anew")
@@ -157,9 +156,14 @@ def record(folder: epath.Path, config: ConfigDict) -> None:
 def differs(folder: epath.Path, config: ConfigDict) -> bool:
     """Whether the config in a workdir is another one, or cannot be read."""
     try:
-        return _flatten(read_config(folder).to_dict()) != _flatten(_plain(config))
+        return not _holds(folder, config)
     except UsageError:
         return True
+
+
+def _holds(folder: epath.Path, config: ConfigDict) -> bool:
+    """Whether the config in a workdir is this one. Raises what `read_config` raises."""
+    return _flatten(read_config(folder).to_dict()) == _flatten(_plain(config))
 
 
 def read_config(folder: epath.Path) -> ConfigDict:
@@ -202,7 +206,7 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
         return None
     try:
         result = read_json(file)
-        missing = sorted(RESULT_KEYS - {key for key, value in result.items() if _is_finite(value)})
+        missing = sorted(RESULT_KEYS - {key for key, value in result.items() if strict_json.is_finite(value)})
         if missing:
             raise DamagedFileError(file, f"{missing[0]} is not a finite number")
     except (DamagedFileError, UnreadableFileError) as error:
@@ -280,10 +284,6 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFileError(file, "it holds no JSON object")
     return value
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
