@@ -71,13 +71,14 @@ def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def answered(
-    net: Trained, pictures: Iterator[Read], *, batch_size: int, views: int, top: int
+    net: Trained, pictures: Iterator[Read], broken: Callable[[str], None], *, batch_size: int, views: int, top: int
 ) -> Iterator[list[Answer]]:
     """The pictures with their likeliest classes, a batch at a time; all batches run one program.
 
     Args:
       net: with a classifier.
       pictures: as `read` gives them.
+      broken: takes the line that names a picture whose probabilities are not finite.
       batch_size: pictures of a batch; the last one is padded.
       views: 1 or 10.
       top: how many classes an answer has, at most.
@@ -86,6 +87,10 @@ def answered(
     while batch := list(itertools.islice(pictures, batch_size)):
         squares = pad(np.stack([picture.pixels for picture in batch]), batch_size)
         log_probs = net.log_probs(squares, views=views)[: len(batch)]
+        sound = np.isfinite(log_probs).all(axis=1)
+        for row in np.flatnonzero(~sound):
+            broken(f"{batch[row].name} has probabilities that are not finite: the numbers of the network overflow")
+        batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
         likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [
             Answer(

@@ -40,6 +40,9 @@ def main(command: str | None = None) -> None:
     if command not in COMMANDS:
         found = "no measurement is named" if command is None else f"{command!r} cannot be measured"
         raise UsageError(f"{found}; known: {', '.join(COMMANDS)}")
+    for flag, measurements in USES.items():
+        if flags.FLAGS[flag].present and command not in measurements:
+            raise UsageError(f"{command} has no use for --{flag}, a flag of {', '.join(measurements)}; leave it out")
     result, lines = COMMANDS[command]()
     print(strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines))
 
@@ -90,6 +93,16 @@ def _say(line: str) -> None:
 
 
 COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}
+USES = {  # of flags that not every measurement reads
+    "config": ("run", "start"),
+    "data_dir": ("run", "start"),
+    "updates": ("run",),
+    "peer": ("input", "step"),
+    "images": ("input",),
+    "batches": ("input",),
+    "rounds": ("input", "step", "start"),
+    "native": ("step", "run", "start"),
+}
 
 
 if __name__ == "__main__":

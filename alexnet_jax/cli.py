@@ -20,12 +20,12 @@ except ValueError as _error:
     print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
     sys.exit(2)
 
-from alexnet_jax import configs
+from alexnet_jax import configs, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, processes, variables
 
-# Flags that name a file or folder.
+# Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
 
 
@@ -56,7 +56,27 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
 
 def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoReturn:
     variables.check()
+    _check_texts(arguments[1:])
     sys.exit(main(*arguments[1:]))
+
+
+def _check_texts(words: list[str]) -> None:
+    """Checks the words and the texts of flags. An empty one, as of `--workdir=$UNSET`, would mean this folder.
+
+    Raises:
+      UsageError: a text is empty, or an address of storage that cannot be reached.
+    """
+    if any(not word.strip() for word in words):
+        raise UsageError("a word of the command line is empty; leave it out, or see whether its variable is set")
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if not module.startswith("absl.") else ():
+            texts = flag.value if isinstance(flag.value, list) else [flag.value]
+            for text in texts if flag.present else ():
+                if isinstance(text, str) and not text.strip() and not flag.name.startswith("config."):
+                    raise UsageError(f"--{flag.name} is empty; give a value, or leave the flag out")
+                if isinstance(text, str):
+                    paths.check_address(text)
+    paths.check_address(os.environ.get("TFDS_DATA_DIR", ""))
 
 
 def _exit(error: BaseException, line: str, status: int) -> NoReturn:
@@ -94,7 +114,7 @@ def _expand_home(argument: str) -> str:
     """`--workdir=~/run` with the home folder in place of `~`. A shell expands `~` at the start of a word alone."""
     name, equals, path = argument.partition("=")
     is_path = equals and name.startswith("-") and name.lstrip("-") in PATH_FLAGS
-    return f"{name}={os.path.expanduser(path)}" if is_path else argument
+    return f"{name}={paths.expand_home(path)}" if is_path else argument
 
 
 def _config_file(argument: str, following: str) -> str:
@@ -156,6 +176,7 @@ def _flag_error(error: Exception) -> UsageError:
         text = f"{text.partition(': ')[0]} is no table; a table is written ((0, 0.01), (30, 0.001))"
     elif not isinstance(error, (UsageError, flags.Error)):
         text = _plain(text)
+    text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "write true or false", text)
     text = re.sub(r' Other fields present: "\{(?s:.*)\}"', "", text)  # a page of them
     if missing := re.search(r"No module named '(\w+)", text):
         text += _missing_module(missing[1])
@@ -219,11 +240,6 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
         return config
     except OSError as error:
         raise _flag_error(error) from error
-
-
-def absolute(folder: str) -> str:
-    """A local folder as an absolute path, which orbax needs, with `~` expanded; `gs://...` and the like unchanged."""
-    return folder if "://" in folder else os.path.abspath(os.path.expanduser(folder))
 
 
 def use_no_device() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, loading
+from alexnet_jax import cli, loading, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
@@ -38,7 +38,7 @@ def folders() -> list[epath.Path]:
     """
     if not WORKDIR.value:
         raise UsageError("--workdir is missing; name the workdir of a training run")
-    return [epath.Path(cli.absolute(name)) for name in WORKDIR.value]
+    return [epath.Path(paths.absolute(name)) for name in WORKDIR.value]
 
 
 def folder() -> epath.Path:
@@ -90,7 +90,7 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
     Raises:
       UsageError: the suffix is another one, or no file can be written there.
     """
-    file = epath.Path(cli.absolute(name))
+    file = epath.Path(paths.absolute(name))
     if file.suffix.lower() not in kinds:
         raise UsageError(f"{flag}={name} does not end in {' or '.join(kinds)}; the ending selects the format")
     if "://" in str(file):

@@ -7,6 +7,13 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+PARSERS: dict[type, flags.ArgumentParser] = {
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
+    bool: flags.BooleanParser(),
+    str: flags.ArgumentParser(),
+}
+
 
 class OrNone(flags.ArgumentParser):
     """Parses as another parser does, and `None` as None.
@@ -50,7 +57,7 @@ class Untyped(flags.ArgumentParser):
 
 def define(help_string: str) -> Callable[[], ConfigDict]:
     """Defines `--config`. The function that is returned gives the config, once flags are parsed."""
-    for kind, parser in ((int, flags.IntegerParser()), (float, flags.FloatParser()), (str, flags.ArgumentParser())):
+    for kind, parser in PARSERS.items():
         config_flags.register_flag_parser_for_type(kind, OrNone(parser))
     config_flags.register_flag_parser_for_type(type(None), Untyped())
     try:

@@ -27,7 +27,7 @@ if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the p
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, loading
+from alexnet_jax import cli, cli_network, loading, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export, export_page, imported, workdir
 from alexnet_jax.formats.imported import Imported
@@ -69,13 +69,16 @@ def run_import(file: str | None) -> None:
     if TO.value or KIND.value not in imported.KINDS:
         flag = "--to" if TO.value else f"--kind={KIND.value}"
         raise UsageError(f"{flag} is for export; import takes --workdir and --kind={', '.join(imported.KINDS)}")
+    for other in (cli_network.CHECKPOINT, cli_network.DATA_DIR):
+        if other.present:
+            raise UsageError(f"--{other.name} is for export; a file holds one network, and needs no data set")
     folder = cli_network.folder()
     cli.start(cpu_devices=1, native="off")  # nothing is computed
     network = imported.read(
-        cli.absolute(file),
+        paths.absolute(file),
         kind=KIND.value,
-        mean=MEAN.value and cli.absolute(MEAN.value),
-        classes=CLASSES.value and cli.absolute(CLASSES.value),
+        mean=MEAN.value and paths.absolute(MEAN.value),
+        classes=CLASSES.value and paths.absolute(CLASSES.value),
     )
     workdir.write(folder, network, epath.Path(file).name, say=cli_network.say)
     for note in network.notes:

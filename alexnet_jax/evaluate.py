@@ -106,11 +106,10 @@ def main() -> None:
 
 def _folders() -> list[epath.Path]:
     folders = cli_network.folders()
-    twice = [name for number, name in enumerate(folders) if name in folders[:number]]
+    real = [str(name) if "://" in str(name) else os.path.realpath(name) for name in folders]  # links are names, too
+    twice = [name for number, name in enumerate(folders) if real[number] in real[:number]]
     if twice:
         raise UsageError(f"--workdir={twice[0]} is given twice; name each member once, and weigh it with --weights")
-    if SPLIT.value is not None and not SPLIT.value.strip():
-        raise UsageError("--split is empty; name a split, such as test or 'test[:100]'")
     return folders
 
 
@@ -143,32 +142,31 @@ def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
     Raises:
       UsageError: a workdir has no such checkpoint, or the networks are no ensemble.
     """
-    steps = [_step_of(folder) for folder in folders]
-    # With and without the C operations, the programs would wait for different sums.
-    facts: dict[str, Any] = {"the C operations": native.available()}
-    for folder, step in zip(folders, steps, strict=True):
-        shown = is_file(folder / preprocessings.FILE_NAME)
-        facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}
-    processes.agree(facts)
-    nets = [
-        loading.open_workdir(folder, str(step), data_dir=cli_network.DATA_DIR.value)
-        for folder, step in zip(folders, steps, strict=True)
-    ]
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(loading.open_checkpoints(folder)) for folder in folders]
+        steps = [_step_of(folder, checkpoints) for folder, checkpoints in zip(folders, opened, strict=True)]
+        # With and without the C operations, the programs would wait for different sums.
+        facts: dict[str, Any] = {"the C operations": native.available()}
+        for folder, step in zip(folders, steps, strict=True):
+            shown = is_file(folder / preprocessings.FILE_NAME)
+            facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}
+        processes.agree(facts)
+        nets = [
+            loading.restore(folder, checkpoints, step, data_dir=cli_network.DATA_DIR.value)
+            for folder, checkpoints, step in zip(folders, opened, steps, strict=True)
+        ]
     ensemble.check_members(nets)
     processes.agree({f"the preprocessing of {net.name}": _digest(net.preprocessing) for net in nets})
     return nets
 
 
-def _step_of(folder: epath.Path) -> int:
-    checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
+def _step_of(folder: epath.Path, checkpoints: Checkpoints) -> int:
     try:
         return choose_step(checkpoints, cli_network.CHECKPOINT.value)
     except UsageError as error:
         if len(cli_network.folders()) > 1:
             raise UsageError(f"{folder}: {error}") from error
         raise
-    finally:
-        checkpoints.close()
 
 
 def _digest(preprocessing: Preprocessing) -> str:

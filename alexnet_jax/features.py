@@ -92,6 +92,9 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
         raise UsageError("--queries is given without --neighbours or --codes, which would search for them; add one")
     if QUERIES.value is None and QUERIES_SPLIT.value is not None:
         raise UsageError("--queries_split is given without --queries; name a prepared data set with --queries")
+    for flag in (SEED, CODE_UPDATES):
+        if flag.present and CODES.value is None:
+            raise UsageError(f"--{flag.name} is given without --codes, which alone reads the flag; add --codes=64")
     if CODES.value is not None and (not 8 <= CODES.value <= MOST_BITS or CODES.value % 8):
         raise UsageError(
             f"--codes={CODES.value} is no multiple of 8 from 8 to {MOST_BITS:,}; use 32 or 64, for example"

@@ -16,12 +16,11 @@ from typing import Any
 if not __package__:  # `python alexnet_jax/figures.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import jax
 import numpy as np
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network, strict_json
+from alexnet_jax import cli, cli_network, paths, strict_json
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
@@ -51,11 +50,11 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.
 def main() -> None:
     """Writes the figures and the page."""
     folder = cli_network.folder()
-    output = epath.Path(cli.absolute(OUTPUT.value)) if OUTPUT.value else folder / "figures"
+    output = epath.Path(paths.absolute(OUTPUT.value)) if OUTPUT.value else folder / "figures"
     canvas.need_matplotlib()
     net = cli_network.open_network()
     made = Collection(output, say=cli_network.say)
-    weights = np.asarray(jax.device_get(net.params[net.layers[0]]["kernel"]))
+    weights = np.asarray(net.params[net.layers[0]]["kernel"])
     towers = specialisation(weights, SEED.value)
     made.add(kernels.exhibit(weights, towers, kernels.is_grey(net.preprocessing.mean_image)))
     _add_curves(made, net, folder)
@@ -103,7 +102,13 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
             raise
         made.leave_out("predictions, neighbours, confusions and mistakes", str(error))
         return None
-    made.add(images.predictions_exhibit(examined, test.name))
+    undefined = f"{examined.undefined:,} images of {test.name} have probabilities that are not finite"
+    if examined.undefined:
+        cli_network.say(f"warning: {undefined}: the numbers of the network overflow; they count as errors")
+    if examined.chosen:
+        made.add(images.predictions_exhibit(examined, test.name))
+    else:
+        made.leave_out("predictions", undefined)
     _add_neighbours(made, net, test, train)
     if exhibit := images.confusion_exhibit(examined, net.classes, test.name):
         made.add(exhibit)
@@ -112,7 +117,7 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
     if exhibit := images.mistakes_exhibit(examined, test.name):
         made.add(exhibit)
     else:
-        made.leave_out("mistakes", f"the network makes none on {test.name}")
+        made.leave_out("mistakes", undefined if examined.wrong else f"the network makes none on {test.name}")
     return examined
 
 

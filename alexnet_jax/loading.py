@@ -12,6 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from alexnet_jax import paths
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preprocessing import Preprocessing
@@ -30,6 +31,7 @@ from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
+from alexnet_jax.workdir.errors import MismatchError
 
 FILES = (".safetensors", ".caffemodel", ".pth", ".pt", ".ckpt")  # a name with such an ending is no workdir
 
@@ -46,7 +48,8 @@ def load(name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: s
       UsageError: there is no such run or file, it has no checkpoint yet, or a file is damaged.
     """
     text = os.fspath(name)
-    path = epath.Path(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+    paths.check_address(text)
+    path = epath.Path(paths.absolute(text))
     if is_file(path) or (path.suffix.lower() in FILES and not path.is_dir()):
         if str(checkpoint) != "last":
             raise UsageError(f"{text} is a file, which holds one network; leave out the checkpoint {checkpoint!r}")
@@ -107,17 +110,49 @@ def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str 
     Raises:
       UsageError: as in `load`.
     """
-    settings = read_settings(record.read_config(folder)).on_any_mesh()
-    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
+    record.read_config(folder)  # a folder without a run is named before its checkpoints are missed
+    with open_checkpoints(folder) as checkpoints:
+        return restore(folder, checkpoints, choose_step(checkpoints, checkpoint), data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def open_checkpoints(folder: epath.Path) -> Iterator[Checkpoints]:
+    """The checkpoints of a workdir, to be read within the block.
+
+    Raises:
+      UsageError: their folder cannot be read.
+    """
     with _quiet():
         checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
     try:
-        step = choose_step(checkpoints, checkpoint)
-        found = preprocessing_of(folder, settings, data_dir)
-        mesh, tower, target = _empty(settings, found)
-        fields = checkpoints.restore(step, target)
+        yield checkpoints
     finally:
         checkpoints.close()
+
+
+def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir: str | None = None) -> Trained:
+    """The network of a run after an update, on the devices that there are.
+
+    Args:
+      folder: the workdir, absolute.
+      checkpoints: its checkpoints.
+      step: of a checkpoint.
+      data_dir: as in `load`.
+
+    Raises:
+      UsageError: as in `load`.
+    """
+    settings = read_settings(record.read_config(folder)).on_any_mesh()
+    settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
+    found = preprocessing_of(folder, settings, data_dir)
+    mesh, tower, target = _empty(settings, found)
+    try:
+        fields = checkpoints.restore(step, target)
+    except MismatchError as error:
+        raise UsageError(
+            f"{error}; {record.CONFIG_FILE} or {preprocessings.FILE_NAME} of {folder} is of another run: restore it, or"
+            " remove the latter, and the run's data set is read in its place"
+        ) from error
     return Trained(
         name=str(folder),
         step=step,

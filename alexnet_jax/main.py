@@ -14,7 +14,7 @@ if not __package__:  # `python alexnet_jax/main.py` puts this folder on the path
 
 from absl import flags
 
-from alexnet_jax import cli, config_flag
+from alexnet_jax import cli, config_flag, paths
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment import follow, summary
 from alexnet_jax.experiment.settings import read_settings
@@ -48,7 +48,7 @@ def main() -> None:
         return
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     workdir = WORKDIR.value or os.path.join("runs", settings.name)
-    train_and_evaluate(config, cli.absolute(workdir), DATA_DIR.value)
+    train_and_evaluate(config, paths.absolute(workdir), DATA_DIR.value)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@
 
 Standard output has a block of lines for each picture; with --json one JSON object a line (JSON Lines), with --csv one
 row. The true class of a picture is known where it lies in a folder that is named as a class. Pictures that cannot be
-read are named on standard error, and the others go on.
+read, or whose probabilities are not finite, are named on standard error, and the others go on.
 
-Exit status: 0, all pictures were read; 1, some were not; 2, none was, or the command is wrong.
+Exit status: 0, all pictures were predicted; 1, some were not; 2, none was, or the command is wrong.
 """
 
 import io
@@ -24,8 +24,9 @@ if not __package__:  # `python alexnet_jax/predict.py` puts this folder on the p
 from absl import flags
 from etils import epath
 
-from alexnet_jax import answers, cli, cli_network
-from alexnet_jax.answers import STDIN
+from alexnet_jax import cli, cli_network, paths
+from alexnet_jax.answers import STDIN, answered, as_json, as_row, as_text, header, names_of
+from alexnet_jax.answers import read as read_pictures
 from alexnet_jax.data.picture_files import Skipped
 from alexnet_jax.drawing import canvas, predictions
 from alexnet_jax.drawing.predictions import Answer
@@ -45,10 +46,10 @@ SOME_BROKEN = 1  # exit status
 
 
 class Tally:
-    """Counts of pictures; it names those that cannot be read, once each, on standard error.
+    """Counts of pictures; it names those that cannot be predicted, once each, on standard error.
 
     Attributes:
-      broken: could not be read.
+      broken: could not be read, or have probabilities that are not finite.
       known: have a true class.
       wrong: of the known ones, how many have another likeliest class.
       done: were answered.
@@ -58,7 +59,7 @@ class Tally:
         self.broken = self.known = self.wrong = self.done = 0
 
     def tell(self, line: str) -> None:
-        """Names what cannot be read."""
+        """Names what cannot be predicted."""
         self.broken += 1
         cli_network.say(f"error: {line}")
 
@@ -76,22 +77,16 @@ class Tally:
                 f" ({self.wrong / self.known:.2%})"
             )
         if self.broken:
-            yield f"{self.broken:,} could not be read"
+            yield f"{self.broken:,} could not be read or predicted"
 
 
 @hints()
 def main(*words: str) -> int:
     """Prints the likeliest classes of the pictures that the words name."""
     file = check_flags(words)
-    skipped = Skipped()
-    total = sum(1 for _ in answers.names_of(words, skipped))
-    for line in skipped.lines():
-        cli_network.say(line)
+    words = tuple(word if word == STDIN else paths.expand_home(word) for word in words)
     tally = Tally()
-    for folder, reason in skipped.unreadable:
-        tally.tell(f"{folder} cannot be read: {reason}")
-    if not total:
-        raise UsageError(f"there is no picture in {', '.join(words)}")
+    total = count_pictures(words, tally)
     net = cli_network.open_network()
     net.need_classifier()
     write = writer(min(TOP.value, len(net.classes)))
@@ -100,15 +95,15 @@ def main(*words: str) -> int:
     drawn: list[Answer] = []
     views = int(VIEWS.value)
     size = choose_batch_size(total, views)
-    pictures = answers.read(answers.names_of(words, Skipped()), net.preprocessing.image_size, tally.tell)
-    for block in answers.answered(net, pictures, batch_size=size, views=views, top=TOP.value):
+    pictures = read_pictures(names_of(words, Skipped()), net.preprocessing.image_size, tally.tell)
+    for block in answered(net, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
         cli_network.print_results("".join(map(write, block)))
         for answer in block:
             tally.count(answer)
         drawn += block[: DRAWN - len(drawn)] if file else []
         progress(tally.done + tally.broken)
     if not tally.done:
-        raise UsageError("no picture could be read")
+        raise UsageError("no picture could be read or predicted")
     for line in tally.lines():
         cli_network.say(line)
     if file:
@@ -116,6 +111,27 @@ def main(*words: str) -> int:
         if tally.done > len(drawn):
             cli_network.say(f"{file} shows the first {len(drawn)} of {tally.done:,} pictures")
     return SOME_BROKEN if tally.broken else 0
+
+
+def count_pictures(words: Sequence[str], tally: Tally) -> int:
+    """How many pictures the words name. Lines name what is left out, and folders without a picture.
+
+    Raises:
+      UsageError: there is none.
+    """
+    skipped = Skipped()
+    counts = [sum(1 for _ in names_of([word], skipped)) for word in words]
+    for line in skipped.lines():
+        cli_network.say(line)
+    for folder, reason in skipped.unreadable:
+        tally.tell(f"{folder} cannot be read: {reason}")
+    if not any(counts):
+        raise UsageError(f"there is no picture in {', '.join(words)}")
+    unreadable = [folder for folder, _ in skipped.unreadable]
+    for word, count in zip(words, counts, strict=True):
+        if not count and word not in unreadable:
+            tally.tell(f"there is no picture in {word}")
+    return sum(counts)
 
 
 def check_flags(words: Sequence[str]) -> epath.Path | None:
@@ -149,11 +165,11 @@ def writer(top: int) -> Callable[[Answer], str]:
         else:
             sys.stdout.reconfigure(errors="backslashreplace")
     if JSON.value:
-        return answers.as_json
+        return as_json
     if CSV.value:
-        cli_network.print_results(answers.header(top))
-        return answers.as_row
-    return answers.as_text
+        cli_network.print_results(header(top))
+        return as_row
+    return as_text
 
 
 if __name__ == "__main__":

@@ -137,10 +137,13 @@ class Trained:
           `tabby (n02123045)`.
 
         Raises:
-          UsageError: as in `predict`.
+          UsageError: as in `predict`, or a probability is not finite.
         """
         names = [readable(name) for name in self.classes]
         probabilities = self.predict(pictures, views=views)
+        if not np.isfinite(probabilities).all():
+            row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
+            raise UsageError(f"picture {row} has probabilities that are not finite: {self.name} overflows")
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
             [(names[label], float(row[label])) for label in labels]

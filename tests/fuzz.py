@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from tests.conftest import ROOT
 
 STATUSES = (0, 2, 75, 130)
-MAX_LINES = 3  # of stderr
+SOME_BROKEN = 1  # status of `predict` and `features` where some pictures cannot be read
+MAX_LINES = 3  # of stderr, of a command that fails
+MAX_NOTES = 7  # of one that goes on: a line for each kind of entry or figure that is left out
 
 
 class Result(NamedTuple):
@@ -66,11 +68,11 @@ def shortened(err: str) -> str:
     return "\n".join(lines if len(lines) < 12 else [lines[0], "...", *lines[-10:]])
 
 
-def check(result: Result, case: object) -> None:
+def check(result: Result, case: object, *, statuses: Sequence[int] = STATUSES) -> None:
     """A status that is documented, and a few lines on stderr, none of them of a traceback."""
     words = f"{case}: status {result.status}\n{shortened(result.err)}"
-    assert result.status in STATUSES, words
-    assert len(result.err.splitlines()) <= MAX_LINES, words
+    assert result.status in statuses, words
+    assert len(result.err.splitlines()) <= (MAX_LINES if result.status == 2 else MAX_NOTES), words
     assert not re.search(r"Traceback|^\s+File \"|Exception ignored|[*][*][*] Check failure", result.err, re.M), words
     if result.status == 2:
         assert result.err.splitlines()[-1].startswith("error: "), words

@@ -129,6 +129,20 @@ def test_processes_answer_in_turn(tmp_path, monkeypatch):
         process.close()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("step", "--updates=5"), "step has no use for --updates, a flag of run; leave it out"),
+        (("input", "--data_dir=x"), "input has no use for --data_dir, a flag of run, start; leave it out"),
+        (("start", "--peer=torch"), "start has no use for --peer, a flag of input, step; leave it out"),
+        (("run", "--rounds=2"), "run has no use for --rounds, a flag of input, step, start; leave it out"),
+    ],
+)
+def test_a_flag_that_a_measurement_does_not_read_is_refused(command, arguments: tuple[str, ...], line: str):
+    status, out, err = command("benchmark", *arguments).finish()
+    assert (status, out, err) == (2, "", f"error: {line}\n")
+
+
 def test_a_platform_that_is_not_there_is_named(command):
     status, out, err = command("benchmark", "step", "--rounds=1", JAX_PLATFORMS="cuda").finish()
     assert (status, out) == (2, "")

@@ -77,7 +77,10 @@ def test_another_data_set_serves_where_the_runs_own_is_not(runs: list[Path], dat
 def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_dir: str, command, tmp_path: Path):
     one, other = (f"--workdir={folder}" for folder in runs)
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link").symlink_to(runs[0])
     cases = {
+        (one, f"--workdir={tmp_path}/link"): f"--workdir={tmp_path}/link is given twice; name each member once",
+        (one, other, "--weights=1e-320,1e308"): "holds a number too small beside another; leave out such a member",
         (one, one): f"--workdir={runs[0]} is given twice; name each member once",
         (one, other, "--weights=1"): "--weights=1 has 1 number, and --workdir names 2",
         (one, f"--workdir={tmp_path}"): f"{tmp_path} holds no run: config.json is missing; name the --workdir of a",
@@ -93,4 +96,4 @@ def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_d
         status, out, err = run.finish()
         assert (status, out) == (2, ""), err
         assert err.startswith("error: ") and message in err and err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.csv", "link"}

@@ -404,6 +404,8 @@ def errors(tree, tmp_path):
         ((tree, f"--output={tmp_path}/pipe.npz"), "is not a file"),
         ((tree, out, "--queries=x"), "--queries is given without --neighbours or --codes"),
         ((tree, out, "--queries_split=test"), "--queries_split is given without --queries"),
+        ((tree, out, "--seed=1"), "--seed is given without --codes, which alone reads the flag"),
+        ((tree, out, "--code_updates=1"), "--code_updates is given without --codes"),
         ((tree, out, "--codes=12"), "no multiple of 8"),
         ((tree, out, "--codes=2048"), "no multiple of 8 from 8 to 1,024"),
         ((tree, out, "--neighbours=0"), "--neighbours=0"),

@@ -1,10 +1,12 @@
 """`figures`: the exhibits against plain computations, and the command as users start it."""
 
+import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -64,6 +66,13 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
         assert each.truth == test.class_names[labels[index]]
         np.testing.assert_array_equal(each.pixels, squares[index][4:60, 4:60])
         np.testing.assert_allclose(each.probabilities, np.sort(probabilities[index])[::-1], rtol=1e-5)
+
+
+def test_probabilities_that_are_not_finite_are_counted_and_not_drawn(net, images):
+    huge = dataclasses.replace(net, params=jax.tree.map(lambda leaf: leaf * 1e25, net.params))
+    found = examination.examine(huge, images[0], seed=0, progress=lambda done: None)
+    assert (found.undefined, found.wrong, found.chosen, found.mistakes) == (50, 50, [], [])
+    assert found.matrix.sum() == 0
 
 
 def test_another_seed_chooses_other_images(net, images):

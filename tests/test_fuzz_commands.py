@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.fuzz import Commands, Result, check
+from tests.fuzz import SOME_BROKEN, STATUSES, Commands, Result, check
 
 SEED = 20261127
 IN_SOAK = 12  # values of each flag and field; one in the gate
@@ -49,7 +49,21 @@ NOT_OURS = (
     "log_dir",
     *WORDY,
 )
-PATHS = ("workdir", "data_dir", "source_dir")
+PATHS = ("workdir", "data_dir", "source_dir", "output", "to", "picture", "confusion", "predictions")
+WORD = "a word"  # in place of the name of a flag: the value is a word of the command line
+ENDINGS = {  # of files that flags name; other endings are refused
+    "output": ("", ".npz", ".parquet"),
+    "to": ("", ".safetensors", ".onnx", ".stablehlo", ".caffemodel"),
+    "picture": ("", ".png", ".svg"),
+    "confusion": ("", ".csv", ".png", ".svg"),
+    "predictions": ("", ".csv"),
+}
+# Addresses and spellings of paths, for the flags and words that name one.
+PLACES = (
+    *("gs://bucket/x", "s3://bucket/x", "http://localhost:9/x", "file:///nowhere/x", "nothing://x", "C:\\x", "://"),
+    *("FOLDER/", "FILE/", "NOTHING/", "./x/", "x//y/../z", "a b", " a", "a ", "~nobody-at-all", "x.png", "-", "--"),
+    *("//x", "FOLDER\n", "\u202e", "e\u0301", "\u00e9", "x" * 255, "x/" * 3000, "LOOP/../x", "DANGLING/", "/", "/proc"),
+)
 
 # The commands with the arguments without which nothing more is read. {data}: prepared data; {run}: a finished run.
 STARTS: dict[str, tuple[str, ...]] = {
@@ -57,16 +71,38 @@ STARTS: dict[str, tuple[str, ...]] = {
     "main --dry_run": (CONFIG, "--dry_run"),
     "evaluate": ("--workdir={run}", "--data_dir={data}"),
     "prepare folder": ("folder", "mine", "--source_dir={source}", "--data_dir={folder}/data", "--size=8"),
+    "predict": ("--workdir={run}", "{source}/train/a/0.png"),
+    "features": ("--workdir={run}", "{source}/train", "--output={folder}/cwd/features.npz"),
+    "figures": ("--workdir={run}", "--data_dir={data}", "--output={folder}/cwd/figures"),
+    "convert export": ("export", "--workdir={run}", "--to={folder}/cwd/out.safetensors"),
+    "convert import": ("import", "{weights}", "--workdir={folder}/cwd/imported"),
     "benchmark run": ("run", CONFIG, "--data_dir={data}"),
     "benchmark start": ("start", CONFIG),
     "benchmark input": ("input",),
     "benchmark step": ("step",),
 }
+# The same without a word that names something.
+WORDS = {
+    "predict": ("--workdir={run}",),
+    "features": ("--workdir={run}", "--output={folder}/cwd/features.npz"),
+    "convert export": ("--workdir={run}", "--to={folder}/cwd/out.safetensors"),
+    "convert import": ("import", "--workdir={folder}/cwd/imported"),
+    "prepare folder": ("folder", "--source_dir={source}", "--data_dir={folder}/data", "--size=8"),
+    "prepare tfds": ("tfds", "--source_dir={source}", "--data_dir={folder}/data", "--size=8"),
+    "prepare": ("--data_dir={folder}/data", "--size=8"),
+    "benchmark": (),
+}
+RESULTS = {  # of a start, which it may write
+    "features": {"cwd/features.npz"},
+    "figures": {"cwd/figures"},
+    "convert export": {"cwd/out.safetensors", "cwd/out.safetensors.README.md"},
+    "convert import": {"cwd/imported"},
+}
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": ("cuda", "nothing", "cpu,nothing", "tpu", "\u2603", " "),
     "JAX_NUM_CPU_DEVICES": ("0", "-1", "many", "1e3", "1.5", "9" * 30, " "),
-    "JAX_COMPILATION_CACHE_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "NOTHING/x", "x" * 300, "~nobody/x"),
+    "JAX_COMPILATION_CACHE_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "NOTHING/x", "x" * 300, "~nobody-at-all/x"),
     "JAX_ENABLE_COMPILATION_CACHE": ("0", "maybe", "", "2"),
     "JAX_ENABLE_X64": ("1", "maybe"),
     "JAX_DEBUG_NANS": ("1", "maybe"),
@@ -83,10 +119,27 @@ ENVIRONMENT = {
     "JAX_LOG_COMPILES": ("maybe",),
     "JAX_DEFAULT_MATMUL_PRECISION": ("nothing",),
     "JAX_TRACEBACK_FILTERING": ("nothing",),
+    "JAX_LOGGING_LEVEL": ("loud",),
+    "JAX_PLATFORM_NAME": ("gpu", "nothing"),
+    "JAX_DUMP_IR_TO": ("/proc/nowhere", "FILE"),
+    "JAX_NO_EXECUTION": ("1",),
+    "JAX_NO_TRACING": ("1",),
+    "JAX_ARRAY_GARBAGE_COLLECTION_GUARD": ("fatal",),
+    "JAX_PGLE_PROFILING_RUNS": ("x",),
+    "JAX_DEBUG_INFS": ("1",),
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": ("0", "x"),
+    "JAX_RAISE_PERSISTENT_CACHE_ERRORS": ("1",),
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": ("x", "-1"),
     "JAX_PROCESS_ID": ("0", "x", "-1", "7"),
     "JAX_NUM_PROCESSES": ("1", "x", "-1", "0"),
     "JAX_COORDINATOR_ADDRESS": ("localhost", "", "nowhere.invalid:1", "\u2603"),
-    "TFDS_DATA_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "~nobody/x", "LOCKED"),
+    "TFDS_DATA_DIR": ("FILE", "LOOP", "/proc/nowhere", "", "~nobody-at-all/x", "LOCKED"),
+    "EPATH_USE_TF": ("1", "x"),
+    "MPLBACKEND": ("nothing", "TkAgg"),
+    "MPLCONFIGDIR": ("FILE", "/proc/nowhere"),
+    "MATPLOTLIBRC": ("FILE", "/nowhere"),
+    "PILLOW_BLOCK_SIZE": ("x",),
+    "TENSORSTORE_LOG": ("x",),
     "XLA_FLAGS": ("--nothing=1", "nothing", "/proc/nowhere", "--xla_force_host_platform_device_count=x", " "),
     "XLA_PYTHON_CLIENT_PREALLOCATE": ("maybe",),
     "XLA_PYTHON_CLIENT_MEM_FRACTION": ("x", "-1"),
@@ -113,6 +166,9 @@ ENVIRONMENT = {
 }
 
 
+MATPLOTLIB = {"home/.cache/matplotlib", "home/.config/matplotlib"}  # its fonts and settings, as of every program
+
+
 @pytest.fixture(scope="module")
 def commands() -> Iterator[Commands]:
     started = Commands({"JAX_NUM_CPU_DEVICES": "2"})
@@ -136,7 +192,10 @@ def places(tmp_path_factory: pytest.TempPathFactory, data_dir: str, commands: Co
         folder=folder, trains=True,
     )  # fmt: skip
     assert (run.status, run.err) == (0, "")
-    return {"data": data_dir, "run": str(folder / "run"), "source": str(folder / "source")}
+    weights = f"{folder}/run.safetensors"
+    written = commands("convert", "export", f"--workdir={folder}/run", f"--to={weights}", folder=folder)
+    assert (written.status, written.err) == (0, "")
+    return {"data": data_dir, "run": str(folder / "run"), "source": str(folder / "source"), "weights": weights}
 
 
 def prepare_folder(folder: Path) -> None:
@@ -161,6 +220,8 @@ def listing(folder: Path) -> set[str]:
 def check_tidy(folder: Path, named: set[str], case: object) -> None:
     """Nothing is written but what the case names."""
     new = {path for path in listing(folder) if path.split("/")[0] in ("cwd", "home", "tmp")} - {"cwd", "home", "tmp"}
+    if new & MATPLOTLIB:
+        named = named | MATPLOTLIB | {"home/.cache", "home/.config"}
     litter = {path for path in new if not any(path == name or path.startswith(f"{name}/") for name in named)}
     assert not litter, f"{case}: {sorted(litter)}"
 
@@ -175,35 +236,44 @@ def flags_of(commands: Commands, folder: Path) -> list[tuple[str, str]]:
         found += [(start, name) for name in known["ours"]]
         found += [(start, name) for name in known["libraries"] if start == "main" and name not in NOT_OURS]
         found += [(start, f"config.{name}") for name in known["fields"] if module == "main"]
+    assert {("predict", "picture"), ("features", "queries"), ("figures", "split")} <= set(found)
     assert {("main", "workdir"), ("main", "config.rates.all.kernel"), ("prepare folder", "size")} <= set(found)
     return found
+
+
+def cases_of(flags: list[tuple[str, str]], draw: random.Random, *, values: int) -> Iterator[tuple[str, str, str]]:
+    """A start, the name of a flag or `WORD`, and a value."""
+    yield ("main", "config", "/dev/full")  # filled the memory
+    for start, name in [*flags, *((start, WORD) for start in WORDS)]:
+        names_path = name in PATHS or name == WORD or name in ("mean", "classes", "queries")
+        known = (*VALUES, *PLACES, *PLACES) if names_path else VALUES
+        for value in draw.sample(known, values):
+            yield start, name, value + draw.choice(ENDINGS.get(name, ("",)) if start != "figures" else ("",))
 
 
 def fuzz(commands: Commands, places: dict[str, str], tmp_path: Path, *, values: int) -> None:
     describing = tmp_path / "describing"
     prepare_folder(describing)
-    draw, failures = random.Random(SEED), []
-    flags = flags_of(commands, describing)
-    cases = [("main", "config", "/dev/full")]  # filled the memory
-    cases += [(start, name, value) for start, name in flags for value in draw.sample(VALUES, values)]
-    for number, (start, name, value) in enumerate(cases):
+    failures = []
+    for number, (start, name, value) in enumerate(
+        cases_of(flags_of(commands, describing), random.Random(SEED), values=values)
+    ):
         folder = tmp_path / str(number)
         prepare_folder(folder)
-        arguments = [text.format(folder=folder, **places) for text in STARTS[start]]
-        # Of a repeated flag the last one holds.
-        flag = f"--{name}={place(value, folder)}"
-        result = commands(start.split()[0], *arguments, flag, folder=folder)
+        texts = WORDS[start] if name == WORD else STARTS[start]
+        arguments = [text.format(folder=folder, **places) for text in texts if not text.startswith(f"--{name}=")]
+        odd = place(value, folder) if name == WORD else f"--{name}={place(value, folder)}"
+        result = commands(start.split()[0], *arguments, odd, folder=folder, trains=name in ENDINGS)
         case = (start, f"--{name}={value!r}"[:100])
-        named = {"cwd/runs"}
-        if name in PATHS and value not in ("", " "):
+        named = {"cwd/runs", *RESULTS.get(start, ())}
+        if name in PATHS:
             named |= {"cwd/" + os.path.normpath(value).split("/")[0]} | ({"cwd"} if value == "." else set())
             named |= {"home"} if value.startswith("~") else set()
-        if name in ("data_dir", "config.dataset.name") and value == "":
-            named |= {"home/tensorflow_datasets"}  # the default
+            named |= {path.strip() for path in listing(folder) if path.startswith("cwd/") and name in ENDINGS}
         if start in ("benchmark start", "main --dry_run") and name == "data_dir":
             named |= {"home"}
         try:
-            check(result, case)
+            check(result, case, statuses=(*STATUSES, SOME_BROKEN) if start in ("predict", "features") else STATUSES)
             check_tidy(folder, named, case)
         except AssertionError as error:
             failures.append(str(error))
@@ -248,7 +318,7 @@ def fuzz_environment(places: dict[str, str], tmp_path: Path, cases: list[tuple[s
     assert not failures, f"{len(failures)} cases\n\n" + "\n\n".join(failures[:30])
 
 
-IN_TURN = ("evaluate", "main", "main --dry_run", "prepare folder")
+IN_TURN = ("evaluate", "main", "main --dry_run", "prepare folder", "predict", "figures", "convert export")
 ALL = [(name, value) for name, values in ENVIRONMENT.items() for value in values]
 
 

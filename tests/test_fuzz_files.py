@@ -27,7 +27,18 @@ SEED = 20261127
 IN_GATE, IN_SOAK = 1, 6  # cases of each kind of damage
 CONFIG = (f"--config={ROOT}/tests/configs/tiny.py", "--config.dataset.name=mine", "--config.batch_size=8")
 LENGTH = ("--config.dataset.train_split=train", "--config.dataset.eval_split=validation", "--config.num_epochs=1")
+MATPLOTLIB = {".cache", ".config"}  # its fonts and settings in the home folder
 SAVES = ("--config.save_every=0.4",)
+OTHER_ARRAYS = (
+    lambda array: np.full(array.shape, np.nan),
+    lambda array: np.full(array.shape, np.inf, np.float32),
+    lambda array: np.full(array.shape, -1e30),
+    lambda array: np.full(array.shape, 2**40),
+    lambda array: np.full(array.shape, "x"),
+    lambda array: np.zeros(0),
+    lambda array: array[None],
+    lambda array: array.astype(str),
+)
 OTHER_VALUES = (None, True, -1, 0, 1e300, 10**30, "", "\0", "x", "../../x", [], [[]], {}, {"": None}, ["x"] * 3)
 
 
@@ -174,7 +185,13 @@ class Damage:
         file.write_bytes(b"[" * 100_000)
 
     def value(self, file: Path, others: list[Path]) -> None:
-        """Another value, of another type, somewhere in JSON; other files become JSON."""
+        """Another value, of another type, somewhere in JSON or in an archive of arrays; other files become JSON."""
+        if file.suffix == ".npz":
+            arrays = dict(np.load(file))
+            name = self._draw.choice(sorted(arrays))
+            arrays[name] = self._draw.choice(OTHER_ARRAYS)(arrays[name])
+            np.savez(file, **arrays)
+            return
         try:
             rows = [json.loads(line) for line in file.read_bytes().splitlines()]
             tree, form = (rows, "rows") if len(rows) > 1 else (json.loads(file.read_bytes()), "tree")
@@ -251,13 +268,16 @@ def group_of(path: Path, root: Path) -> str:
 
 
 def attempt(commands: Commands, folder: Path, touched: set[str], case: object) -> None:
-    """Evaluates and resumes."""
+    """Evaluates, predicts, draws what the file may change, and resumes."""
     before = digests(folder)
-    for module in ("evaluate", "main"):
-        flags = (*CONFIG, *LENGTH, *SAVES) if module == "main" else ()
+    starts: dict[str, tuple[str, ...]] = {"evaluate": (), "predict": (f"{folder}/source/train/a/1.png",)}
+    if not any(name.startswith("run/checkpoints/") for name in touched):
+        starts["figures"] = (f"--output={folder}/figures",)
+    starts["main"] = (*CONFIG, *LENGTH, *SAVES)
+    for module, flags in starts.items():
         flags = (*flags, f"--data_dir={folder}/data", f"--workdir={folder}/run")
         result = commands(module, *flags, folder=folder, trains=True, seconds=120)
-        check(result, (module, *case))
+        check(result, (module, case))
     after = digests(folder)
     hurt = {name.split("/")[2] for name in touched if name.startswith("run/checkpoints/") and name.count("/") > 2}
     for name, digest in before.items():
@@ -276,7 +296,8 @@ def fuzz_runs(commands: Commands, sound: Path, tmp_path: Path, cases: list[Case]
         try:
             attempt(commands, folder, touched, case)
             assert not (folder / "marker").exists(), f"{case}: a pickle was loaded"
-            assert not any(any((folder / place).iterdir()) for place in ("cwd", "home", "tmp")), f"{case}: litter"
+            assert not any(any((folder / place).iterdir()) for place in ("cwd", "tmp")), f"{case}: litter"
+            assert {path.name for path in (folder / "home").iterdir()} <= MATPLOTLIB, f"{case}: litter"
         except AssertionError as error:
             failures.append(str(error))
         shutil.rmtree(folder)
@@ -290,6 +311,8 @@ def changed(sound: Path, folder: Path) -> set[str]:
 
 FOUND = [
     Case("run", "config.json", "cut"),
+    Case("run", "preprocessing.npz", "value"),
+    Case("data", "mine//../statistics.npz", "value"),
     Case("run", "checkpoints//MANIFEST", "link_to_folder"),
     Case("run", "checkpoints//_CHECKPOINT_METADATA", "nested"),
     Case("run", "checkpoints//MANIFEST", "link_to_endless_device"),

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "alexnet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"main", "evaluate", "prepare", "benchmark", "predict", "figures", "features", "convert"}
 
-# What a room may import of ours beside its own files, errors.py and strict_json.py. Files and folders outside of every
-# room, which are the commands and what they call, may import all rooms.
+# What a room may import of ours beside its own files, errors.py, paths.py and strict_json.py. Files and folders outside
+# of every room, which are the commands and what they call, may import all rooms.
 ROOMS = {
     "experiment": ["learning", "workdir", "network", "data", "runtime"],
     "learning": ["network", "data.batch"],
@@ -83,7 +83,7 @@ def test_imports_follow_the_rooms(file: Path):
         imported = name.removeprefix("alexnet_jax.")
         assert imported.split(".")[0] not in COMMANDS, f"{place} imports the command {name}"
         if room in ROOMS:
-            allowed = [room, "errors", "strict_json", *ROOMS[room]]
+            allowed = [room, "errors", "paths", "strict_json", *ROOMS[room]]
             assert any(f"{imported}.".startswith(f"{other}.") for other in allowed), f"{place} imports {name}"
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax import cli
+from alexnet_jax import paths
+from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import compilation_cache
 
 
@@ -23,7 +24,73 @@ def test_flags_that_name_a_path_expand_the_home_folder(tmp_path: Path, command):
 )
 def test_a_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, folder: str, expected: str):
     monkeypatch.setenv("HOME", "/home/me")
-    assert cli.absolute(folder) == expected
+    assert paths.absolute(folder) == expected
+
+
+@pytest.mark.parametrize("name", ["~nobody-at-all", "~nobody-at-all/run", "~nobody-at-all/../run"])
+def test_a_user_who_is_not_there_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"there is no user 'nobody-at-all'; write the whole path, or \./~nobody-at-all"
+    ):
+        paths.absolute(name)
+
+
+def test_a_file_whose_name_begins_like_a_home_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~draft.png").write_bytes(b"")
+    assert paths.absolute("~draft.png") == f"{tmp_path}/~draft.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("http://host/run", "is no address of storage that can be read; name a folder, or an address that begins with"),
+        ("://", "is no address of storage"),
+        ("file:///tmp/run", "is an address; name the path alone: /tmp/run"),
+        ("gs://bucket/run", "gs://bucket/run: the package for gs:// is not installed; pip install gcsfs"),
+        ("s3://bucket/run", "s3://bucket/run cannot be reached: no credentials; check the address, the network and"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_one_line(name: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    class Storage:
+        def __init__(self, name: str):
+            self._name = name
+
+        def exists(self):
+            raise ImportError("gcsfs") if self._name.startswith("gs") else ConnectionError("no\n  credentials")
+
+    monkeypatch.setattr(paths.epath, "Path", Storage)
+    with pytest.raises(UsageError) as error:
+        paths.check_address(name)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_addresses_that_can_be_reached_and_local_paths_pass(monkeypatch: pytest.MonkeyPatch):
+    class Storage:
+        def __init__(self, name: str):
+            assert name == "gs://bucket/run"
+
+        def exists(self):
+            return False
+
+    monkeypatch.setattr(paths.epath, "Path", Storage)
+    for name in ("gs://bucket/run", "/a/b", "run", "C:/x", ""):
+        paths.check_address(name)
+
+
+@pytest.mark.parametrize("flags", [("--workdir=",), ("--workdir=a", "--workdir", " "), ("--workdir=a", "--split=")])
+def test_an_empty_text_is_no_value(command, flags: tuple[str, ...]):
+    """Such as that of `--workdir=$RUN` where the variable is not set: an empty path would be this folder."""
+    status, out, err = command("evaluate", *flags).finish()
+    name = flags[-1].partition("=")[0] if "=" in flags[-1] else "--workdir"
+    assert (status, out, err) == (2, "", f"error: {name} is empty; give a value, or leave the flag out\n")
+
+
+def test_an_empty_word_is_none(command):
+    status, out, err = command("predict", "--workdir=a", "").finish()
+    assert (status, out) == (2, "")
+    assert err == "error: a word of the command line is empty; leave it out, or see whether its variable is set\n"
 
 
 def test_the_folder_of_compiled_programs_expands_the_home_folder(monkeypatch: pytest.MonkeyPatch):

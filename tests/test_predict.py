@@ -9,14 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import alexnet_jax
 from alexnet_jax import answers, trained
 from alexnet_jax.data import picture_batches
 from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.workdir.checkpoint import Checkpoints
 from tests.conftest import ROOT
 from tests.fuzz import Commands, Result
 
@@ -110,7 +113,11 @@ def test_more_pictures_than_a_batch_run_one_program(run, monkeypatch):
         return log_probs(net, block, **kind)
 
     monkeypatch.setattr(type(net), "log_probs", counted)
-    found = [answer for block in answers.answered(net, iter(squares), batch_size=4, views=1, top=5) for answer in block]
+    found = [
+        answer
+        for block in answers.answered(net, iter(squares), print, batch_size=4, views=1, top=5)
+        for answer in block
+    ]
     assert [answer.name for answer in found] == list("0123456") and sizes == [4, 4]
     monkeypatch.undo()
     expected = net.predict([square.pixels for square in squares]).max(axis=1)
@@ -167,10 +174,34 @@ def test_broken_pictures_are_named_and_the_rest_go_on(predict, tree):
         "error: photos/functional/empty.jpg is no picture: empty file\n",
         "error: gone.png cannot be read: No such file or directory\n",
         "error: /dev/null is no picture: not a file\n",
-        "\n4 could not be read\n",
+        "\n4 could not be read or predicted\n",
     ):
         assert words in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_folder_without_a_picture_is_named_beside_others(predict, tree):
+    (tree / "empty").mkdir()
+    result = predict("photos/empty", "photos/functional", "--json")
+    assert result.status == 1 and len(result.out.splitlines()) == 2
+    assert "error: there is no picture in photos/empty\n" in result.err
+    assert result.err.endswith("\n1 could not be read or predicted\n")
+
+
+def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_path):
+    """Finite parameters overflow: no class is the likeliest one."""
+    huge = tmp_path / "huge"
+    shutil.copytree(run, huge)
+    shutil.rmtree(huge / "checkpoints")
+    net = alexnet_jax.load(run)
+    checkpoints = Checkpoints(epath.Path(huge / "checkpoints"))
+    params = jax.tree.map(lambda leaf: leaf * 1e25, net.params)
+    checkpoints.save(1, {"params": params, "batch_stats": net.batch_stats}, top1=None)
+    checkpoints.close()
+    result = predict("photos/functional", "--csv", workdir=huge)
+    assert result.status == 2 and result.out.splitlines()[1:] == []
+    line = "error: photos/functional/a.png has probabilities that are not finite: the numbers of the network overflow\n"
+    assert line in result.err and result.err.endswith("\nerror: no picture could be read or predicted\n")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +209,7 @@ def test_broken_pictures_are_named_and_the_rest_go_on(predict, tree):
     [
         ([], "no picture is named; name files, folders, or - for standard input"),
         (["photos/empty"], "there is no picture in photos/empty"),
-        (["gone.png", "-"], "no picture could be read"),
+        (["gone.png", "-"], "no picture could be read or predicted"),
         (["-", "photos", "-"], "- is given several times, and standard input holds one picture"),
         (["photos", "--json", "--csv"], "--json and --csv are both given; choose one"),
         (["photos", "--picture=a.jpg"], "--picture=a.jpg does not end in .png or .svg"),

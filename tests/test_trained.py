@@ -132,6 +132,41 @@ def test_a_damaged_preprocessing_is_named(run, tmp_path):
             alexnet_jax.load(damaged)
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "reason"),
+    [
+        ("mean_image", np.full((64, 64, 3), 1e30, np.float32), "make no sense"),
+        ("mean_image", np.full((64, 64, 3), np.nan, np.float32), "make no sense"),
+        ("mean_image", np.full((64, 64, 3), -9, np.float32), "make no sense"),
+        ("pixel_scale", np.zeros(3, np.float32), "make no sense"),
+        ("pixel_scale", np.full(3, -1, np.float32), "make no sense"),
+        ("pixel_scale", np.full(3, 1e30, np.float32), "make no sense"),
+        ("crop_size", np.array(100), "make no sense"),
+        ("image_size", np.array(64.7), "is damaged"),
+        ("class_names", np.array([0.5, 2]), "is damaged"),
+        ("class_names", np.array("functional"), "is damaged"),
+        ("class_names", np.array(["a", "a"]), "is empty or occurs twice"),
+        ("class_names", np.array(["a", " "]), "is empty or occurs twice"),
+        ("class_names", np.array(["a", "b", "c"]), r"fc8/bias has the shape \(2, 2\) here.* is of another run"),
+    ],
+)
+def test_a_preprocessing_that_makes_no_sense_is_refused(run, tmp_path, name, array, reason):
+    """A network that is given other pixels answers all the same."""
+    shutil.copytree(run, tmp_path / "odd")
+    file = tmp_path / "odd/preprocessing.npz"
+    np.savez(file, **dict(np.load(file)) | {name: array})
+    with pytest.raises(UsageError, match=reason) as found:
+        alexnet_jax.load(tmp_path / "odd")
+    assert "preprocessing.npz" in str(found.value)
+
+
+def test_probabilities_that_are_not_finite_have_no_likeliest_class(net, squares):
+    huge = dataclasses.replace(net, params=jax.tree.map(lambda leaf: leaf * 1e25, net.params))
+    assert np.isnan(huge.predict(squares[0])).all()
+    with pytest.raises(UsageError, match="picture 0 has probabilities that are not finite"):
+        huge.top(squares[0])
+
+
 def test_a_picture_of_any_kind_is_read():
     from alexnet_jax.data.pictures import read_picture
 

@@ -54,6 +54,10 @@ def places(tmp_path_factory: pytest.TempPathFactory, data_dir: str, commands: Co
 TRAIN = ("main", *CONFIG, "--data_dir={}/data", "--workdir={}/run")
 EVALUATE = ("evaluate", "--data_dir={}/data", "--workdir={}/run")
 PREPARE = ("prepare", "folder", "mine", "--size=8", "--processes=1")
+PREDICT = ("predict", "--workdir={}/run", "{}/source/train/a/1.png")
+FEATURES = ("features", "--workdir={}/run", "{}/source/train", "--output={}/f.npz")
+FIGURES = ("figures", "--workdir={}/run", "--data_dir={}/data", "--output={}/figures")
+EXPORT = ("convert", "export", "--workdir={}/run", "--to={}/x.safetensors")
 FROM = (*PREPARE, "--source_dir={}/source", "--data_dir={}/made")
 
 CASES = [
@@ -66,6 +70,24 @@ CASES = [
     ("run/data.json", EVALUATE, "{}/run/data.json cannot be read: Permission denied; make it readable"),
     ("run/data.json", TRAIN, "{}/run/data.json cannot be read: Permission denied; make it readable"),
     ("run/lock", TRAIN, "{}/run cannot be written: [Errno 13] Permission denied: '{}/run/lock'; name another"),
+    ("run/preprocessing.npz", EVALUATE, "{}/run/preprocessing.npz cannot be read: Permission denied; make it readable"),
+    ("run/preprocessing.npz", PREDICT, "{}/run/preprocessing.npz cannot be read: Permission denied; make it readable"),
+    ("run", PREDICT, "{}/run cannot be read: Permission denied; make it readable"),
+    ("run", FEATURES, "{}/run cannot be read: Permission denied; make it readable"),
+    ("run", FIGURES, "{}/run cannot be read: Permission denied; make it readable"),
+    ("run", EXPORT, "{}/run cannot be read: Permission denied; make it readable"),
+    ("run/checkpoints", PREDICT, "{}/run/checkpoints cannot be read: Permission denied; make it readable"),
+    ("source/train/a/1.png", PREDICT, "{}/source/train/a/1.png cannot be read: Permission denied"),
+    ("source/train", (*PREDICT[:2], "{}/source"), "there is no picture in {}/source"),
+    ("source/train", FEATURES, "there is no picture in the folder {}/source/train"),
+    ("idx", (*PREDICT, "--picture={}/idx/p.png"), "--picture={}/idx/p.png cannot be written: Permission denied"),
+    ("idx", (*EVALUATE, "--predictions={}/idx/p.csv"), "--predictions={}/idx/p.csv cannot be written: Permission"),
+    ("idx", (*FEATURES, "--output={}/idx/f.npz"), "--output={}/idx/f.npz cannot be written: Permission denied"),
+    ("idx", (*FIGURES, "--output={}/idx"), "figures cannot be written to {}/idx: [Errno 13] Permission denied"),
+    ("idx", (*EXPORT, "--to={}/idx/x.onnx"), "--to={}/idx/x.onnx cannot be written: Permission denied"),
+    ("idx", ("evaluate", "--workdir={}/idx/run"), "{}/idx/run cannot be read: Permission denied; make it readable"),
+    ("idx", (*TRAIN, "--workdir={}/new", "--config.init_from={}/idx/run"), "{}/idx/run/checkpoints cannot be read: "),
+    ("idx", ("convert", "import", "{}/idx/x.pth", "--workdir={}/new"), "{}/idx/x.pth cannot be read: Permission"),
     ("run/checkpoints", EVALUATE, "{}/run/checkpoints cannot be read: Permission denied; make it readable"),
     ("run/checkpoints", TRAIN, "{}/run/checkpoints cannot be read: Permission denied; make it readable"),
     (
@@ -114,7 +136,7 @@ def run_locked(commands: Commands, places: Path, locked: str, command: tuple[str
     mode = (places / locked).stat().st_mode
     (places / locked).chmod(0)
     try:
-        module, *arguments = (word.format(places) for word in command)
+        module, *arguments = (word.replace("{}", str(places)) for word in command)
         return commands(module, *arguments, folder=places, trains=True)
     finally:
         (places / locked).chmod(mode)

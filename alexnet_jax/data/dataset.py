@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from alexnet_jax import paths
 from alexnet_jax.data import statistics
 from alexnet_jax.data.errors import (
     DatasetError,
@@ -148,9 +149,10 @@ def data_folder(data_dir: str | None) -> epath.Path:
       data_dir: a folder or an address such as `gs://...`; None: TFDS_DATA_DIR, else `~/tensorflow_datasets`.
 
     Raises:
+      UsageError: no user has the name after `~`.
       DatasetError: the name is not UTF-8, and ArrayRecord opens no such file.
     """
-    folder = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    folder = epath.Path(paths.expand_home(data_dir or tfds.core.constants.DATA_DIR))
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from alexnet_jax import paths
 from alexnet_jax.data.preparing import images
 from alexnet_jax.errors import UsageError
 
@@ -53,7 +54,7 @@ def _bytes_of(picture: Picture) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, (str, os.PathLike)):
-        path = Path(picture).expanduser()
+        path = Path(paths.expand_home(os.fspath(picture)))
         if path.exists() and not path.is_file():  # the read of a device might never end
             raise images.BrokenImageError("a folder" if path.is_dir() else "not a file")
         if path.exists() and path.stat().st_size > images.MAX_BYTES:

@@ -5,6 +5,7 @@ A workdir holds it beside the checkpoints, so that a trained network is of use w
 
 import dataclasses
 import io
+import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from jaxtyping import Array, Float, UInt8
 from alexnet_jax.data.errors import DatasetError
 
 FILE_NAME = "preprocessing.npz"
+LARGEST_PIXEL = 255.5  # of a mean, rounding included
+LARGEST_SCALE = 1e6  # a run refuses pixels whose deviation is far above its inverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +64,24 @@ def load(file: epath.Path) -> Preprocessing:
     """The preprocessing in a file.
 
     Raises:
-      DatasetError: the file is damaged.
+      DatasetError: the file is damaged, or cannot be read.
     """
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+        content = file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise DatasetError(f"{file} cannot be read: {reason}; make it readable, or check the storage") from error
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = Preprocessing(
-                class_names=tuple(map(str, arrays["class_names"])),
-                image_size=int(arrays["image_size"]),
-                crop_size=int(arrays["crop_size"]),
+                class_names=_texts(arrays["class_names"]),
+                image_size=operator.index(arrays["image_size"][()]),
+                crop_size=operator.index(arrays["crop_size"][()]),
                 mean_image=arrays["mean_image"],
                 pixel_scale=arrays["pixel_scale"],
             )
     except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
-        raise DatasetError(f"{file} cannot be read; remove it, and the run's data set is read in its place") from error
+        raise DatasetError(f"{file} is damaged; remove it, and the run's data set is read in its place") from error
     return check(found, str(file))
 
 
@@ -87,16 +95,31 @@ def check(preprocessing: Preprocessing, name: str) -> Preprocessing:
     Raises:
       DatasetError: they do not fit.
     """
-    size = preprocessing.image_size
-    numbers = (preprocessing.mean_image, preprocessing.pixel_scale)
+    size, mean, scale = preprocessing.image_size, preprocessing.mean_image, preprocessing.pixel_scale
     if (
         not 0 < preprocessing.crop_size <= size
-        or preprocessing.mean_image.shape != (size, size, 3)
-        or preprocessing.pixel_scale.shape != (3,)
-        or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers)
+        or mean.shape != (size, size, 3)
+        or scale.shape != (3,)
+        or not all(array.dtype.kind == "f" for array in (mean, scale))
+        or not ((mean >= 0) & (mean <= LARGEST_PIXEL)).all()  # also NaN
+        or not ((scale > 0) & (scale <= LARGEST_SCALE)).all()
     ):
         raise DatasetError(f"the sizes or numbers in {name} make no sense; remove it, or make it anew")
+    names = preprocessing.class_names
+    if not all(class_name.strip() for class_name in names) or len(set(names)) < len(names):
+        raise DatasetError(f"a name of a class in {name} is empty or occurs twice; remove it, or make it anew")
     return preprocessing
+
+
+def _texts(array: np.ndarray) -> tuple[str, ...]:
+    """The texts in an array `[n]`.
+
+    Raises:
+      ValueError: it holds something else.
+    """
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise ValueError(f"{array.dtype} {array.shape} is no list of texts")
+    return tuple(array.tolist())
 
 
 def of_colour(

@@ -9,6 +9,8 @@ from etils import epath
 from jaxtyping import Float, Int64, UInt8
 
 FILE_NAME = "statistics.npz"
+LARGEST = 255  # pixel
+ROUNDING = 1e-6  # below 0, of the variance of equal pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,11 +144,15 @@ def load(folder: epath.Path, size: int) -> Statistics:
       size: pixels along a side of the images.
 
     Raises:
-      ValueError: the numbers are not finite or of another shape. NumPy raises further kinds on a damaged file.
+      ValueError: the numbers are not finite, of another shape, or not those of pixels. NumPy raises further kinds on a
+        damaged file.
     """
     with np.load(io.BytesIO((folder / FILE_NAME).read_bytes()), allow_pickle=False) as arrays:
         found = {"mean_image": arrays["mean_image"], "covariance": arrays["covariance"]}
     for (name, array), shape in zip(found.items(), ((size, size, 3), (3, 3)), strict=True):
         if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(f"{name} is no array of {shape} finite numbers")
+    mean, variances = found["mean_image"], found["covariance"].diagonal()
+    if mean.min() < 0 or mean.max() > LARGEST or variances.min() < -ROUNDING or variances.max() > LARGEST**2:
+        raise ValueError(f"the statistics are not those of pixels from 0 to {LARGEST}")
     return Statistics(**found)

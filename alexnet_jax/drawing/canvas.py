@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from alexnet_jax.errors import MissingPackageError
+from alexnet_jax.errors import MissingPackageError, UsageError
 
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
 SUFFIXES = (".png", ".svg")
@@ -71,11 +71,15 @@ def style() -> Iterator[None]:
 
     Raises:
       MissingMatplotlibError: matplotlib is not installed.
+      UsageError: its variable or its file of settings has a wrong value.
     """
     try:
         import matplotlib
     except ImportError as error:
         raise MissingMatplotlibError from error
+    except ValueError as error:  # of MPLBACKEND
+        words = " ".join(str(error).split())[:150]
+        raise UsageError(f"matplotlib refuses its settings: {words}; correct or unset MPLBACKEND") from error
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a class in a script without a font
         yield

@@ -38,7 +38,10 @@ def read_weights(text: str | None, members: int) -> Float[np.ndarray, "members"]
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise UsageError(f"--weights={text} holds a number that is not positive and finite; leave out such a member")
     weights = weights / weights.max()  # whose sum cannot overflow
-    return weights / weights.sum()
+    weights = weights / weights.sum()
+    if not (weights > 0).all():
+        raise UsageError(f"--weights={text} holds a number too small beside another; leave out such a member")
+    return weights
 
 
 def check_members(nets: Sequence[Trained]) -> None:
@@ -110,7 +113,8 @@ def combine(
     if len(log_probs) == 1:
         return log_probs[0]
     terms = [np.log(weight) + member.astype(np.float64) for weight, member in zip(weights, log_probs, strict=True)]
-    return np.logaddexp.reduce(terms).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, and is counted later
+        return np.logaddexp.reduce(terms).astype(np.float32)
 
 
 def predictions(

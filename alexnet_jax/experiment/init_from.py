@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from etils import epath
 from jaxtyping import PyTree
 
+from alexnet_jax import paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
+from alexnet_jax.workdir.atomic import is_missing
 from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
+from alexnet_jax.workdir.errors import UnreadableFileError
 from alexnet_jax.workdir.record import read_json
 
 CLASSIFIER = "fc8"
@@ -31,11 +34,15 @@ def init_from(experiment: Experiment) -> TrainState:
     unknown = sorted(set(settings.fresh) - set(target.params))
     if unknown:
         raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(target.params)}")
-    folder = epath.Path(str(settings.init_from)).expanduser() / workdirs.CHECKPOINTS
-    if not folder.exists():
-        raise UsageError(
-            f"config.init_from is {settings.init_from!r}, and there are no checkpoints; name the workdir of a run"
-        )
+    paths.check_address(str(settings.init_from))
+    folder = epath.Path(paths.expand_home(str(settings.init_from))) / workdirs.CHECKPOINTS
+    try:
+        if is_missing(folder):
+            raise UsageError(
+                f"config.init_from is {settings.init_from!r}, and there are no checkpoints; name the workdir of a run"
+            )
+    except OSError as error:
+        raise UnreadableFileError(folder, error) from error
     checkpoints = Checkpoints(folder.resolve(), read_only=True)
     try:
         steps = checkpoints.steps()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, PyTree
 
+from alexnet_jax.data.preprocessing import LARGEST_PIXEL
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import weights
 from alexnet_jax.formats.errors import FormatError
@@ -108,8 +109,11 @@ def read_mean(data: bytes | memoryview) -> Float[np.ndarray, "size size 3"]:
     """
     mean = _array(Message(data))
     mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
-    if mean.ndim != 3 or len(mean) != 3 or mean.shape[1] != mean.shape[2] or not np.isfinite(mean).all():
-        raise FormatError(f"it holds {weights.times(mean.shape)} numbers; a mean image is 3x256x256 finite numbers")
+    is_square = mean.ndim == 3 and len(mean) == 3 and mean.shape[1] == mean.shape[2]
+    if not is_square or not ((mean >= 0) & (mean <= LARGEST_PIXEL)).all():  # also NaN
+        raise FormatError(
+            f"it holds {weights.times(mean.shape)} numbers; a mean image is 3x256x256 numbers from 0 to 255"
+        )
     return np.ascontiguousarray(mean[::-1].transpose(1, 2, 0), np.float32)
 
 

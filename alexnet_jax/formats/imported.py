@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from jaxtyping import PyTree
@@ -21,7 +22,7 @@ from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
 from alexnet_jax.formats.errors import FormatError
 from alexnet_jax.formats.weights import Whole
-from alexnet_jax.workdir.atomic import is_file
+from alexnet_jax.workdir.atomic import is_file, is_missing
 
 KINDS = ("auto", "caffenet", "bvlc", "torchvision")
 OURS = "alexnet_jax"
@@ -88,9 +89,23 @@ def read(
       classes: file with the name of a class a line; None: ImageNet's ids for 1000 classes, and numbers for others.
 
     Raises:
-      UsageError: a file cannot be read, is damaged, or holds another network.
+      UsageError: a file cannot be read, is damaged, or holds another network or numbers that are not finite.
     """
     path = epath.Path(file)
+    found = _read(path, kind, mean, classes)
+    for tree in (found.params, found.batch_stats):
+        for place, leaf in jax.tree.leaves_with_path(tree):
+            if not np.isfinite(leaf).all():
+                name = jax.tree_util.keystr(place, simple=True, separator="/")
+                raise UsageError(
+                    f"{path} holds numbers that are not finite, in {name}: the file is damaged, or its training"
+                    " diverged; name another file"
+                )
+    preprocessings.check(found.preprocessing, str(path))
+    return found
+
+
+def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Imported:
     data = _bytes_of(path, "name a .caffemodel, .pth or .safetensors")
     try:
         if _is_safetensors(data):
@@ -111,11 +126,11 @@ def read(
 
 def _bytes_of(path: epath.Path, advice: str) -> bytes:
     """The bytes of a file that a user names."""
-    if not path.exists():
-        raise UsageError(f"there is no file {path}; {advice}")
-    if not is_file(path):
-        raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; {advice}")
     try:
+        if is_missing(path):
+            raise UsageError(f"there is no file {path}; {advice}")
+        if not is_file(path):
+            raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'not a file'}; {advice}")
         if path.stat().length > MAX_BYTES:
             raise FormatError(f"it has {path.stat().length:,} bytes, more than any AlexNet; {advice}", file=path)
         data = path.read_bytes()

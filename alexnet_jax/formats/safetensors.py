@@ -18,6 +18,7 @@ from alexnet_jax import strict_json
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import MissingPackageError, UsageError
+from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.workdir.atomic import is_file
@@ -146,6 +147,8 @@ def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Networ
         )
         settings = settings_of(dict(json.loads(metadata["config"])))
         step = int(metadata["step"])
+        if not 0 <= step <= LARGEST_STEP:
+            raise ValueError(f"step {step}")
     except UsageError as error:
         raise UsageError(f"the config in {name} makes no sense: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:

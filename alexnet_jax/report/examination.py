@@ -107,13 +107,15 @@ class Examined:
       matrix: how many images of each true class (rows) were predicted as each class (columns); None: there are too many
         classes.
       wrong: images whose class was not predicted.
-      chosen: images drawn at random.
+      undefined: images with a probability that is not finite. They count as wrong, and are in no column of `matrix`.
+      chosen: images drawn at random, but for undefined ones.
       mistakes: the images with the highest probabilities of a wrong class, the highest first.
     """
 
     metrics: Metrics
     matrix: Int[np.ndarray, "classes classes"] | None
     wrong: int
+    undefined: int
     chosen: Sequence[Answer]
     mistakes: Sequence[Answer]
 
@@ -131,7 +133,7 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
       UsageError: the storage of the data set fails.
     """
     chosen = draw_indices(len(images.source), TEST_IMAGES, seed)
-    total, wrong, classes = ZERO, 0, len(net.classes)
+    total, wrong, undefined, classes = ZERO, 0, 0, len(net.classes)
     matrix = np.zeros((classes, classes), np.int64) if classes <= MOST_CLASSES else None
     rows: dict[int, np.ndarray] = {}
     mistakes: list[tuple[float, int, np.ndarray]] = []
@@ -146,6 +148,7 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
             measure(jnp.asarray(block.log_probs), jnp.asarray(block.labels), jnp.ones(len(predicted), bool))
         )
         wrong += int((predicted != block.labels).sum())
+        undefined += int((predicted < 0).sum())
         if matrix is not None:
             matrix += confusion(block.labels, predicted, classes)
         for i in np.flatnonzero(np.isin(block.examples, chosen)):
@@ -157,7 +160,8 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         metrics=total,
         matrix=matrix,
         wrong=wrong,
-        chosen=[images.answer(index, rows[index], GUESSES) for index in chosen],
+        undefined=undefined,
+        chosen=[images.answer(index, rows[index], GUESSES) for index in chosen if np.isfinite(rows[index]).all()],
         mistakes=[images.answer(-index, row, MISTAKEN_GUESSES) for _, index, row in mistakes],
     )
 

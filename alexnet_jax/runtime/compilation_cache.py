@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 
+from alexnet_jax import paths
 from alexnet_jax.runtime import compat
 
 MAX_BYTES = 512 * 2**20  # of all entries; those of the default config take some 10 MB
@@ -26,9 +27,13 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def default_folder() -> str:
-    """`JAX_COMPILATION_CACHE_DIR`, else a folder by the XDG convention."""
+    """`JAX_COMPILATION_CACHE_DIR`, else a folder by the XDG convention.
+
+    Raises:
+      UsageError: no user has the name after `~`.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.expanduser(os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(home, "alexnet_jax"))
+    return paths.expand_home(os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(home, "alexnet_jax"))
 
 
 def use(folder: str) -> None:

@@ -57,11 +57,11 @@ class PlatformError(UsageError):
     """JAX cannot use the devices that were asked for.
 
     Attributes:
-      platforms: as `JAX_PLATFORMS` names them; empty: JAX chooses.
+      platforms: as the variable names them; empty: JAX chooses.
     """
 
-    def __init__(self, platforms: str, reason: str):
-        asked = f"JAX_PLATFORMS is {platforms!r}, and " if platforms else ""
+    def __init__(self, variable: str, platforms: str, reason: str):
+        asked = f"{variable} is {platforms!r}, and " if platforms else ""
         mend = "unset it, or name an installed platform such as cpu" if platforms else "JAX_PLATFORMS=cpu needs none"
         super().__init__(f"{asked}JAX cannot use the devices of this machine: {reason}; {mend}")
         self.platforms = platforms

@@ -129,7 +129,10 @@ def check_devices() -> None:
         jax.devices()
     except Exception as error:  # JAX has no common error, and an assertion without a text among them
         reason = " ".join(str(error).partition(" (set JAX_PLATFORMS")[0].rstrip(".").split())
-        raise PlatformError(os.environ.get("JAX_PLATFORMS", ""), reason or "it has none of that kind") from error
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")  # JAX reads the second where the first is not set
+        variable = next((name for name in names if os.environ.get(name)), names[0])
+        platforms = os.environ.get(variable, "")
+        raise PlatformError(variable, platforms, reason or "it has none of that kind") from error
 
 
 def silence_gloo() -> None:

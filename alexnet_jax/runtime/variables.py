@@ -14,11 +14,14 @@ SET = {
     "jax_threefry_partitionable": True,
     "jax_default_prng_impl": "threefry2x32",
 }
-# Options under which the program does not work, with the only value that does, and what to use in their place.
+# Options under which the program does not work, with the values that do, and the reason.
 REFUSED = {
-    "jax_disable_jit": (False, "the steps are compiled for a mesh of devices"),
-    "jax_check_tracer_leaks": (False, "libraries of the program keep tracers"),
-    "jax_default_device": (None, "JAX_PLATFORMS selects the devices"),
+    "jax_disable_jit": ((False,), "the steps are compiled for a mesh of devices"),
+    "jax_check_tracer_leaks": ((False,), "libraries of the program keep tracers"),
+    "jax_default_device": ((None,), "JAX_PLATFORMS selects the devices"),
+    "jax_no_tracing": ((False,), "nothing can be compiled"),
+    "jax_no_execution": ((False,), "nothing can be computed"),
+    "jax_array_garbage_collection_guard": ((None, "allow"), "libraries of the program leave arrays in cycles"),
 }
 
 
@@ -32,7 +35,13 @@ def check() -> None:
         if hasattr(jax.config, option):  # a later version of JAX may have one way alone
             jax.config.update(option, value)
     for option, (works, reason) in REFUSED.items():
-        if getattr(jax.config, option, works) != works:
+        if getattr(jax.config, option, works[0]) not in works:
             raise VariableError(option.upper(), os.environ.get(option.upper(), ""), reason)
+    folder = os.environ.get("JAX_DUMP_IR_TO")
+    if folder and "://" not in folder and folder != "sponge":  # JAX's word for a folder of its own
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise VariableError("JAX_DUMP_IR_TO", folder, error.strerror or str(error)) from error
     if os.environ.get("XLA_FLAGS") and (words := compat.xla_complaint()):
         raise VariableError("XLA_FLAGS", os.environ["XLA_FLAGS"], words)

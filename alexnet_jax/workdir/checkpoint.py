@@ -40,7 +40,7 @@ from alexnet_jax.workdir.errors import (
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
 SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
-NETWORK = ("params", "batch_stats")  # fields of a state that decide what the network computes
+NUMBERS = ("params", "batch_stats", "opt_state")  # fields of a state whose numbers are finite; a plateau's are not
 
 compat.stop_collecting_tensorstore_metrics()
 
@@ -161,7 +161,7 @@ class Checkpoints:
             finite is never the best.
 
         Raises:
-          NotFiniteStateError: parameters or batch statistics are not finite. Nothing is written.
+          NotFiniteStateError: parameters, batch statistics or velocities are not finite. Nothing is written.
           SaveError: the checkpoint before this one, or this one, could not be written.
         """
         if not all_finite(_fields(state)):
@@ -197,7 +197,7 @@ class Checkpoints:
           MismatchError: the checkpoint is of another network.
           OldCheckpointError: an earlier version wrote it, without a part of the state.
           DamagedCheckpointError: a file is missing or has changed.
-          NotFiniteCheckpointError: parameters or batch statistics are not finite.
+          NotFiniteCheckpointError: parameters, batch statistics or velocities are not finite.
           UnreadableCheckpointError: orbax cannot read it.
         """
         path = self._folder / str(step)
@@ -324,9 +324,9 @@ def _all_finite(arrays: PyTree) -> jax.Array:
 
 
 def _fields(state: PyTree) -> dict[str, PyTree]:
-    """The fields of `NETWORK` that a state, or a dictionary of some of its fields, has."""
+    """The fields of `NUMBERS` that a state, or a dictionary of some of its fields, has."""
     fields = state if isinstance(state, dict) else vars(state)
-    return {name: fields[name] for name in NETWORK if name in fields}
+    return {name: fields[name] for name in NUMBERS if name in fields}
 
 
 def _metrics_of(top1: float | None, loss: float | None) -> dict[str, float] | None:

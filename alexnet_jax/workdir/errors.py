@@ -120,10 +120,10 @@ class DamagedCheckpointError(UnreadableCheckpointError):
 
 
 class NotFiniteCheckpointError(UnreadableCheckpointError):
-    """The checkpoint holds parameters that are not finite, from a run that diverged."""
+    """The checkpoint holds numbers that are not finite, from a run that diverged."""
 
     def __init__(self, path: epath.Path):
-        super().__init__(path, "its run diverged", form="holds parameters that are not finite: {}")
+        super().__init__(path, "its run diverged", form="holds numbers that are not finite: {}")
 
 
 class MismatchError(UsageError):
@@ -172,7 +172,7 @@ class SaveError(UsageError):
 
 
 class NotFiniteStateError(UsageError):
-    """A state with parameters that are not finite was to be saved.
+    """A state with numbers that are not finite was to be saved.
 
     Attributes:
       step: of the state.

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import strict_json
 from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir.atomic import is_file, write_atomically
+from alexnet_jax.workdir.atomic import is_file, is_missing, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
     LockedWorkdirError,
@@ -177,10 +177,11 @@ def read_config(folder: epath.Path) -> ConfigDict:
     file = folder / CONFIG_FILE
     if is_file(folder):
         raise NoRunError(folder, is_file=True)
-    if not file.exists():
-        if "://" not in str(folder) and folder.exists() and not os.access(folder, os.X_OK):
-            raise UnreadableFileError(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
-        raise NoRunError(folder)
+    try:
+        if is_missing(file):
+            raise NoRunError(folder)
+    except OSError as error:
+        raise UnreadableFileError(folder, error) from error
     config = read_json(file).get("config")
     if not isinstance(config, dict):
         raise DamagedFileError(file, "it holds no config")

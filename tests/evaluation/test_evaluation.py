@@ -116,6 +116,7 @@ def test_the_mean_of_probabilities_too_small_for_float32_is_finite():
         ("nan,1", 2, "not positive and finite"),
         ("1,inf", 2, "not positive and finite"),
         ("1,1e999", 2, "not positive and finite"),
+        ("1e-320,1e308", 2, "too small beside another"),
     ],
 )
 def test_wrong_weights_are_one_line(text: str, members: int, message: str):

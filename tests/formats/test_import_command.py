@@ -117,6 +117,8 @@ def test_the_command(command, caffe_file, tmp_path):
         (["import", "FILE", "--workdir=RUN", "--classes=FILE"], "and the network has 3"),
         (["import", "FILE", "--workdir=FILE/run"], "cannot be made"),
         (["import", "FILE", "--workdir=RUN", "--kind=vgg"], "--kind"),
+        (["import", "FILE", "--workdir=RUN", "--checkpoint=best"], "--checkpoint is for export; a file holds one netw"),
+        (["import", "FILE", "--workdir="], "--workdir is empty; give a value, or leave the flag out"),
         (["import", "FILE", "more", "--workdir=RUN"], "'more' is not a flag"),
     ],
 )

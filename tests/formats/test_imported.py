@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from alexnet_jax.data import imagenet_names
 from alexnet_jax.errors import UsageError
-from alexnet_jax.formats import caffe, imported, torchvision
+from alexnet_jax.formats import caffe, imported, safetensors, torchvision
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.tower import make_tower
@@ -301,6 +301,26 @@ def test_files_that_are_none(tmp_path):
     ):
         with pytest.raises(UsageError, match=expected):
             imported.read(path)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    """Of the file of another program, and of one of ours."""
+    read = imported.read(write(tmp_path, save(networks.state_dict(SMALL_TORCH))))
+    for wrong in (np.nan, np.inf):
+        params = jax.tree.map(np.array, read.params)
+        params["conv3"]["bias"][0, 0] = wrong
+        ours = safetensors.Network(read.settings, 0, params, {}, read.preprocessing)
+        file = write(tmp_path, safetensors.network_to_bytes(ours, {}))
+        with pytest.raises(UsageError, match=f"{file} holds numbers that are not finite, in conv3/bias: the file is"):
+            imported.read(file)
+        layers = dict(SMALL_TORCH) | {"conv3": (SMALL_TORCH["conv3"][0], np.full_like(SMALL_TORCH["conv3"][1], wrong))}
+        with pytest.raises(UsageError, match="its conv3 has weights that are not finite numbers"):
+            imported.read(write(tmp_path, save(networks.state_dict(layers))))
+    for value in (np.nan, -1, 1e9):
+        model = write(tmp_path, networks.caffemodel(SMALL_CAFFE), "caffe")
+        mean = write(tmp_path, networks.binaryproto(np.full((256, 256, 3), value, np.float32)), "mean")
+        with pytest.raises(UsageError, match="a mean image is 3x256x256 numbers from 0 to 255"):
+            imported.read(model, mean=mean)
 
 
 def test_flags_that_do_not_fit_the_file(tmp_path):

@@ -47,6 +47,9 @@ def test_a_guard_of_the_environment_stops_no_transfer(option, name: str):
     [
         ("jax_disable_jit", True, "JAX_DISABLE_JIT is '1': the steps are compiled"),
         ("jax_check_tracer_leaks", True, "JAX_CHECK_TRACER_LEAKS is '1': libraries"),
+        ("jax_no_tracing", True, "JAX_NO_TRACING is '1': nothing can be compiled"),
+        ("jax_no_execution", True, "JAX_NO_EXECUTION is '1': nothing can be computed"),
+        ("jax_array_garbage_collection_guard", "fatal", "JAX_ARRAY_GARBAGE_COLLECTION_GUARD is '1': libraries"),
         ("jax_default_device", "gpu", "JAX_DEFAULT_DEVICE is '1': JAX_PLATFORMS selects the devices; correct or unset"),
     ],
 )
@@ -56,6 +59,29 @@ def test_an_option_under_which_nothing_works_is_refused(option, monkeypatch, nam
     with pytest.raises(VariableError, match=f"^{text}") as refused:
         variables.check()
     assert refused.value.variable == name.upper()
+
+
+@pytest.mark.parametrize(
+    "module", ["main", "evaluate", "prepare", "benchmark", "predict", "figures", "features", "convert"]
+)
+def test_a_wrong_value_that_jax_refuses_at_its_import_is_one_line(command, module: str):
+    """Each command imports JAX first where the error is caught."""
+    status, out, err = command(module, JAX_LOGGING_LEVEL="loud").finish()
+    assert (status, out) == (2, "")
+    assert (
+        err.startswith("error: an environment variable of JAX has a wrong value: Invalid value")
+        and err.count("\n") == 1
+    )
+
+
+def test_a_folder_for_programs_that_cannot_be_made_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_DUMP_IR_TO", "/proc/nowhere")
+    with pytest.raises(
+        VariableError, match=r"^JAX_DUMP_IR_TO is '/proc/nowhere': No such file or directory; correct or"
+    ):
+        variables.check()
+    monkeypatch.setenv("JAX_DUMP_IR_TO", str(tmp_path / "made"))
+    variables.check()
 
 
 @pytest.mark.parametrize(

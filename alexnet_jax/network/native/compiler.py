@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-pthread")
@@ -18,7 +19,8 @@ INSTRUCTIONS = {  # by the macro that a compiler defines for them; the first one
     "__SSE2__": "SSE2",
     "__ARM_NEON": "NEON",
 }
-TIMEOUT = 300.0  # seconds that a compiler may take
+TIMEOUT = 300.0  # seconds that a compiler may take; one machine takes two
+SILENT_FOR, LINE_EVERY = 10.0, 30.0  # seconds until a line says that the program waits, and until the next ones
 
 
 class BuildError(Exception):
@@ -72,19 +74,48 @@ def find_compiler() -> Compiler:
 
 
 def run(command: Sequence[str]) -> str:
-    """The standard output of a compiler.
+    """The standard output of a compiler. Lines on standard error name a compiler that takes long.
 
     Raises:
-      BuildError: the compiler cannot be run, or fails.
+      BuildError: the compiler cannot be run, fails, or does not end.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
     except OSError as error:
         raise BuildError(f"no C compiler: {command[0]} cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(f"the C compiler {command[0]} has not ended after {TIMEOUT:.0f} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
+    with process:
+        try:
+            out, err = _communicate(process, command[0])
+        except BaseException:  # also of Ctrl-C
+            process.kill()
+            raise
+    if process.returncode:
+        lines = err.strip().splitlines()
         reason = next((line for line in lines if "error" in line), lines[-1] if lines else "")
-        raise BuildError(f"the C compiler {command[0]} fails: {reason or f'status {done.returncode}'}")
-    return done.stdout
+        raise BuildError(f"the C compiler {command[0]} fails: {reason or f'status {process.returncode}'}")
+    return out
+
+
+def _communicate(process: "subprocess.Popen[str]", name: str) -> tuple[str, str]:
+    waited, patience = 0.0, SILENT_FOR
+    while waited < TIMEOUT:
+        try:
+            return process.communicate(timeout=min(patience, TIMEOUT - waited))
+        except subprocess.TimeoutExpired:
+            waited += patience
+            patience = LINE_EVERY
+        if waited < TIMEOUT:
+            print(
+                f"waiting for the C compiler {name} for {waited:.0f} s, at most {TIMEOUT:.0f}; CC names another, and"
+                " --native=off needs none",
+                file=sys.stderr,
+                flush=True,
+            )
+    raise BuildError(f"the C compiler {name} has not ended after {TIMEOUT:.0f} s")

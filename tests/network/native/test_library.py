@@ -194,6 +194,21 @@ def test_a_compiler_that_does_not_work_is_named(compiler: str, reason: str, monk
     assert str(caught.value).startswith(reason)
 
 
+def test_a_compiler_that_takes_long_is_named_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o700)
+    for name, seconds in (("SILENT_FOR", 0.5), ("LINE_EVERY", 1.0), ("TIMEOUT", 2.0)):
+        monkeypatch.setattr(compiling, name, seconds)
+    begun = time.monotonic()
+    with pytest.raises(compiling.BuildError, match=f"the C compiler {slow} has not ended after 2 s"):
+        compiling.run([str(slow)])
+    assert 1.9 < time.monotonic() - begun < 20, "and ends"
+    assert capfd.readouterr().err.count(f"waiting for the C compiler {slow} for ") == 2
+
+
 def test_without_a_compiler_the_plain_form_runs(tmp_path: Path):
     """In a process of its own, since operations are registered once a process."""
     program = """

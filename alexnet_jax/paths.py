@@ -1,0 +1,59 @@
+"""Paths and addresses that users name: `~` at their start, and storage that epath can reach."""
+
+import os
+
+from etils import epath
+
+from alexnet_jax.errors import UsageError
+
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # which reach the storage, by scheme
+
+
+def absolute(name: str) -> str:
+    """A local path as an absolute one, which orbax needs, with `~` expanded; `gs://...` and the like unchanged.
+
+    Raises:
+      UsageError: no user has the name after `~`.
+    """
+    return name if "://" in name else os.path.abspath(expand_home(name))
+
+
+def expand_home(name: str) -> str:
+    """A path with the home folder in place of `~` or `~USER`. A file whose own name begins with `~` keeps its name.
+
+    Raises:
+      UsageError: no user has that name.
+    """
+    expanded, start = os.path.expanduser(name), name.partition(os.sep)[0]
+    if not expanded.startswith("~") or os.path.lexists(start):
+        return expanded
+    missing = f"there is no user {start[1:]!r}" if start[1:] else "HOME is not set"
+    raise UsageError(f"{name} begins with a home folder, and {missing}; write the whole path, or ./{name}")
+
+
+def check_address(name: str) -> None:
+    """Checks that the storage behind an address such as `gs://bucket/run` can be reached. A local path passes.
+
+    Raises:
+      UsageError: no storage has such addresses, its package is not installed, or it does not answer.
+    """
+    scheme, separator, rest = name.partition("://")
+    if not separator:
+        return
+    if scheme == "file":
+        raise UsageError(f"{name} is an address; name the path alone: {rest or '/'}")
+    if scheme not in PACKAGES:
+        raise UsageError(
+            f"{name} is no address of storage that can be read; name a folder, or an address that begins with"
+            f" {', '.join(f'{known}://' for known in PACKAGES)}"
+        )
+    try:
+        epath.Path(name).exists()
+    except ImportError as error:
+        package = PACKAGES[scheme]
+        raise UsageError(f"{name}: the package for {scheme}:// is not installed; pip install {package}") from error
+    except Exception as error:  # of the network or the credentials; the packages have no common error
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(
+            f"{name} cannot be reached: {words}; check the address, the network and who may read"
+        ) from error
