@@ -4,10 +4,12 @@ Maps are then read and written once in each direction: layer 1 of net 145 reads 
 is given.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -25,6 +27,7 @@ class Block(NamedTuple):
       rectify_pooled: ReLU after the pooling.
       round_down: of the pooling.
       operations: how many of the layer's operations these are, without the bias.
+      groups: of channels, such as those of two towers. Each has a norm, and maps of its own afterwards.
     """
 
     rectify: bool
@@ -36,6 +39,7 @@ class Block(NamedTuple):
     rectify_pooled: bool
     round_down: bool
     operations: int
+    groups: int = 1
 
 
 def block_of(
@@ -61,10 +65,22 @@ def block_of(
     )  # fmt: skip
 
 
-def fits(x: Float[Array, "b h w c"], block: Block) -> bool:
-    """Whether a CUDA kernel computes the block: for float32 and bfloat16, with the windows and exponent of 2012."""
-    seen = block.pool is None or block.pool[1] <= block.pool[0]  # else a window may see no pixel
-    return ops.cuda_fits(x) and block.size == 5 and block.beta == 0.75 and seen
+def fits(x: Any, block: Block) -> bool:
+    """Whether a CUDA kernel computes the block: for float32 and bfloat16, with the windows and exponent of 2012.
+
+    Args:
+      x: shape and type of the maps before the bias.
+      block: what follows.
+    """
+    channels = x.shape[-1] // block.groups
+    if not ops.cuda_fits(x) or block.size != 5 or block.beta != 0.75 or channels % ops.CUDA_CHANNELS:
+        return False
+    if block.pool is None:
+        return block.groups == 1
+    row = (
+        x.shape[2] * channels * jnp.dtype(x.dtype).itemsize
+    )  # bytes; a block of threads holds a window's rows at least
+    return layers.fits_cuda_pool(*block.pool) and block.pool[0] * row <= ops.SHARED
 
 
 def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
@@ -72,9 +88,16 @@ def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[A
     return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
 
 
-def _plain(x: Array, bias: Array, block: Block) -> Array:
+Maps: TypeAlias = tuple[Array, ...]
+
+
+def _plain(x: Array, bias: Array, block: Block) -> Maps:
     x = add_bias(x, bias)
     x = jax.nn.relu(x) if block.rectify else x
+    return tuple(_norm_and_pool(part, block) for part in jnp.split(x, block.groups, axis=-1))
+
+
+def _norm_and_pool(x: Array, block: Block) -> Array:
     x = layers.response_norm(x, size=block.size, k=block.k, alpha=block.alpha, beta=block.beta)
     if block.pool:
         x = layers.max_pool(x, size=block.pool[0], stride=block.pool[1], round_down=block.round_down)
@@ -88,30 +111,30 @@ def _name(block: Block) -> str:
 def _attributes(block: Block) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(k=float(block.k), alpha=float(block.alpha), rectify=int(block.rectify))
     if block.pool:
-        attributes |= dict(size=block.pool[0], stride=block.pool[1], rectify_pooled=int(block.rectify_pooled))
+        attributes |= dict(size=block.pool[0], rectify_pooled=int(block.rectify_pooled), groups=block.groups)
     return attributes
 
 
-def _run(x: Float[Array, "b h w c"], bias: Float[Array, "c"], block: Block) -> Float[Array, "b out_h out_w c"]:
-    """The maps after the block, from those of a convolution without its bias."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def run(x: Float[Array, "b h w c"], bias: Float[Array, "c"], block: Block) -> Maps:
+    """The maps after the block, of each group, from those of a convolution without its bias."""
     return ops.on_cuda(_name(block), lambda x, bias: _plain(x, bias, block), x, bias, **_attributes(block))
 
 
-def _forward(x: Array, bias: Array, block: Block) -> tuple[Array, tuple[Array, Array, Array]]:
-    y = _run(x, bias, block)
+def _forward(x: Array, bias: Array, block: Block) -> tuple[Maps, tuple[Array, Array, Maps]]:
+    y = run(x, bias, block)
     return y, (x, bias, y)
 
 
-def _backward(block: Block, kept: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array]:
+def _backward(block: Block, kept: tuple[Array, Array, Maps], dy: Maps) -> tuple[Array, Array]:
     x, bias, y = kept
 
     def plain(x: Array, bias: Array, *others: Array) -> Array:
-        return jax.vjp(lambda x: _plain(x, bias, block), x)[1](others[-1])[0]
+        return jax.vjp(lambda x: _plain(x, bias, block), x)[1](others[-block.groups :])[0]
 
-    arrays = (y, dy) if block.pool else (dy,)
+    arrays = (*y, *dy) if block.pool else dy
     dx = ops.on_cuda(f"{_name(block)}_gradient", plain, x, bias, *arrays, **_attributes(block))
     return dx, dx.astype(bias.dtype).sum((0, 1, 2))
 
 
-run = jax.custom_vjp(_run, nondiff_argnums=(2,))
 run.defvjp(_forward, _backward)

@@ -114,9 +114,6 @@ def _fits(x: Array, beta: float) -> bool:
     return x.ndim == 4 and beta == 0.75
 
 
-SHARED = 96 << 10  # bytes of a block's shared memory, which every GPU since 2020 has
-
-
 def _fits_cuda(x: Array, kind: str, size: int, beta: float, *, arrays: int) -> bool:
     """Whether the CUDA kernels cover the norm: windows of 2012, and maps of which a block holds so many `arrays`."""
     return _fits(x, beta) and size == 5 and (kind == "response_norm" or _chunk(x, arrays) > 0)
@@ -125,7 +122,7 @@ def _fits_cuda(x: Array, kind: str, size: int, beta: float, *, arrays: int) -> b
 def _chunk(x: Array, arrays: int) -> int:
     """How many channels of an image a block works on; 0: none fit into its shared memory."""
     _, rows, columns, channels = x.shape
-    fit = (chunk for chunk in (16, 8, 4) if channels % chunk == 0 and 4 * arrays * rows * columns * chunk <= SHARED)
+    fit = (chunk for chunk in (16, 8, 4) if channels % chunk == 0 and 4 * arrays * rows * columns * chunk <= ops.SHARED)
     return next(fit, 0)
 
 
@@ -221,7 +218,12 @@ def _max_pool(x: Array, size: int, stride: int) -> Array:
     def off_cuda(x: Array) -> Array:
         return ops.on_cpu("max_pool", plain, x, **geometry)
 
-    return ops.on_cuda("max_pool", off_cuda, x, fits=stride <= size, **geometry)  # else a window may see no pixel
+    return ops.on_cuda("max_pool", off_cuda, x, fits=fits_cuda_pool(size, stride), size=size)
+
+
+def fits_cuda_pool(size: int, stride: int) -> bool:
+    """Whether the CUDA kernels cover the pooling: that of 2012, and that without overlap."""
+    return size in (2, 3) and stride == 2
 
 
 def _window_slices(x: Array, size: int, stride: int) -> list[Array]:
@@ -252,7 +254,7 @@ def _max_pool_backward(size, stride, kept, dy):
     def off_cuda(*arrays: Array) -> Array:
         return ops.on_cpu("max_pool_gradient", plain, *arrays, **geometry)
 
-    return (ops.on_cuda("max_pool_gradient", off_cuda, *kept, dy, fits=stride <= size, **geometry),)
+    return (ops.on_cuda("max_pool_gradient", off_cuda, *kept, dy, fits=fits_cuda_pool(size, stride), size=size),)
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:

@@ -136,32 +136,55 @@ class Tower(nn.Module):
         )
         padding = [ops.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
         channels = xs[0].shape[-1]
+        places = [ops.output_size(n, **windows) for n in xs[0].shape[1:3]]
         if layer.local:
-            places = [ops.output_size(n, **windows) for n in xs[0].shape[1:3]]
             return self._local_convolution(layer, xs, padding, places), 0
         kernels, biases = self._weights(layer, (layer.window, layer.window, channels, layer.features))
-        products = [
-            convolution(self._cast(x), self._cast(kernel), stride=layer.stride, padding=padding)
-            for x, kernel in zip(xs, kernels, strict=True)
-        ]
-        block = self._block(layer)
-        if block is not None and blocks.fits(products[0], block):
-            for n in products[0].shape[1:3] if block.pool else ():
-                self._check_pooling(n, layer)
-            return tuple(blocks.run(x, bias, block) for x, bias in zip(products, biases, strict=True)), block.operations
+        geometry: dict[str, Any] = dict(stride=layer.stride, padding=padding)
+        if block := self._block(layer, xs, places):
+            return self._convolution_and_block(xs, kernels, biases, block, **geometry), block.operations
+        products = (
+            convolution(self._cast(x), self._cast(kernel), **geometry) for x, kernel in zip(xs, kernels, strict=True)
+        )
         return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, biases, strict=True)), 0
 
-    def _block(self, layer: Layer) -> blocks.Block | None:
-        """The operations after a convolution that one CUDA kernel computes; None: there is no kernel for them.
+    def _convolution_and_block(
+        self, xs: Maps, kernels: Maps, biases: Maps, block: blocks.Block, **geometry: Any
+    ) -> Maps:
+        """Convolutions, and the operations after them by one kernel.
 
-        A norm whose window reaches into the other tower has none, nor have signals that are looked at one by one.
+        Towers that see the same maps share one convolution, which takes less time than two.
+        """
+        kernels = tuple(self._cast(kernel) for kernel in kernels)
+        if block.groups > 1:
+            kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in (kernels, biases))
+            return blocks.run(convolution(self._cast(xs[0]), kernel, **geometry), bias, block)
+        products = (convolution(self._cast(x), kernel, **geometry) for x, kernel in zip(xs, kernels, strict=True))
+        return tuple(blocks.run(y, bias, block)[0] for y, bias in zip(products, biases, strict=True))
+
+    def _block(self, layer: Layer, xs: Maps, places: list[int]) -> blocks.Block | None:
+        """The operations after a convolution that one CUDA kernel computes; None: no kernel covers them.
+
+        There is none for a norm whose window reaches into the other tower, nor for signals that are looked at one by
+        one.
         """
         whole = self.whole_norm and self.towers > 1
         if self.activation != "relu" or whole or self.is_mutable_collection("signals"):
             return None
         norm: dict[str, Any] = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
         pool = (self.pool_size, self.pool_stride)
-        return blocks.block_of(layer.then, **norm, pool=pool, round_down=self.round_down)
+        block = blocks.block_of(layer.then, **norm, pool=pool, round_down=self.round_down)
+        if block is None:
+            return None
+        for n in places if block.pool else ():
+            self._check_pooling(n, layer)
+        shape, dtype = (xs[0].shape[0], *places), self.dtype or xs[0].dtype
+        shared = len(xs) if all(x is xs[0] for x in xs) else 1
+        for groups in sorted({shared, 1}, reverse=True):
+            maps = jax.ShapeDtypeStruct((*shape, groups * layer.features), dtype)
+            if blocks.fits(maps, block._replace(groups=groups)):
+                return block._replace(groups=groups)
+        return None
 
     def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]], places: list[int]) -> Maps:
         """A convolution with a kernel and a bias for each place."""

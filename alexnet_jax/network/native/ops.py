@@ -15,6 +15,7 @@ CUDA = "cuda"  # the platform; a test runs the kernels on a CPU
 CUDA_TYPES = (jnp.float32, jnp.bfloat16)
 CUDA_CHANNELS = 4  # a kernel loads as many numbers at once, or twice as many
 CUDA_LARGEST = 2**31 - 1  # threads of a kernel
+SHARED = 96 << 10  # bytes of shared memory that a block may take; every GPU since 2020 has them
 
 
 def on_cpu(
@@ -45,11 +46,11 @@ def on_cpu(
 
 def on_cuda(
     name: str,
-    plain: Callable[..., Array],
+    plain: Callable[..., Any],
     *inputs: Float[Array, "..."],
     fits: bool = True,
     **attributes: float,
-) -> Float[Array, "..."]:
+) -> Any:
     """`plain(*inputs)`. On an NVIDIA GPU the CUDA kernel `name` computes it.
 
     The plain form in JAX runs on all other platforms, for types other than float32 and bfloat16, and where the CUDA
@@ -57,7 +58,7 @@ def on_cuda(
 
     Args:
       name: one of `build.CUDA_OPERATIONS`.
-      plain: the same function in JAX.
+      plain: the same function in JAX, whose result is an array or a tuple of arrays.
       inputs: maps of one type, the first `[images, rows, columns, channels]`; a bias is float32.
       fits: whether the kernel covers this case.
       attributes: of the kernel: an int becomes int64, a float becomes float32.
@@ -80,18 +81,23 @@ def cuda_fits(x: Any) -> bool:
     )
 
 
-def _call(target: str, expected: jax.ShapeDtypeStruct, attributes: dict[str, float]) -> Callable[..., Array]:
-    """A foreign call with this result."""
+def _call(target: str, expected: Any, attributes: dict[str, float]) -> Callable[..., Any]:
+    """A foreign call with these results: a shape or a tuple of shapes."""
+    shapes = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), expected)
 
-    def kernel(*inputs: Array) -> Array:
-        call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(expected.shape, expected.dtype))
+    def kernel(*inputs: Array) -> Any:
+        call = jax.ffi.ffi_call(target, shapes)
         y = call(*inputs, **{key: _attribute(value) for key, value in attributes.items()})
         # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where an input does,
         # unless the plain form's does not: that is the gradient of an array that all devices share, and so a sum.
         varying = frozenset().union(*(_varying(jax.typeof(x)) for x in inputs))
-        y = lax.pcast(y, tuple(varying), to="varying") if varying else y
-        summed = tuple(varying - _varying(expected))
-        return lax.psum(y, summed) if summed else y
+
+        def placed(y: Array, expected: Any) -> Array:
+            y = lax.pcast(y, tuple(varying), to="varying") if varying else y
+            summed = tuple(varying - _varying(expected))
+            return lax.psum(y, summed) if summed else y
+
+        return jax.tree.map(placed, y if isinstance(expected, Array | jax.ShapeDtypeStruct) else tuple(y), expected)
 
     return kernel
 

@@ -12,12 +12,11 @@ struct Named {
   Kernel* kernel;
 };
 #define NAMED(name) {#name, name}
-#define NAMED_ITEMS(name) NAMED(name##_f32), NAMED(name##_bf16), NAMED(name##_bf16x4)
-#define NAMED_BLOCKS(name) NAMED(name##_f32), NAMED(name##_bf16)
+#define OF_TYPES(name) NAMED(name##_f32), NAMED(name##_bf16), NAMED(name##_bf16x4)
+#define OF_SIZES(name) OF_TYPES(name##_3), OF_TYPES(name##_2)
 const Named KERNELS[] = {
-    NAMED_ITEMS(norm_forward),     NAMED_ITEMS(norm_backward),     NAMED_ITEMS(pool_forward),
-    NAMED_ITEMS(pool_backward),    NAMED_ITEMS(norm_pool_forward), NAMED_ITEMS(norm_pool_backward),
-    NAMED_BLOCKS(spatial_forward), NAMED_BLOCKS(spatial_backward),
+    OF_TYPES(norm_forward), OF_TYPES(norm_backward), OF_TYPES(spatial_forward),   OF_TYPES(spatial_backward),
+    OF_SIZES(pool_forward), OF_SIZES(pool_backward), OF_SIZES(norm_pool_forward), OF_SIZES(norm_pool_backward),
 };
 }  // namespace
 

@@ -44,9 +44,6 @@ struct Bfloat16 {
   unsigned short bits;
 };
 
-DEVICE float widen(float x) { return x; }
-DEVICE float widen(Bfloat16 x) { return as_float((unsigned)x.bits << 16); }
-
 DEVICE unsigned bfloat16_bits(float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   unsigned short bits;
@@ -63,27 +60,19 @@ DEVICE unsigned bfloat16_bits(float x) {
 DEVICE float rounded(float x, const float*) { return x; }
 DEVICE float rounded(float x, const Bfloat16*) { return as_float(bfloat16_bits(x) << 16); }
 
-DEVICE void store_one(float* p, float x) { *p = x; }
-DEVICE void store_one(Bfloat16* p, float x) { p->bits = (unsigned short)bfloat16_bits(x); }
-
-struct alignas(8) Words2 {
-  unsigned w[2];
-};
-struct alignas(16) Words4 {
-  unsigned w[4];
-};
-
 template <int N>
 DEVICE void load_words(const void* p, unsigned* w) {
 #ifdef __CUDACC__
-  if constexpr (N == 4) {
-    const uint4 v = __ldg((const uint4*)p);
-    w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+  if constexpr (N >= 4) {
+    UNROLL for (int i = 0; i < N / 4; i++) {
+      const uint4 v = ((const uint4*)p)[i];
+      w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
+    }
   } else if constexpr (N == 2) {
-    const uint2 v = __ldg((const uint2*)p);
+    const uint2 v = *(const uint2*)p;
     w[0] = v.x, w[1] = v.y;
   } else {
-    w[0] = __ldg((const unsigned*)p);
+    w[0] = *(const unsigned*)p;
   }
 #else
   memcpy(w, p, N * sizeof *w);
@@ -93,16 +82,18 @@ DEVICE void load_words(const void* p, unsigned* w) {
 template <int N>
 DEVICE void store_words(void* p, const unsigned* w) {
 #ifdef __CUDACC__
-  if constexpr (N == 4)
-    *(uint4*)p = make_uint4(w[0], w[1], w[2], w[3]);
-  else
+  if constexpr (N >= 4) {
+    UNROLL for (int i = 0; i < N / 4; i++)((uint4*)p)[i] =
+        make_uint4(w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]);
+  } else {
     *(uint2*)p = make_uint2(w[0], w[1]);
+  }
 #else
   memcpy(p, w, N * sizeof *w);
 #endif
 }
 
-// Loads N numbers that lie side by side, on a multiple of their size. N is 2, 4, or 8 for bfloat16.
+// Loads N numbers that lie side by side, from a multiple of 16 bytes or of their size.
 template <int N>
 DEVICE void load(const float* p, float* x) {
   unsigned w[N];
@@ -144,12 +135,11 @@ DEVICE void load_around(const T* pixel, int channel, int channels, float* x) {
 
 enum { HALF = 2 };
 
-// d^-1/4, from which d^-3/4 and d^-7/4 follow.
 struct Powers {
   float p, q;  // d^-3/4 and d^-7/4
 };
 
-DEVICE Powers powers(float d) {
+DEVICE Powers powers_of(float d) {
   const float r = reciprocal_root(d), inverse = r * r;
   const float p = inverse * reciprocal_root(r);
   return {p, p * inverse};
@@ -180,8 +170,8 @@ DEVICE void norm_forward(const Call& a, unsigned item) {
   load_around<V, HALF>((const T*)a.x + pixel, channel, a.channels, x);
   load_around<V, HALF>(a.bias, channel, a.channels, bias);
   prepare<V + 2 * HALF>(a, bias, x);
-  UNROLL for (int i = 0; i < V; i++) y[i] = x[HALF + i] * powers(denominator(a, x, i)).p;
-  store<V>((T*)a.out + pixel + channel, y);
+  UNROLL for (int i = 0; i < V; i++) y[i] = x[HALF + i] * powers_of(denominator(a, x, i)).p;
+  store<V>((T*)a.out[0] + pixel + channel, y);
 }
 
 // The gradient of the norm, from x with 2 HALF and dn with HALF channels around: dx = dn d^-b - 2ab x sum(dn x
@@ -190,7 +180,7 @@ template <int V>
 DEVICE void norm_gradient(const Call& a, const float* x, const float* dn, float* dx) {
   float terms[V + 2 * HALF], p[V + 2 * HALF];
   UNROLL for (int i = 0; i < V + 2 * HALF; i++) {
-    const Powers power = powers(denominator(a, x, i));
+    const Powers power = powers_of(denominator(a, x, i));
     p[i] = power.p;
     terms[i] = dn[i] * x[HALF + i] * power.q;
   }
@@ -211,266 +201,323 @@ DEVICE void norm_backward(const Call& a, unsigned item) {
   float x[V + 4 * HALF], bias[V + 4 * HALF], dy[V + 2 * HALF], dx[V];
   load_around<V, 2 * HALF>((const T*)a.x + pixel, channel, a.channels, x);
   load_around<V, 2 * HALF>(a.bias, channel, a.channels, bias);
-  load_around<V, HALF>((const T*)a.dy + pixel, channel, a.channels, dy);
+  load_around<V, HALF>((const T*)a.dy[0] + pixel, channel, a.channels, dy);
   prepare<V + 4 * HALF>(a, bias, x);
   norm_gradient<V>(a, x, dy, dx);
-  store<V>((T*)a.out + pixel + channel, dx);
+  store<V>((T*)a.out[0] + pixel + channel, dx);
 }
 
-// ---- max pooling: windows clipped at the right and bottom border ---------------------------------------------------
+// ---- max pooling by 3 or 2 pixels, 2 apart: windows clipped at the right and bottom border
+// ----------------------------
 
-// An item of a map with so many rows and columns: image, row, column, and first channel.
-struct Place {
-  int image, row, column, channel;
-};
+enum { STRIDE = 2 };
 
-template <int V>
-DEVICE Place place_of(const Call& a, unsigned item, int rows, int columns) {
-  const unsigned vectors = a.channels / V;
-  Place place;
-  place.channel = (int)(item % vectors) * V;
-  item /= vectors;
-  place.column = (int)(item % columns);
-  item /= columns;
-  place.row = (int)(item % rows);
-  place.image = (int)(item / rows);
-  return place;
-}
-
-DEVICE long long offset(const Call& a, int image, int row, int column, int rows, int columns) {
-  return (((long long)image * rows + row) * columns + column) * a.channels;
-}
+// The array of a group. An index would put the call into a thread's local memory.
+DEVICE const void* of_group(const void* const* arrays, int group) { return group ? arrays[1] : arrays[0]; }
+DEVICE void* of_group(void* const* arrays, int group) { return group ? arrays[1] : arrays[0]; }
 
 DEVICE int least(int a, int b) { return a < b ? a : b; }
 
 // The larger number, and NaN where one is NaN.
 DEVICE float larger(float most, float x) { return x > most || x != x ? x : most; }
 
-template <typename T, int V>
-DEVICE void pool_forward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.out_rows, a.out_columns);
-  const int top = at.row * a.stride, left = at.column * a.stride;
-  float most[V], x[V];
-  for (int row = top; row < least(top + a.size, a.rows); row++)
-    for (int column = left; column < least(left + a.size, a.columns); column++) {
-      load<V>((const T*)a.x + offset(a, at.image, row, column, a.rows, a.columns) + at.channel, x);
-      const bool first = row == top && column == left;
-      UNROLL for (int i = 0; i < V; i++) most[i] = first ? x[i] : larger(most[i], x[i]);
-    }
-  store<V>((T*)a.out + (long long)item * V, most);
+// The channels of a thread, in maps with so many rows and columns. `group` has the channel.
+struct Place {
+  int image, row, column, channel, group;
+};
+
+template <int V>
+DEVICE Place place_of(const Call& a, unsigned item, int rows, int columns) {
+  const unsigned vectors = a.channels / V;
+  Place at;
+  at.channel = (int)(item % vectors) * V;
+  item /= vectors;
+  at.column = (int)(item % columns);
+  item /= columns;
+  at.row = (int)(item % rows);
+  at.image = (int)(item / rows);
+  const int channels = a.channels / a.groups;
+  at.group = at.channel / channels;
+  at.channel %= channels;
+  return at;
 }
 
-// The first window that reaches a pixel, and the one after the last.
-DEVICE int first_window(const Call& a, int pixel) { return pixel < a.size ? 0 : (pixel - a.size) / a.stride + 1; }
-DEVICE int windows_end(const Call& a, int pixel, int windows) { return least(pixel / a.stride + 1, windows); }
+// Where a pixel's channels of a group begin: in x, and in the array of a group after pooling.
+DEVICE long long pixel_of_x(const Call& a, const Place& at, int row, int column) {
+  const long long pixel = ((long long)at.image * a.rows + row) * a.columns + column;
+  return pixel * a.channels + at.group * (a.channels / a.groups);
+}
 
-template <typename T, int V>
-DEVICE void pool_backward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.rows, a.columns);
-  float x[V], y[V], dy[V], dx[V];
-  load<V>((const T*)a.x + (long long)item * V, x);
-  UNROLL for (int i = 0; i < V; i++) dx[i] = 0;
-  for (int row = first_window(a, at.row); row < windows_end(a, at.row, a.out_rows); row++)
-    for (int column = first_window(a, at.column); column < windows_end(a, at.column, a.out_columns); column++) {
-      const long long window = offset(a, at.image, row, column, a.out_rows, a.out_columns) + at.channel;
-      load<V>((const T*)a.y + window, y);
-      load<V>((const T*)a.dy + window, dy);
-      UNROLL for (int i = 0; i < V; i++) dx[i] += x[i] == y[i] ? dy[i] : 0;
+DEVICE long long window_of_y(const Call& a, const Place& at, int row, int column) {
+  const long long window = ((long long)at.image * a.out_rows + row) * a.out_columns + column;
+  return window * (a.channels / a.groups);
+}
+
+template <typename T, int V, int SIZE>
+DEVICE void pool_forward(const Call& a, unsigned item) {
+  const Place at = place_of<V>(a, item, a.out_rows, a.out_columns);
+  const int top = at.row * STRIDE, left = at.column * STRIDE;
+  float most[V], x[V];
+  UNROLL for (int i = 0; i < SIZE; i++) UNROLL for (int j = 0; j < SIZE; j++) {
+    if (top + i >= a.rows || left + j >= a.columns) continue;
+    load<V>((const T*)a.x + pixel_of_x(a, at, top + i, left + j) + at.channel, x);
+    UNROLL for (int n = 0; n < V; n++) most[n] = i + j == 0 ? x[n] : larger(most[n], x[n]);
+  }
+  store<V>((T*)of_group(a.out, at.group) + window_of_y(a, at, at.row, at.column) + at.channel, most);
+}
+
+// Adds the gradients of all windows to two pixels of a row, from column 2 `at.column` on: windows whose maximum is n.
+// HALO: how many channels more than V on both sides.
+template <typename T, int V, int HALO, int SIZE>
+DEVICE void add_window_gradients(const Call& a, const Place& at, const float (*n)[V + 2 * HALF],
+                                 float (*dn)[V + 2 * HALF]) {
+  enum { BACK = (SIZE - 1) / STRIDE, OFFSET = HALF - HALO };  // earlier windows that reach a pixel
+  const int channels = a.channels / a.groups;
+  float y[V + 2 * HALO], dy[V + 2 * HALO];
+  UNROLL for (int up = 0; up <= BACK; up++) {
+    const int row = at.row / STRIDE - up;
+    if (row < 0 || row >= a.out_rows || at.row % STRIDE + up * STRIDE >= SIZE) continue;
+    UNROLL for (int back = 0; back <= BACK; back++) {
+      const int column = at.column - back;
+      if (column < 0 || column >= a.out_columns) continue;
+      const long long window = window_of_y(a, at, row, column);
+      if constexpr (HALO > 0) {
+        load_around<V, HALO>((const T*)of_group(a.y, at.group) + window, at.channel, channels, y);
+        load_around<V, HALO>((const T*)of_group(a.dy, at.group) + window, at.channel, channels, dy);
+      } else {
+        load<V>((const T*)of_group(a.y, at.group) + window + at.channel, y);
+        load<V>((const T*)of_group(a.dy, at.group) + window + at.channel, dy);
+      }
+      UNROLL for (int pixel = 0; pixel + back * STRIDE < SIZE && pixel < STRIDE; pixel++)
+          UNROLL for (int i = 0; i < V + 2 * HALO; i++) dn[pixel][OFFSET + i] +=
+          n[pixel][OFFSET + i] == y[i] ? dy[i] : 0;
     }
-  store<V>((T*)a.out + (long long)item * V, dx);
+  }
+}
+
+template <typename T, int V, int SIZE>
+DEVICE void pool_backward(const Call& a, unsigned item) {
+  const Place at = place_of<V>(a, item, a.rows, (a.columns + 1) / STRIDE);
+  float x[STRIDE][V + 2 * HALF], dx[STRIDE][V + 2 * HALF];
+  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
+    const int column = least(at.column * STRIDE + pixel, a.columns - 1);
+    load<V>((const T*)a.x + pixel_of_x(a, at, at.row, column) + at.channel, x[pixel] + HALF);
+    UNROLL for (int i = 0; i < V + 2 * HALF; i++) dx[pixel][i] = 0;
+  }
+  add_window_gradients<T, V, 0, SIZE>(a, at, x, dx);
+  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
+    const int column = at.column * STRIDE + pixel;
+    if (column < a.columns) store<V>((T*)a.out[0] + pixel_of_x(a, at, at.row, column) + at.channel, dx[pixel] + HALF);
+  }
 }
 
 // ---- response norm, then max pooling -------------------------------------------------------------------------------
 
-template <typename T, int V>
-DEVICE void norm_pool_forward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.out_rows, a.out_columns);
-  const int top = at.row * a.stride, left = at.column * a.stride;
-  float most[V], x[V + 2 * HALF], bias[V + 2 * HALF];
-  load_around<V, HALF>(a.bias, at.channel, a.channels, bias);
-  for (int row = top; row < least(top + a.size, a.rows); row++)
-    for (int column = left; column < least(left + a.size, a.columns); column++) {
-      const T* pixel = (const T*)a.x + offset(a, at.image, row, column, a.rows, a.columns);
-      load_around<V, HALF>(pixel, at.channel, a.channels, x);
-      prepare<V + 2 * HALF>(a, bias, x);
-      const bool first = row == top && column == left;
-      UNROLL for (int i = 0; i < V; i++) {
-        const float n = rounded(x[HALF + i] * powers(denominator(a, x, i)).p, pixel);
-        most[i] = first ? n : larger(most[i], n);
-      }
-    }
-  if (a.rectify_after) UNROLL for (int i = 0; i < V; i++) most[i] = most[i] < 0 ? 0 : most[i];
-  store<V>((T*)a.out + (long long)item * V, most);
+// The norm of V channels, from x with HALF channels around, rounded as it is kept. Both directions take these
+// instructions, so that a maximum is found again.
+template <int V, typename T>
+DEVICE float normed(const Call& a, const float* x, int i, const T* type) {
+  return rounded(x[HALF + i] * powers_of(denominator(a, x, i)).p, type);
 }
 
-template <typename T, int V>
-DEVICE void norm_pool_backward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.rows, a.columns);
-  const T* pixel = (const T*)a.x + offset(a, at.image, at.row, at.column, a.rows, a.columns);
-  float x[V + 4 * HALF], bias[V + 4 * HALF], n[V + 2 * HALF], dn[V + 2 * HALF], y[V + 2 * HALF], dy[V + 2 * HALF],
-      dx[V];
-  load_around<V, 2 * HALF>(pixel, at.channel, a.channels, x);
-  load_around<V, 2 * HALF>(a.bias, at.channel, a.channels, bias);
-  prepare<V + 4 * HALF>(a, bias, x);
-  UNROLL for (int i = 0; i < V + 2 * HALF; i++) {  // the same instructions as forward, so that n can equal y
-    n[i] = rounded(x[HALF + i] * powers(denominator(a, x, i)).p, pixel);
-    dn[i] = 0;
+// A block computes the norms of some rows of a group in shared memory, and pools them.
+template <typename T, int V, int SIZE>
+DEVICE void norm_pool_forward(const Call& a, unsigned item, float* memory) {
+  T* shared = (T*)memory;
+  const unsigned strips = (a.out_rows + a.chunk - 1) / a.chunk;
+  const int channels = a.channels / a.groups, vectors = channels / V;
+  Place at = {(int)(item / strips / a.groups), 0, 0, 0, (int)(item / strips % a.groups)};
+  const int first = (int)(item % strips) * a.chunk, end = least(first + a.chunk, a.out_rows), top = first * STRIDE;
+  const int rows = least((end - 1) * STRIDE + SIZE, a.rows) - top;
+  FOR_THREADS(i, rows * a.columns * vectors) {
+    const int channel = i % vectors * V, pixel = i / vectors;
+    const T* from = (const T*)a.x + pixel_of_x(a, at, top, pixel);  // a row follows the row before
+    float x[V + 2 * HALF], bias[V + 2 * HALF], n[V];
+    load_around<V, HALF>(from, channel, channels, x);
+    load_around<V, HALF>(a.bias + at.group * channels, channel, channels, bias);
+    prepare<V + 2 * HALF>(a, bias, x);
+    UNROLL for (int j = 0; j < V; j++) n[j] = normed<V>(a, x, j, from);
+    store<V>(shared + i * V, n);
   }
-  for (int row = first_window(a, at.row); row < windows_end(a, at.row, a.out_rows); row++)
-    for (int column = first_window(a, at.column); column < windows_end(a, at.column, a.out_columns); column++) {
-      const long long window = offset(a, at.image, row, column, a.out_rows, a.out_columns);
-      load_around<V, HALF>((const T*)a.y + window, at.channel, a.channels, y);
-      load_around<V, HALF>((const T*)a.dy + window, at.channel, a.channels, dy);
-      UNROLL for (int i = 0; i < V + 2 * HALF; i++) dn[i] += n[i] == y[i] && (!a.rectify_after || y[i] > 0) ? dy[i] : 0;
+  SYNCHRONIZE();
+  FOR_THREADS(i, (end - first) * a.out_columns * vectors) {
+    const int vector = i % vectors, column = i / vectors % a.out_columns, row = i / vectors / a.out_columns;
+    float most[V], n[V];
+    UNROLL for (int down = 0; down < SIZE; down++) UNROLL for (int right = 0; right < SIZE; right++) {
+      if (row * STRIDE + down >= rows || column * STRIDE + right >= a.columns) continue;
+      load<V>(shared + (((row * STRIDE + down) * a.columns + column * STRIDE + right) * vectors + vector) * V, n);
+      UNROLL for (int j = 0; j < V; j++) most[j] = down + right == 0 ? n[j] : larger(most[j], n[j]);
     }
-  norm_gradient<V>(a, x, dn, dx);
-  store<V>((T*)a.out + (long long)item * V, dx);
+    if (a.rectify_after) UNROLL for (int j = 0; j < V; j++) most[j] = most[j] < 0 ? 0 : most[j];
+    store<V>((T*)of_group(a.out, at.group) + window_of_y(a, at, first + row, column) + vector * V, most);
+  }
+}
+
+template <typename T, int V, int SIZE>
+DEVICE void norm_pool_backward(const Call& a, unsigned item) {
+  const Place at = place_of<V>(a, item, a.rows, (a.columns + 1) / STRIDE);
+  const int channels = a.channels / a.groups;
+  float x[STRIDE][V + 4 * HALF], bias[V + 4 * HALF], n[STRIDE][V + 2 * HALF], dn[STRIDE][V + 2 * HALF], dx[V];
+  load_around<V, 2 * HALF>(a.bias + at.group * channels, at.channel, channels, bias);
+  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
+    const int column = least(at.column * STRIDE + pixel, a.columns - 1);
+    const T* from = (const T*)a.x + pixel_of_x(a, at, at.row, column);
+    load_around<V, 2 * HALF>(from, at.channel, channels, x[pixel]);
+    prepare<V + 4 * HALF>(a, bias, x[pixel]);
+    UNROLL for (int i = 0; i < V + 2 * HALF; i++) {
+      n[pixel][i] = normed<V>(a, x[pixel], i, from);
+      if (a.rectify_after && !(n[pixel][i] > 0)) n[pixel][i] = as_float(0x7fc00000);  // NaN, which equals no maximum
+      dn[pixel][i] = 0;
+    }
+  }
+  add_window_gradients<T, V, HALF, SIZE>(a, at, n, dn);
+  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
+    const int column = at.column * STRIDE + pixel;
+    if (column >= a.columns) continue;
+    norm_gradient<V>(a, x[pixel], dn[pixel], dx);
+    store<V>((T*)a.out[0] + pixel_of_x(a, at, at.row, column) + at.channel, dx);
+  }
 }
 
 // ---- spatial norm: windows of 5 x 5 pixels -------------------------------------------------------------------------
-// A block's threads work together on `chunk` channels of an image, in shared memory. A thread slides along a row or a
-// column with the window in registers.
+// A block's threads work together on `chunk` channels of an image, in shared memory. They load and store V channels at
+// once; for window sums, a thread slides along a row or a column with the window in registers.
 
-struct Window {
-  float v[2 * HALF + 1];
-};
-
-DEVICE float slide(Window& window, float next) {
-  UNROLL for (int i = 0; i < 2 * HALF; i++) window.v[i] = window.v[i + 1];
-  window.v[2 * HALF] = next;
-  float sum = window.v[0];
-  UNROLL for (int i = 1; i <= 2 * HALF; i++) sum = sum + window.v[i];
-  return sum;
-}
-
-// What a block works on: the place of its channels in an image, and in shared memory.
-struct Block {
-  long long first;  // of the image's numbers
-  int row;          // from a row to the next, in shared memory
-};
-
-DEVICE Block block_of(const Call& a, unsigned item) {
+// What a block works on: where its channels begin, in an image.
+DEVICE long long first_of(const Call& a, unsigned item) {
   const unsigned chunks = a.channels / a.chunk;
-  return {(long long)(item / chunks) * a.rows * a.columns * a.channels + item % chunks * a.chunk, a.columns * a.chunk};
+  return (long long)(item / chunks) * a.rows * a.columns * a.channels + item % chunks * a.chunk;
 }
 
-// sums[row, column, channel] = sums of squares of x along rows.
-template <typename T>
-DEVICE void sum_squares_along_rows(const Call& a, const Block& block, float* sums) {
-  FOR_THREADS(i, a.rows * a.chunk) {
-    const int row = i / a.chunk, channel = i % a.chunk;
-    const T* x = (const T*)a.x + block.first + (long long)row * a.columns * a.channels + channel;
-    float* out = sums + row * block.row + channel;
-    Window window = {};
-    for (int column = 0; column < a.columns + HALF; column++) {
-      const float value = column < a.columns ? widen(x[(long long)column * a.channels]) : 0;
-      const float sum = slide(window, value * value);
-      if (column >= HALF) out[(column - HALF) * a.chunk] = sum;
-    }
+// Sums over windows of five along lines of `length` numbers, `step` apart, in place.
+DEVICE void sum_along(float* line, int length, int step) {
+  float window[2 * HALF + 1] = {};
+  for (int i = 0; i < length + HALF; i++) {
+    UNROLL for (int j = 0; j < 2 * HALF; j++) window[j] = window[j + 1];
+    window[2 * HALF] = i < length ? line[i * step] : 0;
+    float sum = window[0];
+    UNROLL for (int j = 1; j <= 2 * HALF; j++) sum = sum + window[j];
+    if (i >= HALF) line[(i - HALF) * step] = sum;
   }
 }
 
-template <typename T>
-DEVICE void spatial_forward(const Call& a, unsigned item, float* shared) {
-  const Block block = block_of(a, item);
-  sum_squares_along_rows<T>(a, block, shared);
+// Replaces [rows, columns, chunk] numbers by their sums over windows of 5 x 5 pixels.
+DEVICE void sum_windows(const Call& a, float* numbers) {
   SYNCHRONIZE();
-  FOR_THREADS(i, a.columns * a.chunk) {
-    const int column = i / a.chunk, channel = i % a.chunk;
-    const long long first = block.first + (long long)column * a.channels + channel;
-    Window window = {};
-    for (int row = 0; row < a.rows + HALF; row++) {
-      const float sum = slide(window, row < a.rows ? shared[row * block.row + i] : 0);
-      if (row < HALF) continue;
-      const long long at = first + (long long)(row - HALF) * a.columns * a.channels;
-      const float x = widen(((const T*)a.x)[at]);
-      store_one((T*)a.out + at, x * powers(fused_multiply_add(a.alpha, sum, a.k)).p);
-    }
+  FOR_THREADS(i, a.rows * a.chunk)
+  sum_along(numbers + i / a.chunk * a.columns * a.chunk + i % a.chunk, a.columns, a.chunk);
+  SYNCHRONIZE();
+  FOR_THREADS(i, a.columns * a.chunk) sum_along(numbers + i, a.rows, a.columns * a.chunk);
+  SYNCHRONIZE();
+}
+
+template <typename T, int V>
+DEVICE void sum_squares(const Call& a, long long first, float* sums) {
+  const int vectors = a.chunk / V;
+  FOR_THREADS(i, a.rows * a.columns * vectors) {
+    float x[V];
+    load<V>((const T*)a.x + first + (long long)(i / vectors) * a.channels + i % vectors * V, x);
+    UNROLL for (int j = 0; j < V; j++) x[j] = x[j] * x[j];
+    store<V>(sums + i * V, x);
+  }
+  sum_windows(a, sums);
+}
+
+template <typename T, int V>
+DEVICE void spatial_forward(const Call& a, unsigned item, float* sums) {
+  const long long first = first_of(a, item);
+  const int vectors = a.chunk / V;
+  sum_squares<T, V>(a, first, sums);
+  FOR_THREADS(i, a.rows * a.columns * vectors) {
+    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    float x[V], sum[V];
+    load<V>((const T*)a.x + at, x);
+    load<V>(sums + i * V, sum);
+    UNROLL for (int j = 0; j < V; j++) x[j] = x[j] * powers_of(fused_multiply_add(a.alpha, sum[j], a.k)).p;
+    store<V>((T*)a.out[0] + at, x);
   }
 }
 
-template <typename T>
-DEVICE void spatial_backward(const Call& a, unsigned item, float* shared) {
-  const Block block = block_of(a, item);
-  float *p = shared, *terms = shared + a.rows * block.row;  // p: first sums of squares, then d^-b
-  sum_squares_along_rows<T>(a, block, p);
-  SYNCHRONIZE();
-  FOR_THREADS(i, a.columns * a.chunk) {
-    const int column = i / a.chunk, channel = i % a.chunk;
-    const long long first = block.first + (long long)column * a.channels + channel;
-    Window window = {};
-    for (int row = 0; row < a.rows + HALF; row++) {
-      const float sum = slide(window, row < a.rows ? p[row * block.row + i] : 0);
-      if (row < HALF) continue;
-      const long long at = first + (long long)(row - HALF) * a.columns * a.channels;
-      const Powers power = powers(fused_multiply_add(a.alpha, sum, a.k));
-      p[(row - HALF) * block.row + i] = power.p;  // no later window of this column reaches the sum that stood here
-      terms[(row - HALF) * block.row + i] = widen(((const T*)a.dy)[at]) * widen(((const T*)a.x)[at]) * power.q;
+template <typename T, int V>
+DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
+  const long long first = first_of(a, item);
+  const int vectors = a.chunk / V;
+  float* terms = sums + a.rows * a.columns * a.chunk;
+  sum_squares<T, V>(a, first, sums);
+  FOR_THREADS(i, a.rows * a.columns * vectors) {
+    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    float x[V], dy[V], sum[V];
+    load<V>((const T*)a.x + at, x);
+    load<V>((const T*)a.dy[0] + at, dy);
+    load<V>(sums + i * V, sum);
+    UNROLL for (int j = 0; j < V; j++) {
+      const Powers power = powers_of(fused_multiply_add(a.alpha, sum[j], a.k));
+      sum[j] = power.p;
+      x[j] = dy[j] * x[j] * power.q;
     }
+    store<V>(sums + i * V, sum);
+    store<V>(terms + i * V, x);
   }
-  SYNCHRONIZE();
-  FOR_THREADS(i, a.rows * a.chunk) {
-    float* line = terms + i / a.chunk * block.row + i % a.chunk;
-    Window window = {};
-    for (int column = 0; column < a.columns + HALF; column++) {
-      const float sum = slide(window, column < a.columns ? line[column * a.chunk] : 0);
-      if (column >= HALF) line[(column - HALF) * a.chunk] = sum;
-    }
-  }
-  SYNCHRONIZE();
-  FOR_THREADS(i, a.columns * a.chunk) {
-    const int column = i / a.chunk, channel = i % a.chunk;
-    const long long first = block.first + (long long)column * a.channels + channel;
-    Window window = {};
-    for (int row = 0; row < a.rows + HALF; row++) {
-      const float sum = slide(window, row < a.rows ? terms[row * block.row + i] : 0);
-      if (row < HALF) continue;
-      const long long at = first + (long long)(row - HALF) * a.columns * a.channels;
-      const float factor = -1.5f * a.alpha * widen(((const T*)a.x)[at]);
-      const float dn = widen(((const T*)a.dy)[at]) * p[(row - HALF) * block.row + i];
-      store_one((T*)a.out + at, fused_multiply_add(factor, sum, dn));
-    }
+  sum_windows(a, terms);
+  FOR_THREADS(i, a.rows * a.columns * vectors) {
+    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    float x[V], dy[V], p[V], sum[V];
+    load<V>((const T*)a.x + at, x);
+    load<V>((const T*)a.dy[0] + at, dy);
+    load<V>(sums + i * V, p);
+    load<V>(terms + i * V, sum);
+    UNROLL for (int j = 0; j < V; j++) x[j] = fused_multiply_add(-1.5f * a.alpha * x[j], sum[j], dy[j] * p[j]);
+    store<V>((T*)a.out[0] + at, x);
   }
 }
 
 // ---- entry points --------------------------------------------------------------------------------------------------
 
+// CROWDED_ITEMS: four blocks share a multiprocessor's registers, for too few threads would wait for memory too long.
 #ifdef __CUDACC__
-#define ITEMS(name, ...)                                                 \
-  extern "C" __global__ void __launch_bounds__(256) name(const Call a) { \
-    const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;         \
-    if (item < a.items) __VA_ARGS__(a, item);                            \
+#define CROWDED_ITEMS(name, threads, ...)                                       \
+  extern "C" __global__ void __launch_bounds__(threads, 4) name(const Call a) { \
+    const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;                \
+    if (item < a.items) __VA_ARGS__(a, item);                                   \
   }
-#define BLOCKS(name, ...)                                                \
-  extern "C" __global__ void __launch_bounds__(512) name(const Call a) { \
-    extern __shared__ float shared[];                                    \
-    __VA_ARGS__(a, blockIdx.x, shared);                                  \
+#define ITEMS(name, threads, ...)                                            \
+  extern "C" __global__ void __launch_bounds__(threads) name(const Call a) { \
+    const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;             \
+    if (item < a.items) __VA_ARGS__(a, item);                                \
+  }
+#define BLOCKS(name, threads, ...)                                           \
+  extern "C" __global__ void __launch_bounds__(threads) name(const Call a) { \
+    extern __shared__ uint4 shared[];                                        \
+    __VA_ARGS__(a, blockIdx.x, (float*)shared);                              \
   }
 #else
-#define ITEMS(name, ...)                                                    \
+#define CROWDED_ITEMS ITEMS
+#define ITEMS(name, threads, ...)                                           \
   extern "C" void name(const Call* a, float*) {                             \
     for (unsigned item = 0; item < a->items; item++) __VA_ARGS__(*a, item); \
   }
-#define BLOCKS(name, ...)                                                           \
+#define BLOCKS(name, threads, ...)                                                  \
   extern "C" void name(const Call* a, float* shared) {                              \
     for (unsigned item = 0; item < a->items; item++) __VA_ARGS__(*a, item, shared); \
   }
 #endif
 
-#define ITEMS_OF_ALL_TYPES(name)        \
-  ITEMS(name##_f32, name<float, 4>)     \
-  ITEMS(name##_bf16, name<Bfloat16, 8>) \
-  ITEMS(name##_bf16x4, name<Bfloat16, 4>)
+// For float32, for bfloat16 in vectors of 8 channels, and in vectors of 4.
+#define OF_ALL_TYPES(define, name, threads)                                                   \
+  define(name##_f32, threads, name<float, 4>) define(name##_bf16, threads, name<Bfloat16, 8>) \
+      define(name##_bf16x4, threads, name<Bfloat16, 4>)
 
-#define BLOCKS_OF_ALL_TYPES(name) \
-  BLOCKS(name##_f32, name<float>) \
-  BLOCKS(name##_bf16, name<Bfloat16>)
+// Of pooling windows of 3 and of 2 pixels.
+#define OF_ALL_SIZES(define, name, threads)                                                                   \
+  define(name##_3_f32, threads, name<float, 4, 3>) define(name##_3_bf16, threads, name<Bfloat16, 8, 3>)       \
+      define(name##_3_bf16x4, threads, name<Bfloat16, 4, 3>) define(name##_2_f32, threads, name<float, 4, 2>) \
+          define(name##_2_bf16, threads, name<Bfloat16, 8, 2>) define(name##_2_bf16x4, threads, name<Bfloat16, 4, 2>)
 
-ITEMS_OF_ALL_TYPES(norm_forward)
-ITEMS_OF_ALL_TYPES(norm_backward)
-ITEMS_OF_ALL_TYPES(pool_forward)
-ITEMS_OF_ALL_TYPES(pool_backward)
-ITEMS_OF_ALL_TYPES(norm_pool_forward)
-ITEMS_OF_ALL_TYPES(norm_pool_backward)
-BLOCKS_OF_ALL_TYPES(spatial_forward)
-BLOCKS_OF_ALL_TYPES(spatial_backward)
+OF_ALL_TYPES(ITEMS, norm_forward, 256)
+OF_ALL_TYPES(ITEMS, norm_backward, 256)
+OF_ALL_SIZES(ITEMS, pool_forward, 256)
+OF_ALL_SIZES(ITEMS, pool_backward, 256)
+OF_ALL_SIZES(BLOCKS, norm_pool_forward, 256)
+OF_ALL_SIZES(CROWDED_ITEMS, norm_pool_backward, 128)
+OF_ALL_TYPES(BLOCKS, spatial_forward, 512)
+OF_ALL_TYPES(BLOCKS, spatial_backward, 512)

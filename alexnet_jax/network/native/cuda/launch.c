@@ -62,26 +62,22 @@ extern const char kernels_begin[] __attribute__((visibility("hidden")));
 enum {
   NORM_FORWARD,
   NORM_BACKWARD,
-  POOL_FORWARD,
+  SPATIAL_FORWARD,
+  SPATIAL_BACKWARD,
+  POOL_FORWARD,  // from here on, the operations of pooling by 3 pixels
   POOL_BACKWARD,
   NORM_POOL_FORWARD,
   NORM_POOL_BACKWARD,
-  SPATIAL_FORWARD,
-  SPATIAL_BACKWARD,
-  OPERATIONS
+  POOL_BY_2,  // as many operations of pooling by 2 pixels
+  OPERATIONS = POOL_BY_2 + POOL_BY_2 - POOL_FORWARD
 };
 enum { F32, BF16, BF16X4, TYPES };
 
 #define NAMES(operation) {operation "_f32", operation "_bf16", operation "_bf16x4"}
 static const char* const NAME[OPERATIONS][TYPES] = {
-    NAMES("norm_forward"),
-    NAMES("norm_backward"),
-    NAMES("pool_forward"),
-    NAMES("pool_backward"),
-    NAMES("norm_pool_forward"),
-    NAMES("norm_pool_backward"),
-    {"spatial_forward_f32", "spatial_forward_bf16"},
-    {"spatial_backward_f32", "spatial_backward_bf16"},
+    NAMES("norm_forward"),   NAMES("norm_backward"),   NAMES("spatial_forward"),     NAMES("spatial_backward"),
+    NAMES("pool_forward_3"), NAMES("pool_backward_3"), NAMES("norm_pool_forward_3"), NAMES("norm_pool_backward_3"),
+    NAMES("pool_forward_2"), NAMES("pool_backward_2"), NAMES("norm_pool_forward_2"), NAMES("norm_pool_backward_2"),
 };
 static Kernel kernels[OPERATIONS][TYPES];
 
@@ -100,8 +96,7 @@ EXPORT const char* alexnet_jax_load_kernels(int* status) {
     return "cuLibraryLoadData";
   for (int operation = 0; operation < OPERATIONS; operation++)
     for (int type = 0; type < TYPES; type++)
-      if (NAME[operation][type] &&
-          (*status = driver.cuLibraryGetKernel(&kernels[operation][type], loaded, NAME[operation][type])))
+      if ((*status = driver.cuLibraryGetKernel(&kernels[operation][type], loaded, NAME[operation][type])))
         return NAME[operation][type];
   return NULL;
 }
@@ -125,32 +120,34 @@ static XLA_FFI_Error* check_same(const Op* op, const XLA_FFI_Buffer* a, const XL
   return INVALID(op, "two arrays that should have one shape differ");
 }
 
-// Checks x, the first argument, and the result; fills in what both say.
-static XLA_FFI_Error* read_maps(const Op* op, long arguments, Call* call) {
+static const XLA_FFI_Buffer* result_of(const Op* op, long i) { return op->frame->rets.rets[i]; }
+
+// Checks the number of arguments and results, and x, the first argument; fills in what x says.
+static XLA_FFI_Error* read_x(const Op* op, long arguments, long results, Call* call) {
   const XLA_FFI_Args* args = &op->frame->args;
   const XLA_FFI_Rets* rets = &op->frame->rets;
   if (args->size != arguments) return INVALID(op, "%lld arguments, expected %ld", (long long)args->size, arguments);
-  if (rets->size != 1) return INVALID(op, "%lld results, expected 1", (long long)rets->size);
+  if (rets->size != results) return INVALID(op, "%lld results, expected %ld", (long long)rets->size, results);
   for (long i = 0; i < arguments; i++)
     if (args->types[i] != XLA_FFI_ArgType_BUFFER) return INVALID(op, "argument %ld is no buffer", i);
-  if (rets->types[0] != XLA_FFI_RetType_BUFFER) return INVALID(op, "result 0 is no buffer");
+  for (long i = 0; i < results; i++)
+    if (rets->types[i] != XLA_FFI_RetType_BUFFER) return INVALID(op, "result %ld is no buffer", i);
   const XLA_FFI_Buffer* x = argument(op, 0);
   if (x->dtype != XLA_FFI_DataType_F32 && x->dtype != XLA_FFI_DataType_BF16)
     return INVALID(op, "argument 0 has data type %d, expected float32 or bfloat16", (int)x->dtype);
   TRY(check_maps(op, "argument", 0, x, x->dtype));
-  TRY(check_maps(op, "result", 0, result(op), x->dtype));
-  if (x->dims[3] % 4) return INVALID(op, "%lld channels, expected a multiple of 4", (long long)x->dims[3]);
-  call->x = x->data, call->out = result(op)->data;
+  call->x = x->data;
   call->images = (int)x->dims[0], call->rows = (int)x->dims[1], call->columns = (int)x->dims[2];
-  call->channels = (int)x->dims[3];
+  call->channels = (int)x->dims[3], call->groups = 1;
+  if (call->channels % 4) return INVALID(op, "%d channels, expected a multiple of 4", call->channels);
   return NULL;
 }
 
-static XLA_FFI_Error* read_bias(const Op* op, long i, Call* call) {
-  const XLA_FFI_Buffer* bias = argument(op, i);
-  if (bias->dtype != XLA_FFI_DataType_F32 || bias->rank != 1 || bias->dims[0] != call->channels)
-    return INVALID(op, "argument %ld is no bias: expected %d float32 numbers", i, call->channels);
-  call->bias = bias->data;
+// A result, or an argument, with the shape of another array.
+static XLA_FFI_Error* read_result(const Op* op, long i, const XLA_FFI_Buffer* like, Call* call) {
+  TRY(check_maps(op, "result", i, result_of(op, i), argument(op, 0)->dtype));
+  TRY(check_same(op, result_of(op, i), like));
+  call->out[i] = result_of(op, i)->data;
   return NULL;
 }
 
@@ -161,29 +158,38 @@ static XLA_FFI_Error* read_argument(const Op* op, long i, const XLA_FFI_Buffer* 
   return NULL;
 }
 
+static XLA_FFI_Error* read_bias(const Op* op, Call* call) {
+  const XLA_FFI_Buffer* bias = argument(op, 1);
+  if (bias->dtype != XLA_FFI_DataType_F32 || bias->rank != 1 || bias->dims[0] != call->channels)
+    return INVALID(op, "argument 1 is no bias: expected %d float32 numbers", call->channels);
+  call->bias = bias->data;
+  return NULL;
+}
+
 static XLA_FFI_Error* read_norm(const Op* op, Call* call) {
   TRY(attr_f32(op, "k", &call->k));
   return attr_f32(op, "alpha", &call->alpha);
 }
 
-static XLA_FFI_Error* read_flag(const Op* op, const char* name, int* flag) {
-  long value = 0;
-  TRY(attr_i64(op, name, 0, 1, &value));
-  *flag = (int)value;
+static XLA_FFI_Error* read_int(const Op* op, const char* name, long min, long max, int* value) {
+  long number = 0;
+  TRY(attr_i64(op, name, min, max, &number));
+  *value = (int)number;
   return NULL;
 }
 
-// The geometry of pooling; `pooled` is the array after it.
-static XLA_FFI_Error* read_pool(const Op* op, const XLA_FFI_Buffer* pooled, Call* call) {
-  long size = 0, stride = 0;
-  TRY(attr_i64(op, "size", 1, INT16_MAX, &size));
-  TRY(attr_i64(op, "stride", 1, INT16_MAX, &stride));
+// The geometry of pooling; `pooled` is the array of a group after it. `operation` becomes that of the window's size.
+static XLA_FFI_Error* read_pool(const Op* op, const XLA_FFI_Buffer* pooled, Call* call, int* operation) {
+  int size = 0;
+  TRY(read_int(op, "size", 2, 3, &size));
   TRY(check_maps(op, "pooled array", 0, pooled, argument(op, 0)->dtype));
-  call->size = (int)size, call->stride = (int)stride;
   call->out_rows = (int)pooled->dims[1], call->out_columns = (int)pooled->dims[2];
-  const int fits = pooled->dims[0] == call->images && pooled->dims[3] == call->channels &&
-                   (call->out_rows - 1) * stride < call->rows && (call->out_columns - 1) * stride < call->columns;
-  return fits ? NULL : INVALID(op, "the pooled array does not fit the maps");
+  const int fits = pooled->dims[0] == call->images && pooled->dims[3] * call->groups == call->channels &&
+                   pooled->dims[3] % 4 == 0 && 2 * (call->out_rows - 1) < call->rows &&
+                   2 * (call->out_columns - 1) < call->columns;
+  if (!fits) return INVALID(op, "the pooled array does not fit the maps");
+  if (size == 2) *operation += POOL_BY_2 - POOL_FORWARD;
+  return NULL;
 }
 
 // ---- launches -------------------------------------------------------------------------------------------------------
@@ -220,76 +226,107 @@ static XLA_FFI_Error* launch(const Op* op, int operation, int type, Call* call, 
   return error;
 }
 
+enum { MOST_SHARED = 96 << 10 };  // bytes that every GPU since 2020 has for a block
+
+// Which kernel of an operation: by type, and by the channels of a vector, which divide those of a group.
+static int type_of(const Op* op, int channels, int* vector) {
+  const int wide = argument(op, 0)->dtype == XLA_FFI_DataType_F32;
+  *vector = wide || channels % 8 ? 4 : 8;
+  return wide ? F32 : *vector == 8 ? BF16 : BF16X4;
+}
+
 // A thread for each vector of channels of a map of so many rows and columns.
 static XLA_FFI_Error* launch_items(const Op* op, int operation, Call* call, int rows, int columns) {
-  enum { THREADS = 256 };
-  const int wide = argument(op, 0)->dtype == XLA_FFI_DataType_F32, vector = wide || call->channels % 8 ? 4 : 8;
+  const unsigned threads = operation == NORM_POOL_BACKWARD || operation == OPERATIONS - 1 ? 128 : 256;
+  int vector;
+  const int type = type_of(op, call->channels / call->groups, &vector);
   const double items = (double)call->images * rows * columns * (call->channels / vector);
   if (items > INT32_MAX) return INVALID(op, "%.0f vectors, expected at most %d", items, INT32_MAX);
   call->items = (unsigned)items;
-  const unsigned blocks = (call->items + THREADS - 1) / THREADS;
-  return launch(op, operation, wide ? F32 : vector == 8 ? BF16 : BF16X4, call, blocks, THREADS, 0);
+  return launch(op, operation, type, call, (call->items + threads - 1) / threads, threads, 0);
+}
+
+// A block for each of so many items.
+static XLA_FFI_Error* launch_blocks(const Op* op, int operation, int type, Call* call, double items, double work,
+                                    unsigned most_threads, double shared) {
+  if (items > INT32_MAX) return INVALID(op, "%.0f blocks, expected at most %d", items, INT32_MAX);
+  if (shared > MOST_SHARED) return INVALID(op, "a block takes %.0f bytes, expected at most %d", shared, MOST_SHARED);
+  call->items = (unsigned)items;
+  const unsigned threads = work < most_threads ? ((unsigned)work + 31) / 32 * 32 : most_threads;
+  return launch(op, operation, type, call, call->items, threads, (unsigned)shared);
 }
 
 static XLA_FFI_Error* norm(const Op* op, int gradient) {
   Call call = {0};
-  TRY(read_maps(op, 2 + gradient, &call));
-  TRY(check_same(op, argument(op, 0), result(op)));
-  TRY(read_bias(op, 1, &call));
-  if (gradient) TRY(read_argument(op, 2, argument(op, 0), &call.dy));
+  TRY(read_x(op, 2 + gradient, 1, &call));
+  TRY(read_result(op, 0, argument(op, 0), &call));
+  TRY(read_bias(op, &call));
+  if (gradient) TRY(read_argument(op, 2, argument(op, 0), &call.dy[0]));
   TRY(read_norm(op, &call));
-  TRY(read_flag(op, "rectify", &call.rectify_before));
+  TRY(read_int(op, "rectify", 0, 1, &call.rectify_before));
   return launch_items(op, gradient ? NORM_BACKWARD : NORM_FORWARD, &call, call.rows, call.columns);
 }
 
 static XLA_FFI_Error* pool(const Op* op, int gradient) {
   Call call = {0};
-  TRY(read_maps(op, gradient ? 3 : 1, &call));
+  int operation = gradient ? POOL_BACKWARD : POOL_FORWARD;
+  TRY(read_x(op, gradient ? 3 : 1, 1, &call));
   const XLA_FFI_Buffer* pooled = gradient ? argument(op, 1) : result(op);
-  TRY(read_pool(op, pooled, &call));
-  if (!gradient) return launch_items(op, POOL_FORWARD, &call, call.out_rows, call.out_columns);
-  TRY(check_same(op, argument(op, 0), result(op)));
-  TRY(read_argument(op, 1, pooled, &call.y));
-  TRY(read_argument(op, 2, pooled, &call.dy));
-  return launch_items(op, POOL_BACKWARD, &call, call.rows, call.columns);
+  TRY(read_pool(op, pooled, &call, &operation));
+  TRY(read_result(op, 0, gradient ? argument(op, 0) : pooled, &call));
+  if (!gradient) return launch_items(op, operation, &call, call.out_rows, call.out_columns);
+  TRY(read_argument(op, 1, pooled, &call.y[0]));
+  TRY(read_argument(op, 2, pooled, &call.dy[0]));
+  return launch_items(op, operation, &call, call.rows, (call.columns + 1) / 2);
 }
 
 static XLA_FFI_Error* norm_pool(const Op* op, int gradient) {
   Call call = {0};
-  TRY(read_maps(op, gradient ? 4 : 2, &call));
+  int groups = 1, operation = gradient ? NORM_POOL_BACKWARD : NORM_POOL_FORWARD, size = 0;
+  TRY(read_int(op, "groups", 1, GROUPS, &groups));
+  TRY(read_int(op, "size", 2, 3, &size));
+  TRY(read_x(op, gradient ? 2 + 2 * groups : 2, gradient ? 1 : groups, &call));
+  call.groups = groups;
   const XLA_FFI_Buffer* pooled = gradient ? argument(op, 2) : result(op);
-  TRY(read_bias(op, 1, &call));
-  TRY(read_pool(op, pooled, &call));
+  TRY(read_bias(op, &call));
+  TRY(read_pool(op, pooled, &call, &operation));
   TRY(read_norm(op, &call));
-  TRY(read_flag(op, "rectify", &call.rectify_before));
-  TRY(read_flag(op, "rectify_pooled", &call.rectify_after));
-  if (!gradient) return launch_items(op, NORM_POOL_FORWARD, &call, call.out_rows, call.out_columns);
-  TRY(check_same(op, argument(op, 0), result(op)));
-  TRY(read_argument(op, 2, pooled, &call.y));
-  TRY(read_argument(op, 3, pooled, &call.dy));
-  return launch_items(op, NORM_POOL_BACKWARD, &call, call.rows, call.columns);
+  TRY(read_int(op, "rectify", 0, 1, &call.rectify_before));
+  TRY(read_int(op, "rectify_pooled", 0, 1, &call.rectify_after));
+  if (gradient) {
+    TRY(read_result(op, 0, argument(op, 0), &call));
+    for (int i = 0; i < groups; i++) {
+      TRY(read_argument(op, 2 + i, pooled, &call.y[i]));
+      TRY(read_argument(op, 2 + groups + i, pooled, &call.dy[i]));
+    }
+    return launch_items(op, operation, &call, call.rows, (call.columns + 1) / 2);
+  }
+  for (int i = 0; i < groups; i++) TRY(read_result(op, i, pooled, &call));
+  int vector;
+  const int channels = call.channels / groups, type = type_of(op, channels, &vector);
+  const double row = (double)call.columns * channels * (type == F32 ? 4 : 2);
+  call.chunk = call.out_rows < 4 ? call.out_rows : 4;  // rows of a block: more would leave too few blocks at work
+  while (call.chunk > 1 && (2 * (call.chunk - 1) + size) * row > MOST_SHARED / 2) call.chunk--;
+  const double strips = (call.out_rows + call.chunk - 1) / call.chunk, rows = 2 * (call.chunk - 1) + size;
+  const double work = rows * call.columns * channels / vector;
+  return launch_blocks(op, operation, type, &call, call.images * groups * strips, work, 256, rows * row);
 }
 
 static XLA_FFI_Error* spatial(const Op* op, int gradient) {
-  enum { MOST_THREADS = 512, MOST_SHARED = 96 << 10 };  // MOST_SHARED: what every GPU since 2020 has for a block
   Call call = {0};
-  long chunk = 0;
-  TRY(read_maps(op, 1 + gradient, &call));
-  TRY(check_same(op, argument(op, 0), result(op)));
-  if (gradient) TRY(read_argument(op, 1, argument(op, 0), &call.dy));
+  TRY(read_x(op, 1 + gradient, 1, &call));
+  TRY(read_result(op, 0, argument(op, 0), &call));
+  if (gradient) TRY(read_argument(op, 1, argument(op, 0), &call.dy[0]));
   TRY(read_norm(op, &call));
-  TRY(attr_i64(op, "chunk", 1, INT16_MAX, &chunk));
-  call.chunk = (int)chunk;
-  const double shared = (1.0 + gradient) * call.rows * call.columns * chunk * sizeof(float);
-  if (call.channels % chunk || shared > MOST_SHARED)
-    return INVALID(op, "a chunk of %ld does not divide %d channels, or takes %.0f bytes", chunk, call.channels, shared);
-  const double items = (double)call.images * (call.channels / chunk);
-  if (items > INT32_MAX) return INVALID(op, "%.0f blocks, expected at most %d", items, INT32_MAX);
-  call.items = (unsigned)items;
-  const long lines = (call.rows > call.columns ? call.rows : call.columns) * chunk, threads = (lines + 31) / 32 * 32;
-  const int type = argument(op, 0)->dtype == XLA_FFI_DataType_F32 ? F32 : BF16;
-  return launch(op, gradient ? SPATIAL_BACKWARD : SPATIAL_FORWARD, type, &call, call.items,
-                (unsigned)(threads < MOST_THREADS ? threads : MOST_THREADS), (unsigned)shared);
+  TRY(read_int(op, "chunk", 4, INT16_MAX, &call.chunk));
+  if (call.channels % call.chunk || call.chunk % 4)
+    return INVALID(op, "a chunk of %d channels, expected a multiple of 4 that divides %d", call.chunk, call.channels);
+  int vector;
+  const int type = type_of(op, call.chunk, &vector);
+  const double numbers = (double)call.rows * call.columns * call.chunk;
+  return launch_blocks(op, gradient ? SPATIAL_BACKWARD : SPATIAL_FORWARD, type, &call,
+                       (double)call.images * (call.channels / call.chunk), numbers / vector, 512,
+                       (1 + gradient) * numbers * sizeof(float));
 }
 
 // ---- entry points ---------------------------------------------------------------------------------------------------
