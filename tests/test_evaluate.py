@@ -1,5 +1,6 @@
 """The command `evaluate`: ensembles, and the files that it writes."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,11 @@ import pytest
 
 from alexnet_jax import train
 from tests.configs import tiny
+
+
+def rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.reader(opened))
 
 
 @pytest.fixture(scope="module")

@@ -206,11 +206,6 @@ def test_confusions_are_counted_by_true_and_predicted_class():
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 0]]
 
 
-def rows(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8") as opened:
-        return list(csv.reader(opened))
-
-
 def test_predictions_are_written_as_they_come_and_named_at_the_end(tmp_path: Path):
     file = epath.Path(tmp_path / "ä.csv")
     names = ("a, b", 'q"ü')
@@ -223,7 +218,8 @@ def test_predictions_are_written_as_they_come_and_named_at_the_end(tmp_path: Pat
             sizes.append((tmp_path / "ä.csv.part").stat().st_size)
         assert not file.exists()
     assert len(set(sizes)) > 3, "the rows do not stay in memory"
-    found = rows(tmp_path / "ä.csv")
+    with (tmp_path / "ä.csv").open(newline="", encoding="utf-8") as opened:
+        found = list(csv.reader(opened))
     assert found[0] == ["name", "label", "prediction", "p(a, b)", 'p(q"ü)']
     assert [row[:3] for row in found[1:4]] == [
         ["bild ä.png", "a, b", 'q"ü'],
