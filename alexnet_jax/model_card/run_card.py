@@ -196,6 +196,13 @@ def _limits(experiment: Experiment, licence: str) -> Iterator[str]:
         yield f"The licence of the images is {licence}. It may bind the use of the network too."
     else:
         yield "The licence of the images is not recorded. Look for it before the network is published."
+    if settings.init_from is not None:
+        before = epath.Path(os.path.expanduser(settings.init_from))
+        theirs = "" if "://" in str(before) else card.licence_in(before)  # a card waits for no network
+        yield (
+            f"The run started from the network {before.name}, and the licence of that network's images may bind"
+            f" this one too: {theirs or 'not recorded here'}."
+        )
 
 
 def _recorded_versions(folder: epath.Path) -> dict[str, str]:

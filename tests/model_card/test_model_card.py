@@ -195,6 +195,27 @@ def test_a_result_of_an_earlier_version_shows_no_top5_error_of_two_classes(
     assert [row.top5 for row in card.errors] == [None, None]
 
 
+def test_the_card_names_the_licence_behind_the_network_it_started_from(
+    run: Path, data_dir: str, tiny_config: Callable, tmp_path: Path
+):
+    card.write(epath.Path(tmp_path), dataclasses.replace(CARD, license="Terms of access"), say=print)
+    result = json.loads((run / "result.json").read_text())
+
+    def limits(**changes) -> str:
+        experiment = build.build(read_settings(tiny_config(num_epochs=0.5, **changes)), data_dir, say=print)
+        return "\n".join(run_card.card_of(epath.Path(run), experiment, result, trained_here=True).limits)
+
+    for folder, licence in (
+        (str(tmp_path), "Terms of access"),
+        (f"{tmp_path}/gone", "not recorded here"),
+        ("gs://nowhere/gone", "not recorded here"),
+    ):
+        found = limits(init_from=folder)
+        assert f"started from the network {Path(folder).name}, and the licence" in found
+        assert found.endswith(f"may bind this one too: {licence}.")
+    assert "started from" not in limits()
+
+
 def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path):
     rows = [
         {"step": 1, "train/loss": 1.0},
