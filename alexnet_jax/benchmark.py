@@ -2,6 +2,7 @@
 
 python -m alexnet_jax.benchmark input --peer=torch                   # the input pipeline, beside PyTorch
 python -m alexnet_jax.benchmark step --peer=torch                    # updates and evaluations, beside PyTorch
+python -m alexnet_jax.benchmark gpu --peer=torch                     # one GPU: numbers, updates, input; minutes
 python -m alexnet_jax.benchmark run --config=configs/default.py      # a whole run: updates, evaluations, saves, input
 python -m alexnet_jax.benchmark start --config=configs/default.py    # from the command to the first update
 """
@@ -25,13 +26,13 @@ CONFIG = config_flag.define("run, start: the experiment, such as configs/default
 flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
 DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's folder.")
 UPDATES = flags.DEFINE_integer("updates", None, "run: number of updates; default: the whole run.", lower_bound=2)
-PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step: library to measure beside this program, in turn.")
-IMAGES = flags.DEFINE_integer("images", 1000, "input: number of drawn images.", lower_bound=2)
-BATCHES = flags.DEFINE_integer("batches", 20, "input: batches of 128 that are timed in each round.", lower_bound=1)
+PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step, gpu: library to measure beside this program, in turn.")
+IMAGES = flags.DEFINE_integer("images", 1000, "input, gpu: number of drawn images.", lower_bound=2)
+BATCHES = flags.DEFINE_integer("batches", 20, "input, gpu: batches of 128 that are timed in each round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "input, step, start: rounds; each round measures everything once.", lower_bound=1
+    "rounds", 5, "input, step, gpu, start: rounds; each round measures everything once.", lower_bound=1
 )
-NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], f"step, run, start: {native.HELP}")
+NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], f"step, gpu, run, start: {native.HELP}")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
@@ -88,11 +89,22 @@ def _step() -> tuple[Any, list[str]]:
     return result, measurement.describe(result)
 
 
+def _gpu() -> tuple[Any, list[str]]:
+    from alexnet_jax.benchmarks import gpu as measurement
+
+    os.environ |= measurement.ENVIRONMENT
+    measurement.check_gpu()
+    result = measurement.measure(
+        rounds=ROUNDS.value, images=IMAGES.value, batches=BATCHES.value, peer=PEER.value, native=NATIVE.value, say=_say
+    )
+    return result, measurement.describe(result)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-COMMANDS = {"input": _input, "step": _step, "run": _run, "start": _start}
+COMMANDS = {"input": _input, "step": _step, "gpu": _gpu, "run": _run, "start": _start}
 USES = {  # of flags that not every measurement reads
     "config": ("run", "start"),
     "data_dir": ("run", "start"),

@@ -40,9 +40,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What happens to batches and metrics, as it happens."""
     happened: list[tuple[str, int]] = []
 
-    def put(batch, mesh):
+    def start(batch, mesh):
         happened.append(("put", sum(kind == "put" for kind, _ in happened)))
-        return batch
+        return lambda: batch
 
     def get(metrics):
         if not isinstance(metrics, Metrics):
@@ -50,7 +50,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         happened.append(("get", metrics.loss.number))
         return metrics_of(np.float64(1))
 
-    monkeypatch.setattr(sharding, "put_batch", put)
+    monkeypatch.setattr(sharding, "start_copy", start)
     monkeypatch.setattr(train.jax, "device_get", get)
     return happened
 

@@ -5,7 +5,7 @@ import functools
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,31 +70,22 @@ def measure(
     check_peer(peer)
     with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
         say(f"drawing {images:,} images")
-        sources = _prepare(Path(place), images)
-        files = _files(Path(place, "files"), sources["jpeg"])
+        sources = prepare(Path(place), images)
         variants: dict[str, Callable[[], Rate]] = {
             f"jpeg {name}": functools.partial(_timed, _ours(sources["jpeg"], decode), batches)
             for name, decode in decoders.installed().items()
         }
         variants["raw"] = lambda: _timed(_ours(sources["raw"], decoders.decode), batches)
-        for encoding, count in itertools.product(sources, worker_counts(threads())):
-            variants[f"{encoding}, {count} worker{'s' * (count > 1)}"] = functools.partial(
-                _by_workers, sources[encoding], count, batches
-            )
+        variants |= worker_variants(sources, batches)
         if peer == "torch":
-            from alexnet_jax.benchmarks.torch_loader import loader
-
-            start = functools.partial(
-                loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=batches + SPARE
-            )
-            variants["peer torch"] = lambda: _timed(start, batches)
+            variants["peer torch"] = torch_variant(Path(place), sources["jpeg"], batches)
         values: dict[str, list[Rate]] = {name: [] for name in variants}
         for number in range(rounds):
             for name, variant in variants.items():
                 values[name].append(variant())
                 say(f"round {number + 1}/{rounds}  {name:16} {values[name][-1].wall:7,.0f} images/s")
         growth = _growth(sources["jpeg"])
-        encoded = float(np.mean([file.stat().st_size for file in files]))
+        encoded = float(np.mean([len(sources["jpeg"][number]["image"]) for number in range(len(sources["jpeg"]))]))
     rates = {name: median(rates) for name, rates in values.items()}
     return InputResult(rates, growth, resident_bytes(), encoded)
 
@@ -132,7 +123,37 @@ def draw(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _prepare(place: Path, images: int) -> dict[str, Source]:
+def worker_variants(sources: Mapping[str, Source], batches: int) -> dict[str, Callable[[], Rate]]:
+    """What measures 1, 2, 4, ... worker processes, by name.
+
+    Args:
+      sources: by encoding.
+      batches: of 128 images, for each worker.
+    """
+    return {
+        f"{encoding}, {count} worker{'s' * (count > 1)}": functools.partial(
+            _by_workers, sources[encoding], count, batches
+        )
+        for encoding, count in itertools.product(sources, worker_counts(threads()))
+    }
+
+
+def torch_variant(place: Path, source: Source, batches: int) -> Callable[[], Rate]:
+    """What measures PyTorch's DataLoader, on the JPEG files of a source, which are written to a folder in `place`."""
+    from alexnet_jax.benchmarks.torch_loader import loader
+
+    files = _files(place / "files", source)
+    start = functools.partial(loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=batches + SPARE)
+    return lambda: _timed(start, batches)
+
+
+def name_of(encoding: str) -> str:
+    """The name of the data set with this encoding that `prepare` makes."""
+    return f"drawn/{preparation.Options(size=IMAGE_SIZE, encoding=encoding).config}"
+
+
+def prepare(place: Path, images: int) -> dict[str, Source]:
+    """Draws images and prepares them in a folder; returns their training split by encoding, `jpeg` and `raw`."""
     rng = np.random.default_rng(0)
     for number in range(images):
         path = place / "tree" / "train" / str(number % 2) / f"{number}.png"
@@ -147,7 +168,7 @@ def _prepare(place: Path, images: int) -> dict[str, Source]:
     for encoding in ("jpeg", "raw"):
         options = preparation.Options(size=IMAGE_SIZE, encoding=encoding)
         preparation.prepare(found, options, str(place), record={}, progress=lambda done, todo: None)
-        sources[encoding] = open_dataset(f"drawn/{options.config}", str(place)).split("train")
+        sources[encoding] = open_dataset(name_of(encoding), str(place)).split("train")
     return sources
 
 

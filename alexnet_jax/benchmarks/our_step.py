@@ -1,13 +1,18 @@
 """Updates, ten-view evaluations and the parts of an update of net 145, as this program runs them.
 
-python -m alexnet_jax.benchmarks.our_step [auto|off]   # the operations in C, as --native says
+python -m alexnet_jax.benchmarks.our_step [auto|off [BATCH_SIZE [float32|bfloat16]]]   # auto, off: as --native says
+
+On an accelerator the images of an update are on the device already, and several updates are started before any is
+waited for, as in training.
 """
 
+import contextlib
 import dataclasses
 import functools
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -15,9 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.benchmarks import breakdown, turns
-from alexnet_jax.data.batch import Batch
+from alexnet_jax.configs import imagenet2012
+from alexnet_jax.data.batch import Batch, Shard
+from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.photometry import photometry
+from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.feed import FromDisk
+from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.optimizer import krizhevsky_sgd, piecewise
 from alexnet_jax.learning.step import build_steps
 from alexnet_jax.network import sharding
@@ -25,7 +36,9 @@ from alexnet_jax.network.native import build as native
 from alexnet_jax.network.tower import make_tower
 from alexnet_jax.runtime import allocator, processes
 
-BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
+CROP_SIZE, CLASSES, VIEWS = 224, 1000, 10
+WARM_UP = 20  # updates from disk before the clock starts
+REPEATS = 20  # updates or evaluations of one measurement on an accelerator
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
@@ -36,13 +49,20 @@ def seconds_of(run: Callable[[], Any]) -> float:
 
 
 class Ours:
-    """Net 145 in training, compiled as `experiment.build` does it."""
+    """Net 145 in training, compiled as `experiment.build` does it.
 
-    def __init__(self) -> None:
-        devices = jax.device_count()
+    Args:
+      batch_size: images of an update.
+      dtype: of the activations; None: float32.
+    """
+
+    def __init__(self, batch_size: int, dtype: Any = None) -> None:
+        self._begun = time.perf_counter()
+        self._batch_size, devices = batch_size, jax.device_count()
+        self._on_cpu = jax.default_backend() == "cpu"
         towers = sharding.fastest_tower_axis(devices, jax.default_backend())
         mesh = self._mesh = sharding.make_mesh(data=1, tower=towers)
-        tower = self._tower = make_tower("original", num_classes=CLASSES)
+        tower = self._tower = make_tower("original", num_classes=CLASSES, dtype=dtype)
         self._key = jax.jit(lambda: jax.random.key(0), out_shardings=sharding.replicated(mesh))()
         rates = {
             name: {leaf: piecewise([(0, 0.02 if leaf == "bias" else 0.01)]) for leaf in leaves}
@@ -61,42 +81,104 @@ class Ours:
         )
         self._state = self._steps.init(self._key)
         rng = np.random.default_rng(0)
-        images: Any = rng.integers(0, 256, (BATCH_SIZE, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        labels: Any = rng.integers(0, CLASSES, BATCH_SIZE, np.int32)
-        mask: Any = np.ones(BATCH_SIZE, bool)
+        images: Any = rng.integers(0, 256, (batch_size, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        labels: Any = rng.integers(0, CLASSES, batch_size, np.int32)
+        mask: Any = np.ones(batch_size, bool)
         self._batch = Batch(images, labels, mask)
-        examples = BATCH_SIZE // VIEWS
+        self._examples = batch_size // VIEWS
+        count = self._examples * VIEWS
         self._views = Batch(
-            self._batch.image[: examples * VIEWS].reshape(examples, VIEWS, CROP_SIZE, CROP_SIZE, 3),
-            self._batch.label[:examples],
-            self._batch.mask[:examples],
+            images[:count].reshape(self._examples, VIEWS, CROP_SIZE, CROP_SIZE, 3),
+            labels[: self._examples],
+            mask[: self._examples],
         )
+        self._there = None if self._on_cpu else sharding.put_batch(self._batch, mesh)
+        self._repeats = 1
         self.update()
+        self.first_update = time.perf_counter() - self._begun
         self.forward()
-        allocator.trim()
-        allocator.keep_large_arrays()
+        self._repeats = 1 if self._on_cpu else REPEATS
+        if self._on_cpu:
+            allocator.trim()
+            allocator.keep_large_arrays()
 
     def update(self) -> float:
-        """Seconds of an update, with the copy of the batch to the devices."""
+        """Seconds of an update; on a CPU with the copy of the batch to the devices."""
 
         def run() -> Any:
-            self._state, metrics = self._steps.train_step(
-                self._state, sharding.put_batch(self._batch, self._mesh), self._key
-            )
+            for _ in range(self._repeats):
+                batch = self._there or sharding.put_batch(self._batch, self._mesh)
+                self._state, metrics = self._steps.train_step(self._state, batch, self._key)
             return self._state, metrics
 
-        return seconds_of(run)
+        return seconds_of(run) / self._repeats
+
+    def copied_update(self) -> float:
+        """Seconds of an update whose batch is copied to the device while the update before it runs."""
+
+        def run() -> Any:
+            batch = sharding.put_batch(self._batch, self._mesh)
+            for _ in range(self._repeats):
+                finish = sharding.start_copy(self._batch, self._mesh)
+                self._state, metrics = self._steps.train_step(self._state, batch, self._key)
+                batch = finish()
+                metrics.loss.block_until_ready()
+            return self._state, batch
+
+        return seconds_of(run) / self._repeats
+
+    def copy(self) -> float:
+        """Seconds of the copy of a batch to the device."""
+        return seconds_of(lambda: sharding.put_batch(self._batch, self._mesh))
+
+    def from_disk(self, name: str, folder: str, workers: str, updates: str) -> float:
+        """Images a second of updates whose images worker processes read.
+
+        Args:
+          name: of a prepared data set.
+          folder: of prepared data sets.
+          workers: how many processes.
+          updates: how many are timed.
+        """
+        settings = default_settings(self._batch_size)
+        source = open_dataset(name, folder).split("train")
+        experiment: Any = SimpleNamespace(
+            settings=settings, steps=self._steps, mesh=self._mesh, train_source=source, crop_size=CROP_SIZE,
+            shard=Shard(), num_steps=10**9,
+        )  # fmt: skip
+        with contextlib.closing(FromDisk(experiment, Workers(int(workers), _refuse))) as feed:
+            feed.start(0)
+            running: list[Any] = []
+            begun = 0.0
+            for step in range(int(updates) + WARM_UP):
+                if step == WARM_UP:
+                    begun = time.perf_counter()
+                self._state, metrics = feed.update(self._state, feed.fetch(step, 1), self._key)
+                running.append(metrics.loss)
+                if step:
+                    running[-2].block_until_ready()  # as `Loop`, which reports an update while the next one runs
+            running[-1].block_until_ready()
+            return self._batch_size * int(updates) / (time.perf_counter() - begun)
 
     def forward(self) -> float:
         """Seconds of an image in ten-view evaluation."""
         batch = sharding.put_batch(self._views, self._mesh)
-        return seconds_of(lambda: self._steps.eval_step(self._state.params, self._state.batch_stats, batch)) / (
-            BATCH_SIZE // VIEWS * VIEWS
-        )
+        jax.block_until_ready(batch)
+
+        def run() -> Any:
+            for _ in range(self._repeats):
+                metrics = self._steps.eval_step(self._state.params, self._state.batch_stats, batch)
+            return metrics
+
+        return seconds_of(run) / self._repeats / (self._examples * VIEWS)
+
+    def memory(self) -> int:
+        """Peak memory in bytes: of the process on a CPU, of the device on an accelerator."""
+        return turns.peak_memory() if self._on_cpu else jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
 
     def parts(self) -> list[dict[str, Any]]:
         """Seconds and FLOP of each part of an update alone, by direction."""
-        parts = breakdown.measure(self._tower, self._mesh, BATCH_SIZE, CROP_SIZE)
+        parts = breakdown.measure(self._tower, self._mesh, self._batch_size, CROP_SIZE)
         parts.append(breakdown.measure_optimizer(self._optimizer, self._state, self._mesh))
         return [dataclasses.asdict(part) for part in parts]
 
@@ -109,8 +191,17 @@ def product(size: int = 2048) -> float:
     return 8 * 2 * size**3 / seconds_of(lambda: [multiply(a, b) for _ in range(8)])
 
 
-def main(mode: str = "auto") -> None:
-    """Serves net 145; when it is ready, it answers with the line that says whether operations run in C."""
+def default_settings(batch_size: int) -> Settings:
+    """Those of net 145, for another batch size."""
+    return dataclasses.replace(read_settings(imagenet2012.get_config("original")), batch_size=batch_size)
+
+
+def _refuse(reason: str) -> None:
+    raise UsageError(f"{reason}; measure with less on the machine")
+
+
+def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:
+    """Serves net 145; when it is ready, it answers with the line that says which operations are native."""
     jax.config.update("jax_num_cpu_devices", 2)
     try:
         processes.check_devices()
@@ -119,15 +210,20 @@ def main(mode: str = "auto") -> None:
         sys.exit(error.status)
     allocator.keep_memory()
     line = native.load(mode).line
-    ours = Ours()
+    ours = Ours(int(batch_size), None if dtype == "float32" else jnp.dtype(dtype))
     turns.serve(
         {
             "ready": lambda: line,
+            "device": lambda: jax.local_devices()[0].device_kind,
+            "first_update": lambda: ours.first_update,
             "update": ours.update,
+            "copied_update": ours.copied_update,
+            "copy": ours.copy,
+            "from_disk": ours.from_disk,
             "forward": ours.forward,
             "parts": ours.parts,
             "product": product,
-            "memory": turns.peak_memory,
+            "memory": ours.memory,
         }
     )
 

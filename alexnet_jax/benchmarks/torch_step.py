@@ -1,12 +1,14 @@
 """The peer: the same network and update in PyTorch, as PyTorch programs commonly write them.
 
-python -m alexnet_jax.benchmarks.torch_step norm     # or plain: without any response norm
+python -m alexnet_jax.benchmarks.torch_step norm [BATCH_SIZE [float32|bfloat16]]   # plain: without any response norm
 
 Convolutions in two groups stand for the two towers, and the norm is LocalResponseNorm. SGD has momentum, weight decay
 on weights alone, and twice the learning rate for biases. Images are floats from the start, without colour noise.
 
 PyTorch runs the network eagerly and compiled by `torch.compile`, each with contiguous images and with `channels_last`
-images. The fastest of these four forms is measured, chosen for updates and for evaluations separately.
+images. The fastest of these four forms is measured, chosen for updates and for evaluations separately. On a GPU the
+images are there already, float32 products are TF32 as in JAX, bfloat16 is PyTorch's autocast, and all forms are
+`channels_last`, the layout of the GPU's tensor cores.
 """
 
 import contextlib
@@ -22,7 +24,9 @@ from torch import nn
 
 from alexnet_jax.benchmarks import turns
 
-BATCH_SIZE, CROP_SIZE, CLASSES, VIEWS = 128, 224, 1000, 10
+CROP_SIZE, CLASSES, VIEWS = 224, 1000, 10
+REPEATS = 20  # updates or evaluations of one measurement on a GPU
+GPU = torch.cuda.is_available()
 
 
 class SameMapNorm(nn.Module):
@@ -113,7 +117,8 @@ class Form(NamedTuple):
         return f"{'torch.compile' if self.compiled else 'eager'}, {str(self.memory_format).removeprefix('torch.')}"
 
 
-FORMS = list(itertools.starmap(Form, itertools.product((False, True), (torch.channels_last, torch.contiguous_format))))
+FORMATS = (torch.channels_last,) if GPU else (torch.channels_last, torch.contiguous_format)
+FORMS = list(itertools.starmap(Form, itertools.product((False, True), FORMATS)))
 
 
 def fastest(seconds_of: Callable[[Form], float]) -> Form:
@@ -142,13 +147,19 @@ class Peer:
 
     Args:
       norm: with response norms.
+      batch_size: images of an update.
+      bfloat16: on a GPU, by autocast.
     """
 
-    def __init__(self, *, norm: bool):
+    def __init__(self, *, norm: bool, batch_size: int, bfloat16: bool):
         torch.manual_seed(0)
-        self._images = torch.randn(BATCH_SIZE, 3, CROP_SIZE, CROP_SIZE) * 60
-        self._labels = torch.randint(0, CLASSES, (BATCH_SIZE,))
-        self._model = network(norm=norm)
+        self._device = torch.device("cuda" if GPU else "cpu")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+        self._bfloat16, self._batch_size = bfloat16, batch_size
+        self._repeats = REPEATS if GPU else 1
+        self._images = (torch.randn(batch_size, 3, CROP_SIZE, CROP_SIZE) * 60).to(self._device)
+        self._labels = torch.randint(0, CLASSES, (batch_size,), device=self._device)
+        self._model = network(norm=norm).to(self._device)
         self._compiled = torch.compile(self._model)
         self._form: Form | None = None
         self._update_form = fastest(lambda form: self._seconds(self._update, form))
@@ -182,22 +193,40 @@ class Peer:
     def _update(self, model: Any, images: Any) -> float:
         model.train()
         begun = time.perf_counter()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(images), self._labels)
-        loss.backward()
-        self._optimizer.step()
+        for _ in range(self._repeats):
+            self._optimizer.zero_grad(set_to_none=True)
+            with self._autocast():
+                loss = nn.functional.cross_entropy(model(images), self._labels)
+            loss.backward()
+            self._optimizer.step()
         loss.item()
-        return time.perf_counter() - begun
+        self._wait()
+        return (time.perf_counter() - begun) / self._repeats
 
     @torch.inference_mode()
     def _forward(self, model: Any, images: Any) -> float:
         model.eval()
-        examples = BATCH_SIZE // VIEWS
+        examples = self._batch_size // VIEWS
         views = images[: examples * VIEWS]
         begun = time.perf_counter()
-        probs = model(views).softmax(dim=1).view(examples, VIEWS, CLASSES).mean(dim=1)
-        probs.log().sum().item()
-        return (time.perf_counter() - begun) / (examples * VIEWS)
+        for _ in range(self._repeats):
+            with self._autocast():
+                probs = model(views).softmax(dim=1).view(examples, VIEWS, CLASSES).mean(dim=1)
+            total = probs.log().sum()
+        total.item()
+        self._wait()
+        return (time.perf_counter() - begun) / self._repeats / (examples * VIEWS)
+
+    def _autocast(self) -> Any:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self._bfloat16) if GPU else contextlib.nullcontext()
+
+    def _wait(self) -> None:
+        if GPU:
+            torch.cuda.synchronize()
+
+    def memory(self) -> int:
+        """Peak memory in bytes: of the process on a CPU, of the arrays on a GPU."""
+        return torch.cuda.max_memory_allocated() if GPU else turns.peak_memory()
 
 
 def product(size: int = 2048) -> float:
@@ -210,9 +239,9 @@ def product(size: int = 2048) -> float:
     return 8 * 2 * size**3 / (time.perf_counter() - begun)
 
 
-def main() -> None:
+def main(kind: str, batch_size: str = "128", dtype: str = "float32") -> None:
     """Serves the network that the command line names."""
-    peer = Peer(norm=sys.argv[1] == "norm")
+    peer = Peer(norm=kind == "norm", batch_size=int(batch_size), bfloat16=dtype == "bfloat16")
     turns.serve(
         {
             "ready": lambda: None,
@@ -220,10 +249,10 @@ def main() -> None:
             "update": peer.update,
             "forward": peer.forward,
             "product": product,
-            "memory": turns.peak_memory,
+            "memory": peer.memory,
         }
     )
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -25,7 +25,7 @@ class Process:
         )
 
     def ask(self, word: str) -> Any:
-        """The answer to a word.
+        """The answer to a word, or to a word and its arguments, separated by spaces.
 
         Raises:
           UsageError: the process has ended for a mistake of the user.
@@ -51,10 +51,11 @@ class Process:
         self._process.communicate()
 
 
-def serve(answers: Mapping[str, Callable[[], Any]]) -> None:
+def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
     """Answers the words on standard input, until standard input ends."""
     for line in sys.stdin:
-        print(json.dumps(answers[line.strip()]()), flush=True)
+        word, *arguments = line.split()
+        print(json.dumps(answers[word](*arguments)), flush=True)
 
 
 def peak_memory() -> int:

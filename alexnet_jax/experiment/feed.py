@@ -65,16 +65,21 @@ class FromDisk:
 
     def update(self, state: TrainState, fetched: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         """Starts the update, and the copy of the next batch where that is ready: state after it, and its metrics."""
-        result = self._experiment.steps.train_step(state, fetched, key)
         more = self._next < self._experiment.num_steps
-        if more and isinstance(self._batches, Batches) and self._batches.ready():
-            self._ahead = self._put()
+        ready = more and isinstance(self._batches, Batches) and self._batches.ready()
+        finish = self._start() if ready else None
+        result = self._experiment.steps.train_step(state, fetched, key)
+        self._ahead = finish and finish()
         return result
 
     def _put(self) -> Batch:
         """The next batch on the devices. The copy may last beyond this call."""
+        return self._start()()
+
+    def _start(self) -> Callable[[], Batch]:
+        """Starts the copy of the next batch, as `sharding.start_copy`."""
         self._next += 1
-        return sharding.put_batch(next(self._batches), self._experiment.mesh)
+        return sharding.start_copy(next(self._batches), self._experiment.mesh)
 
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""

@@ -1,10 +1,12 @@
 """Meshes of `data` x `tower` devices, the shardings of arrays on them, and putting arrays there."""
 
 import collections
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -83,7 +85,41 @@ def placed(abstract: PyTree, mesh: Mesh) -> PyTree:
 
 def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     """The global batch on the devices, from the NumPy arrays of this process's part."""
-    return jax.tree.map(lambda array: put_local(array, batch_sharding(mesh)), batch)
+    return start_copy(batch, mesh)()
+
+
+def start_copy(batch: PyTree, mesh: Mesh) -> Callable[[], PyTree]:
+    """Starts to copy a batch to the devices; the result is a function that gives the batch there, as `put_batch`.
+
+    A GPU copies while an update runs only what was started before that update. What follows the copy is to be started
+    after it: start the copy, start the update, then call the function.
+    """
+    leaves, structure = jax.tree.flatten(batch)
+    started = [_start(array, batch_sharding(mesh)) for array in leaves]
+    return lambda: jax.tree.unflatten(structure, [finish() for finish in started])
+
+
+PIECES = 8  # of a large array on its way to a GPU, each copied through pinned memory by a thread of its own
+SMALLEST_PIECE = 1 << 20  # bytes
+IN_PIECES = ("gpu",)  # platforms
+
+
+def _start(array: np.ndarray, sharding: NamedSharding) -> Callable[[], jax.Array]:
+    """Starts to copy this process's part of a global array."""
+    device, *others = sharding.addressable_devices
+    count = min(PIECES, array.nbytes // SMALLEST_PIECE, len(array))
+    if others or sharding.mesh.devices.flat[0].platform not in IN_PIECES or count < 2:
+        whole = put_local(array, sharding)
+        return lambda: whole
+    bounds = [len(array) * i // count for i in range(count + 1)]
+    pieces = [jax.device_put(array[first:end], device) for first, end in itertools.pairwise(bounds)]
+    shape = (len(array) * sharding.mesh.shape[DATA], *array.shape[1:])
+    return lambda: jax.make_array_from_single_device_arrays(shape, sharding, [_join(pieces)])
+
+
+@jax.jit
+def _join(pieces: list[jax.Array]) -> jax.Array:
+    return jnp.concatenate(pieces)
 
 
 def put_local(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

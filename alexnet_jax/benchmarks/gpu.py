@@ -1,0 +1,212 @@
+"""Measures net 145 on one GPU: numbers, updates, ten views, copies and input, beside PyTorch."""
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from alexnet_jax.benchmarks import input as input_pipeline
+from alexnet_jax.benchmarks.peers import check_peer
+from alexnet_jax.benchmarks.turns import Process
+from alexnet_jax.data.pipeline import threads
+from alexnet_jax.errors import UsageError
+
+PACKAGE = "alexnet_jax.benchmarks"
+CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size and type of the activations
+PEER_CASE = CASES[0]
+UPDATES = 100  # of each measurement of updates that read from disk
+# For all processes: each takes the memory that it needs, and none takes the result of an earlier compilation.
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
+@dataclasses.dataclass(frozen=True)
+class GpuResult:
+    """The measurements.
+
+    Attributes:
+      device: its name.
+      line: which operations are native.
+      numbers: relative errors against float64, of the value and of the gradients, by what is compared.
+      update, forward: images a second in training and in ten-view evaluation, medians, by participant.
+      first_update: seconds to the first update, compilation included, by participant of ours.
+      memory: peak memory of the device, bytes, by participant.
+      forms: for PyTorch, the forms that were fastest.
+      copied: images a second of updates whose batches are copied from the host meanwhile, by participant of ours.
+      copy: bytes a second of such a copy alone.
+      rates: images a second that are read from disk, by variant as in `input.InputResult`.
+      from_disk: images a second of updates that read from disk, by encoding.
+      seconds: of the whole measurement.
+    """
+
+    device: str
+    line: str
+    numbers: dict[str, list[float]]
+    update: dict[str, float]
+    forward: dict[str, float]
+    first_update: dict[str, float]
+    memory: dict[str, int]
+    forms: dict[str, dict[str, str]]
+    copied: dict[str, float]
+    copy: float
+    rates: dict[str, float]
+    from_disk: dict[str, float]
+    seconds: float
+
+
+def measure(
+    *,
+    rounds: int,
+    images: int,
+    batches: int,
+    peer: str | None,
+    native: str = "auto",
+    say: Callable[[str], None] = print,
+) -> GpuResult:
+    """Checks the numbers, and measures the participants in turn, then the input.
+
+    Args:
+      rounds: each runs 20 updates and 20 evaluations of each participant.
+      images: number of drawn images.
+      batches: batches of 128 of each measurement of the input, for each worker process.
+      peer: `torch`: PyTorch with and without norms, in the first of `CASES`, and its DataLoader; None: no peer.
+      native: whether operations are native, as `--native` says.
+      say: called with each line of progress.
+
+    Raises:
+      UsageError: there is no GPU, or the peer is not installed.
+    """
+    check_peer(peer)
+    begun = time.perf_counter()
+    programs: dict[str, list[str]] = {}
+    if peer == "torch":
+        case = [str(part) for part in PEER_CASE]
+        programs = {"torch": ["torch_step", "norm", *case], "torch, no norm": ["torch_step", "plain", *case]}
+    ours = {f"ours, {dtype}, {batch:,}": ["our_step", native, str(batch), dtype] for batch, dtype in CASES}
+    processes: dict[str, Process] = {}
+    try:
+        for name, (module, *arguments) in programs.items():  # these compile while ours start
+            say(f"starting {name}")
+            processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
+        line, numbers = _numbers(say)
+        for name, (module, *arguments) in ours.items():
+            say(f"starting {name}")
+            processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
+            processes[name].ask("ready")
+        for name in programs:
+            processes[name].ask("ready")
+        result = _steps(processes, ours, rounds, say)
+        main, *others = ours
+        for name in [*programs, *others]:
+            processes.pop(name).close()
+        process = processes[main]
+        batch = PEER_CASE[0] * input_pipeline.CROP_SIZE**2 * 3
+        result["copy"] = batch / min(process.ask("copy") for _ in range(5))
+        with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
+            result |= _input(Path(place), process, images=images, batches=batches, peer=peer, say=say)
+        device = process.ask("device")
+    finally:
+        for process in processes.values():
+            process.close()
+    return GpuResult(device=device, line=line, numbers=numbers, seconds=time.perf_counter() - begun, **result)
+
+
+def _numbers(say: Callable[[str], None]) -> tuple[str, dict[str, list[float]]]:
+    """Which operations are native, and the errors against float64."""
+    say("comparing with float64")
+    command = [sys.executable, "-m", f"{PACKAGE}.numbers"]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    (line, _), *numbers = map(json.loads, output.splitlines())
+    return line, dict(numbers)
+
+
+def _steps(
+    processes: dict[str, Process], ours: dict[str, Any], rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Rates of updates and evaluations, in turn."""
+    batches = {name: case[0] for name, case in zip(ours, CASES, strict=True)}
+    values: dict[str, dict[str, list[float]]] = {word: {} for word in ("update", "forward", "copied_update")}
+    for word, by_name in values.items():
+        for number in range(rounds):
+            for name, process in processes.items():
+                if word == "copied_update" and name not in ours:
+                    continue
+                seconds = process.ask(word)
+                images = 1 if word == "forward" else batches.get(name, PEER_CASE[0])
+                by_name.setdefault(name, []).append(images / seconds)
+                say(f"{word} {number + 1}/{rounds}  {name:24} {images / seconds:10,.0f} images/s")
+    median = {word: {name: statistics.median(each) for name, each in rates.items()} for word, rates in values.items()}
+    return {
+        "update": median["update"],
+        "forward": median["forward"],
+        "copied": median["copied_update"],
+        "first_update": {name: processes[name].ask("first_update") for name in ours},
+        "memory": {name: process.ask("memory") for name, process in processes.items()},
+        "forms": {name: process.ask("forms") for name, process in processes.items() if name not in ours},
+    }
+
+
+def _input(
+    place: Path, process: Process, *, images: int, batches: int, peer: str | None, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Rates of the input alone, and of updates that read from disk."""
+    say(f"drawing {images:,} images")
+    sources = input_pipeline.prepare(place, images)
+    variants = input_pipeline.worker_variants(sources, batches)
+    if peer == "torch":
+        variants["peer torch"] = input_pipeline.torch_variant(place, sources["jpeg"], batches)
+    rates = {}
+    for name, variant in variants.items():
+        rates[name] = variant().wall
+        say(f"{name:24} {rates[name]:10,.0f} images/s")
+    from_disk = {}
+    for encoding in sources:
+        name, workers = input_pipeline.name_of(encoding), str(threads())
+        from_disk[encoding] = process.ask(" ".join(["from_disk", name, str(place), workers, str(UPDATES)]))
+        say(f"updates from {encoding:11} {from_disk[encoding]:10,.0f} images/s")
+    return {"rates": rates, "from_disk": from_disk}
+
+
+def describe(result: GpuResult) -> list[str]:
+    """The result as the lines of tables."""
+    lines = [f"{result.device}; {result.line}", "", f"{'relative error against float64':50}{'value':>10}  gradients"]
+    for name, (value, *gradients) in result.numbers.items():
+        lines.append(f"{name:50}{value:10.1e}  " + " ".join(f"{error:.1e}" for error in gradients))
+    lines += ["", f"{'net 145, images/s':24}{'update':>10}{'ten views':>11}{'with copy':>11}{'first':>8}{'memory':>12}"]
+    for name, rate in result.update.items():
+        copied = f"{result.copied[name]:11,.0f}" if name in result.copied else " " * 11
+        first = f"{result.first_update[name]:6.1f} s" if name in result.first_update else " " * 8
+        memory = f"{result.memory[name] / 2**20:8,.0f} MiB"
+        lines.append(f"{name:24}{rate:10,.0f}{result.forward[name]:11,.0f}{copied}{first}{memory}")
+    (main, ours), *_ = ((name, rate) for name, rate in result.update.items() if name.startswith("ours"))
+    for name, forms in result.forms.items():
+        update, forward = ours / result.update[name], result.forward[main] / result.forward[name]
+        lines.append(f"{main}: {update:.2f} times the updates of {name} ({forms['update']})")
+        lines.append(f"{'':{len(main)}}  {forward:.2f} times its ten views ({forms['forward']})")
+    lines += ["", f"a copy of a batch alone: {result.copy / 1e9:.1f} GB/s", "", f"{'input, images/s':24}"]
+    lines += [f"{name:24}{rate:10,.0f}" for name, rate in result.rates.items()]
+    for encoding, rate in result.from_disk.items():
+        alone = max(value for name, value in result.rates.items() if name.startswith(f"{encoding},"))
+        bound = min(alone, ours)
+        lines.append(f"updates from {encoding:11}{rate:10,.0f}, {rate / bound:.0%} of the slower of input and updates")
+    return [*lines, f"measured in {result.seconds:.0f} s"]
+
+
+def check_gpu() -> None:
+    """Checks that there is a GPU.
+
+    Raises:
+      UsageError: JAX runs on something else.
+    """
+    backend = jax.default_backend()
+    if backend != "gpu":
+        raise UsageError(
+            f"JAX runs on {backend} here, and this measurement is for a GPU; `benchmark step` is for others"
+        )

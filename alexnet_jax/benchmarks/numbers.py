@@ -1,0 +1,114 @@
+"""How far operations and the network on this device are from float64 on its host's CPU.
+
+python -m alexnet_jax.benchmarks.numbers
+
+Results are lines of JSON: relative root mean squares of the difference, by what is compared.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexnet_jax.network import layers, sharding
+from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network.forward import init_variables, make_forward
+from alexnet_jax.network.native import build as native
+from alexnet_jax.network.tower import make_tower
+
+NORM: dict[str, Any] = dict(size=5, k=2.0, alpha=2e-5, beta=0.75)
+SPATIAL: dict[str, Any] = dict(size=5, k=1.0, alpha=4e-5, beta=0.75)
+CONV1: dict[str, Any] = dict(stride=4, padding=((0, 3), (0, 3)))
+SMALL = 67  # pixels of the network's images
+TYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Of net 145, with two images: the operation, and the shape of its maps.
+OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "norm of layer 1": (functools.partial(layers.response_norm, **NORM), (2, 55, 55, 48)),
+    "norm of layer 2": (functools.partial(layers.response_norm, **NORM), (2, 27, 27, 128)),
+    "spatial norm": (functools.partial(layers.spatial_norm, **SPATIAL), (2, 27, 27, 128)),
+    "pooling": (functools.partial(layers.max_pool, size=3, stride=2), (2, 27, 27, 128)),
+}
+
+
+def relative(found: Any, expected: Any) -> float:
+    """Root mean square of the difference, relative to that of the expected array."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
+
+
+def value_and_gradients(operation: Callable[..., Any], dy: Any, *arguments: Any) -> tuple[Any, ...]:
+    """The result, and the gradients of the arguments."""
+    y, pull = jax.vjp(operation, *arguments)
+    return y, *pull(dy.astype(y.dtype))
+
+
+def compare(operation: Callable[..., Any], arguments: list[Any], dy: Any, dtype: Any) -> list[float]:
+    """Errors of the result and of the gradients, on arguments that the type can hold."""
+    narrow = [jnp.asarray(each, dtype) for each in arguments]
+    found = jax.jit(functools.partial(value_and_gradients, operation))(jnp.asarray(dy, dtype), *narrow)
+    with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True), native.plain_form():
+        exact = [jnp.asarray(np.asarray(each, np.float64)) for each in (jnp.asarray(dy, dtype), *narrow)]
+        expected = jax.jit(functools.partial(value_and_gradients, operation))(*exact)
+    return [relative(a, b) for a, b in zip(found, expected, strict=True)]
+
+
+def operations() -> None:
+    """Compares the operations of which there are native kernels, and conv1, which runs over blocks of pixels."""
+    rng = np.random.default_rng(0)
+    for type_name, dtype in TYPES.items():
+        for name, (operation, shape) in OPERATIONS.items():
+            x = 150 * rng.standard_normal(shape)
+            dy = rng.standard_normal(jax.eval_shape(operation, jnp.zeros(shape)).shape)
+            _print(f"{name}, {type_name}", compare(operation, [x], dy, dtype))
+        x, kernel = 60 * rng.standard_normal((2, 224, 224, 3)), 0.01 * rng.standard_normal((11, 11, 3, 96))
+        conv1 = functools.partial(convolution, **CONV1)
+        _print(f"conv1, {type_name}", compare(conv1, [x, kernel], rng.standard_normal((2, 55, 55, 96)), dtype))
+
+
+def network() -> None:
+    """Compares the loss of a small net 145 and its gradient."""
+    rng = np.random.default_rng(0)
+    images, labels = 60 * rng.standard_normal((8, SMALL, SMALL, 3)), rng.integers(0, 10, 8)
+
+    def loss_and_gradients(dtype: Any, images: Any, devices: Any) -> Any:
+        tower = make_tower("original", num_classes=10, width=0.25, he_init=True, dtype=dtype)
+        forward = make_forward(tower, sharding.make_mesh(data=1, tower=1, devices=devices))
+
+        def loss(params: Any) -> Any:
+            log_probs = jax.nn.log_softmax(forward(params, {}, images / 150, None)[0])
+            return -jnp.take_along_axis(log_probs, labels[:, None], axis=1).mean()
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    tower = make_tower("original", num_classes=10, width=0.25, he_init=True)
+    params = jax.tree.map(np.asarray, init_variables(tower, jax.random.key(0), SMALL)[0])
+    cpu = jax.devices("cpu")[:1]
+    with jax.default_device(cpu[0]), jax.enable_x64(True), native.plain_form():
+        exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        expected = jax.tree.map(np.asarray, loss_and_gradients(None, jnp.asarray(images), cpu)(exact))
+    for type_name, dtype in TYPES.items():
+        run = loss_and_gradients(None if dtype == jnp.float32 else dtype, jnp.asarray(images, jnp.float32), None)
+        found = run(jax.tree.map(jnp.asarray, params))
+        gradients = (
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (found[1], expected[1])
+        )
+        _print(f"net 145, small, {type_name}", [relative(found[0], expected[0]), relative(*gradients)])
+
+
+def _print(name: str, errors: list[float]) -> None:
+    print(json.dumps([name, errors]), flush=True)
+
+
+def main() -> None:
+    """Prints the line that says which kernels run, and then all comparisons."""
+    print(json.dumps([native.load().line, []]), flush=True)
+    operations()
+    network()
+
+
+if __name__ == "__main__":
+    main()
