@@ -17,6 +17,7 @@ from absl import flags
 from alexnet_jax import cli, config_flag, paths
 from alexnet_jax.experiment import build as experiment
 from alexnet_jax.experiment import follow, summary
+from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
@@ -44,7 +45,10 @@ def main() -> None:
     config = cli.config_of(CONFIG)
     settings = read_settings(config)
     if DRY_RUN.value:
-        print(summary.describe(settings, follow.prepared_facts(settings.dataset.name, DATA_DIR.value)))
+        data = follow.prepared(settings.dataset.name, DATA_DIR.value)
+        print(summary.describe(settings, None if data is None else follow.facts_of(data)))
+        if data and (line := small_crops(data, settings.dataset.name, settings.dataset.crop_size)):
+            print(line)
         return
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     workdir = WORKDIR.value or os.path.join("runs", settings.name)

@@ -124,7 +124,7 @@ def test_a_state_that_is_not_finite_is_never_saved(
     ("change", "message"),
     [
         ({"mesh.data": 3, "mesh.tower": 1}, "config.batch_size is .* cannot be divided by the mesh's data axis of 3"),
-        ({"mesh.tower": 3}, "places for towers and the network 2 tower"),
+        ({"mesh.tower": 3}, "config.mesh.tower is 3 and the recipe 'original' has 2 towers; use 1 or 2, or None"),
         ({"dataset.crop_size": 80}, "crop_size is 80 and the images of elpv/64 have 64 pixels"),
         ({"dataset.crop_size": 10}, "image is too small: .*leaves none"),
         ({"rates.conv9": {"kernel": ((0, 0.1),), "bias": ((0, 0.1),)}}, "config.rates.conv9 names no layer"),

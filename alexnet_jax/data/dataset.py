@@ -103,7 +103,7 @@ class Dataset:
             count = self._builder.info.splits[name].num_examples
         except Exception as error:  # TFDS parses the slice and has no common error for a bad one
             raise DatasetError(f"{name!r} is no part of a split; write for example 'train[:25%]'") from error
-        if not count:
+        if count <= 0:  # below 0 where the end of a part comes before its beginning
             raise DatasetError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
         try:
             parts = tuple(
@@ -128,7 +128,7 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
       examples: of each split, by name.
 
     Raises:
-      DatasetError: no split has the name, or the part makes no sense.
+      DatasetError: no split has the name, or the part makes no sense or holds no example.
     """
     infos = {
         name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in examples.items()
@@ -139,7 +139,10 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
         raise DatasetError(
             f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
         ) from error
-    return sum((examples[part.splitname] if part.to is None else part.to) - (part.from_ or 0) for part in parts)
+    count = sum((examples[part.splitname] if part.to is None else part.to) - (part.from_ or 0) for part in parts)
+    if count <= 0:
+        raise DatasetError(f"split {split!r} holds no example; ask for a larger part")
+    return count
 
 
 def data_folder(data_dir: str | None) -> epath.Path:

@@ -213,12 +213,27 @@ def build_mesh(settings: Settings) -> Mesh:
     tower = settings.mesh.tower or min(fastest, towers_of(settings.network.recipe))
     pairs = max(1, len(devices) // tower)
     data = settings.mesh.data or max(count for count in range(1, pairs + 1) if settings.batch_size % count == 0)
+    check_mesh(settings, data, tower)
+    return sharding.make_mesh(data=data, tower=tower)
+
+
+def check_mesh(settings: Settings, data: int, tower: int) -> None:
+    """Compares the axes of a mesh with the batch and with the network.
+
+    Raises:
+      UsageError: the batch cannot be divided, or the network has another number of towers.
+    """
     if settings.batch_size % data:
         raise UsageError(
             f"config.batch_size is {settings.batch_size} and cannot be divided by the mesh's data axis of {data};"
             f" use a multiple of {data}"
         )
-    return sharding.make_mesh(data=data, tower=tower)
+    towers = towers_of(settings.network.recipe)
+    if tower not in (1, towers):
+        raise UsageError(
+            f"config.mesh.tower is {tower} and the recipe {settings.network.recipe!r} has {towers}"
+            f" tower{'s' * (towers > 1)}; use {' or '.join(sorted({'1', str(towers)}))}, or None"
+        )
 
 
 def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule, *, crop_size: int) -> Photometry:
@@ -228,12 +243,7 @@ def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedul
       UsageError: the crop is larger than the stored images.
     """
     statistics = data.statistics
-    if crop_size > data.image_size:
-        raise UsageError(
-            f"config.dataset.crop_size is {crop_size} and the images of {settings.dataset.name} have"
-            f" {data.image_size} pixels; use a smaller crop, such as {follow.crop_of(data.image_size)}, or larger"
-            " images"
-        )
+    follow.check_crop(crop_size, data.image_size, settings.dataset.name)
     return functools.partial(
         photometry,
         mean_image=statistics.crop(crop_size).astype(np.float32),

@@ -43,15 +43,15 @@ def open_data(
         ) from error
 
 
-def small_crops(dataset: Dataset, name: str, crop_size: int) -> str | None:
+def small_crops(dataset: Dataset, name: str, crop_size: int | None) -> str | None:
     """A line for a run whose crops see far less of the stored images than in 2012; None: they see enough.
 
     Args:
       dataset: of the run.
       name: `config.dataset.name`.
-      crop_size: pixels.
+      crop_size: pixels; None: it follows from the stored images, and is large enough.
     """
-    if crop_size / dataset.image_size >= SMALL_CROP * follow.RECIPE_SHARE:
+    if crop_size is None or crop_size / dataset.image_size >= SMALL_CROP * follow.RECIPE_SHARE:
         return None
     size = round(crop_size / follow.RECIPE_SHARE)
     family = name.partition("/")[0]

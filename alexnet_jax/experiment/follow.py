@@ -56,10 +56,10 @@ def known_facts(name: str) -> Facts | None:
     return None if options is None else Facts(2, {"train": 1970, "test": 654}, options.size)
 
 
-def prepared_facts(name: str, data_dir: str | None) -> Facts | None:
-    """The facts of a prepared data set; None: it is not there, or not complete."""
+def prepared(name: str, data_dir: str | None) -> Dataset | None:
+    """A prepared data set; None: it is not there, or not complete."""
     try:
-        return facts_of(open_dataset(name, data_dir))
+        return open_dataset(name, data_dir)
     except DatasetError:
         return None
 
@@ -71,7 +71,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     224 / 256 of the side of the stored images. `with_epochs` has the epochs.
 
     Raises:
-      UsageError: the data set has no such split, or other classes than the config says.
+      UsageError: the data set has no such split, other classes than the config says, or images smaller than the crop.
     """
     data = settings.dataset
     if data.classes is not None and data.classes != facts.classes:
@@ -83,6 +83,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     others = [name for name in facts.examples if name != train.partition("[")[0]]
     names = EVAL_SPLITS if set(EVAL_SPLITS) & set(others) else tuple(others)
     evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
+    check_crop(data.crop_size or 1, facts.image_size, data.name)
     dataset = dataclasses.replace(
         data,
         train_split=train,
@@ -92,6 +93,19 @@ def follow(settings: Settings, facts: Facts) -> Settings:
         train_images=facts.count(train) if data.train_images is None else data.train_images,
     )
     return with_epochs(dataclasses.replace(settings, dataset=dataset), facts.count(train))
+
+
+def check_crop(crop_size: int, image_size: int, name: str) -> None:
+    """Compares the crop with the stored images of the data set `name`.
+
+    Raises:
+      UsageError: the crop is larger.
+    """
+    if crop_size > image_size:
+        raise UsageError(
+            f"config.dataset.crop_size is {crop_size} and the images of {name} have {image_size} pixels; use a smaller"
+            f" crop, such as {crop_of(image_size)}, or larger images"
+        )
 
 
 def with_epochs(settings: Settings, train_images: int) -> Settings:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment.build import build_optimizer, build_tower
+from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
 from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
@@ -123,7 +123,8 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     facts = facts or known_facts(data.name)
     if facts is not None:
         settings = follow(settings, facts)
-        train_split, _, _ = followed(settings)
+        train_split, eval_split, _ = followed(settings)
+        facts.count(eval_split)  # raises where there is no such part
         if settings.dataset.train_images != (count := facts.count(train_split)):
             raise UsageError(
                 f"config.dataset.train_images is {data.train_images} and split {train_split!r} of {data.name} has"
@@ -138,6 +139,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         )
     settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)
+    check_mesh(settings, *_mesh(settings))
     rows = rows_of(tower, data.crop_size)
     schedule = Schedule(settings, data.train_images / settings.batch_size)
     build_optimizer(settings, tower.leaf_names(), schedule)  # raises where the rates do not fit the layers

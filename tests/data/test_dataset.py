@@ -78,6 +78,13 @@ def test_a_data_set_opens_anywhere(data_dir: str, tmp_path: Path):
     assert moved.facts() == open_dataset("elpv/64", data_dir).facts()
 
 
+@pytest.mark.parametrize("part", ["train[:0%]", "train[5:3]", "train[-3:-5]", "train[90%:80%]"])
+def test_a_part_without_an_example_is_no_damage_of_the_data_set(data_dir: str, part: str):
+    with pytest.raises(DatasetError, match="holds no example; ask for a larger part") as error:
+        open_dataset("elpv/64", data_dir).split(part)
+    assert "remove" not in str(error.value)
+
+
 def test_mistakes_are_named(data_dir: str):
     data = open_dataset("elpv/64", data_dir)
     with pytest.raises(DatasetError, match=r"no split 'validation'; it has test, train|train, test"):

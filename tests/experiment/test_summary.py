@@ -74,7 +74,7 @@ def test_a_count_that_is_missing(tiny_config):
 def test_counts_follow_from_the_data_set(tiny_config):
     assert "elpv/64 (2 classes, 197 training images)" in summary.describe(read_settings(tiny_config()))  # train[:10%]
     config = tiny_config(**{"dataset.name": "flowers", "dataset.train_split": None})
-    flowers = Facts(5, {"train": 70, "test": 30}, 64)
+    flowers = Facts(5, {"train": 70, "test": 60}, 64)
     assert "flowers (5 classes, 70 training images)" in summary.describe(read_settings(config), flowers)
     config.dataset.train_images = 60
     with pytest.raises(UsageError, match=r"train_images is 60 and split 'train' of flowers has 70 images; --config"):
@@ -82,3 +82,21 @@ def test_counts_follow_from_the_data_set(tiny_config):
     config.dataset.classes = 4
     with pytest.raises(UsageError, match=r"classes is 4 and flowers has 5 classes; --config\.dataset\.classes=None"):
         summary.describe(read_settings(config), flowers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset.crop_size": 65}, "config.dataset.crop_size is 65 and the images of elpv/64 have 64 pixels"),
+        ({"mesh.tower": 3}, "config.mesh.tower is 3 and the recipe 'original' has 2 towers; use 1 or 2, or None"),
+        ({"mesh.data": 5}, "config.batch_size is 32 and cannot be divided by the mesh's data axis of 5"),
+        ({"dataset.train_split": "train[:0%]"}, r"split 'train\[:0%\]' holds no example; ask for a larger part"),
+        ({"dataset.eval_split": "train[90%:80%]"}, r"split 'train\[90%:80%\]' holds no example"),
+        ({"dataset.eval_split": "nothing"}, "there is no split 'nothing'; there are train, test, and parts"),
+    ],
+)
+def test_a_dry_run_finds_what_a_run_would_find_in_the_data_set(tiny_config, changes, message):
+    facts = Facts(2, {"train": 1970, "test": 654}, 64)
+    with pytest.raises(UsageError, match=message):
+        summary.describe(read_settings(tiny_config(**changes)), facts)
+    summary.describe(read_settings(tiny_config()), facts)
