@@ -96,6 +96,11 @@ def _parse(arguments: list[str], *, words: int | None) -> list[str]:
             os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
         ):  # the import of a device might never end
             raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
+        if name.endswith((".json", ".yaml", ".yml", ".toml")):  # Python would take its first word for a mistake
+            raise UsageError(
+                f"--config={name} is no config, which is a Python file such as configs/default.py; a run goes on with"
+                " the file that it began with"
+            )
     try:
         rest = flags.FLAGS(arguments)
     except SystemExit:  # with status 1, after --help and its like

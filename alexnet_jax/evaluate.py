@@ -123,7 +123,11 @@ def _outputs() -> Outputs:
     if any(file.suffix.lower() != ".csv" for file in confusion):
         canvas.need_matplotlib()
     name = PREDICTIONS.value
-    return Outputs(confusion, None if name is None else cli_network.output_file("--predictions", name, (".csv",)))
+    predictions = None if name is None else cli_network.output_file("--predictions", name, (".csv",))
+    files = [*confusion, *([] if predictions is None else [predictions])]
+    if repeated := next((file for number, file in enumerate(files) if file in files[:number]), None):
+        raise UsageError(f"{repeated} is named for two results, and the second would replace the first; name another")
+    return Outputs(confusion, predictions)
 
 
 def _facts_of_command(folders: Sequence[epath.Path]) -> dict[str, Any]:

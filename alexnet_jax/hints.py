@@ -68,6 +68,8 @@ def _hint(error: UsageError) -> str | None:
         case errors.MismatchError():
             layer = error.name.split("/")[0]
             return f"use the recipe it was made with, or, starting from it, name {layer!r} in config.fresh"
+        case errors.NoTrainingStateError():
+            return f"name another --workdir, and start from this network with --config.init_from={error.folder}"
         case errors.OldCheckpointError():
             return "use that version, or train anew with another --workdir"
         case errors.NotFiniteCheckpointError():

@@ -169,6 +169,10 @@ FILES = {
     ("file", "message"),
     [
         (
+            "config.json",
+            "--config=config.json is no config, which is a Python file such as configs/default.py; a run goes on",
+        ),
+        (
             "configs/defualt.py",
             "No such file or directory: 'configs/defualt.py'; did you mean configs/default.py?",
         ),

@@ -92,6 +92,7 @@ def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_d
         (one, f"--workdir={tmp_path}"): f"{tmp_path} holds no run: config.json is missing; name the --workdir of a",
         (one, other, "--checkpoint=99"): f"{runs[0]}: there is no checkpoint '99'; there are last, best, ",
         (one, "--confusion=matrix.txt"): "--confusion=matrix.txt does not end in .csv or .png or .svg",
+        (one, "--predictions=p.csv", "--confusion=./p.csv"): "p.csv is named for two results, and the second would",
         (one, "--predictions=p.png"): "--predictions=p.png does not end in .csv",
         (one, f"--predictions={tmp_path}/folder.csv"): "folder.csv is a folder; name a file in it",
         (one, f"--predictions={tmp_path}/no/p.csv"): "cannot be written: No such file or directory; name another",

@@ -44,6 +44,10 @@ PATH = epath.Path("/runs/a")
             "has (2, 4); use the recipe it was made with, or, st",
         ),
         (errors.MismatchError(PATH, "fc8/kernel", (2, 3), None), "does not have it; use the recipe it was made with"),
+        (
+            errors.NoTrainingStateError(PATH / "checkpoints/0"),
+            f"; name another --workdir, and start from this network with --config.init_from={PATH}",
+        ),
         (errors.DamagedCheckpointError(PATH, "d/0 is missing"), "d/0 is missing; resume that run"),
         (errors.UnreadableCheckpointError(PATH, "no bytes"), "cannot be read: no bytes; resume that run"),
         (errors.NotFiniteCheckpointError(PATH), "its run diverged; name an earlier one with --checkpoint"),

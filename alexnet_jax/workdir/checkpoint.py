@@ -30,6 +30,7 @@ from alexnet_jax.workdir.errors import (
     MismatchError,
     NotFiniteCheckpointError,
     NotFiniteStateError,
+    NoTrainingStateError,
     OldCheckpointError,
     SaveError,
     UnreadableCheckpointError,
@@ -195,6 +196,7 @@ class Checkpoints:
 
         Raises:
           MismatchError: the checkpoint is of another network.
+          NoTrainingStateError: it holds a network alone.
           OldCheckpointError: an earlier version wrote it, without a part of the state.
           DamagedCheckpointError: a file is missing or has changed.
           NotFiniteCheckpointError: parameters, batch statistics or velocities are not finite.
@@ -213,7 +215,8 @@ class Checkpoints:
             raise UnreadableCheckpointError(path, _words(error)[:200]) from error
         for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(restored):
             if isinstance(leaf, jax.ShapeDtypeStruct):  # orbax leaves what the checkpoint does not have as it was asked
-                raise OldCheckpointError(path, jax.tree_util.keystr(leaf_path, simple=True, separator="/"))
+                name = jax.tree_util.keystr(leaf_path, simple=True, separator="/")
+                raise NoTrainingStateError(path) if name == "step" else OldCheckpointError(path, name)
         if not all_finite(_fields(restored)):
             raise NotFiniteCheckpointError(path)
         return restored

@@ -158,6 +158,18 @@ class OldCheckpointError(UsageError):
         self.path, self.name = path, name
 
 
+class NoTrainingStateError(UsageError):
+    """A checkpoint of a network alone, as of an import: no run can go on from its step and velocities.
+
+    Attributes:
+      folder: the workdir.
+    """
+
+    def __init__(self, path: epath.Path):
+        super().__init__(f"the checkpoint {path} holds a network and no state of a training run")
+        self.folder = path.parent.parent
+
+
 class SaveError(UsageError):
     """A checkpoint could not be written. Earlier checkpoints are unchanged.
 

@@ -23,6 +23,7 @@ from alexnet_jax.workdir.errors import (
     MismatchError,
     NotFiniteCheckpointError,
     NotFiniteStateError,
+    NoTrainingStateError,
     OldCheckpointError,
 )
 
@@ -343,3 +344,17 @@ def test_a_checkpoint_without_a_part_of_the_state_is_refused(checkpoints: Checkp
     checkpoints.wait()
     with pytest.raises(OldCheckpointError, match=r"by an earlier version .* it has no batch_stats/conv1_norm/mean"):
         checkpoints.restore(1, target_of(state("conv1_norm"), mesh))
+
+
+def test_a_network_alone_is_no_state_to_go_on_from(checkpoints: Checkpoints, tmp_path: Path):
+    """As an import saves it: no earlier version wrote it."""
+    mesh = sharding.make_mesh(data=1, tower=1)
+    state = state_of(1.0, mesh)
+    checkpoints.save(0, {"params": state.params, "batch_stats": state.batch_stats}, top1=None)
+    checkpoints.wait()
+    with pytest.raises(
+        NoTrainingStateError, match="checkpoints/0 holds a network and no state of a training run"
+    ) as error:
+        checkpoints.restore(0, target_of(state, mesh))
+    assert error.value.folder == epath.Path(tmp_path)
+    checkpoints.restore(0, {"params": target_of(state, mesh).params})

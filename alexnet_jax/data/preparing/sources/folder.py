@@ -104,7 +104,8 @@ def _splits(root: Path, ignored: _Ignored, say: Callable[[str], None]) -> dict[s
     flat = {name: count for name in folders if (count := _count_images(root / name))}
     if "train" not in folders:
         if flat and len(flat) == len(folders) and not set(map(str.lower, folders)) & set(SPLIT_NAMES):
-            say(f"no folder 'train': the {len(folders):,} folders of {root} are taken for the classes of 'train'")
+            what = f"{len(folders):,} folders of {root} are" if len(folders) > 1 else f"only folder of {root} is"
+            say(f"no folder 'train': the {what} taken for the class{'es' * (len(folders) > 1)} of 'train'")
             return {"train": {name: root / name for name in folders}}
         some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
         held = f"holds the folders {some}" if folders else "holds no folder"
@@ -122,9 +123,9 @@ def _splits(root: Path, ignored: _Ignored, say: Callable[[str], None]) -> dict[s
 def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
     class_names = list(splits["train"])
     if len(class_names) < 2:
+        found = f"one class ({class_names[0]})" if class_names else "no class (no folder)"
         raise SourceError(
-            f"the split 'train' of {root} has {len(class_names)} classes ({', '.join(class_names) or 'no folder'});"
-            " at least two are needed: one folder a class"
+            f"the split 'train' of {root} has {found}; at least two classes are needed: one folder a class"
         )
     odd = [name for name in class_names if not name.isprintable() or not name.strip()]
     if odd:

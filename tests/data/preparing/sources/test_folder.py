@@ -105,7 +105,7 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
     [
         (["a/x/1.jpg", "b/x/1.jpg"], r"no folder 'train' and holds the folders a, b; expected SPLIT/CLASS/IMAGE"),
         (["Train/1.jpg", "Test/1.jpg"], r"no folder 'train' and holds the folders Test, Train; expected"),
-        (["train/a/1.jpg"], r"'train' of .* has 1 classes \(a\); at least two"),
+        (["train/a/1.jpg"], r"'train' of .* has one class \(a\); at least two"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "has the class 'c', which 'train' has not"),
         (
             ["train/a/1.jpg", "train/b/1.txt"],
