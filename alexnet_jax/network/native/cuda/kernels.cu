@@ -10,18 +10,22 @@
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__
-#define FOR_THREADS(i, n) for (int i = threadIdx.x; i < (n); i += blockDim.x)
+#define FOR_THREADS(i, n) for (unsigned i = threadIdx.x; i < (unsigned)(n); i += blockDim.x)
 #define SYNCHRONIZE() __syncthreads()
 #define UNROLL _Pragma("unroll")
 DEVICE float as_float(unsigned bits) { return __uint_as_float(bits); }
 DEVICE unsigned as_bits(float x) { return __float_as_uint(x); }
 DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-DEVICE float reciprocal_root(float x) { return rsqrtf(x); }
+DEVICE float reciprocal_root(float x) {  // of a normal number: `rsqrtf` would also look after denormal ones
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 #else
 #include <math.h>
 #include <string.h>
 #define DEVICE static inline
-#define FOR_THREADS(i, n) for (int i = 0; i < (n); i++)
+#define FOR_THREADS(i, n) for (unsigned i = 0; i < (unsigned)(n); i++)
 #define SYNCHRONIZE()
 #define UNROLL
 DEVICE float as_float(unsigned bits) {
@@ -44,21 +48,56 @@ struct Bfloat16 {
   unsigned short bits;
 };
 
-DEVICE unsigned bfloat16_bits(float x) {
+// Two numbers, rounded to nearest, ties to even; the first one in the lower half.
+DEVICE unsigned bfloat16_pair(float low, float high) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  unsigned short bits;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
-  return bits;
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
 #else
-  const unsigned bits = as_bits(x);
-  if (x != x) return 0x7fff;
-  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
+  unsigned halves[2] = {as_bits(low), as_bits(high)};
+  for (int i = 0; i < 2; i++) {
+    const bool number = (halves[i] & 0x7fffffff) <= 0x7f800000;
+    halves[i] = number ? (halves[i] + 0x7fff + ((halves[i] >> 16) & 1)) >> 16 : 0x7fff;
+  }
+  return halves[0] | halves[1] << 16;
 #endif
 }
 
-// Rounds as the type in memory does.
-DEVICE float rounded(float x, const float*) { return x; }
-DEVICE float rounded(float x, const Bfloat16*) { return as_float(bfloat16_bits(x) << 16); }
+// Rounds N numbers as the type in memory does. N is even.
+template <int N>
+DEVICE void round_to(const float*, float*) {}
+
+template <int N>
+DEVICE void round_to(const Bfloat16*, float* x) {
+  UNROLL for (int i = 0; i < N; i += 2) {
+    const unsigned pair = bfloat16_pair(x[i], x[i + 1]);
+    x[i] = as_float(pair << 16), x[i + 1] = as_float(pair & 0xffff0000u);
+  }
+}
+
+// The larger numbers of a word, and NaN where one is NaN.
+DEVICE unsigned larger(unsigned a, unsigned b, const float*) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float most;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(as_float(a)), "f"(as_float(b)));
+  return as_bits(most);
+#else
+  const float x = as_float(a), y = as_float(b);
+  return y > x || y != y ? b : a;
+#endif
+}
+
+DEVICE unsigned larger(unsigned a, unsigned b, const Bfloat16*) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  unsigned most;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(most) : "r"(a), "r"(b));
+  return most;
+#else
+  const float* const wide = nullptr;
+  return larger(a << 16, b << 16, wide) >> 16 | (larger(a & 0xffff0000u, b & 0xffff0000u, wide) & 0xffff0000u);
+#endif
+}
 
 template <int N>
 DEVICE void load_words(const void* p, unsigned* w) {
@@ -118,7 +157,7 @@ DEVICE void store(float* p, const float* x) {
 template <int N>
 DEVICE void store(Bfloat16* p, const float* x) {
   unsigned w[N / 2];
-  UNROLL for (int i = 0; i < N / 2; i++) w[i] = bfloat16_bits(x[2 * i]) | bfloat16_bits(x[2 * i + 1]) << 16;
+  UNROLL for (int i = 0; i < N / 2; i++) w[i] = bfloat16_pair(x[2 * i], x[2 * i + 1]);
   store_words<N / 2>(p, w);
 }
 
@@ -174,23 +213,29 @@ DEVICE void norm_forward(const Call& a, unsigned item) {
   store<V>((T*)a.out[0] + pixel + channel, y);
 }
 
-// The gradient of the norm, from x with 2 HALF and dn with HALF channels around: dx = dn d^-b - 2ab x sum(dn x
-// d^-(b+1)).
+// The gradient of the ReLU before the norm.
 template <int V>
-DEVICE void norm_gradient(const Call& a, const float* x, const float* dn, float* dx) {
-  float terms[V + 2 * HALF], p[V + 2 * HALF];
-  UNROLL for (int i = 0; i < V + 2 * HALF; i++) {
-    const Powers power = powers_of(denominator(a, x, i));
-    p[i] = power.p;
-    terms[i] = dn[i] * x[HALF + i] * power.q;
+DEVICE void clear_unless_positive(const Call& a, const float* x, float* dx) {
+  if (a.rectify_before) {
+    UNROLL for (int i = 0; i < V; i++) {
+      if (!(x[i] > 0)) dx[i] = 0;
+    }
   }
+}
+
+// The gradient of the norm, from x with 2 HALF, and powers and dn with HALF channels around:
+// dx = dn d^-b - 2ab x sum(dn x d^-(b+1)).
+template <int V>
+DEVICE void norm_gradient(const Call& a, const float* x, const Powers* power, const float* dn, float* dx) {
+  float terms[V + 2 * HALF];
+  UNROLL for (int i = 0; i < V + 2 * HALF; i++) terms[i] = dn[i] * x[HALF + i] * power[i].q;
   UNROLL for (int i = 0; i < V; i++) {
     float sum = terms[i];
     UNROLL for (int j = 1; j <= 2 * HALF; j++) sum = sum + terms[i + j];
     const float factor = -1.5f * a.alpha * x[2 * HALF + i];
-    dx[i] = fused_multiply_add(factor, sum, dn[HALF + i] * p[HALF + i]);
-    if (a.rectify_before && !(x[2 * HALF + i] > 0)) dx[i] = 0;
+    dx[i] = fused_multiply_add(factor, sum, dn[HALF + i] * power[HALF + i].p);
   }
+  clear_unless_positive<V>(a, x + 2 * HALF, dx);
 }
 
 template <typename T, int V>
@@ -199,11 +244,13 @@ DEVICE void norm_backward(const Call& a, unsigned item) {
   const int channel = (int)(item % vectors) * V;
   const long long pixel = (long long)(item / vectors) * a.channels;
   float x[V + 4 * HALF], bias[V + 4 * HALF], dy[V + 2 * HALF], dx[V];
+  Powers power[V + 2 * HALF];
   load_around<V, 2 * HALF>((const T*)a.x + pixel, channel, a.channels, x);
   load_around<V, 2 * HALF>(a.bias, channel, a.channels, bias);
   load_around<V, HALF>((const T*)a.dy[0] + pixel, channel, a.channels, dy);
   prepare<V + 4 * HALF>(a, bias, x);
-  norm_gradient<V>(a, x, dy, dx);
+  UNROLL for (int i = 0; i < V + 2 * HALF; i++) power[i] = powers_of(denominator(a, x, i));
+  norm_gradient<V>(a, x, power, dy, dx);
   store<V>((T*)a.out[0] + pixel + channel, dx);
 }
 
@@ -217,9 +264,6 @@ DEVICE const void* of_group(const void* const* arrays, int group) { return group
 DEVICE void* of_group(void* const* arrays, int group) { return group ? arrays[1] : arrays[0]; }
 
 DEVICE int least(int a, int b) { return a < b ? a : b; }
-
-// The larger number, and NaN where one is NaN.
-DEVICE float larger(float most, float x) { return x > most || x != x ? x : most; }
 
 // The channels of a thread, in maps with so many rows and columns. `group` has the channel.
 struct Place {
@@ -253,129 +297,196 @@ DEVICE long long window_of_y(const Call& a, const Place& at, int row, int column
   return window * (a.channels / a.groups);
 }
 
+// V numbers of a type, as words.
+template <typename T, int V>
+struct Vector {
+  enum { WORDS = V * sizeof(T) / 4 };
+  unsigned words[WORDS];
+};
+
+template <typename T, int V>
+DEVICE void add_to_maximum(Vector<T, V>& most, const T* p, bool first) {
+  unsigned words[Vector<T, V>::WORDS];
+  load_words<Vector<T, V>::WORDS>(p, words);
+  UNROLL for (int i = 0; i < Vector<T, V>::WORDS; i++) most.words[i] =
+      first ? words[i] : larger(most.words[i], words[i], p);
+}
+
 template <typename T, int V, int SIZE>
 DEVICE void pool_forward(const Call& a, unsigned item) {
   const Place at = place_of<V>(a, item, a.out_rows, a.out_columns);
   const int top = at.row * STRIDE, left = at.column * STRIDE;
-  float most[V], x[V];
-  UNROLL for (int i = 0; i < SIZE; i++) UNROLL for (int j = 0; j < SIZE; j++) {
-    if (top + i >= a.rows || left + j >= a.columns) continue;
-    load<V>((const T*)a.x + pixel_of_x(a, at, top + i, left + j) + at.channel, x);
-    UNROLL for (int n = 0; n < V; n++) most[n] = i + j == 0 ? x[n] : larger(most[n], x[n]);
+  Vector<T, V> most;
+  UNROLL for (int i = 0; i < SIZE; i++) {
+    UNROLL for (int j = 0; j < SIZE; j++) {
+      if (top + i < a.rows && left + j < a.columns)
+        add_to_maximum<T, V>(most, (const T*)a.x + pixel_of_x(a, at, top + i, left + j) + at.channel, i + j == 0);
+    }
   }
-  store<V>((T*)of_group(a.out, at.group) + window_of_y(a, at, at.row, at.column) + at.channel, most);
+  T* out = (T*)of_group(a.out, at.group) + window_of_y(a, at, at.row, at.column) + at.channel;
+  store_words<Vector<T, V>::WORDS>(out, most.words);
 }
 
-// Adds the gradients of all windows to two pixels of a row, from column 2 `at.column` on: windows whose maximum is n.
-// HALO: how many channels more than V on both sides.
+// Adds the gradients of all windows of which a pixel's number n is the maximum, to V channels and HALO on both sides.
 template <typename T, int V, int HALO, int SIZE>
-DEVICE void add_window_gradients(const Call& a, const Place& at, const float (*n)[V + 2 * HALF],
-                                 float (*dn)[V + 2 * HALF]) {
-  enum { BACK = (SIZE - 1) / STRIDE, OFFSET = HALF - HALO };  // earlier windows that reach a pixel
+DEVICE void add_window_gradients(const Call& a, const Place& at, const float* n, float* dn) {
   const int channels = a.channels / a.groups;
+  const T* const ys = (const T*)of_group(a.y, at.group);
+  const T* const dys = (const T*)of_group(a.dy, at.group);
   float y[V + 2 * HALO], dy[V + 2 * HALO];
-  UNROLL for (int up = 0; up <= BACK; up++) {
-    const int row = at.row / STRIDE - up;
-    if (row < 0 || row >= a.out_rows || at.row % STRIDE + up * STRIDE >= SIZE) continue;
-    UNROLL for (int back = 0; back <= BACK; back++) {
-      const int column = at.column - back;
-      if (column < 0 || column >= a.out_columns) continue;
+  // Windows are 2 apart, so that a pixel lies in at most two in each direction.
+  for (int row = at.row / STRIDE; row >= 0 && row * STRIDE + SIZE > at.row; row--) {
+    if (row >= a.out_rows) continue;
+    for (int column = at.column / STRIDE; column >= 0 && column * STRIDE + SIZE > at.column; column--) {
+      if (column >= a.out_columns) continue;
       const long long window = window_of_y(a, at, row, column);
       if constexpr (HALO > 0) {
-        load_around<V, HALO>((const T*)of_group(a.y, at.group) + window, at.channel, channels, y);
-        load_around<V, HALO>((const T*)of_group(a.dy, at.group) + window, at.channel, channels, dy);
+        load_around<V, HALO>(ys + window, at.channel, channels, y);
+        load_around<V, HALO>(dys + window, at.channel, channels, dy);
       } else {
-        load<V>((const T*)of_group(a.y, at.group) + window + at.channel, y);
-        load<V>((const T*)of_group(a.dy, at.group) + window + at.channel, dy);
+        load<V>(ys + window + at.channel, y);
+        load<V>(dys + window + at.channel, dy);
       }
-      UNROLL for (int pixel = 0; pixel + back * STRIDE < SIZE && pixel < STRIDE; pixel++)
-          UNROLL for (int i = 0; i < V + 2 * HALO; i++) dn[pixel][OFFSET + i] +=
-          n[pixel][OFFSET + i] == y[i] ? dy[i] : 0;
+      UNROLL for (int i = 0; i < V + 2 * HALO; i++) {
+        if (n[i] == y[i]) dn[i] += dy[i];
+      }
     }
   }
 }
 
+// A pixel by its number: in a row first those in even columns, then those in odd ones, so that neighbours lie in as
+// many windows.
+DEVICE Place pixel_by_parity(const Call& a, unsigned number) {
+  const unsigned columns = a.columns, rows = a.rows, even = (columns + 1) / STRIDE;
+  const unsigned row = number / columns, place = number % columns;
+  const unsigned column = place < even ? place * STRIDE : (place - even) * STRIDE + 1;
+  return {(int)(row / rows), (int)(row % rows), (int)column, 0, 0};
+}
+
+// Sets the channel of a place by the number of its vector.
+template <int V>
+DEVICE void set_channel(const Call& a, Place& at, unsigned vector) {
+  const unsigned vectors = a.channels / a.groups / V;
+  at.group = vector >= vectors;
+  at.channel = (int)(vector - at.group * vectors) * V;
+}
+
 template <typename T, int V, int SIZE>
 DEVICE void pool_backward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.rows, (a.columns + 1) / STRIDE);
-  float x[STRIDE][V + 2 * HALF], dx[STRIDE][V + 2 * HALF];
-  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
-    const int column = least(at.column * STRIDE + pixel, a.columns - 1);
-    load<V>((const T*)a.x + pixel_of_x(a, at, at.row, column) + at.channel, x[pixel] + HALF);
-    UNROLL for (int i = 0; i < V + 2 * HALF; i++) dx[pixel][i] = 0;
-  }
+  const unsigned vectors = a.channels / V;
+  Place at = pixel_by_parity(a, item / vectors);
+  set_channel<V>(a, at, item % vectors);
+  const long long first = pixel_of_x(a, at, at.row, at.column) + at.channel;
+  float x[V], dx[V];
+  load<V>((const T*)a.x + first, x);
+  UNROLL for (int i = 0; i < V; i++) dx[i] = 0;
   add_window_gradients<T, V, 0, SIZE>(a, at, x, dx);
-  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
-    const int column = at.column * STRIDE + pixel;
-    if (column < a.columns) store<V>((T*)a.out[0] + pixel_of_x(a, at, at.row, column) + at.channel, dx[pixel] + HALF);
-  }
+  store<V>((T*)a.out[0] + first, dx);
 }
 
 // ---- response norm, then max pooling -------------------------------------------------------------------------------
 
-// The norm of V channels, from x with HALF channels around, rounded as it is kept. Both directions take these
+// The norms of N channels, from x with HALF channels around, rounded as they are kept. Both directions take these
 // instructions, so that a maximum is found again.
-template <int V, typename T>
-DEVICE float normed(const Call& a, const float* x, int i, const T* type) {
-  return rounded(x[HALF + i] * powers_of(denominator(a, x, i)).p, type);
+template <int N, typename T>
+DEVICE void normed(const Call& a, const float* x, float* n, Powers* power, const T* type) {
+  UNROLL for (int i = 0; i < N; i++) {
+    power[i] = powers_of(denominator(a, x, i));
+    n[i] = x[HALF + i] * power[i].p;
+  }
+  round_to<N>(type, n);
 }
 
 // A block computes the norms of some rows of a group in shared memory, and pools them.
 template <typename T, int V, int SIZE>
 DEVICE void norm_pool_forward(const Call& a, unsigned item, float* memory) {
   T* shared = (T*)memory;
-  const unsigned strips = (a.out_rows + a.chunk - 1) / a.chunk;
-  const int channels = a.channels / a.groups, vectors = channels / V;
-  Place at = {(int)(item / strips / a.groups), 0, 0, 0, (int)(item / strips % a.groups)};
+  const unsigned strips = (a.out_rows + a.chunk - 1) / a.chunk, channels = a.channels / a.groups,
+                 vectors = channels / V;
+  const Place at = {(int)(item / strips / a.groups), 0, 0, 0, (int)(item / strips % a.groups)};
   const int first = (int)(item % strips) * a.chunk, end = least(first + a.chunk, a.out_rows), top = first * STRIDE;
   const int rows = least((end - 1) * STRIDE + SIZE, a.rows) - top;
+  const T* const strip = (const T*)a.x + pixel_of_x(a, at, top, 0);
+  const float* const biases = a.bias + at.group * channels;
   FOR_THREADS(i, rows * a.columns * vectors) {
-    const int channel = i % vectors * V, pixel = i / vectors;
-    const T* from = (const T*)a.x + pixel_of_x(a, at, top, pixel);  // a row follows the row before
+    const unsigned pixel = i / vectors, channel = i % vectors * V;
     float x[V + 2 * HALF], bias[V + 2 * HALF], n[V];
-    load_around<V, HALF>(from, channel, channels, x);
-    load_around<V, HALF>(a.bias + at.group * channels, channel, channels, bias);
+    Powers power[V];
+    load_around<V, HALF>(strip + (long long)pixel * a.channels, channel, channels, x);
+    load_around<V, HALF>(biases, channel, channels, bias);
     prepare<V + 2 * HALF>(a, bias, x);
-    UNROLL for (int j = 0; j < V; j++) n[j] = normed<V>(a, x, j, from);
+    normed<V>(a, x, n, power, strip);
     store<V>(shared + i * V, n);
   }
   SYNCHRONIZE();
+  T* const out = (T*)of_group(a.out, at.group) + window_of_y(a, at, first, 0);
   FOR_THREADS(i, (end - first) * a.out_columns * vectors) {
-    const int vector = i % vectors, column = i / vectors % a.out_columns, row = i / vectors / a.out_columns;
-    float most[V], n[V];
-    UNROLL for (int down = 0; down < SIZE; down++) UNROLL for (int right = 0; right < SIZE; right++) {
-      if (row * STRIDE + down >= rows || column * STRIDE + right >= a.columns) continue;
-      load<V>(shared + (((row * STRIDE + down) * a.columns + column * STRIDE + right) * vectors + vector) * V, n);
-      UNROLL for (int j = 0; j < V; j++) most[j] = down + right == 0 ? n[j] : larger(most[j], n[j]);
+    const unsigned vector = i % vectors, window = i / vectors;
+    const int column = (int)(window % a.out_columns) * STRIDE, row = (int)(window / a.out_columns) * STRIDE;
+    Vector<T, V> most;
+    UNROLL for (int down = 0; down < SIZE; down++) {
+      UNROLL for (int right = 0; right < SIZE; right++) {
+        if (row + down < rows && column + right < a.columns)
+          add_to_maximum<T, V>(most, shared + (((row + down) * a.columns + column + right) * vectors + vector) * V,
+                               down + right == 0);
+      }
     }
-    if (a.rectify_after) UNROLL for (int j = 0; j < V; j++) most[j] = most[j] < 0 ? 0 : most[j];
-    store<V>((T*)of_group(a.out, at.group) + window_of_y(a, at, first + row, column) + vector * V, most);
+    if (a.rectify_after)
+      UNROLL for (int j = 0; j < Vector<T, V>::WORDS; j++) most.words[j] = larger(most.words[j], 0, out);
+    store_words<Vector<T, V>::WORDS>(out + i * V, most.words);
   }
 }
 
+// A block computes `chunk` pixels. A thread computes the terms of its own channels alone; the sums over neighbours take
+// them from shared memory.
 template <typename T, int V, int SIZE>
-DEVICE void norm_pool_backward(const Call& a, unsigned item) {
-  const Place at = place_of<V>(a, item, a.rows, (a.columns + 1) / STRIDE);
-  const int channels = a.channels / a.groups;
-  float x[STRIDE][V + 4 * HALF], bias[V + 4 * HALF], n[STRIDE][V + 2 * HALF], dn[STRIDE][V + 2 * HALF], dx[V];
-  load_around<V, 2 * HALF>(a.bias + at.group * channels, at.channel, channels, bias);
-  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
-    const int column = least(at.column * STRIDE + pixel, a.columns - 1);
-    const T* from = (const T*)a.x + pixel_of_x(a, at, at.row, column);
-    load_around<V, 2 * HALF>(from, at.channel, channels, x[pixel]);
-    prepare<V + 4 * HALF>(a, bias, x[pixel]);
-    UNROLL for (int i = 0; i < V + 2 * HALF; i++) {
-      n[pixel][i] = normed<V>(a, x[pixel], i, from);
-      if (a.rectify_after && !(n[pixel][i] > 0)) n[pixel][i] = as_float(0x7fc00000);  // NaN, which equals no maximum
-      dn[pixel][i] = 0;
+DEVICE void norm_pool_backward(const Call& a, unsigned item, float* shared) {
+  const unsigned vectors = a.channels / V, channels = a.channels / a.groups;
+  const unsigned pixels = (unsigned)a.images * a.rows * a.columns, begin = item * a.chunk;
+  const unsigned work = (begin + a.chunk < pixels ? a.chunk : pixels - begin) * vectors;
+  float* const terms = shared;
+  float* const direct = terms + a.chunk * a.channels;
+  unsigned* const places = (unsigned*)(direct + a.chunk * a.channels);  // of the channels in x, in vectors
+  FOR_THREADS(i, work) {
+    Place at = pixel_by_parity(a, begin + i / vectors);
+    set_channel<V>(a, at, i % vectors);
+    const T* const pixel = (const T*)a.x + pixel_of_x(a, at, at.row, at.column);
+    float x[V + 2 * HALF], bias[V + 2 * HALF], n[V], dn[V];
+    Powers power[V];
+    load_around<V, HALF>(pixel, at.channel, channels, x);
+    load_around<V, HALF>(a.bias + at.group * channels, at.channel, channels, bias);
+    prepare<V + 2 * HALF>(a, bias, x);
+    normed<V>(a, x, n, power, pixel);
+    UNROLL for (int j = 0; j < V; j++) dn[j] = 0;
+    if (a.rectify_after) {
+      UNROLL for (int j = 0; j < V; j++) n[j] -= 1e-37f;  // 0 then equals no maximum; other numbers stay as they are
     }
+    add_window_gradients<T, V, 0, SIZE>(a, at, n, dn);
+    UNROLL for (int j = 0; j < V; j++) {
+      n[j] = dn[j] * x[HALF + j] * power[j].q;
+      dn[j] = dn[j] * power[j].p;
+    }
+    store<V>(terms + i * V, n);
+    store<V>(direct + i * V, dn);
+    places[i] = (unsigned)((pixel_of_x(a, at, at.row, at.column) + at.channel) / V);
   }
-  add_window_gradients<T, V, HALF, SIZE>(a, at, n, dn);
-  UNROLL for (int pixel = 0; pixel < STRIDE; pixel++) {
-    const int column = at.column * STRIDE + pixel;
-    if (column >= a.columns) continue;
-    norm_gradient<V>(a, x[pixel], dn[pixel], dx);
-    store<V>((T*)a.out[0] + pixel_of_x(a, at, at.row, column) + at.channel, dx);
+  SYNCHRONIZE();
+  FOR_THREADS(i, work) {
+    const long long first = (long long)places[i] * V;
+    Place at = {};
+    set_channel<V>(a, at, i % vectors);
+    float x[V], bias[V], near[V + 2 * HALF], dx[V];
+    load<V>((const T*)a.x + first, x);
+    load<V>(a.bias + at.group * channels + at.channel, bias);
+    prepare<V>(a, bias, x);
+    load_around<V, HALF>(terms + i * V - at.channel, at.channel, channels, near);
+    load<V>(direct + i * V, dx);
+    UNROLL for (int j = 0; j < V; j++) {
+      const float sum = ((near[j] + near[j + 1]) + (near[j + 2] + near[j + 3])) + near[j + 4];
+      dx[j] = fused_multiply_add(-1.5f * a.alpha * x[j], sum, dx[j]);
+    }
+    clear_unless_positive<V>(a, x, dx);
+    store<V>((T*)a.out[0] + first, dx);
   }
 }
 
@@ -389,34 +500,53 @@ DEVICE long long first_of(const Call& a, unsigned item) {
   return (long long)(item / chunks) * a.rows * a.columns * a.channels + item % chunks * a.chunk;
 }
 
-// Sums over windows of five along lines of `length` numbers, `step` apart, in place.
+struct Two {
+  float a, b;
+};
+
+DEVICE Two load_two(const float* p) {
+  float x[2];
+  load<2>(p, x);
+  return {x[0], x[1]};
+}
+
+// Sums over windows of five along two lines of `length` numbers, side by side, `step` apart, in place.
 DEVICE void sum_along(float* line, int length, int step) {
-  float window[2 * HALF + 1] = {};
-  for (int i = 0; i < length + HALF; i++) {
-    UNROLL for (int j = 0; j < 2 * HALF; j++) window[j] = window[j + 1];
-    window[2 * HALF] = i < length ? line[i * step] : 0;
-    float sum = window[0];
-    UNROLL for (int j = 1; j <= 2 * HALF; j++) sum = sum + window[j];
-    if (i >= HALF) line[(i - HALF) * step] = sum;
+  enum { SIZE = 2 * HALF + 1 };
+  Two window[SIZE] = {};
+  for (int i = 0; i < HALF && i < length; i++) window[i] = load_two(line + i * step);
+  const float* ahead = line + HALF * step;
+  for (int left = length; left > 0; left -= SIZE) {
+    UNROLL for (int j = 0; j < SIZE; j++) {  // the window never moves: its oldest numbers are replaced
+      if (j >= left) return;
+      window[(j + HALF) % SIZE] = left - j > HALF ? load_two(ahead) : Two{0, 0};
+      const float sums[2] = {
+          ((window[0].a + window[1].a) + (window[2].a + window[3].a)) + window[4].a,
+          ((window[0].b + window[1].b) + (window[2].b + window[3].b)) + window[4].b,
+      };
+      store<2>(line, sums);
+      ahead += step, line += step;
+    }
   }
 }
 
 // Replaces [rows, columns, chunk] numbers by their sums over windows of 5 x 5 pixels.
 DEVICE void sum_windows(const Call& a, float* numbers) {
+  const unsigned pairs = a.chunk / 2;
   SYNCHRONIZE();
-  FOR_THREADS(i, a.rows * a.chunk)
-  sum_along(numbers + i / a.chunk * a.columns * a.chunk + i % a.chunk, a.columns, a.chunk);
+  FOR_THREADS(i, a.rows * pairs)
+  sum_along(numbers + i / pairs * a.columns * a.chunk + i % pairs * 2, a.columns, a.chunk);
   SYNCHRONIZE();
-  FOR_THREADS(i, a.columns * a.chunk) sum_along(numbers + i, a.rows, a.columns * a.chunk);
+  FOR_THREADS(i, a.columns * pairs) sum_along(numbers + i * 2, a.rows, a.columns * a.chunk);
   SYNCHRONIZE();
 }
 
 template <typename T, int V>
 DEVICE void sum_squares(const Call& a, long long first, float* sums) {
-  const int vectors = a.chunk / V;
+  const unsigned vectors = a.chunk / V, shift = vectors / 2;  // 1, 2 or 4 vectors
   FOR_THREADS(i, a.rows * a.columns * vectors) {
     float x[V];
-    load<V>((const T*)a.x + first + (long long)(i / vectors) * a.channels + i % vectors * V, x);
+    load<V>((const T*)a.x + first + (long long)(i >> shift) * a.channels + (i & (vectors - 1)) * V, x);
     UNROLL for (int j = 0; j < V; j++) x[j] = x[j] * x[j];
     store<V>(sums + i * V, x);
   }
@@ -426,10 +556,10 @@ DEVICE void sum_squares(const Call& a, long long first, float* sums) {
 template <typename T, int V>
 DEVICE void spatial_forward(const Call& a, unsigned item, float* sums) {
   const long long first = first_of(a, item);
-  const int vectors = a.chunk / V;
+  const unsigned vectors = a.chunk / V, shift = vectors / 2;  // 1, 2 or 4 vectors
   sum_squares<T, V>(a, first, sums);
   FOR_THREADS(i, a.rows * a.columns * vectors) {
-    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    const long long at = first + (long long)(i >> shift) * a.channels + (i & (vectors - 1)) * V;
     float x[V], sum[V];
     load<V>((const T*)a.x + at, x);
     load<V>(sums + i * V, sum);
@@ -441,11 +571,11 @@ DEVICE void spatial_forward(const Call& a, unsigned item, float* sums) {
 template <typename T, int V>
 DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
   const long long first = first_of(a, item);
-  const int vectors = a.chunk / V;
+  const unsigned vectors = a.chunk / V, shift = vectors / 2;  // 1, 2 or 4 vectors
   float* terms = sums + a.rows * a.columns * a.chunk;
   sum_squares<T, V>(a, first, sums);
   FOR_THREADS(i, a.rows * a.columns * vectors) {
-    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    const long long at = first + (long long)(i >> shift) * a.channels + (i & (vectors - 1)) * V;
     float x[V], dy[V], sum[V];
     load<V>((const T*)a.x + at, x);
     load<V>((const T*)a.dy[0] + at, dy);
@@ -460,7 +590,7 @@ DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
   }
   sum_windows(a, terms);
   FOR_THREADS(i, a.rows * a.columns * vectors) {
-    const long long at = first + (long long)(i / vectors) * a.channels + i % vectors * V;
+    const long long at = first + (long long)(i >> shift) * a.channels + (i & (vectors - 1)) * V;
     float x[V], dy[V], p[V], sum[V];
     load<V>((const T*)a.x + at, x);
     load<V>((const T*)a.dy[0] + at, dy);
@@ -473,13 +603,7 @@ DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
 
 // ---- entry points --------------------------------------------------------------------------------------------------
 
-// CROWDED_ITEMS: four blocks share a multiprocessor's registers, for too few threads would wait for memory too long.
 #ifdef __CUDACC__
-#define CROWDED_ITEMS(name, threads, ...)                                       \
-  extern "C" __global__ void __launch_bounds__(threads, 4) name(const Call a) { \
-    const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;                \
-    if (item < a.items) __VA_ARGS__(a, item);                                   \
-  }
 #define ITEMS(name, threads, ...)                                            \
   extern "C" __global__ void __launch_bounds__(threads) name(const Call a) { \
     const unsigned item = blockIdx.x * blockDim.x + threadIdx.x;             \
@@ -491,7 +615,6 @@ DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
     __VA_ARGS__(a, blockIdx.x, (float*)shared);                              \
   }
 #else
-#define CROWDED_ITEMS ITEMS
 #define ITEMS(name, threads, ...)                                           \
   extern "C" void name(const Call* a, float*) {                             \
     for (unsigned item = 0; item < a->items; item++) __VA_ARGS__(*a, item); \
@@ -518,6 +641,6 @@ OF_ALL_TYPES(ITEMS, norm_backward, 256)
 OF_ALL_SIZES(ITEMS, pool_forward, 256)
 OF_ALL_SIZES(ITEMS, pool_backward, 256)
 OF_ALL_SIZES(BLOCKS, norm_pool_forward, 256)
-OF_ALL_SIZES(CROWDED_ITEMS, norm_pool_backward, 128)
+OF_ALL_SIZES(BLOCKS, norm_pool_backward, 256)
 OF_ALL_TYPES(BLOCKS, spatial_forward, 512)
 OF_ALL_TYPES(BLOCKS, spatial_backward, 512)

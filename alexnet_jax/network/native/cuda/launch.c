@@ -226,6 +226,7 @@ static XLA_FFI_Error* launch(const Op* op, int operation, int type, Call* call, 
   return error;
 }
 
+enum { THREADS = 256 };           // of a block
 enum { MOST_SHARED = 96 << 10 };  // bytes that every GPU since 2020 has for a block
 
 // Which kernel of an operation: by type, and by the channels of a vector, which divide those of a group.
@@ -237,13 +238,12 @@ static int type_of(const Op* op, int channels, int* vector) {
 
 // A thread for each vector of channels of a map of so many rows and columns.
 static XLA_FFI_Error* launch_items(const Op* op, int operation, Call* call, int rows, int columns) {
-  const unsigned threads = operation == NORM_POOL_BACKWARD || operation == OPERATIONS - 1 ? 128 : 256;
   int vector;
   const int type = type_of(op, call->channels / call->groups, &vector);
   const double items = (double)call->images * rows * columns * (call->channels / vector);
   if (items > INT32_MAX) return INVALID(op, "%.0f vectors, expected at most %d", items, INT32_MAX);
   call->items = (unsigned)items;
-  return launch(op, operation, type, call, (call->items + threads - 1) / threads, threads, 0);
+  return launch(op, operation, type, call, (call->items + THREADS - 1) / THREADS, THREADS, 0);
 }
 
 // A block for each of so many items.
@@ -277,7 +277,7 @@ static XLA_FFI_Error* pool(const Op* op, int gradient) {
   if (!gradient) return launch_items(op, operation, &call, call.out_rows, call.out_columns);
   TRY(read_argument(op, 1, pooled, &call.y[0]));
   TRY(read_argument(op, 2, pooled, &call.dy[0]));
-  return launch_items(op, operation, &call, call.rows, (call.columns + 1) / 2);
+  return launch_items(op, operation, &call, call.rows, call.columns);
 }
 
 static XLA_FFI_Error* norm_pool(const Op* op, int gradient) {
@@ -293,23 +293,29 @@ static XLA_FFI_Error* norm_pool(const Op* op, int gradient) {
   TRY(read_norm(op, &call));
   TRY(read_int(op, "rectify", 0, 1, &call.rectify_before));
   TRY(read_int(op, "rectify_pooled", 0, 1, &call.rectify_after));
+  int vector;
+  const int channels = call.channels / groups, type = type_of(op, channels, &vector);
   if (gradient) {
     TRY(read_result(op, 0, argument(op, 0), &call));
     for (int i = 0; i < groups; i++) {
       TRY(read_argument(op, 2 + i, pooled, &call.y[i]));
       TRY(read_argument(op, 2 + groups + i, pooled, &call.dy[i]));
     }
-    return launch_items(op, operation, &call, call.rows, (call.columns + 1) / 2);
+    const int vectors = call.channels / vector;
+    call.chunk = vectors < THREADS ? THREADS / vectors : 1;
+    const double pixels = (double)call.images * call.rows * call.columns;
+    if (pixels > INT32_MAX) return INVALID(op, "%.0f pixels, expected at most %d", pixels, INT32_MAX);
+    const double blocks = ((long)pixels + call.chunk - 1) / call.chunk;
+    return launch_blocks(op, operation, type, &call, blocks, (double)call.chunk * vectors, THREADS,
+                         call.chunk * (2.0 * call.channels * sizeof(float) + vectors * sizeof(unsigned)));
   }
   for (int i = 0; i < groups; i++) TRY(read_result(op, i, pooled, &call));
-  int vector;
-  const int channels = call.channels / groups, type = type_of(op, channels, &vector);
   const double row = (double)call.columns * channels * (type == F32 ? 4 : 2);
   call.chunk = call.out_rows < 4 ? call.out_rows : 4;  // rows of a block: more would leave too few blocks at work
   while (call.chunk > 1 && (2 * (call.chunk - 1) + size) * row > MOST_SHARED / 2) call.chunk--;
   const double strips = (call.out_rows + call.chunk - 1) / call.chunk, rows = 2 * (call.chunk - 1) + size;
   const double work = rows * call.columns * channels / vector;
-  return launch_blocks(op, operation, type, &call, call.images * groups * strips, work, 256, rows * row);
+  return launch_blocks(op, operation, type, &call, call.images * groups * strips, work, THREADS, rows * row);
 }
 
 static XLA_FFI_Error* spatial(const Op* op, int gradient) {
