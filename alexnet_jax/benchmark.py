@@ -109,11 +109,11 @@ USES = {  # of flags that not every measurement reads
     "config": ("run", "start"),
     "data_dir": ("run", "start"),
     "updates": ("run",),
-    "peer": ("input", "step"),
-    "images": ("input",),
-    "batches": ("input",),
-    "rounds": ("input", "step", "start"),
-    "native": ("step", "run", "start"),
+    "peer": ("input", "step", "gpu"),
+    "images": ("input", "gpu"),
+    "batches": ("input", "gpu"),
+    "rounds": ("input", "step", "gpu", "start"),
+    "native": ("step", "gpu", "run", "start"),
 }
 
 

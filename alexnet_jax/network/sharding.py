@@ -99,7 +99,7 @@ def start_copy(batch: PyTree, mesh: Mesh) -> Callable[[], PyTree]:
     return lambda: jax.tree.unflatten(structure, [finish() for finish in started])
 
 
-PIECES = 8  # of a large array on its way to a GPU, each copied through pinned memory by a thread of its own
+PIECES = 4  # of a large array on its way to a GPU, each copied through pinned memory by a thread of its own
 SMALLEST_PIECE = 1 << 20  # bytes
 IN_PIECES = ("gpu",)  # platforms
 

@@ -312,42 +312,46 @@ DEVICE void add_to_maximum(Vector<T, V>& most, const T* p, bool first) {
       first ? words[i] : larger(most.words[i], words[i], p);
 }
 
+// The maximum of a window that begins at p, and of which so many rows and columns are there.
+template <typename T, int V, int SIZE>
+DEVICE Vector<T, V> maximum(const T* p, int rows, int columns, int to_row, int to_column) {
+  Vector<T, V> most;
+  UNROLL for (int i = 0; i < SIZE; i++) {
+    UNROLL for (int j = 0; j < SIZE; j++) {
+      if (i < rows && j < columns) add_to_maximum<T, V>(most, p + (i * to_row + j * to_column), i + j == 0);
+    }
+  }
+  return most;
+}
+
 template <typename T, int V, int SIZE>
 DEVICE void pool_forward(const Call& a, unsigned item) {
   const Place at = place_of<V>(a, item, a.out_rows, a.out_columns);
   const int top = at.row * STRIDE, left = at.column * STRIDE;
-  Vector<T, V> most;
-  UNROLL for (int i = 0; i < SIZE; i++) {
-    UNROLL for (int j = 0; j < SIZE; j++) {
-      if (top + i < a.rows && left + j < a.columns)
-        add_to_maximum<T, V>(most, (const T*)a.x + pixel_of_x(a, at, top + i, left + j) + at.channel, i + j == 0);
-    }
-  }
+  const T* const p = (const T*)a.x + pixel_of_x(a, at, top, left) + at.channel;
+  const Vector<T, V> most = maximum<T, V, SIZE>(p, a.rows - top, a.columns - left, a.columns * a.channels, a.channels);
   T* out = (T*)of_group(a.out, at.group) + window_of_y(a, at, at.row, at.column) + at.channel;
   store_words<Vector<T, V>::WORDS>(out, most.words);
 }
 
-// Adds the gradients of all windows of which a pixel's number n is the maximum, to V channels and HALO on both sides.
-template <typename T, int V, int HALO, int SIZE>
+// Adds the gradients of all windows of which a pixel's number n is the maximum, to V channels.
+template <typename T, int V, int SIZE>
 DEVICE void add_window_gradients(const Call& a, const Place& at, const float* n, float* dn) {
   const int channels = a.channels / a.groups;
-  const T* const ys = (const T*)of_group(a.y, at.group);
-  const T* const dys = (const T*)of_group(a.dy, at.group);
-  float y[V + 2 * HALO], dy[V + 2 * HALO];
+  const int last_row = at.row / STRIDE, last_column = at.column / STRIDE;
+  const long long last = window_of_y(a, at, last_row, last_column) + at.channel;
+  const T* const ys = (const T*)of_group(a.y, at.group) + last;
+  const T* const dys = (const T*)of_group(a.dy, at.group) + last;
+  float y[V], dy[V];
   // Windows are 2 apart, so that a pixel lies in at most two in each direction.
-  for (int row = at.row / STRIDE; row >= 0 && row * STRIDE + SIZE > at.row; row--) {
-    if (row >= a.out_rows) continue;
-    for (int column = at.column / STRIDE; column >= 0 && column * STRIDE + SIZE > at.column; column--) {
-      if (column >= a.out_columns) continue;
-      const long long window = window_of_y(a, at, row, column);
-      if constexpr (HALO > 0) {
-        load_around<V, HALO>(ys + window, at.channel, channels, y);
-        load_around<V, HALO>(dys + window, at.channel, channels, dy);
-      } else {
-        load<V>(ys + window + at.channel, y);
-        load<V>(dys + window + at.channel, dy);
-      }
-      UNROLL for (int i = 0; i < V + 2 * HALO; i++) {
+  for (int up = 0; up <= last_row && at.row % STRIDE + up * STRIDE < SIZE; up++) {
+    if (last_row - up >= a.out_rows) continue;
+    for (int back = 0; back <= last_column && at.column % STRIDE + back * STRIDE < SIZE; back++) {
+      if (last_column - back >= a.out_columns) continue;
+      const int window = -(up * a.out_columns + back) * channels;
+      load<V>(ys + window, y);
+      load<V>(dys + window, dy);
+      UNROLL for (int i = 0; i < V; i++) {
         if (n[i] == y[i]) dn[i] += dy[i];
       }
     }
@@ -380,7 +384,7 @@ DEVICE void pool_backward(const Call& a, unsigned item) {
   float x[V], dx[V];
   load<V>((const T*)a.x + first, x);
   UNROLL for (int i = 0; i < V; i++) dx[i] = 0;
-  add_window_gradients<T, V, 0, SIZE>(a, at, x, dx);
+  add_window_gradients<T, V, SIZE>(a, at, x, dx);
   store<V>((T*)a.out[0] + first, dx);
 }
 
@@ -423,16 +427,12 @@ DEVICE void norm_pool_forward(const Call& a, unsigned item, float* memory) {
   FOR_THREADS(i, (end - first) * a.out_columns * vectors) {
     const unsigned vector = i % vectors, window = i / vectors;
     const int column = (int)(window % a.out_columns) * STRIDE, row = (int)(window / a.out_columns) * STRIDE;
-    Vector<T, V> most;
-    UNROLL for (int down = 0; down < SIZE; down++) {
-      UNROLL for (int right = 0; right < SIZE; right++) {
-        if (row + down < rows && column + right < a.columns)
-          add_to_maximum<T, V>(most, shared + (((row + down) * a.columns + column + right) * vectors + vector) * V,
-                               down + right == 0);
-      }
-    }
-    if (a.rectify_after)
+    const T* const p = shared + ((row * a.columns + column) * vectors + vector) * V;
+    Vector<T, V> most =
+        maximum<T, V, SIZE>(p, rows - row, a.columns - column, a.columns * (int)channels, (int)channels);
+    if (a.rectify_after) {
       UNROLL for (int j = 0; j < Vector<T, V>::WORDS; j++) most.words[j] = larger(most.words[j], 0, out);
+    }
     store_words<Vector<T, V>::WORDS>(out + i * V, most.words);
   }
 }
@@ -461,7 +461,7 @@ DEVICE void norm_pool_backward(const Call& a, unsigned item, float* shared) {
     if (a.rectify_after) {
       UNROLL for (int j = 0; j < V; j++) n[j] -= 1e-37f;  // 0 then equals no maximum; other numbers stay as they are
     }
-    add_window_gradients<T, V, 0, SIZE>(a, at, n, dn);
+    add_window_gradients<T, V, SIZE>(a, at, n, dn);
     UNROLL for (int j = 0; j < V; j++) {
       n[j] = dn[j] * x[HALF + j] * power[j].q;
       dn[j] = dn[j] * power[j].p;
