@@ -312,7 +312,8 @@ def fuzz_environment(places: dict[str, str], tmp_path: Path, cases: list[tuple[s
             )
             check(Result(done.returncode, done.stdout, done.stderr), (start, name, value))
             paths = "JAX_COMPILATION_CACHE_DIR", "TFDS_DATA_DIR", "XDG_CACHE_HOME", "HOME"
-            check_tidy(folder, {"cwd", "home"} if name in paths else set(), (start, name, value))
+            named = {"cwd", "home"} if name in paths else RESULTS.get(start, set())
+            check_tidy(folder, named, (start, name, value))
         except (AssertionError, subprocess.TimeoutExpired) as error:
             failures.append(str(error))
     assert not failures, f"{len(failures)} cases\n\n" + "\n\n".join(failures[:30])
