@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.benchmarks import gpu, our_step, step, turns
 from alexnet_jax.benchmarks import input as measured
-from alexnet_jax.benchmarks import step, turns
+from alexnet_jax.benchmarks import numbers as against_float64
 from alexnet_jax.benchmarks.run import RunResult, describe
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 from alexnet_jax.errors import UsageError
@@ -36,7 +37,7 @@ def test_input(tmp_path):
 def test_what_cannot_be_measured(tmp_path):
     run = benchmark("speed", cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, step, run, start")
+    assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, step, gpu, run, start")
 
 
 def test_a_peer_that_is_not_there(monkeypatch):
@@ -134,8 +135,8 @@ def test_processes_answer_in_turn(tmp_path, monkeypatch):
     [
         (("step", "--updates=5"), "step has no use for --updates, a flag of run; leave it out"),
         (("input", "--data_dir=x"), "input has no use for --data_dir, a flag of run, start; leave it out"),
-        (("start", "--peer=torch"), "start has no use for --peer, a flag of input, step; leave it out"),
-        (("run", "--rounds=2"), "run has no use for --rounds, a flag of input, step, start; leave it out"),
+        (("start", "--peer=torch"), "start has no use for --peer, a flag of input, step, gpu; leave it out"),
+        (("run", "--rounds=2"), "run has no use for --rounds, a flag of input, step, gpu, start; leave it out"),
     ],
 )
 def test_a_flag_that_a_measurement_does_not_read_is_refused(command, arguments: tuple[str, ...], line: str):
@@ -169,6 +170,49 @@ def test_the_table_of_updates():
     assert "66% of JAX's and 53% of torch's" in lines[5]  # 32 x 4.13 GFLOP of 200 and of 250
     assert lines[8].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
     assert lines[9].split() == ["not", "in", "any", "part", "62.5%"]
+
+
+def test_the_measurement_of_a_gpu_needs_one(command):
+    status, out, err = command("benchmark", "gpu", "--rounds=1").finish()
+    assert (status, out) == (2, "")
+    assert err == "error: JAX runs on cpu here, and this measurement is for a GPU; `benchmark step` is for others\n"
+
+
+def test_the_tables_of_a_gpu():
+    ours, other = "ours, bfloat16, 1,024", "ours, bfloat16, 128"
+    result = gpu.GpuResult(
+        device="H", line="CUDA operations: some", numbers={"pooling": [0.0, 1e-3]},
+        update={"torch": 20.0, ours: 90.0, other: 50.0}, forward={"torch": 50.0, ours: 200.0, other: 70.0},
+        first_update={ours: 12.0, other: 9.0}, memory={"torch": 2**20, ours: 2**21, other: 2**22},
+        forms={"torch": {"update": "eager", "forward": "compiled"}}, copied={ours: 80.0, other: 40.0}, copy=5e9,
+        rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0}, seconds=9.0,
+    )  # fmt: skip
+    lines = gpu.describe(result)
+    assert lines[0] == "H; CUDA operations: some"
+    assert "pooling" in lines[3] and lines[3].split()[-2:] == ["0.0e+00", "1.0e-03"]
+    assert f"{ours}: 4.50 times the updates of torch (eager)" in lines
+    assert any(line.strip() == "4.00 times its ten views (compiled)" for line in lines)
+    assert "a copy of a batch alone: 5.0 GB/s" in lines
+    assert lines[-2].endswith("57, 95% of the slower of input and updates")
+
+
+def test_the_errors_against_float64_are_relative(monkeypatch):
+    def twice(x):
+        return 2 * x if x.dtype == "float64" else 2.002 * x
+
+    value, gradient = against_float64.compare(twice, [[1.0, -3.0]], [1.0, 2.0], "float32")
+    assert value == pytest.approx(1e-3, rel=1e-3) and gradient == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.soak
+def test_the_measurement_of_a_gpu_in_miniature(monkeypatch):
+    monkeypatch.setattr(gpu, "CASES", ((20, "float32"),))
+    monkeypatch.setattr(gpu, "UPDATES", 2)
+    lines = []
+    result = gpu.measure(rounds=1, images=60, batches=1, peer=None, say=lines.append)
+    assert result.numbers["pooling, float32"][0] == 0.0 and result.line == our_step.native.load().line
+    assert set(result.from_disk) == {"jpeg", "raw"} and all(rate > 0 for rate in result.from_disk.values())
+    assert len(gpu.describe(result)) > 20 and any("conv1, bfloat16" in line for line in lines)
 
 
 def test_the_fastest_form_of_the_peer(capfd):

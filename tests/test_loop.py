@@ -1,9 +1,10 @@
 """The order of what the training loop does."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -11,6 +12,7 @@ from etils import epath
 from alexnet_jax import train
 from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import feed as feed_module
 from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
@@ -19,6 +21,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.progress import Progress
+from tests import small
 
 
 class Running:
@@ -78,6 +81,34 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     checkpoints.close()
     order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "put 3", "step 3", "get 2"]
     assert [f"{kind} {number}" for kind, number in events] == [*order, "get 3"]
+
+
+def test_the_copy_of_a_batch_that_is_ready_starts_before_the_update(
+    events: list, tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A GPU copies while an update runs only what was started before it."""
+
+    class Ready(Iterator):
+        def __next__(self):
+            return small.batch(2)
+
+        def ready(self):
+            return True
+
+    def step(state, batch, key):
+        events.append(("step", sum(kind == "step" for kind, _ in events)))
+        return state, metrics_of(np.float64(1))
+
+    monkeypatch.setattr(feed_module, "Batches", Ready)
+    experiment = experiments.build(read_settings(tiny_config()), data_dir, say=print)
+    experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(train_step=step), num_steps=3)
+    monkeypatch.setattr(feed_module.build, "training_batches", lambda *_, **__: Ready())
+    feed, state = FromDisk(experiment), TrainState(np.int32(0), None, None, ())
+    feed.start(0)
+    for number in range(3):
+        feed.update(state, feed.fetch(number, 1), jax.random.key(0))
+    order = ["put 0", "put 1", "step 0", "put 2", "step 1", "step 2"]
+    assert [f"{kind} {number}" for kind, number in events] == order
 
 
 def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(

@@ -121,10 +121,23 @@ def measure(
 def _numbers(say: Callable[[str], None]) -> tuple[str, dict[str, list[float]]]:
     """Which operations are native, and the errors against float64."""
     say("comparing with float64")
-    command = [sys.executable, "-m", f"{PACKAGE}.numbers"]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    (line, _), *numbers = map(json.loads, output.splitlines())
-    return line, dict(numbers)
+    line, numbers = "", {}
+    with subprocess.Popen([sys.executable, "-m", f"{PACKAGE}.numbers"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for name, errors in map(json.loads, process.stdout):
+            say(_errors(name, errors) if errors else name)
+            if errors:
+                numbers[name] = errors
+            else:
+                line = name
+    if process.returncode:
+        raise RuntimeError(f"the comparison with float64 ended with status {process.returncode}")
+    return line, numbers
+
+
+def _errors(name: str, errors: list[float]) -> str:
+    value, *gradients = errors
+    return f"{name:50}{value:10.1e}  " + " ".join(f"{error:.1e}" for error in gradients)
 
 
 def _steps(
@@ -177,8 +190,7 @@ def _input(
 def describe(result: GpuResult) -> list[str]:
     """The result as the lines of tables."""
     lines = [f"{result.device}; {result.line}", "", f"{'relative error against float64':50}{'value':>10}  gradients"]
-    for name, (value, *gradients) in result.numbers.items():
-        lines.append(f"{name:50}{value:10.1e}  " + " ".join(f"{error:.1e}" for error in gradients))
+    lines += [_errors(name, errors) for name, errors in result.numbers.items()]
     lines += ["", f"{'net 145, images/s':24}{'update':>10}{'ten views':>11}{'with copy':>11}{'first':>8}{'memory':>12}"]
     for name, rate in result.update.items():
         copied = f"{result.copied[name]:11,.0f}" if name in result.copied else " " * 11

@@ -117,12 +117,14 @@ class Ours:
         """Seconds of an update whose batch is copied to the device while the update before it runs."""
 
         def run() -> Any:
-            batch = sharding.put_batch(self._batch, self._mesh)
+            batch, before = sharding.put_batch(self._batch, self._mesh), None
             for _ in range(self._repeats):
                 finish = sharding.start_copy(self._batch, self._mesh)
                 self._state, metrics = self._steps.train_step(self._state, batch, self._key)
                 batch = finish()
-                metrics.loss.block_until_ready()
+                if before is not None:
+                    before.block_until_ready()  # as `Loop`, which reports an update while the next one runs
+                before = metrics.loss
             return self._state, batch
 
         return seconds_of(run) / self._repeats
@@ -148,16 +150,15 @@ class Ours:
         )  # fmt: skip
         with contextlib.closing(FromDisk(experiment, Workers(int(workers), _refuse))) as feed:
             feed.start(0)
-            running: list[Any] = []
-            begun = 0.0
+            before, begun = None, 0.0
             for step in range(int(updates) + WARM_UP):
                 if step == WARM_UP:
                     begun = time.perf_counter()
                 self._state, metrics = feed.update(self._state, feed.fetch(step, 1), self._key)
-                running.append(metrics.loss)
-                if step:
-                    running[-2].block_until_ready()  # as `Loop`, which reports an update while the next one runs
-            running[-1].block_until_ready()
+                if before is not None:
+                    before.block_until_ready()
+                before = metrics.loss
+            jax.block_until_ready(before)
             return self._batch_size * int(updates) / (time.perf_counter() - begun)
 
     def forward(self) -> float:
