@@ -54,7 +54,7 @@ class Nvrtc:
             if self._library.nvrtcCompileProgram(program, len(options), encoded):
                 lines = self._read("ProgramLog", program).decode(errors="replace").rstrip("\0").splitlines()
                 reason = next((line for line in lines if "error" in line), *lines[:1])
-                raise BuildError(f"{self} fails: {reason}")
+                raise BuildError(f"{self} fails for {architecture}: {reason}")
             return self._read("CUBIN", program)
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
