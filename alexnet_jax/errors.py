@@ -31,3 +31,7 @@ class MissingPackageError(UsageError):
             " checkout"
         )
         self.extra = extra
+
+
+class NotFiniteError(UsageError):
+    """The loss of a run, or its state, is no longer finite."""

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax.data import preprocessing as preprocessings
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.build import Experiment
@@ -19,7 +19,7 @@ from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.feed import Feed, open_feed
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
-from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, fill, read_settings
+from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, LATER, fill, read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
@@ -77,10 +77,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
     settings = read_settings(config)
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
-    may: dict[str, list[str]] = {
+    may: dict[str, Any] = {
         "may_change": _may_change(config),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
         "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
+        "later": LATER,
     }
     workdirs.check(folder, config, **may)
     with workdirs.lock(folder), Interruption() as interruption:
@@ -390,7 +391,9 @@ class Loop:
         self._attempt(self._checkpoints.wait)
         steps = self._checkpoints.steps()
         kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
-        raise UsageError(f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew")
+        raise NotFiniteError(
+            f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew"
+        )
 
     def _leave_if_interrupted(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         if self._interruption.due():

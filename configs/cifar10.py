@@ -63,7 +63,7 @@ def base() -> ConfigDict:
     config.dataset.update(
         name="cifar10", train_split="train", eval_split="test", crop_size=24, classes=10, train_images=50_000
     )
-    config.jitter.update(rotation=0.0, scale=0.0)
+    config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
     config.network.update(recipe="cifar_13pct", width=1.0, he_init=False, bfloat16=False)
     config.photometry.update(noise=((0, 0.0),), standardize=False)
     config.batch_size = 128

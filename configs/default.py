@@ -55,6 +55,9 @@ def get_config() -> ConfigDict:
     config.jitter = ConfigDict()
     config.jitter.rotation = 5.0  # largest angle in either direction, degrees
     config.jitter.scale = 0.15  # largest enlargement or reduction, as a share of the size
+    # Symmetries of the square of which each crop gets one at random. 1: none; 2: mirror images, as in 2012; 4: also
+    # upside down; 8: also with rows and columns exchanged.
+    config.jitter.symmetries = 2
 
     config.network = ConfigDict()
     config.network.recipe = "original"  # net 145; see network/recipes.py for the others

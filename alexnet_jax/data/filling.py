@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch, Shard
@@ -54,10 +54,28 @@ class Randomness:
         epoch, within = divmod(place, self._examples)
         return int(self._order(epoch)[within])
 
+    def examples(self, places: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
+        """`example` of each place."""
+        epochs, within = np.divmod(places, self._examples)
+        found = np.empty(places.shape, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            found[here] = self._order(int(epoch))[within[here]]
+        return found
+
     def crop(self, group: int) -> Float[np.ndarray, "draws"]:
         """Random numbers in [0, 1) for the crop of a group of places."""
         block, within = divmod(group, self.BLOCK)
         return self._draws(block)[within]
+
+    def crops(self, groups: Int[np.ndarray, "*any"]) -> Float[np.ndarray, "*any draws"]:
+        """`crop` of each group."""
+        blocks, within = np.divmod(groups, self.BLOCK)
+        found = np.empty((*groups.shape, geometry.DRAWS))
+        for block in np.unique(blocks):
+            here = blocks == block
+            found[here] = self._draws(int(block))[within[here]]
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +120,14 @@ class TrainPlan(Plan):
       seed: of order, crops and flips.
       rotation, scale: as in `geometry.random_crop`.
       crop_group: consecutive images that share one crop and flip.
+      symmetries: as in `geometry.symmetry`.
     """
 
     seed: int
     rotation: float
     scale: float
     crop_group: int
+    symmetries: int = 2
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -124,7 +144,14 @@ class TrainPlan(Plan):
                 example = source[randomness.example(first + row)]
                 image, out = pixels_of(example, decode), np.asarray(batch.image[row])
                 draws = randomness.crop((first + row) // self.crop_group)
-                crop = geometry.random_crop(image.shape[0], size, draws, rotation=self.rotation, scale=self.scale)
+                crop = geometry.random_crop(
+                    image.shape[0],
+                    size,
+                    draws,
+                    rotation=self.rotation,
+                    scale=self.scale,
+                    symmetries=self.symmetries,
+                )
                 geometry.cut(image, crop, out)
                 batch.label[row], batch.mask[row] = example["label"], True
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -27,9 +27,11 @@ class Crop(NamedTuple):
 
     Attributes:
       top, left: the first pixel.
-      flip: whether to mirror the square.
+      flip: whether to mirror the square, left to right.
       angle: rotation about the centre, radians.
       factor: enlargement about the centre.
+      upside_down: whether to mirror the square, top to bottom.
+      transposed: whether to exchange rows and columns, before the square is mirrored.
     """
 
     top: int
@@ -37,13 +39,37 @@ class Crop(NamedTuple):
     flip: bool
     angle: float = 0.0
     factor: float = 1.0
+    upside_down: bool = False
+    transposed: bool = False
 
 
 DRAWS = 5  # numbers a crop takes
 
 
+def symmetry(
+    draw: Float[np.ndarray, "*any"], symmetries: int
+) -> tuple[Bool[np.ndarray, "*any"], Bool[np.ndarray, "*any"], Bool[np.ndarray, "*any"]]:
+    """One of the symmetries of the square, all equally likely: mirrored left to right, top to bottom, transposed.
+
+    Args:
+      draw: uniform in [0, 1).
+      symmetries: 1: none; 2: mirror images, as in 2012; 4: also upside down; 8: also transposed, all of the square's.
+    """
+    bits = []
+    for least in (2, 4, 8):
+        bits.append((draw < 0.5) & (symmetries >= least))
+        draw = 2 * draw % 1
+    return bits[0], bits[1], bits[2]
+
+
 def random_crop(
-    image_size: int, size: int, draws: Float[np.ndarray, "draws"], *, rotation: float = 0.0, scale: float = 0.0
+    image_size: int,
+    size: int,
+    draws: Float[np.ndarray, "draws"],
+    *,
+    rotation: float = 0.0,
+    scale: float = 0.0,
+    symmetries: int = 2,
 ) -> Crop:
     """An offset of uniform distribution, both ends included, and a flip with probability 1/2.
 
@@ -55,14 +81,18 @@ def random_crop(
       draws: uniform in [0, 1).
       rotation: largest angle to either side, degrees.
       scale: enlargements lie from `1 / (1 + scale)` to `1 + scale`, uniform in their logarithm.
+      symmetries: as in `symmetry`.
     """
     places = image_size - size + 1
+    flip, upside_down, transposed = (bit.item() for bit in symmetry(draws[2:3], symmetries))
     return Crop(
         top=int(draws[0] * places),
         left=int(draws[1] * places),
-        flip=bool(draws[2] < 0.5),
+        flip=flip,
         angle=float(np.deg2rad(rotation) * (2 * draws[3] - 1)),
         factor=float((1 + scale) ** (2 * draws[4] - 1)),
+        upside_down=upside_down,
+        transposed=transposed,
     )
 
 
@@ -72,6 +102,10 @@ def cut(image: Pixels, crop: Crop, out: UInt8[np.ndarray, "size size 3"]) -> Non
     square = image[crop.top : crop.top + size, crop.left : crop.left + size]
     if crop.angle != 0 or crop.factor != 1:
         square = _rotated(image, crop, size)
+    if crop.transposed:
+        square = square.transpose(1, 0, 2)
+    if crop.upside_down:
+        square = square[::-1]
     if not crop.flip:
         out[:] = square
         return

@@ -31,6 +31,7 @@ def train_batches(
     crop_size: int,
     rotation: float = 0.0,
     scale: float = 0.0,
+    symmetries: int = 2,
     crop_group: int = 1,
     decode: Decode = decode,
     workers: Workers | None = None,
@@ -50,7 +51,7 @@ def train_batches(
       crop_size: pixels along a side.
       crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
       decode: from JPEG to pixels, in threads; worker processes take the default.
-      rotation, scale: as in `geometry.random_crop`.
+      rotation, scale, symmetries: as in `geometry.random_crop`.
       workers: make the batches, where the source lies in files; None: threads. The bytes are the same.
     """
     plan = TrainPlan(
@@ -60,6 +61,7 @@ def train_batches(
         seed=seed,
         rotation=rotation,
         scale=scale,
+        symmetries=symmetries,
         crop_group=crop_group,
     )
     return _batches(source, plan, range(start_step, FOREVER), decode, workers)

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
+from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.decoders import Decode, decode
 from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
@@ -34,7 +35,9 @@ class Crops(NamedTuple):
     Attributes:
       example: index in the split.
       top, left: the first pixel.
-      flip: whether to mirror.
+      flip: whether to mirror left to right.
+      upside_down: whether to mirror top to bottom.
+      transposed: whether to exchange rows and columns, before mirroring.
       matrix: from a pixel of the crop to a place in the image: `x' = m0 x + m1 y + m2`, `y' = m3 x + m4 y + m5`, with
         pixel centres at one half.
       margin: pixels by which the image is mirrored at its border; beyond them the crop is black.
@@ -44,6 +47,8 @@ class Crops(NamedTuple):
     top: Int32[Array, "... B"]
     left: Int32[Array, "... B"]
     flip: Bool[Array, "... B"]
+    upside_down: Bool[Array, "... B"]
+    transposed: Bool[Array, "... B"]
     matrix: Float[Array, "... B 6"]
     margin: Int32[Array, "... B"]
 
@@ -82,9 +87,8 @@ def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_s
     """
     crop_size = plan.crop_size
     places = np.asarray(steps)[:, None] * plan.batch_size + plan.shard.index * plan.rows + np.arange(plan.rows)
-    example = np.array([[randomness.example(place) for place in row] for row in places.tolist()], np.int32)
-    groups = (places // plan.crop_group).tolist()
-    draws = np.array([[randomness.crop(group) for group in row] for row in groups])
+    example = randomness.examples(places).astype(np.int32)
+    draws = randomness.crops(places // plan.crop_group)
     room = image_size - crop_size + 1
     top, left = (draws[..., 0] * room).astype(np.int32), (draws[..., 1] * room).astype(np.int32)
     angle = np.deg2rad(plan.rotation) * (2 * draws[..., 3] - 1)
@@ -96,12 +100,12 @@ def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_s
     margin = np.minimum(np.maximum(0, reach - int(half)), image_size - 1)
     x, y = left + middle, top + middle
     matrix = np.stack([a, b, x - (a + b) * middle, -b, a, y + (b - a) * middle], axis=-1)
-    flip, margin = draws[..., 2] < 0.5, margin.astype(np.int32)
-    arrays: Any = example, top, left, flip, matrix.astype(np.float32), margin
+    symmetry = geometry.symmetry(draws[..., 2], plan.symmetries)
+    arrays: Any = example, top, left, *symmetry, matrix.astype(np.float32), margin.astype(np.int32)
     return Crops(*arrays)
 
 
-def cut(resident: Resident, crops: Crops, *, crop_size: int, jitter: bool) -> Batch:
+def cut(resident: Resident, crops: Crops, *, crop_size: int, jitter: bool, symmetries: int = 2) -> Batch:
     """The batch of the crops; pure, part of the compiled update.
 
     Args:
@@ -109,9 +113,13 @@ def cut(resident: Resident, crops: Crops, *, crop_size: int, jitter: bool) -> Ba
       crops: of one batch.
       crop_size: pixels along a side.
       jitter: whether crops are rotated or scaled.
+      symmetries: as in `geometry.symmetry`.
     """
     one = _interpolated if jitter else _sliced
     images = jax.vmap(lambda crop: one(resident.image, crop, crop_size))(crops)
+    if symmetries > 2:  # else neither happens, which the compiler does not know
+        images = jnp.where(crops.transposed[:, None, None, None], images.swapaxes(1, 2), images)
+        images = jnp.where(crops.upside_down[:, None, None, None], images[:, ::-1], images)
     images = jnp.where(crops.flip[:, None, None, None], images[:, :, ::-1], images)
     return Batch(images, resident.label[crops.example], jnp.ones(crops.example.shape, bool))
 

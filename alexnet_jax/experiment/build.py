@@ -110,7 +110,10 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
         memory=schedule.memory,
         observe=schedule.observe,
         cut=functools.partial(
-            resident.cut, crop_size=crop_size, jitter=settings.jitter.rotation > 0 or settings.jitter.scale > 0
+            resident.cut,
+            crop_size=crop_size,
+            jitter=settings.jitter.rotation > 0 or settings.jitter.scale > 0,
+            symmetries=settings.jitter.symmetries,
         ),
     )
     return Experiment(
@@ -314,4 +317,5 @@ def train_plan(settings: Settings, shard: Shard, crop_size: int) -> TrainPlan:
         rotation=settings.jitter.rotation,
         scale=settings.jitter.scale,
         crop_group=settings.dataset.crop_group,
+        symmetries=settings.jitter.symmetries,
     )

@@ -67,6 +67,8 @@ def _check_ranges(settings: Settings) -> None:
         if not 0 <= value < end:
             below = "" if end == math.inf else f" and less than {end:g}"
             raise UsageError(f"config.{path} is {value} and must be at least 0{below}")
+    if settings.jitter.symmetries not in (1, 2, 4, 8):
+        raise UsageError(f"config.jitter.symmetries is {settings.jitter.symmetries} and must be 1, 2, 4 or 8")
     if not 0 <= settings.seed <= LARGEST_SEED:
         raise UsageError(f"config.seed is {settings.seed} and must be at least 0 and less than 2**63")
     if data.workers is not None and not 0 <= data.workers <= LARGEST_WORKERS:

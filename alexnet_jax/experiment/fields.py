@@ -27,6 +27,7 @@ class Jitter:
 
     rotation: float
     scale: float
+    symmetries: int = 2  # absent in workdirs of earlier versions
 
 
 @dataclasses.dataclass(frozen=True)

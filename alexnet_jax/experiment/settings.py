@@ -42,6 +42,9 @@ def settings_of(values: dict[str, Any]) -> Settings:
 FOLLOWING = ("train_split", "eval_split", "crop_size", "classes", "train_images")
 FOLLOWING_EPOCHS = ("num_epochs", "evaluate_every", "save_every")  # fields of `config` that do
 
+# Fields that workdirs of earlier versions lack, and the values that their runs had.
+LATER = {"jitter.symmetries": 2}
+
 
 def fill(config: ConfigDict, settings: Settings) -> ConfigDict:
     """A copy of the config with the values of `follow.follow` in place of None: what a workdir records."""

@@ -22,6 +22,7 @@ WORDS = {
     "dataset.crop_group": "successive images that share a crop and a flip",
     "jitter.rotation": "largest random rotation, degrees",
     "jitter.scale": "largest random scaling, as a share of the size",
+    "jitter.symmetries": "symmetries of the square among which a crop's is drawn",
     "network.recipe": "recipe of the network",
     "network.width": "share of the recipe's maps and units",
     "network.he_init": "initial values of He et al. 2015",

@@ -10,7 +10,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -56,6 +56,7 @@ def check(
     may_change: Collection[str] = (),
     may_grow: Collection[str] = (),
     may_follow: Collection[str] = (),
+    later: Mapping[str, Any] = {},
 ) -> None:
     """Makes the workdir. If it has checkpoints, compares their run's config with this one.
 
@@ -65,6 +66,7 @@ def check(
       may_change: keys whose values need not be the same, such as `mesh.data`.
       may_grow: keys whose values may be larger here.
       may_follow: keys that None leaves to the data set; a value and None do not differ.
+      later: keys that workdirs of earlier versions lack, with the values that their runs had.
 
     Raises:
       UnwritableWorkdirError: the workdir cannot be made.
@@ -83,7 +85,7 @@ def check(
             return True
         return key in may_change or old == new or (key in may_grow and strict_json.is_finite(old) and new > old)
 
-    there, here = _flatten(read_config(folder).to_dict()), _flatten(_plain(config))
+    there, here = dict(later) | _flatten(read_config(folder).to_dict()), dict(later) | _flatten(_plain(config))
     changes = {
         key: (there.get(key), here.get(key))
         for key in sorted(there.keys() | here.keys())

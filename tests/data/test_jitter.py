@@ -43,3 +43,23 @@ def test_draws_become_angles_and_factors_within_their_bounds():
     assert 0.8 <= factors.min() < 0.805 < 1.24 < factors.max() <= 1.25
     assert abs(np.log(factors).mean()) < 0.01
     assert abs(np.corrcoef(angles, factors)[0, 1]) < 0.05
+
+
+def test_symmetries_are_those_of_the_square_and_equally_likely():
+    draws = (np.arange(800) + 0.5) / 800
+    for count in (1, 2, 4, 8):
+        kinds = np.stack(geometry.symmetry(draws, count))
+        found = {}
+        for flip, upside_down, transposed in kinds.T:
+            image = cut(flip=bool(flip), upside_down=bool(upside_down), transposed=bool(transposed))
+            found[image.tobytes()] = found.get(image.tobytes(), 0) + 1
+        assert sorted(found.values()) == [800 // count] * count
+    np.testing.assert_array_equal(cut(transposed=True, flip=True), np.rot90(cut(), -1))
+    np.testing.assert_array_equal(cut(upside_down=True), cut()[::-1])
+
+
+def test_two_symmetries_are_the_flips_of_2012():
+    draws = np.random.default_rng(0).random((100, geometry.DRAWS))
+    crops = [geometry.random_crop(128, 112, row) for row in draws]
+    assert [crop.flip for crop in crops] == [bool(row[2] < 0.5) for row in draws]
+    assert not any(crop.upside_down or crop.transposed for crop in crops)

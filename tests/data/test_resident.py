@@ -28,7 +28,8 @@ def on_device(source, *, seed: int, steps: range, **options):
     randomness = Randomness(seed, len(source))
     plan = TrainPlan(**dict(seed=seed, rotation=0.0, scale=0.0, crop_group=1) | options)
     crops = resident.draw_crops(randomness, plan, steps=steps, image_size=image_size)
-    cut = jax.jit(lambda crops: resident.cut(loaded, crops, crop_size=crop_size, jitter=jitter))
+    form = dict(crop_size=crop_size, jitter=jitter, symmetries=plan.symmetries)
+    cut = jax.jit(lambda crops: resident.cut(loaded, crops, **form))
     return [jax.device_get(cut(resident.Crops(*each))) for each in zip(*crops, strict=True)]
 
 
@@ -44,12 +45,18 @@ def from_disk(source, *, steps: range, **options):
     start=st.integers(0, 1000),
     group=st.sampled_from([1, 3, 32]),
     shard=st.sampled_from([Shard(), Shard(0, 2), Shard(1, 2)]),
+    symmetries=st.sampled_from([1, 2, 4, 8]),
     data=st.data(),
 )
-def test_crops_and_flips_have_the_same_bytes(seed, count, size, start, group, shard, data):
-    crop = data.draw(st.integers(1, size))
+def test_crops_and_flips_have_the_same_bytes(seed, count, size, start, group, shard, symmetries, data):
     options = dict(
-        seed=seed, batch_size=6, shard=shard, crop_size=crop, crop_group=group, steps=range(start, start + 2)
+        seed=seed,
+        batch_size=6,
+        shard=shard,
+        crop_size=data.draw(st.integers(1, size)),
+        crop_group=group,
+        symmetries=symmetries,
+        steps=range(start, start + 2),
     )
     source = examples(count, size)
     for ours, theirs in zip(on_device(source, **options), from_disk(source, **options), strict=True):

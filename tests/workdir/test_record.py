@@ -65,6 +65,14 @@ def test_another_config_is_refused_with_its_changes_once_there_are_checkpoints(w
     record.check(workdir, changed(**{"mesh.data": 2}), may_change=["mesh.data"])
 
 
+def test_a_field_that_an_earlier_version_did_not_have_has_the_value_of_its_runs(workdir: epath.Path):
+    record.record(workdir, CONFIG)
+    add_checkpoint(workdir)
+    record.check(workdir, changed(flips=2), later={"flips": 2})
+    with pytest.raises(OtherConfigError, match=r"flips \(2 there, 8 here\)"):
+        record.check(workdir, changed(flips=8), later={"flips": 2})
+
+
 @pytest.mark.parametrize("content", [*DAMAGED, b"{}", b'{"config": 3}'])
 def test_a_damaged_config_is_one_error_or_written_anew_where_there_are_no_checkpoints(
     workdir: epath.Path, content: bytes, capsys: pytest.CaptureFixture
