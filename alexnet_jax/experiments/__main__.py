@@ -1,0 +1,140 @@
+"""Makes experiments of many runs: `python -m alexnet_jax.experiments NAME`. See `--list`.
+
+Each finished run adds a row to docs/results/NAME.jsonl. Runs that have rows are skipped, and runs that were interrupted
+go on. `--summary` writes docs/results.md and its pictures from the rows.
+"""
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+
+from absl import flags
+
+from alexnet_jax import cli
+from alexnet_jax.errors import TEMPORARY, UsageError
+from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.experiment import Experiment
+from alexnet_jax.experiments.pool import Pool, Row, read_rows
+from alexnet_jax.experiments.run import Run
+from alexnet_jax.hints import hints
+from alexnet_jax.workdir.progress import duration
+
+RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of the rows.")
+RUNS = flags.DEFINE_string("runs", "runs/experiments", "Folder of the workdirs.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", None, "Start no run after so many seconds.", lower_bound=0)
+LIST = flags.DEFINE_bool("list", False, "Print the experiments and how many of their runs have rows, and end.")
+SUMMARY = flags.DEFINE_bool("summary", False, "Write docs/results.md and its pictures from the rows, and end.")
+SET = flags.DEFINE_multi_string(
+    "set", [], "FIELD=VALUE: another value, as JSON, for a field of all runs, such as --set=num_epochs=0.01."
+)
+
+
+@hints()
+def main(*names: str) -> int:
+    """Makes the experiments of the names. Returns the exit status."""
+    if LIST.value:
+        for line in map(_line, EXPERIMENTS.values()):
+            print(line)
+        return 0
+    if SUMMARY.value:
+        from alexnet_jax.experiments import summary  # which needs matplotlib
+
+        summary.write(Path(RESULTS.value))
+        return 0
+    unknown = sorted(set(names) - set(EXPERIMENTS))
+    if unknown or not names:
+        found = f"there is no experiment {unknown[0]!r}" if unknown else "no experiment is named"
+        raise UsageError(f"{found}; known: {', '.join(EXPERIMENTS)}")
+    until = math.inf if SECONDS.value is None else time.monotonic() + SECONDS.value
+    for name in names:
+        if status := _make(EXPERIMENTS[name], until):
+            return status
+    return 0
+
+
+def _make(experiment: Experiment, until: float) -> int:
+    """Makes the runs that have no rows yet. Returns the exit status: 0 where all runs have rows."""
+    file = Path(RESULTS.value) / f"{experiment.name}.jsonl"
+    rows = list(read_rows(file))
+    begun, made = time.monotonic(), 0
+    done = {_key(row) for row in rows}
+    runs: list[Run] = []
+
+    def add(run: Run, row: Row) -> None:
+        nonlocal made
+        rows.append(row)
+        done.add(run.key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "a") as opened:
+            opened.write(json.dumps(row) + "\n")
+        made += 1
+        left = sum(each.key not in done for each in runs)
+        seconds = (time.monotonic() - begun) * left / made
+        print(f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}", flush=True)
+
+    pool = Pool(
+        jobs=JOBS.value,
+        runs_dir=Path(RUNS.value).absolute(),
+        data_dir=DATA_DIR.value,
+        until=until,
+        add=add,
+    )
+    before = {number: signal.signal(number, pool.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while True:  # the rows may call for more runs
+            runs, count = _runs(experiment, rows), made
+            pool.make(run for run in runs if run.key not in done)
+            if pool.stopped is not None or made == count:
+                break
+    finally:
+        pool.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    left = sum(run.key not in done for run in runs)
+    print(f"{experiment.name}: {made} runs made, {left} left; the same command goes on" if left else
+          f"{experiment.name}: all {len(runs)} runs have rows in {file}", flush=True)  # fmt: skip
+    return TEMPORARY if left else 0
+
+
+def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
+    """The runs, with the values of `--set`."""
+    changes = dict(map(_change, SET.value))
+    return [
+        Run(run.experiment, run.name, run.config, dict(run.overrides) | changes, run.seed, run.measure)
+        for run in experiment.runs(rows)
+    ]
+
+
+def _change(text: str) -> tuple[str, object]:
+    field, equals, value = text.partition("=")
+    try:
+        return field, json.loads(value)
+    except ValueError:
+        if not equals:
+            raise UsageError(f"--set={text} is not FIELD=VALUE") from None
+        return field, value
+
+
+def _key(row: Row) -> str:
+    return Run("", row["run"], row["config"], row["overrides"], row["seed"]).key
+
+
+def _told(row: Row) -> str:
+    result = row.get("result")
+    errors = f"{result['top1_1_views']:.1%}, ten views {result['top1_10_views']:.1%}" if result else row["failed"]
+    return f"{row['run']}, seed {row['seed']}: {errors} in {duration(row['seconds'])}"
+
+
+def _line(experiment: Experiment) -> str:
+    rows = list(read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl"))
+    runs = experiment.runs(rows)
+    done = {_key(row) for row in rows}
+    return f"{experiment.name:16}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"
+
+
+if __name__ == "__main__":
+    cli.run(main, words=None)

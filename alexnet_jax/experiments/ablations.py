@@ -1,0 +1,78 @@
+"""Ablations on CIFAR-10 and on ELPV: each part taken away from one network, seed by seed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_jax.experiments import tables
+from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+from alexnet_jax.experiments.run import Run
+
+WHOLE = "original"
+SEEDS = range(3)
+MORE = range(3, 5)  # further seeds of the whole network: an ensemble of five, and five pairs of towers
+# The sign of the change of the error that the paper expects, or those who came later.
+EXPECTED = {
+    "no_norm": "+ (3.3)",
+    "plain_pooling": "+ (3.4)",
+    "no_exchange": "+ (the log)",
+    "one_tower": "+ (3.2)",
+    "drop_conv3": "+ (7)",
+    "drop_conv4": "+ (7)",
+    "no_dropout": "+ (4.2)",
+    "no_crops": "+ (4.1)",
+    "no_noise": "+ (4.1)",
+    "tanh": "+ (3.1)",
+    "paper": "none",
+    "batch_norm": "- (later)",
+}
+
+
+def _variants(image_size: int) -> Mapping[str, Mapping[str, Any]]:
+    others: dict[str, Mapping[str, Any]] = {
+        "no_crops": {"dataset.crop_size": image_size},
+        "no_noise": {"photometry.noise": [[0, 0.0]]},
+    }
+    recipes = {name: others.get(name, {"network.recipe": name}) for name in EXPECTED}
+    return {WHOLE: {}} | recipes
+
+
+def _runs(experiment: str, config: str, image_size: int, measure: tuple[str, ...]) -> list[Run]:
+    runs = grid(experiment, config, _variants(image_size), SEEDS, measure=measure)
+    return runs + grid(experiment, config, {WHOLE: {}}, MORE, measure=measure)
+
+
+def _towers(rows: Rows) -> str:
+    lines = []
+    for row in tables.of_run(rows, WHOLE):
+        first, second = sorted(row["towers"]["colour_share"])
+        lines.append([f"{row['seed']}", f"{first:.3f}", f"{second:.3f}", f"{row['towers']['p_value']:.2g}"])
+    return tables.table(["seed", "greyer tower", "more coloured tower", "p"], lines)
+
+
+def cifar10_table(rows: Rows) -> str:
+    """The ablations, and the towers of the whole network."""
+    return (
+        tables.ablations(rows, WHOLE, EXPECTED)
+        + "\n\nColour share of the first layer's kernels, tower by tower (0: a kernel sees brightness alone, 2/3:"
+        " noise, 1: colour alone), and the p-value of the difference, as `figures --towers` has them:\n\n"
+        + _towers(rows)
+    )
+
+
+CIFAR10 = Experiment(
+    "ablations_cifar10",
+    "AlexNet without its parts, and its towers, on CIFAR-10",
+    "Norm, overlapping pooling, two towers, depth, dropout, crops and colour noise each lower the error; one tower's"
+    " kernels turn grey and the other's coloured in every run (sections 3, 4, 6.1 and 7).",
+    lambda rows: _runs("ablations_cifar10", "cifar10_alexnet", 64, ("towers",)),
+    cifar10_table,
+    "TODO",
+)
+ELPV = Experiment(
+    "ablations_elpv",
+    "AlexNet without its parts on ELPV",
+    "as above.",
+    lambda rows: _runs("ablations_elpv", "default", 160, ()),
+    lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
+    "TODO",
+)

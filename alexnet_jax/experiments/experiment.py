@@ -1,0 +1,59 @@
+"""What an experiment is: the paper's claim, the runs that test it, and how their rows become a table."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from alexnet_jax.drawing.canvas import Figure
+from alexnet_jax.experiments.run import Run
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """An experiment, as data.
+
+    Attributes:
+      name: on the command line, and of its file of rows.
+      title: in docs/results.md.
+      claim: of the paper, with its section.
+      runs: the runs that the rows so far call for; those that have rows may be among them.
+      table: the rows as a table in Markdown.
+      reading: what the experiment shows, and what it cannot show.
+      pictures: name of the file, the figure, and its text for those who cannot see it.
+    """
+
+    name: str
+    title: str
+    claim: str
+    runs: Callable[[Rows], list[Run]]
+    table: Callable[[Rows], str]
+    reading: str
+    pictures: Callable[[Rows], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+
+
+def grid(
+    experiment: str,
+    config: str,
+    variants: Mapping[str, Mapping[str, Any]],
+    seeds: Iterable[int],
+    *,
+    base: Mapping[str, Any] = {},
+    **fields: Any,
+) -> list[Run]:
+    """A run for each variant and seed, seeds outermost: a break leaves whole seeds.
+
+    Args:
+      experiment: name.
+      config: of all runs.
+      variants: overrides by name.
+      seeds: of each variant.
+      base: overrides of all runs.
+      fields: of `Run`.
+    """
+    return [
+        Run(experiment, name, config, dict(base) | dict(changes), seed, **fields)
+        for seed in seeds
+        for name, changes in variants.items()
+    ]

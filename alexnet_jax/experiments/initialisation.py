@@ -1,0 +1,59 @@
+"""Initial values of the code and of the paper's text: does the signal survive the layers, and does the loss fall?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from alexnet_jax.experiments import tables
+from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+from alexnet_jax.experiments.run import Run
+
+SEEDS = range(3)
+UPDATES = 2000
+VARIANTS = {recipe: {"network.recipe": recipe} for recipe in ("original", "paper")}
+BASE = {
+    "network.he_init": False,
+    "network.width": 1.0,
+    "photometry.standardize": False,
+    "schedule": "steps",
+    "num_epochs": UPDATES * 128 / 50_000,
+}
+
+
+def runs(rows: Rows) -> list[Run]:
+    """Three seeds of each."""
+    return grid("initialisation", "cifar10_alexnet", VARIANTS, SEEDS, base=BASE, measure=("losses", "signal"))
+
+
+def make_table(rows: Rows) -> str:
+    """The signal at the start, layer by layer, and the training loss along the run."""
+    found = {name: tables.of_run(rows, name) for name in VARIANTS}
+    layers = list(next(iter(rows))["signal"])
+    signal = [
+        [f"`{name}`", *(tables.spread([row["signal"][layer] for row in each], 3, 1.0) for layer in layers)]
+        for name, each in found.items()
+    ]
+    steps = [UPDATES * part // 4 for part in range(1, 5)]
+    loss = [
+        [f"`{name}`", *(tables.spread([_loss_at(row, step) for row in each], 2, 1.0) for step in steps)]
+        for name, each in found.items()
+    ]
+    return (
+        tables.table(["standard deviation of the output", *layers], signal)
+        + "\n\n"
+        + tables.table(["training loss, nats", *(f"update {step:,}" for step in steps)], loss)
+    )
+
+
+def _loss_at(row: Mapping[str, Any], step: int) -> float:
+    """The loss of the last point up to a step."""
+    return [loss for at, loss in row["losses"] if at <= step][-1]
+
+
+INITIALISATION = Experiment(
+    "initialisation",
+    "Initial values: the code's and the paper's",
+    "all kernels start with a standard deviation of 0.01 (section 5). The code of 2012 has 0.03 for conv3 to conv5.",
+    runs,
+    make_table,
+    "TODO",
+)

@@ -1,0 +1,75 @@
+"""What a row can hold beside errors, read from the run's workdir."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from alexnet_jax.data import geometry
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.experiment.data import open_data
+from alexnet_jax.learning.step import stream
+from alexnet_jax.loading import load
+from alexnet_jax.network.forward import init_variables
+from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.workdir.metrics_log import ROWS_FILE
+
+IMAGES = 64  # of which `signal` is taken
+
+
+def curve(workdir: Path, data_dir: str | None) -> list[list[float]]:
+    """Epoch, top-1 error and loss of each evaluation during training."""
+    return _columns(workdir, ("epoch", "eval/top1", "eval/loss"))
+
+
+def losses(workdir: Path, data_dir: str | None) -> list[list[float]]:
+    """Update, and the mean training loss of the updates since the row before."""
+    return _columns(workdir, ("step", "train/loss"))
+
+
+def towers(workdir: Path, data_dir: str | None) -> dict[str, Any]:
+    """How colour-selective conv1's kernels are, tower by tower, as `figures --towers` has it."""
+    net = load(str(workdir))
+    kernels = np.asarray(jax.device_get(net.params["conv1"]["kernel"]))
+    found = specialisation(kernels, seed=0).facts()
+    return {"colour_share": [rounded(share) for share in found["colour_share"]], "p_value": found["p_value"]}
+
+
+def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
+    """Standard deviation of each layer's output at the initial values, on training images."""
+    net = load(str(workdir))
+    settings, size = net.settings, net.preprocessing.crop_size
+    train_split = settings.dataset.train_split or "train"
+    source = open_data(settings.dataset.name, data_dir, say=print).split(train_split)
+    crops = np.stack([geometry.center_crop(pixels_of(source[i], decode), size) for i in range(IMAGES)])
+    params, batch_stats = init_variables(net.tower, stream(jax.random.key(settings.seed), "init"), size)
+    variables = {"params": params, "batch_stats": batch_stats}
+    _, kept = net.tower.apply(
+        variables, net.preprocessing.inputs(jax.numpy.asarray(crops)), train=False, mutable=["signals"]
+    )
+    return {
+        layer.name: rounded(float(np.std(np.stack(kept["signals"][f"{layer.name}_out"][0]))))
+        for layer in net.tower.layers
+    }
+
+
+def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:
+    rows = map(json.loads, (workdir / ROWS_FILE).read_text().splitlines())
+    return [[rounded(row[name]) for name in names] for row in rows if all(row.get(name) is not None for name in names)]
+
+
+def rounded(value: Any) -> Any:
+    """A fraction with five digits behind the point; anything else as it is."""
+    return round(value, 5) if isinstance(value, float) else value
+
+
+MEASURES: Mapping[str, Callable[[Path, str | None], Any]] = {
+    "curve": curve,
+    "losses": losses,
+    "signal": signal,
+    "towers": towers,
+}

@@ -1,0 +1,152 @@
+"""Makes runs in worker processes, several at once, and writes their rows as they come."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.errors import TEMPORARY, UsageError
+from alexnet_jax.experiments import worker
+from alexnet_jax.experiments.run import Run
+
+Row = dict[str, Any]
+
+
+class Pool:
+    """Worker processes with a queue of runs.
+
+    Args:
+      jobs: runs at a time.
+      runs_dir: folder of the workdirs.
+      data_dir: of prepared data sets; None: TFDS's own.
+      until: time of `time.monotonic` from which on no run is started.
+      add: takes each row, in any order, one at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        jobs: int,
+        runs_dir: Path,
+        data_dir: str | None,
+        until: float,
+        add: Callable[[Run, Row], None],
+    ):
+        self._jobs, self._runs_dir, self._data_dir, self._until = jobs, runs_dir, data_dir, until
+        self._add = add
+        self._lock = threading.Lock()
+        self._workers: list[subprocess.Popen[str] | None] = [None] * jobs
+        self._stopped: signal.Signals | None = None
+        self._failures: list[str] = []
+
+    def make(self, runs: Iterable[Run]) -> None:
+        """Makes the runs, in order; those that time or a signal leaves over are left.
+
+        Raises:
+          UsageError: a run failed by a mistake of the user, or its process died.
+        """
+        waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        for run in runs:
+            waiting.put(run)
+        threads = [threading.Thread(target=self._serve, args=(slot, waiting)) for slot in range(self._jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._failures:
+            raise UsageError(f"{len(self._failures)} runs failed; {self._failures[0]}")
+
+    def stop(self, number: int, _: object = None) -> None:
+        """Hands a signal on to the workers, which save their runs and end. A second one ends them at once."""
+        self._stopped = signal.Signals(number)
+        for process in filter(None, self._workers):
+            process.send_signal(signal.SIGTERM)
+
+    @property
+    def stopped(self) -> signal.Signals | None:
+        """The signal that came."""
+        return self._stopped
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for process in filter(None, self._workers):
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+
+    def _serve(self, slot: int, waiting: "queue.SimpleQueue[Run]") -> None:
+        """Gives one worker a run after the other."""
+        while self._stopped is None and not self._failures and time.monotonic() < self._until:
+            try:
+                run = waiting.get_nowait()
+            except queue.Empty:
+                return
+            row = self._ask(slot, run)
+            with self._lock:
+                if row is not None:
+                    self._add(run, row)
+
+    def _ask(self, slot: int, run: Run) -> Row | None:
+        """The row of a run; None: it was interrupted or failed."""
+        process = self._workers[slot] or self._start(slot)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(worker.line_of(run))
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if line:
+            return json.loads(line)
+        status, self._workers[slot] = process.wait(), None
+        if self._stopped is None and status != TEMPORARY:
+            last = self._log(slot).read_text(errors="replace").strip().splitlines()[-1:]
+            self._failures.append(f"{run.name!r} with seed {run.seed}: {' '.join(last)} ({self._log(slot)})")
+        return None
+
+    def _log(self, slot: int) -> Path:
+        return self._runs_dir / f"worker{slot}.log"
+
+    def _start(self, slot: int) -> subprocess.Popen[str]:
+        self._runs_dir.mkdir(parents=True, exist_ok=True)
+        with open(self._log(slot), "w") as log:
+            process = subprocess.Popen(
+                worker.command(self._runs_dir, self._data_dir),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | _shares(self._jobs),
+                start_new_session=True,  # Ctrl-C comes to this process alone, which hands it on
+            )
+        self._workers[slot] = process
+        return process
+
+
+def _shares(jobs: int) -> Mapping[str, str]:
+    """Environment of one of several processes on a GPU, which would each take most of its memory."""
+    if jobs == 1:
+        return {}
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """The rows of a file, without a last one that was cut off.
+
+    Raises:
+      UsageError: another row is damaged.
+    """
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    for number, line in enumerate(lines):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number == len(lines) - 1:
+                return
+            raise UsageError(f"line {number + 1} of {file} is no JSON; remove it, and its run is made again") from error

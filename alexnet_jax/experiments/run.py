@@ -1,0 +1,118 @@
+"""One run of an experiment: a config with a few changes and a seed, and the row that it leaves."""
+
+import dataclasses
+import datetime
+import importlib
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiments.measures import MEASURES, rounded
+from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir.record import RESULT_FILE, versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, as data.
+
+    Attributes:
+      experiment: name of the experiment, which is the file of its rows.
+      name: what is varied, such as `relu`; the same for all seeds.
+      config: file in configs/ and variant, such as `cifar10:relu`.
+      overrides: other values by field, such as `{"num_epochs": 60.0}`.
+      seed: of the run.
+      measure: names of `measures.MEASURES`: what the row has beside the errors.
+    """
+
+    experiment: str
+    name: str
+    config: str
+    overrides: Mapping[str, Any]
+    seed: int
+    measure: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The run among all runs of its experiment. Rows of other overrides have another key."""
+        return json.dumps([self.name, self.config, self.overrides, self.seed], sort_keys=True)
+
+    @property
+    def folder(self) -> str:
+        """Name of the workdir, below that of the experiment."""
+        return re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{self.name}-seed{self.seed}")
+
+
+def config_of(run: Run) -> ConfigDict:
+    """The config of the run.
+
+    Raises:
+      UsageError: there is no such config, variant or field.
+    """
+    module, _, variant = run.config.partition(":")
+    try:
+        get_config = importlib.import_module(f"alexnet_jax.configs.{module}").get_config
+    except ModuleNotFoundError as error:
+        raise UsageError(f"there is no config {module!r} for the run {run.name!r}") from error
+    config = get_config(variant) if variant else get_config()
+    config.unlock()
+    config.name, config.seed = f"{run.experiment}/{run.folder}", run.seed
+    return vary(config, {"run": Variant("", run.overrides)}, "run")
+
+
+def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]:
+    """Trains, or goes on where the run was interrupted, and returns its row.
+
+    Raises:
+      UsageError: the config or the data set is wrong, or the loss is no longer finite.
+    """
+    workdir = runs_dir / run.experiment / run.folder
+    begun = time.monotonic()
+    train_and_evaluate(config_of(run), str(workdir), data_dir)
+    seconds = time.monotonic() - begun
+    result = json.loads((workdir / RESULT_FILE).read_text())
+    return row_of(run, result, seconds=seconds) | {name: MEASURES[name](workdir, data_dir) for name in run.measure}
+
+
+def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error: str = "") -> dict[str, Any]:
+    """The row of a finished run; without a result that of a failed one.
+
+    Args:
+      run: which ended.
+      result: errors in [0, 1] and losses in nats by name, the number of images and the updates.
+      seconds: from the start of this process's work on the run to its end, compilation included.
+      error: why it failed.
+    """
+    device = jax.devices()[0]
+    return {
+        "experiment": run.experiment,
+        "run": run.name,
+        "config": run.config,
+        "overrides": dict(run.overrides),
+        "seed": run.seed,
+        **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
+        "seconds": round(seconds, 1),
+        "device": device.device_kind if device.platform != "cpu" else f"CPU, {_cpu()}",
+        "versions": versions(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu() -> str:
+    """The processor's name and the number of its cores that this process may use."""
+    try:
+        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {cores} cores"

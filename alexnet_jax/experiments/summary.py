@@ -1,0 +1,52 @@
+"""Writes docs/results.md and its pictures from the rows of all experiments."""
+
+from pathlib import Path
+
+from alexnet_jax.drawing import canvas
+from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.experiment import Experiment, Rows
+from alexnet_jax.experiments.pool import read_rows
+from alexnet_jax.experiments.tables import made
+from alexnet_jax.workdir.atomic import write_atomically
+
+HEAD = """# The paper's claims, measured
+
+`python -m alexnet_jax.experiments NAME` makes the runs of an experiment, and
+`python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
+many runs there are.
+
+Errors are top-1 errors on images that no run has seen, as mean and standard deviation over the seeds. A difference is
+the mean over pairs of runs with the same seed; its margin is half of the 95 % confidence interval of Student's t.
+"""
+
+
+def write(folder: Path) -> None:
+    """Writes `results.md` beside the folder of rows, and pictures into that folder.
+
+    Args:
+      folder: of the rows.
+    """
+    canvas.need_matplotlib()
+    parts = [HEAD]
+    for experiment in EXPERIMENTS.values():
+        rows = list(read_rows(folder / f"{experiment.name}.jsonl"))
+        if rows:
+            parts.append(_section(experiment, rows, folder))
+    write_atomically(folder.parent / f"{folder.name}.md", "\n".join(parts))
+
+
+def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
+    pictures = []
+    for name, (figure, text) in experiment.pictures(rows).items():
+        (folder / f"{name}.png").write_bytes(canvas.as_bytes(figure, ".png"))
+        pictures.append(f"![{text}]({folder.name}/{name}.png)\n")
+    return "\n".join(
+        [
+            f"## {experiment.title}\n",
+            f"The paper: {experiment.claim}\n",
+            experiment.table(rows) + "\n",
+            *pictures,
+            experiment.reading + "\n",
+            f"`{experiment.name}`: {made(rows)}.\n",
+        ]
+    )

@@ -1,0 +1,124 @@
+"""Rows as tables in Markdown: means with standard deviations, and differences seed by seed with an interval."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from alexnet_jax.experiments.experiment import Rows
+
+CONFIDENCE = 0.95
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def of_run(rows: Rows, name: str) -> Rows:
+    """The finished rows of a name, by seed."""
+    return sorted((row for row in rows if row["run"] == name and "result" in row), key=lambda row: row["seed"])
+
+
+def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> str:
+    """`19.8 ± 0.5`: mean and standard deviation; of one value the value alone; of none a dash."""
+    if not values:
+        return "-"
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
+
+
+class Difference(NamedTuple):
+    """A mean difference between two networks, seed by seed.
+
+    Attributes:
+      mean: of `other - base`.
+      margin: half of the 95 % confidence interval (Student's t over the seeds); infinite for one seed.
+      seeds: that both have.
+    """
+
+    mean: float
+    margin: float
+    seeds: int
+
+    def words(self, digits: int = 1, scale: float = 100.0) -> str:
+        """`+1.2 ± 0.4`, or a dash without seeds."""
+        if not self.seeds:
+            return "-"
+        text = f"{scale * self.mean:+.{digits}f}"
+        return text if math.isinf(self.margin) else f"{text} ± {scale * self.margin:.{digits}f}"
+
+    @property
+    def sign(self) -> str:
+        """`+` or `-` where the interval leaves out 0, else `?`."""
+        return "?" if not self.seeds or abs(self.mean) <= self.margin else "+" if self.mean > 0 else "-"
+
+
+def paired(base: Rows, other: Rows, measure: str = "top1_10_views") -> Difference:
+    """The differences of rows with the same seed."""
+    ours, theirs = ({row["seed"]: row["result"][measure] for row in rows} for rows in (base, other))
+    differences = [theirs[seed] - ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    count = len(differences)
+    if count < 2:
+        return Difference(differences[0] if differences else math.nan, math.inf, count)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
+    margin = quantile * statistics.stdev(differences) / math.sqrt(count)
+    return Difference(statistics.mean(differences), float(margin), count)
+
+
+def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) -> str:
+    """Errors of runs in percent, ten views and centre crop.
+
+    Args:
+      rows: of the experiment.
+      names: of runs, in the order of the table.
+      published: figures of the paper by name.
+    """
+    lines = []
+    for name in names:
+        found = of_run(rows, name)
+        failed = sum(row["run"] == name and "failed" in row for row in rows)
+        lines.append(
+            [
+                f"`{name}`",
+                *(spread([row["result"][f"top1_{views}_views"] for row in found]) for views in (10, 1)),
+                f"{len(found)}" + (f", {failed} diverged" if failed else ""),
+                published.get(name, ""),
+            ]
+        )
+    return table(["", "ten views, %", "centre, %", "runs", "paper, %"], lines)
+
+
+def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
+    """Differences from a network in percentage points, with the sign that the paper expects beside the one found.
+
+    Args:
+      rows: of the experiment.
+      base: name of the network from which something is taken away.
+      expected: `+`, `-` or a remark, by name of the others.
+    """
+    whole = of_run(rows, base)
+    lines = [[f"`{base}`", spread([row["result"]["top1_10_views"] for row in whole]), "", "", "", f"{len(whole)}"]]
+    for name, sign in expected.items():
+        found = of_run(rows, name)
+        difference = paired(whole, found)
+        values = [row["result"]["top1_10_views"] for row in found]
+        lines.append([f"`{name}`", spread(values), difference.words(), sign, difference.sign, f"{difference.seeds}"])
+    return table(["", "ten views, %", "difference, points (95 %)", "expected", "found", "seeds"], lines)
+
+
+def made(rows: Rows) -> str:
+    """Where and when the rows were made: `12 runs on NVIDIA H100, 31 s each; JAX 0.11.2; 2026-11-27`."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
+    parts = []
+    for (device, version), group in groups.items():
+        seconds = statistics.mean(row["seconds"] for row in group)
+        dates = sorted({row["date"] for row in group})
+        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        parts.append(f"{len(group)} runs on {device}, {seconds:,.0f} s each; JAX {version}; {when}")
+    return ". ".join(parts)

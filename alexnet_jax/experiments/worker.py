@@ -1,0 +1,56 @@
+"""A process that makes one run after another: starting it and its devices takes longer than many a run.
+
+It reads runs as lines of JSON, and answers each with its row. What the runs print goes to a file.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from alexnet_jax import cli
+from alexnet_jax.errors import NotFiniteError
+from alexnet_jax.experiments.run import Run, perform, row_of
+from alexnet_jax.hints import hints
+
+CPU_DEVICES = 2  # a tower on each, or two parts of a batch
+
+
+@hints()
+def main(runs_dir: str, data_dir: str = "") -> None:
+    """Makes the runs of standard input until it ends.
+
+    Args:
+      runs_dir: folder of the workdirs.
+      data_dir: of prepared data sets; empty: TFDS's own.
+    """
+    cli.start(cpu_devices=CPU_DEVICES)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what runs print would mix with the answers
+    for line in sys.stdin:
+        run = Run(**json.loads(line))
+        begun = time.monotonic()
+        try:
+            row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir or None)
+        except NotFiniteError as error:
+            row = row_of(run, None, seconds=time.monotonic() - begun, error=str(error))
+        print(json.dumps(row), file=answers, flush=True)
+        jax.clear_caches()  # of the run's programs, which no other run uses
+
+
+def command(runs_dir: Path, data_dir: str | None) -> list[str]:
+    """The command that starts a worker."""
+    return [sys.executable, "-m", __name__, str(runs_dir), data_dir or ""]
+
+
+def line_of(run: Run) -> str:
+    """The line that a worker reads."""
+    return json.dumps(dataclasses.asdict(run)) + "\n"
+
+
+if __name__ == "__main__":
+    cli.run(main, words=2)

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+
+from alexnet_jax.experiments import figure1, tables
+
+
+def row(name: str, seed: int, error: float, **fields):
+    return {"run": name, "seed": seed, "result": {"top1_10_views": error, "top1_1_views": error + 0.01}} | fields
+
+
+ROWS = [row("a", seed, error) for seed, error in enumerate((0.10, 0.12, 0.14))]
+ROWS += [row("b", seed, error) for seed, error in enumerate((0.13, 0.15, 0.18))]
+
+
+def test_a_spread_is_mean_and_standard_deviation():
+    assert tables.spread([0.10, 0.12, 0.14]) == "12.0 ± 2.0"
+    assert tables.spread([0.5], scale=1.0) == "0.5"
+    assert tables.spread([]) == "-"
+
+
+def test_a_difference_is_taken_seed_by_seed_with_students_interval():
+    difference = tables.paired(tables.of_run(ROWS, "a"), tables.of_run(ROWS, "b"))
+    # Differences 3, 3 and 4 points: mean 10/3, deviation 0.577, and t is 4.303 with two degrees of freedom.
+    assert difference.mean == pytest.approx(0.1 / 3)
+    assert difference.margin == pytest.approx(4.3026527 * 0.0057735 / math.sqrt(3), rel=1e-5)
+    assert (difference.seeds, difference.sign, difference.words()) == (3, "+", "+3.3 ± 1.4")
+
+
+def test_a_difference_needs_two_seeds_for_an_interval_and_the_same_seeds_for_a_pair():
+    one = tables.paired(ROWS[:1], ROWS[3:4])
+    assert (one.seeds, one.sign, one.words()) == (1, "?", "+3.0")
+    none = tables.paired(ROWS[:1], ROWS[4:])
+    assert (none.seeds, none.sign, none.words()) == (0, "?", "-")
+
+
+def test_a_difference_within_its_interval_has_no_sign():
+    noisy = [row("c", seed, error) for seed, error in enumerate((0.09, 0.14, 0.13))]
+    assert tables.paired(tables.of_run(ROWS, "a"), noisy).sign == "?"
+
+
+def test_runs_that_diverged_are_counted_and_have_no_error():
+    rows = [*ROWS, {"run": "a", "seed": 3, "failed": "the loss of update 7 is not finite"}]
+    assert "| `a` | 12.0 ± 2.0 | 13.0 ± 2.0 | 3, 1 diverged | 11 |" in tables.errors(rows, ["a"], {"a": "11"})
+
+
+def curve(net: str, rate: float, seed: int, errors: list[float]):
+    points = [[0.5 * (i + 1), error, 1.0] for i, error in enumerate(errors)]
+    return row(f"{net}, rate {rate:g}", seed, errors[-1], curve=points)
+
+
+def test_epochs_until_25_percent_lie_between_two_evaluations():
+    assert figure1.epochs_to_goal(curve("relu", 0.001, 0, [0.5, 0.35, 0.15])) == pytest.approx(1.25)
+    assert figure1.epochs_to_goal(curve("relu", 0.001, 0, [0.5, 0.35])) is None
+    assert figure1.epochs_to_goal({"failed": "not finite"}) is None
+
+
+def test_the_seeds_of_figure_1_follow_from_the_grid_of_rates():
+    grid = [curve("relu", rate, 0, [0.5, 0.3, 0.6 - 100 * rate]) for rate in figure1.RATES]
+    assert figure1.best_rate(grid[:-1], "relu") is None
+    assert figure1.best_rate(grid, "relu") == 0.004
+    names = {(run.name, run.seed) for run in figure1.runs(grid)}
+    assert {("relu, rate 0.004", 1), ("relu, rate 0.004", 2), ("tanh, rate 0.001", 0)} <= names
+    assert not any(name.startswith("tanh") and seed for name, seed in names)
+    text = figure1.make_table(grid)
+    assert "| relu | 0.004 | 1.2 | 1 of 1 |" in text and "times as many" not in text
+
+
+def test_of_two_rates_that_do_not_reach_it_the_smaller_error_is_better():
+    grid = [curve("tanh", rate, 0, [0.9, 0.3 + rate]) for rate in figure1.RATES[:-1]]
+    grid.append({"run": f"tanh, rate {figure1.RATES[-1]:g}", "seed": 0, "failed": "not finite"})
+    assert figure1.best_rate(grid, "tanh") == figure1.RATES[0]
