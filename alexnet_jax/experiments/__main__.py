@@ -16,7 +16,8 @@ from alexnet_jax import cli
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment
-from alexnet_jax.experiments.pool import Pool, Row, read_rows
+from alexnet_jax.experiments.pool import Pool
+from alexnet_jax.experiments.rows import Row, add_row, read_rows
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.hints import hints
 from alexnet_jax.workdir.progress import duration
@@ -59,7 +60,7 @@ def main(*names: str) -> int:
 def _make(experiment: Experiment, until: float) -> int:
     """Makes the runs that have no rows yet. Returns the exit status: 0 where all runs have rows."""
     file = Path(RESULTS.value) / f"{experiment.name}.jsonl"
-    rows = list(read_rows(file))
+    rows = read_rows(file)
     begun, made = time.monotonic(), 0
     done = {_key(row) for row in rows}
     runs: list[Run] = []
@@ -68,9 +69,7 @@ def _make(experiment: Experiment, until: float) -> int:
         nonlocal made
         rows.append(row)
         done.add(run.key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "a") as opened:
-            opened.write(json.dumps(row) + "\n")
+        add_row(file, row)
         made += 1
         left = sum(each.key not in done for each in runs)
         seconds = (time.monotonic() - begun) * left / made
@@ -130,7 +129,7 @@ def _told(row: Row) -> str:
 
 
 def _line(experiment: Experiment) -> str:
-    rows = list(read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl"))
+    rows = read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
     done = {_key(row) for row in rows}
     return f"{experiment.name:16}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments import worker
+from alexnet_jax.experiments.rows import Row
 from alexnet_jax.experiments.run import Run
-
-Row = dict[str, Any]
 
 
 class Pool:
@@ -134,19 +132,3 @@ def _shares(jobs: int) -> Mapping[str, str]:
     if jobs == 1:
         return {}
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}
-
-
-def read_rows(file: Path) -> Iterator[Row]:
-    """The rows of a file, without a last one that was cut off.
-
-    Raises:
-      UsageError: another row is damaged.
-    """
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    for number, line in enumerate(lines):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            if number == len(lines) - 1:
-                return
-            raise UsageError(f"line {number + 1} of {file} is no JSON; remove it, and its run is made again") from error

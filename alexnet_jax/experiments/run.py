@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Run:
     config: str
     overrides: Mapping[str, Any]
     seed: int
-    measure: tuple[str, ...] = ()
+    measure: Sequence[str] = ()
 
     @property
     def key(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from alexnet_jax.drawing import canvas
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, Rows
-from alexnet_jax.experiments.pool import read_rows
+from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.tables import made
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -29,7 +29,7 @@ def write(folder: Path) -> None:
     canvas.need_matplotlib()
     parts = [HEAD]
     for experiment in EXPERIMENTS.values():
-        rows = list(read_rows(folder / f"{experiment.name}.jsonl"))
+        rows = read_rows(folder / f"{experiment.name}.jsonl")
         if rows:
             parts.append(_section(experiment, rows, folder))
     write_atomically(folder.parent / f"{folder.name}.md", "\n".join(parts))

@@ -1,0 +1,46 @@
+"""The rows of an experiment in a file, one a line, as they were finished."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from alexnet_jax.errors import UsageError
+from alexnet_jax.workdir.atomic import write_atomically
+
+Row: TypeAlias = dict[str, Any]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a file; none where there is no file. A last line that was cut off is no row.
+
+    Raises:
+      UsageError: a line is damaged.
+    """
+    rows = []
+    for number, line in enumerate(_whole_lines(file).splitlines()):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UsageError(f"line {number + 1} of {file} is no JSON; remove it, and its run is made again") from error
+    return rows
+
+
+def add_row(file: Path, row: Row) -> None:
+    """Writes a row after the others, whole or not at all.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, _whole_lines(file) + json.dumps(row) + "\n")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
+
+
+def _whole_lines(file: Path) -> str:
+    try:
+        text = file.read_text() if file.exists() else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}; name another folder in --results") from error
+    return text[: text.rfind("\n") + 1]

@@ -1,0 +1,139 @@
+"""The command, with workers that answer at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.rows import read_rows
+from alexnet_jax.experiments.run import Run, config_of
+
+# A worker that answers each run with a row. `die`, `slow`: names of runs for which it dies or waits for a signal.
+WORKER = """
+    import json, sys, time
+    for line in sys.stdin:
+        run = json.loads(line)
+        if run["name"] == "die":
+            print("error: there is no data set", file=sys.stderr)
+            sys.exit(2)
+        if run["name"] == "slow":
+            print("saved", file=sys.stderr, flush=True)
+            time.sleep(60)
+        result = {"top1_1_views": 0.2, "top1_10_views": 0.1}
+        row = {"run": run["name"], "config": run["config"], "overrides": run["overrides"], "seed": run["seed"]}
+        print(json.dumps(row | {"result": result, "seconds": 1.0}), flush=True)
+"""
+COMMAND = """
+    import sys
+    from alexnet_jax import cli
+    from alexnet_jax.experiments import __main__ as main, worker
+    from alexnet_jax.experiments.experiment import Experiment, grid
+
+    names = sys.argv.pop().split(",")
+    runs = lambda rows: grid("some", "default", {name: {"num_epochs": 1.0} for name in names}, range(2))
+    main.EXPERIMENTS["some"] = Experiment("some", "Some", "nothing", runs, lambda rows: "", "")
+    worker.command = lambda runs_dir, data_dir: [sys.executable, "-c", WORKER]
+    cli.run(main.main, words=None)
+""".replace("WORKER", repr(textwrap.dedent(WORKER)))
+
+
+def start(folder: Path, runs: str, *flags: str, experiment: str = "some") -> subprocess.Popen:
+    words = [experiment, f"--results={folder}/rows", f"--runs={folder}/runs", *flags, runs]
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(COMMAND), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+def command(folder: Path, runs: str, *flags: str, **options) -> tuple[int, str, str]:
+    process = start(folder, runs, *flags, **options)
+    out, errors = process.communicate(timeout=120)
+    return process.returncode, out, errors
+
+
+def rows(folder: Path) -> set[tuple[str, int]]:
+    return {(row["run"], row["seed"]) for row in read_rows(folder / "rows" / "some.jsonl")}
+
+
+def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
+    status, out, _ = command(tmp_path, "a,b", "--jobs=2")
+    assert status == 0 and rows(tmp_path) == {("a", 0), ("b", 0), ("a", 1), ("b", 1)}
+    assert "ten views 10.0% in 0:01" in out and "3 runs left" in out
+    before = (tmp_path / "rows" / "some.jsonl").read_text()
+    with open(tmp_path / "rows" / "some.jsonl", "a") as file:
+        file.write('{"run": "b", "se')  # as of a process that was killed
+    status, out, _ = command(tmp_path, "a,b")
+    assert status == 0 and "all 4 runs have rows" in out
+    assert (tmp_path / "rows" / "some.jsonl").read_text().startswith(before)
+    status, _, _ = command(tmp_path, "a,b,c")
+    assert status == 0 and ("c", 1) in rows(tmp_path) and len(read_rows(tmp_path / "rows" / "some.jsonl")) == 6
+
+
+def test_a_run_with_other_values_is_another_run(tmp_path: Path):
+    assert command(tmp_path, "a")[0] == 0
+    assert command(tmp_path, "a", "--set=num_epochs=2.5", "--set=dataset.eval_split=test[:9]")[0] == 0
+    found = [row["overrides"] for row in read_rows(tmp_path / "rows" / "some.jsonl")]
+    assert found == 2 * [{"num_epochs": 1.0}] + 2 * [{"num_epochs": 2.5, "dataset.eval_split": "test[:9]"}]
+
+
+def test_no_run_starts_after_the_seconds(tmp_path: Path):
+    status, out, _ = command(tmp_path, "a,b", "--seconds=0")
+    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "0 runs made, 4 left; the same command goes on" in out
+
+
+def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):
+    status, _, errors = command(tmp_path, "a,die,b")
+    assert status == 2 and rows(tmp_path) == {("a", 0)}
+    assert "error: 1 runs failed; 'die' with seed 0: error: there is no data set (" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_signal_reaches_the_workers_and_leaves_the_rows(tmp_path: Path):
+    process = start(tmp_path, "a,slow")
+    assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0)} and "3 left" in out
+
+
+def test_an_unknown_experiment_is_named_beside_the_known_ones(tmp_path: Path):
+    status, _, errors = command(tmp_path, "a", experiment="figure2")
+    assert status == 2 and "there is no experiment 'figure2'; known: " in errors and "figure1" in errors
+
+
+def test_a_damaged_row_is_named(tmp_path: Path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "some.jsonl").write_text('{"run"\n{}\n')
+    status, _, errors = command(tmp_path, "a")
+    assert status == 2 and "line 1 of" in errors and "is no JSON" in errors
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_run_has_a_config_and_a_name_of_its_own(name: str):
+    runs = EXPERIMENTS[name].runs([])
+    assert len({run.key for run in runs}) == len({(run.name, run.seed) for run in runs}) == len(runs)
+    assert len({run.folder for run in runs}) == len(runs)
+    for run in runs:
+        assert run.experiment == name
+        config = config_of(run)
+        assert config.seed == run.seed
+        for key, value in run.overrides.items():
+            found = json.loads(json.dumps(config.to_dict()))
+            for part in key.split("."):
+                found = found[part]
+            assert found == json.loads(json.dumps(value))
+
+
+def test_the_key_of_a_run_does_not_depend_on_json():
+    one = Run("e", "a", "default", {"photometry.noise": ((0, 0.1),)}, 3)
+    again = Run(**json.loads(json.dumps({**vars(one), "overrides": dict(one.overrides)})))
+    assert one.key == again.key
