@@ -123,8 +123,9 @@ def _key(row: Row) -> str:
 
 
 def _told(row: Row) -> str:
-    result = row.get("result")
-    errors = f"{result['top1_1_views']:.1%}, ten views {result['top1_10_views']:.1%}" if result else row["failed"]
+    words = {"top1_1_views": "centre", "top1_10_views": "ten views"}
+    found = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
+    errors = ", ".join(found) or row["failed"]
     return f"{row['run']}, seed {row['seed']}: {errors} in {duration(row['seconds'])}"
 
 
