@@ -17,16 +17,17 @@ from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
 from alexnet_jax.hints import hints
 
+MODULE = "alexnet_jax.experiments.worker"
 CPU_DEVICES = 2  # a tower on each, or two parts of a batch
 
 
 @hints()
-def main(runs_dir: str, data_dir: str = "") -> None:
+def main(runs_dir: str, data_dir: str | None = None) -> None:
     """Makes the runs of standard input until it ends.
 
     Args:
       runs_dir: folder of the workdirs.
-      data_dir: of prepared data sets; empty: TFDS's own.
+      data_dir: of prepared data sets; None: TFDS's own.
     """
     cli.start(cpu_devices=CPU_DEVICES)
     answers = os.fdopen(os.dup(1), "w")
@@ -35,7 +36,7 @@ def main(runs_dir: str, data_dir: str = "") -> None:
         run = Run(**json.loads(line))
         begun = time.monotonic()
         try:
-            row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir or None)
+            row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir)
         except NotFiniteError as error:
             row = row_of(run, None, seconds=time.monotonic() - begun, error=str(error))
         print(json.dumps(row), file=answers, flush=True)
@@ -44,7 +45,7 @@ def main(runs_dir: str, data_dir: str = "") -> None:
 
 def command(runs_dir: Path, data_dir: str | None) -> list[str]:
     """The command that starts a worker."""
-    return [sys.executable, "-m", __name__, str(runs_dir), data_dir or ""]
+    return [sys.executable, "-m", MODULE, str(runs_dir), *([data_dir] if data_dir else [])]
 
 
 def line_of(run: Run) -> str:
