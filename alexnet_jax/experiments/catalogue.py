@@ -1,6 +1,6 @@
 """All experiments, by name."""
 
-from alexnet_jax.experiments import ablations, elpv, figure1, initialisation, large_batch, response_norm
+from alexnet_jax.experiments import ablations, elpv, figure1, initialisation, large_batch, response_norm, retrieval
 
 EXPERIMENTS = {
     experiment.name: experiment
@@ -11,6 +11,7 @@ EXPERIMENTS = {
         ablations.CIFAR10,
         ablations.ELPV,
         initialisation.INITIALISATION,
+        retrieval.RETRIEVAL,
         large_batch.LARGE_BATCH,
     )
 }

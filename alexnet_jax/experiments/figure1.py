@@ -131,7 +131,7 @@ FIGURE1 = Experiment(
     make_table,
     "The network of figure 1 is recorded nowhere; here it is the 13 % network. Each activation has its own best rate of"
     " the grid, as the paper says of its figure. No regularisation: whole images, no flips, no weight decay, no"
-    " dropout; the error is that of the 50,000 training images as they are, after every epoch, and the epochs until 25 % lie"
-    " between two evaluations on a line.",
+    " dropout. The error is that of the 50,000 training images as they are, after every epoch; the epochs until 25 %"
+    " lie on a line between two evaluations.",
     pictures,
 )

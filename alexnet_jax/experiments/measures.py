@@ -16,9 +16,14 @@ from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
 from alexnet_jax.network.forward import init_variables
 from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.retrieval import code_trial
+from alexnet_jax.retrieval.columns import Scratch
+from alexnet_jax.retrieval.feature_data import open_pictures
+from alexnet_jax.retrieval.feature_table import compute
 from alexnet_jax.workdir.metrics_log import ROWS_FILE
 
 IMAGES = 64  # of which `signal` is taken
+BITS, CODED_LAYER, DATABASE_AND_QUERIES = 64, "fc7", ("train[:20%]", "test[:10%]")  # of `codes`
 
 
 def curve(workdir: Path, data_dir: str | None) -> list[list[float]]:
@@ -57,6 +62,36 @@ def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
     }
 
 
+def codes(workdir: Path, data_dir: str | None) -> dict[str, list[float]]:
+    """Ways to search: the share of the exact neighbours found at two depths, and that of the query's class.
+
+    The database is made of training images, the queries of test images; `features --codes` measures the same.
+    """
+    net = load(str(workdir))
+    name = net.settings.dataset.name
+    with Scratch(None) as scratch:
+        database, queries = (
+            compute(
+                net,
+                open_pictures(name, split, data_dir, known=net.classes, say=print),
+                CODED_LAYER,
+                with_pixels=True,
+                scratch=scratch,
+                say=print,
+                progress=lambda done: None,
+            )
+            for split in DATABASE_AND_QUERIES
+        )
+        options = code_trial.Options(bits=BITS, k=10, seed=net.settings.seed, updates=2000)
+        trial = code_trial.run(
+            database, queries, options, layer=CODED_LAYER, scratch=scratch, progress=lambda name: lambda done: None
+        )
+    return {
+        result.name: [rounded(float(share)) for share in (*result.recalls, result.same_class or 0)]
+        for result in trial.results
+    }
+
+
 def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:
     rows = map(json.loads, (workdir / ROWS_FILE).read_text().splitlines())
     return [[rounded(row[name]) for name in names] for row in rows if all(row.get(name) is not None for name in names)]
@@ -68,6 +103,7 @@ def rounded(value: Any) -> Any:
 
 
 MEASURES: Mapping[str, Callable[[Path, str | None], Any]] = {
+    "codes": codes,
     "curve": curve,
     "losses": losses,
     "signal": signal,

@@ -1,0 +1,37 @@
+"""Retrieval on CIFAR-10: short codes of features beside exact search in features and in pixels."""
+
+from alexnet_jax.experiments import tables
+from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+from alexnet_jax.experiments.run import Run
+
+SEEDS = range(3)
+NAME = "original"
+
+
+def runs(rows: Rows) -> list[Run]:
+    """Three seeds."""
+    return grid("retrieval", "cifar10_alexnet", {NAME: {}}, SEEDS, measure=("codes",))
+
+
+def make_table(rows: Rows) -> str:
+    """Recall and share of the query's class, by way of search."""
+    found = tables.of_run(rows, NAME)
+    lines = [
+        [way, *(tables.spread([row["codes"][way][column] for row in found]) for column in range(3))]
+        for way in found[0]["codes"]
+    ]
+    head = ["", "of the 10 neighbours among the first 10, %", "among the first 100, %", "same class among 10, %"]
+    return tables.table(head, lines)
+
+
+RETRIEVAL = Experiment(
+    "retrieval",
+    "Retrieval and short codes on CIFAR-10",
+    "Euclidean distances of the last hidden layer find alike images where pixels do not, and an autoencoder should make"
+    " short codes of these features, better than of pixels (section 6.1).",
+    runs,
+    make_table,
+    "Queries are 1,000 test images, the database 10,000 training images; codes have 64 bits. Recall is that of the"
+    " exact neighbours in the features, so that a way is measured by this network's own idea of alike. The share of"
+    " the query's class needs no such idea.",
+)
