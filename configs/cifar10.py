@@ -65,7 +65,7 @@ def base() -> ConfigDict:
     )
     config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
     config.network.update(recipe="cifar_13pct", width=1.0, he_init=False, bfloat16=False)
-    config.photometry.update(noise=((0, 0.0),), standardize=False)
+    config.photometry.update(noise=((0, 0.0),), standardize=False, each_image=False)
     config.batch_size = 128
     config.num_epochs = 520.0
     config.schedule = "epochs"

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     )
     config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
     config.network.update(recipe="original", width=0.5, he_init=True)
-    config.photometry.update(noise=((0, 0.1),), standardize=True)
+    config.photometry.update(noise=((0, 0.1),), standardize=True, each_image=False)
     config.batch_size = 128
     config.num_epochs = 20.0
     config.schedule = "cosine"

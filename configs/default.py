@@ -74,6 +74,8 @@ def get_config() -> ConfigDict:
     config.photometry.noise = ((0, 0.1),)  # colour noise; a table like `rates`. 2012: 0.1 (A/convdata_jpeg.py:57-66)
     # Pixels divided by their standard deviation. 2012 used 0 to 255, which diverges with He's initial values.
     config.photometry.standardize = True
+    # Mean and deviation are each crop's own, in place of the mean image and of one deviation for all.
+    config.photometry.each_image = False
 
     # Images an update. 2012: 128. After 45 epochs with batches of 32 and a rate of 0.014, the loss of ten views was
     # 0.430. After 36 epochs with batches of 16 and a rate of 0.01, in the same time, it was 0.434.

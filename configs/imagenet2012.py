@@ -182,7 +182,7 @@ def base() -> ConfigDict:
     )
     config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
     config.network.update(recipe="original", width=1.0, he_init=False, bfloat16=False)
-    config.photometry.update(noise=((0, 0.1), (67, 0.0)), standardize=False)
+    config.photometry.update(noise=((0, 0.1), (67, 0.0)), standardize=False, each_image=False)
     config.batch_size = 128  # A/convnet.py:177
     config.num_epochs = 91.0
     config.schedule = "epochs"

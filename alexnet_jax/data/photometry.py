@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
+from alexnet_jax.data.preprocessing import standardized
+
 
 def photometry(
     images: UInt8[Array, "B h w 3"],
@@ -17,6 +19,7 @@ def photometry(
     color_directions: Float[np.ndarray, "3 3"],
     noise: Callable[[Int32[Array, ""]], Array],
     pixel_scale: float,
+    each_image: bool = False,
 ) -> Float[Array, "B h w 3"]:
     """Pixels minus the mean image; in training also colour noise.
 
@@ -32,11 +35,12 @@ def photometry(
       color_directions: principal directions of the RGB values in rows, each times its standard deviation.
       noise: strength by step; 0.1 in 2012, 0 for the last quarter of the run.
       pixel_scale: factor of the result; 1 in 2012, which never divided by a standard deviation.
+      each_image: the mean and the deviation are each crop's own (`standardized`); `pixel_scale` scales the noise.
     """
-    x = images.astype(jnp.float32) - jnp.asarray(mean_image, jnp.float32)[None]
+    x = standardized(images) if each_image else images.astype(jnp.float32) - jnp.asarray(mean_image, jnp.float32)[None]
     if key is not None and step is not None:
         strength = noise(step)
         draws = jax.random.normal(key, (images.shape[0], 3), jnp.float32)
-        offsets = draws @ jnp.asarray(color_directions, jnp.float32)
+        offsets = draws @ jnp.asarray(color_directions * (pixel_scale if each_image else 1), jnp.float32)
         x = (x + strength * offsets[:, None, None, :]) / (1 + strength)
-    return x * pixel_scale if pixel_scale != 1 else x
+    return x if each_image or pixel_scale == 1 else x * pixel_scale

@@ -30,6 +30,8 @@ class Preprocessing:
       crop_size: pixels along a side of the crops of that square.
       mean_image: subtracted from the square, pixels 0 to 255; a crop has the centre of it subtracted.
       pixel_scale: factor of each channel of the result.
+      each_image: the mean and the deviation are each crop's own, as in `standardized`, and neither `mean_image` nor
+        `pixel_scale` counts.
     """
 
     class_names: tuple[str, ...]
@@ -37,6 +39,7 @@ class Preprocessing:
     crop_size: int
     mean_image: Float[np.ndarray, "size size 3"]
     pixel_scale: Float[np.ndarray, "3"]
+    each_image: bool = False
 
     @property
     def mean_crop(self) -> Float[np.ndarray, "crop crop 3"]:
@@ -46,11 +49,23 @@ class Preprocessing:
 
     def inputs(self, crops: UInt8[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
         """Crops as the network takes them in evaluation: `photometry` without noise. Pure."""
+        if self.each_image:
+            return standardized(crops)
         x = crops.astype(jnp.float32) - jnp.asarray(self.mean_crop, jnp.float32)[None]
         scale = self.pixel_scale.astype(np.float32)
         if (scale == scale[0]).all():  # as in training, where the scale is a number
             return x if scale[0] == 1 else x * float(scale[0])
         return x * scale[None, None, None, :]
+
+
+LEAST_CONTRAST = 4.0  # levels of 255, added to a crop's deviation: noise of a crop without contrast stays small
+
+
+def standardized(crops: UInt8[Array, "B h w c"]) -> Float[Array, "B h w c"]:
+    """Crops with a mean of 0, divided by their own standard deviation over all pixels and channels plus a constant."""
+    x = crops.astype(jnp.float32)
+    x = x - x.mean(axis=(1, 2, 3), keepdims=True)
+    return x / (jnp.sqrt((x * x).mean(axis=(1, 2, 3), keepdims=True)) + LEAST_CONTRAST)
 
 
 def save(preprocessing: Preprocessing) -> bytes:
@@ -79,6 +94,7 @@ def load(file: epath.Path) -> Preprocessing:
                 crop_size=operator.index(arrays["crop_size"][()]),
                 mean_image=arrays["mean_image"],
                 pixel_scale=arrays["pixel_scale"],
+                each_image=bool(arrays["each_image"]) if "each_image" in arrays else False,  # not of earlier versions
             )
     except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
         raise DatasetError(f"{file} is damaged; remove it, and the run's data set is read in its place") from error

@@ -253,6 +253,7 @@ def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedul
         color_directions=statistics.color_directions.astype(np.float32),
         noise=noise,
         pixel_scale=_pixel_scale(settings, data),
+        each_image=settings.photometry.each_image,
     )
 
 
@@ -286,6 +287,7 @@ def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
         crop_size=follow.followed(settings)[2],
         mean_image=statistics.mean_image.astype(np.float32),
         pixel_scale=np.full(3, _pixel_scale(settings, data), np.float32),
+        each_image=settings.photometry.each_image,
     )
 
 

@@ -69,6 +69,10 @@ def _check_ranges(settings: Settings) -> None:
             raise UsageError(f"config.{path} is {value} and must be at least 0{below}")
     if settings.jitter.symmetries not in (1, 2, 4, 8):
         raise UsageError(f"config.jitter.symmetries is {settings.jitter.symmetries} and must be 1, 2, 4 or 8")
+    if settings.photometry.each_image and not settings.photometry.standardize:
+        raise UsageError(
+            "config.photometry.each_image is True and standardize is False; it standardizes each image, so set both"
+        )
     if not 0 <= settings.seed <= LARGEST_SEED:
         raise UsageError(f"config.seed is {settings.seed} and must be at least 0 and less than 2**63")
     if data.workers is not None and not 0 <= data.workers <= LARGEST_WORKERS:

@@ -46,6 +46,7 @@ class Photometry:
 
     noise: Table
     standardize: bool
+    each_image: bool = False  # absent in workdirs of earlier versions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ FOLLOWING = ("train_split", "eval_split", "crop_size", "classes", "train_images"
 FOLLOWING_EPOCHS = ("num_epochs", "evaluate_every", "save_every")  # fields of `config` that do
 
 # Fields that workdirs of earlier versions lack, and the values that their runs had.
-LATER = {"jitter.symmetries": 2}
+LATER = {"jitter.symmetries": 2, "photometry.each_image": False}
 
 
 def fill(config: ConfigDict, settings: Settings) -> ConfigDict:

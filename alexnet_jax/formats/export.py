@@ -93,6 +93,7 @@ def about(net: Trained, licence: str) -> dict[str, str]:
         "crop_size": str(preprocessing.crop_size),
         "mean": json.dumps(export_page.mean_colour(preprocessing)),
         "pixel_scale": json.dumps([float(f"{number:.9g}") for number in preprocessing.pixel_scale]),
+        "each_image": str(preprocessing.each_image),
         "classes": json.dumps(list(preprocessing.class_names), ensure_ascii=False),
         "written_by": f"alexnet_jax {alexnet_jax.__version__}",
     }
@@ -102,6 +103,11 @@ def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, st
     """The bytes of the file, under an empty ending, and of the files beside, by what follows the file's name."""
     params, batch_stats = jax.device_get((net.params, net.batch_stats))
     preprocessing, recipe = net.preprocessing, net.settings.network.recipe
+    if preprocessing.each_image and kind in ("caffe", "torchvision"):
+        raise UsageError(
+            "the network standardizes each crop by its own mean and deviation (config.photometry.each_image), which"
+            f" a file of {kind}'s layout cannot say; write an .onnx, .stablehlo or .safetensors file without --kind"
+        )
     match kind:
         case "stablehlo":
             net.need_classifier()

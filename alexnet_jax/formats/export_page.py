@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import alexnet_jax
 from alexnet_jax.data.imagenet_names import readable
-from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.data.preprocessing import LEAST_CONTRAST, Preprocessing
 from alexnet_jax.model_card.card import plain
 from alexnet_jax.network.sharding import count_params
 
@@ -139,6 +139,12 @@ def in_words(preprocessing: Preprocessing) -> str:
         f"A picture in RGB, upright, is scaled so that its shorter side has {image} pixels (bicubic), and the central"
         f" square is cut out; of that, the central {crop} x {crop} pixels are the crop, values 0 to 255, channels last."
     ]
+    if preprocessing.each_image:
+        steps.append(
+            "The mean of the crop's values is subtracted, and the result divided by its standard deviation plus"
+            f" {LEAST_CONTRAST:g}."
+        )
+        return " ".join(steps)
     if varies(preprocessing):
         steps.append(f"The centre of a mean image is subtracted, whose mean colour is ({mean}).")
     else:

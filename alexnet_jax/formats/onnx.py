@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import PyTree
 
-from alexnet_jax.data.preprocessing import Preprocessing
+from alexnet_jax.data.preprocessing import LEAST_CONTRAST, Preprocessing
 from alexnet_jax.errors import MissingPackageError, UsageError
 from alexnet_jax.formats.onnx_graph import Graph
 from alexnet_jax.formats.onnx_layers import Walk
@@ -75,6 +75,12 @@ def _prepared(graph: Graph, preprocessing: Preprocessing) -> str:
     from onnx import TensorProto
 
     x = graph.add("Cast", INPUT, to=TensorProto.FLOAT)
+    if preprocessing.each_image:  # as `preprocessing.standardized`
+        axes = [1, 2, 3]
+        x = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes))
+        deviation = graph.add("Sqrt", graph.add("ReduceMean", graph.add("Mul", x, x), axes=axes))
+        floor = graph.constant(np.array(LEAST_CONTRAST), "least_contrast")
+        return graph.add("Transpose", graph.add("Div", x, graph.add("Add", deviation, floor)), perm=[0, 3, 1, 2])
     x = graph.add("Sub", x, graph.constant(preprocessing.mean_crop[None], "mean_image"))
     if (preprocessing.pixel_scale != 1).any():
         x = graph.add("Mul", x, graph.constant(preprocessing.pixel_scale, "pixel_scale"))

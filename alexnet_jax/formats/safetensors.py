@@ -113,6 +113,7 @@ def network_to_bytes(network: Network, about: Mapping[str, str]) -> bytes:
         "classes": json.dumps(list(preprocessing.class_names)),
         "image_size": str(preprocessing.image_size),
         "crop_size": str(preprocessing.crop_size),
+        "each_image": str(preprocessing.each_image),
     }
     return to_bytes(arrays, dict(about) | own)
 
@@ -144,6 +145,7 @@ def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Networ
             crop_size=int(metadata["crop_size"]),
             mean_image=arrays[MEAN_IMAGE],
             pixel_scale=arrays[PIXEL_SCALE],
+            each_image=metadata.get("each_image") == str(True),  # absent in files of earlier versions
         )
         settings = settings_of(dict(json.loads(metadata["config"])))
         step = int(metadata["step"])

@@ -29,6 +29,7 @@ WORDS = {
     "network.bfloat16": "activations in bfloat16",
     "photometry.noise": "colour noise",
     "photometry.standardize": "pixels divided by their standard deviation",
+    "photometry.each_image": "pixels standardized by the mean and deviation of each crop",
     "batch_size": "images an update",
     "num_epochs": "epochs",
     "schedule": "schedule",

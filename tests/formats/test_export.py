@@ -340,3 +340,23 @@ def test_what_is_no_file_of_a_network_is_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="holds one network; leave out the checkpoint"):
         alexnet_jax.load(tmp_path / "empty.safetensors", checkpoint="best")
+
+
+def test_files_standardize_each_crop_where_the_network_does(tmp_path):
+    net = made.network(each_image=True)
+    pictures = made.squares(net)
+    expected = net.predict(pictures)
+    assert np.abs(expected - made.network().predict(pictures)).max() > 1e-3, "the test would pass without"
+    crops = made.crops(net, pictures)
+    [onnx_file, page] = export(net, epath.Path(tmp_path / "net.onnx"))
+    np.testing.assert_allclose(run_onnx(onnx_file.read_bytes(), crops), expected, atol=1e-5)
+    assert "divided by its standard deviation plus 4" in page.read_text()
+    program = export(net, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
+    np.testing.assert_allclose(jax.export.deserialize(bytearray(program)).call(crops), expected, atol=1e-5)
+    back = alexnet_jax.load(export(net, epath.Path(tmp_path / "net.safetensors"))[0])
+    np.testing.assert_allclose(back.predict(pictures), expected, atol=1e-6)
+    for recipe, name in (("bvlc", "net.caffemodel"), ("torchvision", "torch.safetensors")):
+        net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32), each_image=True)
+        kind = "caffe" if recipe == "bvlc" else "torchvision"
+        with pytest.raises(UsageError, match="standardizes each crop"):
+            export(net, epath.Path(tmp_path / name), kind=kind)
