@@ -44,6 +44,7 @@ HOMES = {
         "figures.py",
         "predict.py",
         "convert.py",
+        "experiments/__main__.py",
     ],
     "ml_collections": [
         "cli.py",
@@ -51,6 +52,7 @@ HOMES = {
         "benchmark.py",
         "train.py",
         "experiment/settings.py",
+        "experiments/run.py",
         "formats/workdir.py",
         "workdir/record.py",
     ],
