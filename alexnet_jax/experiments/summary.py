@@ -13,7 +13,13 @@ HEAD = """# The paper's claims, measured
 
 `python -m alexnet_jax.experiments NAME` makes the runs of an experiment, and
 `python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
-many runs there are.
+many runs there are. Several runs at once, which a GPU has room for: `--jobs=8`. An interrupted command goes on where it
+was, and `--seconds=S` starts no run after S seconds. ELPV is prepared by itself; CIFAR-10 by
+
+```sh
+python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
+python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw
+```
 
 Errors are top-1 errors on images that no run has seen, as mean and standard deviation over the seeds. A difference is
 the mean over pairs of runs with the same seed; its margin is half of the 95 % confidence interval of Student's t.
@@ -30,9 +36,16 @@ def write(folder: Path) -> None:
     parts = [HEAD]
     for experiment in EXPERIMENTS.values():
         rows = read_rows(folder / f"{experiment.name}.jsonl")
-        if rows:
-            parts.append(_section(experiment, rows, folder))
+        parts.append(_section(experiment, rows, folder) if rows else _open(experiment))
     write_atomically(folder.parent / f"{folder.name}.md", "\n".join(parts))
+
+
+def _open(experiment: Experiment) -> str:
+    count = len(experiment.runs([]))
+    return (
+        f"## {experiment.title}\n\nThe paper: {experiment.claim}\n\nNot measured yet:"
+        f" `python -m alexnet_jax.experiments {experiment.name}` makes the runs, {count} or more.\n"
+    )
 
 
 def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
