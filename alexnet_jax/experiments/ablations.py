@@ -67,9 +67,9 @@ CIFAR10 = Experiment(
     " kernels turn grey and the other's coloured in every run (sections 3, 4, 6.1 and 7).",
     lambda rows: _runs("ablations_cifar10", "cifar10_alexnet", 64, ("towers",)),
     cifar10_table,
-    "The network has half of net 145's width, and images of 32 pixels enlarged to 64, of which it sees 56: the last maps"
-    " have a single pixel. What helps at this size need not help at ImageNet's. An interval of three pairs of seeds is"
-    " wide, and `?` says that it holds 0: the sign is then not known.",
+    "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
+    " maps have a single pixel. What helps at this size need not help at ImageNet's. Three pairs of seeds make a wide interval"
+    ", and `?` says that it holds 0: the sign is then not known.",
 )
 ELPV = Experiment(
     "ablations_elpv",

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from etils import epath
+
 from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -33,7 +35,7 @@ def add_row(file: Path, row: Row) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, _whole_lines(file) + json.dumps(row) + "\n")
+        write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
 

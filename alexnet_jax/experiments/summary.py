@@ -1,6 +1,9 @@
 """Writes docs/results.md and its pictures from the rows of all experiments."""
 
+import textwrap
 from pathlib import Path
+
+from etils import epath
 
 from alexnet_jax.drawing import canvas
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
@@ -37,15 +40,18 @@ def write(folder: Path) -> None:
     for experiment in EXPERIMENTS.values():
         rows = read_rows(folder / f"{experiment.name}.jsonl")
         parts.append(_section(experiment, rows, folder) if rows else _open(experiment))
-    write_atomically(folder.parent / f"{folder.name}.md", "\n".join(parts))
+    write_atomically(epath.Path(folder.parent) / f"{folder.name}.md", "\n".join(parts))
 
 
 def _open(experiment: Experiment) -> str:
     count = len(experiment.runs([]))
-    return (
-        f"## {experiment.title}\n\nThe paper: {experiment.claim}\n\nNot measured yet:"
-        f" `python -m alexnet_jax.experiments {experiment.name}` makes the runs, {count} or more.\n"
-    )
+    command = f"`python -m alexnet_jax.experiments {experiment.name}` makes the runs, {count} or more."
+    claim = _wrapped(f"The paper: {experiment.claim}")
+    return f"## {experiment.title}\n\n{claim}\nNot measured yet: {command}\n"
+
+
+def _wrapped(paragraph: str) -> str:
+    return textwrap.fill(paragraph, width=120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
@@ -56,10 +62,10 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
     return "\n".join(
         [
             f"## {experiment.title}\n",
-            f"The paper: {experiment.claim}\n",
+            _wrapped(f"The paper: {experiment.claim}"),
             experiment.table(rows) + "\n",
             *pictures,
-            experiment.reading + "\n",
-            f"`{experiment.name}`: {made(rows)}.\n",
+            _wrapped(experiment.reading),
+            _wrapped(f"`{experiment.name}`: {made(rows)}."),
         ]
     )

@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+from alexnet_jax.experiments import summary
+from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.rows import add_row
+
+MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27"}
+
+
+def row(run, **fields):
+    result = {"top1_10_views": 0.125, "top1_1_views": 0.15}
+    return {"run": run.name, "seed": run.seed, "result": result} | MADE | fields
+
+
+def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):
+    summary.write(tmp_path / "results")
+    page = (tmp_path / "results.md").read_text()
+    for name, experiment in EXPERIMENTS.items():
+        assert f"## {experiment.title}\n" in page
+        assert f"Not measured yet: `python -m alexnet_jax.experiments {name}` makes the runs" in page
+    assert max(map(len, page.splitlines())) <= 120
+
+
+def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):
+    extra = {
+        "figure1": {"curve": [[1.0, 0.5, 1.4], [2.0, 0.2, 0.6]]},
+        "ablations_cifar10": {"towers": {"colour_share": [0.4, 0.1], "p_value": 0.01}},
+        "initialisation": {"signal": {"conv1": 12.0}, "losses": [[500, 2.3], [2000, 1.1]]},
+        "retrieval": {"codes": {"exact distances in fc7": [1.0, 1.0, 0.7]}},
+    }
+    for name, experiment in EXPERIMENTS.items():
+        for run in experiment.runs([]):
+            add_row(tmp_path / "results" / f"{name}.jsonl", row(run, **extra.get(name, {})))
+    summary.write(tmp_path / "results")
+    page = (tmp_path / "results.md").read_text()
+    assert "Not measured" not in page
+    assert "| `11pct` | 12.5 ± 0.0 | 15.0 ± 0.0 | 3 | 11 |" in page
+    assert "| relu | 0.001 | 1.8 | 1 of 1 |" in page and "![Training error" in page
+    assert (tmp_path / "results" / "figure1.png").read_bytes().startswith(b"\x89PNG")
+    assert "runs on a GPU, 12 s each; JAX 0.11.2; 2026-11-27." in page
+    assert "| 0 | 0.100 | 0.400 | 0.01 |" in page  # the greyer tower first
+    rows = [json.loads(line) for line in (tmp_path / "results" / "figure1.jsonl").read_text().splitlines()]
+    assert len(rows) == len(EXPERIMENTS["figure1"].runs([]))
