@@ -68,8 +68,8 @@ CIFAR10 = Experiment(
     lambda rows: _runs("ablations_cifar10", "cifar10_alexnet", 64, ("towers",)),
     cifar10_table,
     "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
-    " maps have a single pixel. What helps at this size need not help at ImageNet's. Three pairs of seeds make a wide interval"
-    ", and `?` says that it holds 0: the sign is then not known.",
+    " maps have a single pixel. What helps at this size need not help at ImageNet's. Three pairs of seeds make a wide"
+    " interval, and `?` says that it holds 0: the sign is then not known.",
 )
 ELPV = Experiment(
     "ablations_elpv",
