@@ -230,7 +230,7 @@ def load_cuda_library(compiler: Compiler, nvrtc: Nvrtc, architecture: str, folde
 
     def build(built: Path) -> None:
         kernels = built.with_name("kernels.cubin")
-        headers = {"call.h": (CUDA_FOLDER / "call.h").read_text()}
+        headers = {file.name: file.read_text() for file in CUDA_FOLDER.glob("*.h")}
         kernels.write_bytes(nvrtc.compile((CUDA_FOLDER / "kernels.cu").read_text(), headers, architecture))
         sources = map(str, (CUDA_FOLDER / "launch.c", FOLDER / "call.c"))
         flags = ("-shared", f'-DCUBIN="{kernels}"', "-I", jax.ffi.include_dir())

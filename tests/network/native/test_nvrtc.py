@@ -9,7 +9,7 @@ from alexnet_jax.network.native import build
 from alexnet_jax.network.native.compiler import BuildError, find_compiler
 from alexnet_jax.network.native.nvrtc import Nvrtc, find_nvrtc
 
-HEADERS = {"call.h": (build.CUDA_FOLDER / "call.h").read_text()}
+HEADERS = {file.name: file.read_text() for file in build.CUDA_FOLDER.glob("*.h")}
 KERNELS = (build.CUDA_FOLDER / "kernels.cu").read_text()
 
 
