@@ -137,3 +137,24 @@ def test_the_key_of_a_run_does_not_depend_on_json():
     one = Run("e", "a", "default", {"photometry.noise": ((0, 0.1),)}, 3)
     again = Run(**json.loads(json.dumps({**vars(one), "overrides": dict(one.overrides)})))
     assert one.key == again.key
+
+
+@pytest.mark.long
+def test_a_real_run_leaves_its_errors_and_its_curve(tmp_path: Path, data_dir: str):
+    small = {"dataset.name": "elpv/64", "dataset.train_split": "train[:64]", "dataset.eval_split": "test[:50]"}
+    small |= {"dataset.crop_size": 56, "network.width": 0.03, "num_epochs": 4.0, "evaluate_every": 2.0}
+    sets = [f"--set={field}={value}" for field, value in small.items()]
+    words = ["elpv", f"--results={tmp_path}/rows", f"--runs={tmp_path}/runs", f"--data_dir={data_dir}", "--seconds=1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.experiments", *words, *sets],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        timeout=300,
+    )
+    assert run.returncode == os.EX_TEMPFAIL, run.stderr
+    [row] = read_rows(tmp_path / "rows" / "elpv.jsonl")
+    assert row["result"]["count"] == 50 and row["result"]["step"] == 8
+    assert [epoch for epoch, _, _ in row["curve"]] == [2.0, 4.0]
+    assert row["curve"][-1][1] == row["result"]["top1_1_views"]
+    assert row["overrides"]["num_epochs"] == 4.0 and row["device"].startswith("CPU, ")
