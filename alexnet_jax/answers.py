@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from alexnet_jax import strict_json
+from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.data.picture_batches import read_ahead
-from alexnet_jax.data.picture_files import Skipped, composed, pictures_below
+from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
@@ -37,11 +38,11 @@ class Read(NamedTuple):
     pixels: UInt8[np.ndarray, "size size 3"]
 
 
-def names_of(words: Iterable[str], skipped: Skipped) -> Iterator[str]:
+def names_of(words: Iterable[str], seen: Seen) -> Iterator[str]:
     """The pictures that the words name, one after the other; the number of pictures takes no memory."""
     for word in words:
         if word != STDIN and os.path.isdir(word):
-            yield from pictures_below(word, skipped)
+            yield from pictures_below(word, seen)
         else:
             yield word
 

@@ -27,7 +27,7 @@ from etils import epath
 from alexnet_jax import cli, cli_network, paths
 from alexnet_jax.answers import STDIN, answered, as_json, as_row, as_text, header, names_of
 from alexnet_jax.answers import read as read_pictures
-from alexnet_jax.data.picture_files import Skipped
+from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.drawing import canvas, predictions
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.errors import UsageError
@@ -95,7 +95,7 @@ def main(*words: str) -> int:
     drawn: list[Answer] = []
     views = int(VIEWS.value)
     size = choose_batch_size(total, views)
-    pictures = read_pictures(names_of(words, Skipped()), net.preprocessing.image_size, tally.tell)
+    pictures = read_pictures(names_of(words, Seen()), net.preprocessing.image_size, tally.tell)
     for block in answered(net, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
         cli_network.print_results("".join(map(write, block)))
         for answer in block:
@@ -119,15 +119,15 @@ def count_pictures(words: Sequence[str], tally: Tally) -> int:
     Raises:
       UsageError: there is none.
     """
-    skipped = Skipped()
-    counts = [sum(1 for _ in names_of([word], skipped)) for word in words]
-    for line in skipped.lines():
+    seen = Seen(cli_network.say)
+    counts = [sum(1 for _ in names_of([word], seen)) for word in words]
+    for line in seen.lines():
         cli_network.say(line)
-    for folder, reason in skipped.unreadable:
+    for folder, reason in seen.unreadable:
         tally.tell(f"{folder} cannot be read: {reason}")
     if not any(counts):
         raise UsageError(f"there is no picture in {', '.join(words)}")
-    unreadable = [folder for folder, _ in skipped.unreadable]
+    unreadable = [folder for folder, _ in seen.unreadable]
     for word, count in zip(words, counts, strict=True):
         if not count and word not in unreadable:
             tally.tell(f"there is no picture in {word}")

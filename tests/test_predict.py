@@ -79,7 +79,7 @@ def test_answers_are_those_of_the_library_in_the_order_of_the_names(predict, run
         np.testing.assert_allclose([entry["probability"] for entry in answer["predictions"]], row[order], rtol=1e-4)
     wrong = sum(answer["label"] not in (None, answer["predictions"][0]["class"]) for answer in found)
     assert f"{wrong} of 3 pictures in folders named as a class are wrong" in result.err
-    assert "ignoring 1 files that do not end in .jpg" in result.err and "photos/notes.txt" in result.err
+    assert "ignoring 1 file that does not end in .jpg" in result.err and "photos/notes.txt" in result.err
 
 
 def test_ten_views_and_fewer_classes_in_a_table(predict, run, tree):

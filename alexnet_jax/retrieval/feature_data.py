@@ -13,8 +13,9 @@ from jaxtyping import UInt8
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
 from alexnet_jax.data.filling import name_of, pixels_of
+from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.data.picture_batches import read_ahead
-from alexnet_jax.data.picture_files import Skipped, composed, pictures_below
+from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.pipeline import Source, threads
 from alexnet_jax.errors import UsageError
@@ -45,7 +46,7 @@ class Folder:
       folder: where to look.
       known: the classes of the network. Where they contain all classes of the folder, labels are the network's;
         otherwise they count the folder's classes in alphabetical order.
-      say: takes a line about what is left out.
+      say: takes lines about the progress of a long listing, and about what is left out.
 
     Attributes:
       class_names: in the order of the labels.
@@ -58,16 +59,16 @@ class Folder:
 
     def __init__(self, folder: str, *, known: Sequence[str], say: Callable[[str], None]):
         self._folder, self._say = folder, say
-        skipped, folders = Skipped(), set[str]()
+        seen, folders = Seen(say), set[str]()
         self.total = 0
-        for path in pictures_below(folder, skipped):
+        for path in pictures_below(folder, seen):
             self.total += 1
             folders.add(os.path.dirname(os.path.relpath(path, folder)))
-        for line in skipped.lines():
+        for line in seen.lines():
             say(line)
-        for path, reason in skipped.unreadable:
+        for path, reason in seen.unreadable:
             say(f"error: {path} cannot be read: {reason}")
-        self.broken = len(skipped.unreadable)
+        self.broken = len(seen.unreadable)
         if not self.total:
             raise UsageError(f"there is no picture in the folder {folder}")
         one_level = all(name and os.sep not in name for name in folders)
@@ -79,7 +80,7 @@ class Folder:
 
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
-        paths = pictures_below(self._folder, Skipped())
+        paths = pictures_below(self._folder, Seen())
         for path, square in read_ahead(paths, functools.partial(read_picture, size=size)):
             name = os.path.relpath(path, self._folder)
             try:

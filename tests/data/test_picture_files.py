@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.data.picture_files import Skipped, pictures_below
+from alexnet_jax.data import folder_listing
+from alexnet_jax.data.folder_listing import Seen
+from alexnet_jax.data.picture_files import pictures_below
 
 
 @pytest.fixture
@@ -25,33 +27,44 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def names(tree: Path, skipped: Skipped) -> list[str]:
-    return [str(Path(name).relative_to(tree)) for name in pictures_below(str(tree), skipped)]
+def names(tree: Path, seen: Seen) -> list[str]:
+    return [str(Path(name).relative_to(tree)) for name in pictures_below(str(tree), seen)]
 
 
 def test_pictures_are_sorted_and_the_rest_is_named(tree: Path):
-    skipped = Skipped()
-    assert names(tree, skipped) == ["a/deep/x.webp", "a.jpg", "b/10.png", "b/2.JPG"]
-    assert skipped.lines() == [
-        f"ignoring 1 hidden files or folders, such as {tree}/.hidden.jpg",
+    seen = Seen()
+    assert names(tree, seen) == ["a/deep/x.webp", "a.jpg", "b/10.png", "b/2.JPG"]
+    assert list(seen.lines()) == [
+        f"ignoring 1 hidden file or folder: {tree}/.hidden.jpg",
         f"ignoring 2 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as {tree}/b/photo.heic",
-        "1 .heic files among these are pictures; convert them to JPEG to have them taken",
+        "1 .heic file among these is a picture; convert it to JPEG to have it taken",
     ]
-    assert skipped.unreadable == []
+    assert seen.unreadable == []
 
 
 def test_links_are_followed_but_not_in_circles(tree: Path):
     (tree / "linked").symlink_to(tree / "b")
     (tree / "a/back").symlink_to(tree)
     (tree / "nothing.jpg").symlink_to(tree / "nowhere")
-    skipped = Skipped()
-    assert names(tree, skipped) == ["a/deep/x.webp", "a.jpg", "b/10.png", "b/2.JPG", "linked/10.png", "linked/2.JPG"]
-    lines = skipped.lines()
-    assert f"ignoring 1 links back to a folder above, such as {tree}/a/back" in lines
-    assert f"ignoring 1 entries that are no file, or a link to nothing, such as {tree}/nothing.jpg" in lines
+    seen = Seen()
+    assert names(tree, seen) == ["a/deep/x.webp", "a.jpg", "b/10.png", "b/2.JPG", "linked/10.png", "linked/2.JPG"]
+    lines = list(seen.lines())
+    assert f"ignoring 1 link back to a folder above: {tree}/a/back" in lines
+    assert f"ignoring 1 entry that is no file, or a link to nothing: {tree}/nothing.jpg" in lines
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path):
-    skipped = Skipped()
-    assert list(pictures_below(str(tmp_path / "gone"), skipped)) == []
-    assert skipped.unreadable == [(str(tmp_path / "gone"), "No such file or directory")]
+    seen = Seen()
+    assert list(pictures_below(str(tmp_path / "gone"), seen)) == []
+    assert seen.unreadable == [(str(tmp_path / "gone"), "No such file or directory")]
+
+
+def test_a_long_listing_says_how_far_it_is(tree: Path, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    assert len(names(tree, Seen(said.append))) == 4
+    assert said == []  # ten seconds have not passed
+    monkeypatch.setattr(folder_listing, "SAY_EVERY", 0.0)
+    names(tree, Seen(said.append))
+    assert said[0] == f"0 files and folders listed so far, now in {tree}"
+    assert said[-1] == f"11 files and folders listed so far, now in {tree}"  # `a`, `a/deep` and `b` are among them
+    assert f"4 files and folders listed so far, now in {tree}/a/deep" in said

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alexnet_jax.data.errors import MissingSourceError, SourceError
+from alexnet_jax.data.folder_listing import (
+    ENDINGS,
+    HIDDEN,
+    LINK_BACK,
+    NO_FILE,
+    OTHER_PICTURES,
+    OUTSIDE,
+    Seen,
+    by_ending,
+)
 from alexnet_jax.data.preparing.listing import Item, Listing, read_span
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd")
 # Folders of these names are splits, never classes.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
 HELD_OUT = 0.1  # share of each class, where the tree has a training split alone
@@ -28,29 +36,31 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
       name: of the data set to prepare.
       source_dir: the tree.
       held_out: the share; None: a tenth.
-      say: takes a line about each default, and about each kind of entry that is ignored.
+      say: takes a line about each default, about each kind of entry that is ignored, and about the progress of a long
+        listing.
 
     Raises:
       SourceError: the tree has another form, fewer than two classes, or cannot be read.
     """
     root = Path(source_dir)
-    ignored = _Ignored(root)
-    splits = _splits(root, ignored, say)
+    seen = Seen(say, below=root)
+    splits = _splits(root, seen, say)
     class_names = _class_names(root, splits)
     items: dict[str, list[Item]] = {}
     for split, classes in splits.items():
         items[split] = []
         for class_name, path in classes.items():
-            label, images = class_names.index(class_name), _images(path, ignored, needed=split == "train")
+            label, images = class_names.index(class_name), _images(path, seen, needed=split == "train")
             items[split] += [Item(f"{class_name}/{inner}", label, str(path / inner), 0, size) for inner, size in images]
-    for line in ignored.lines():
+    for line in seen.lines():
         say(line)
     for split in [split for split, listed in items.items() if not listed]:
         say(f"the folder {split!r} holds no image and makes no split")
         del items[split]
     if len(items) == 1:
         items = _hold_out(items["train"], HELD_OUT if held_out is None else held_out)
-        say(f"no split but 'train': {len(items['validation']):,} images are held out as 'validation'")
+        count = len(items["validation"])
+        say(f"no split but 'train': {count:,} image{' is' if count == 1 else 's are'} held out as 'validation'")
         items = {split: listed for split, listed in items.items() if listed}
     elif held_out is not None:
         say(f"nothing is held out: the tree has the splits {', '.join(items)}")
@@ -59,49 +69,14 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
     return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
 
 
-class _Ignored:
-    """The entries of a tree that make no image: counts by reason, with an example of each."""
-
-    def __init__(self, root: Path):
-        self._root = root
-        self._examples: dict[str, Path] = {}
-        self._counts: Counter[str] = Counter()
-        self._endings: Counter[str] = Counter()
-
-    def add(self, reason: str, path: Path) -> None:
-        """Counts an entry."""
-        self._examples.setdefault(reason, path)
-        self._counts[reason] += 1
-
-    def add_file(self, path: Path) -> None:
-        """Counts a file that has no ending of an image."""
-        self.add(f"files that do not end in {', '.join(ENDINGS)}", path)
-        self._endings[path.suffix.lower()] += 1
-
-    def lines(self) -> list[str]:
-        """A line for each reason."""
-        lines = [
-            f"ignoring {count:,} {reason}, such as {self._examples[reason].relative_to(self._root)}"
-            for reason, count in self._counts.items()
-        ]
-        pictures = {ending: count for ending, count in self._endings.items() if ending in OTHER_PICTURES}
-        if pictures:
-            lines.append(f"{_listed(pictures)} files among these are pictures; convert them to JPEG to have them taken")
-        return lines
-
-
-def _listed(endings: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {ending}" for ending, count in sorted(endings.items()))
-
-
-def _splits(root: Path, ignored: _Ignored, say: Callable[[str], None]) -> dict[str, dict[str, Path]]:
+def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dict[str, Path]]:
     """The class folders of each split, by name.
 
     Raises:
       SourceError: the tree has another form.
     """
-    folders = _folders(root, ignored)
-    flat = {name: count for name in folders if (count := _count_images(root / name))}
+    folders = _folders(root, seen)
+    flat = {name: count for name in folders if (count := _count_images(root / name, seen))}
     if "train" not in folders:
         if flat and len(flat) == len(folders) and not set(map(str.lower, folders)) & set(SPLIT_NAMES):
             what = f"{len(folders):,} folders of {root} are" if len(folders) > 1 else f"only folder of {root} is"
@@ -110,7 +85,7 @@ def _splits(root: Path, ignored: _Ignored, say: Callable[[str], None]) -> dict[s
         some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
         held = f"holds the folders {some}" if folders else "holds no folder"
         raise SourceError(f"{root} has no folder 'train' and {held}; {EXPECTED}")
-    splits = {split: {name: root / split / name for name in _folders(root / split, ignored)} for split in folders}
+    splits = {split: {name: root / split / name for name in _folders(root / split, seen)} for split in folders}
     for split, count in flat.items():
         if not splits[split]:
             raise SourceError(
@@ -149,22 +124,23 @@ def _missing_classes(items: dict[str, list[Item]], class_names: list[str]) -> It
             yield f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"
 
 
-def _images(path: Path, ignored: _Ignored, *, needed: bool) -> list[tuple[str, int]]:
+def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int]]:
     """The images of a class with their sizes, by path below the class folder.
 
     Raises:
       SourceError: the folder holds none, and an image is `needed`, or the folder holds other pictures.
     """
     images, pictures = [], Counter[str]()
-    for inner, size in _files(path, "", (path.resolve(),), ignored):
+    for inner, size in _files(path, "", (path.resolve(),), seen):
         ending = os.path.splitext(inner)[1].lower()
         if ending in ENDINGS:
             images.append((inner, size))
         else:
-            ignored.add_file(path / inner)
+            seen.leave_out_file(str(path / inner))
             pictures[ending] += ending in OTHER_PICTURES
     if not images and pictures.total():
-        raise SourceError(f"{path} holds no image but {_listed(+pictures)} files; convert them to JPEG ({_kinds()})")
+        them = "it" if pictures.total() == 1 else "them"
+        raise SourceError(f"{path} holds no image but {by_ending(pictures)}; convert {them} to JPEG ({_kinds()})")
     if not images and needed:
         raise SourceError(f"{path} holds no image ({_kinds()}); fill the folder, or move it out of the tree")
     return sorted(images)
@@ -174,41 +150,41 @@ def _kinds() -> str:
     return ", ".join(ENDINGS)
 
 
-def _files(path: Path, prefix: str, above: tuple[Path, ...], ignored: _Ignored) -> Iterator[tuple[str, int]]:
+def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, int]]:
     """The files below a folder with their sizes; links are followed, except back to a folder above."""
-    for entry in _entries(path):
+    for entry in _entries(path, seen):
         if entry.name.startswith("."):
-            _ignore_hidden(path, entry, ignored)
+            _ignore_hidden(path, entry, seen)
         elif (size := _file_size(entry)) is not None:
             yield prefix + entry.name, size
         elif not _is_folder(entry):
-            ignored.add("entries that are no file, or a link to nothing", path / entry.name)
+            seen.leave_out(NO_FILE, str(path / entry.name))
         else:
             real = (path / entry.name).resolve()
             if any(folder.is_relative_to(real) for folder in above):
-                ignored.add("links back to a folder above", path / entry.name)
+                seen.leave_out(LINK_BACK, str(path / entry.name))
             else:
-                yield from _files(path / entry.name, f"{prefix}{entry.name}/", (*above, real), ignored)
+                yield from _files(path / entry.name, f"{prefix}{entry.name}/", (*above, real), seen)
 
 
-def _folders(path: Path, ignored: _Ignored) -> list[str]:
+def _folders(path: Path, seen: Seen) -> list[str]:
     """The folders in a folder that should hold nothing else."""
     folders = []
-    for entry in _entries(path):
+    for entry in _entries(path, seen):
         if entry.name.startswith("."):
-            _ignore_hidden(path, entry, ignored)
+            _ignore_hidden(path, entry, seen)
         elif _is_folder(entry):
             folders.append(entry.name)
         elif _is_image(entry):
-            ignored.add("images outside of class folders", path / entry.name)
+            seen.leave_out(OUTSIDE, str(path / entry.name))
         else:
-            ignored.add_file(path / entry.name)
+            seen.leave_out_file(str(path / entry.name))
     return sorted(folders)
 
 
-def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", ignored: _Ignored) -> None:
+def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", seen: Seen) -> None:
     if _is_folder(entry) or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
-        ignored.add("hidden files or folders", path / entry.name)
+        seen.leave_out(HIDDEN, str(path / entry.name))
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
@@ -231,19 +207,20 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _count_images(path: Path) -> int:
-    return sum(_is_image(entry) and not entry.name.startswith(".") for entry in _entries(path))
+def _count_images(path: Path, seen: Seen) -> int:
+    return sum(_is_image(entry) and not entry.name.startswith(".") for entry in _entries(path, seen, counts=False))
 
 
-def _entries(path: Path) -> list["os.DirEntry[str]"]:
+def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.DirEntry[str]"]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            found = sorted(seen.count(entries, path, each=0), key=lambda entry: entry.name)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise MissingSourceError(f"{path} cannot be read: {error.strerror}") from error
         message = f"{path} cannot be read: {error.strerror}; make the folder readable or move it out of the tree"
         raise SourceError(message) from error
+    yield from seen.count(found, path, each=int(counts))
 
 
 def _hold_out(items: list[Item], share: float) -> dict[str, list[Item]]:

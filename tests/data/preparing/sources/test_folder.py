@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.data import folder_listing
 from alexnet_jax.data.errors import DatasetError, MissingSourceError
 from alexnet_jax.data.preparing.sources.folder import folder
 
@@ -34,10 +35,10 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
         "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.jpg", 0), ("b/1.JPG", 1)],
     }
     assert sorted(said) == [
-        "1 .heic files among these are pictures; convert them to JPEG to have them taken",
-        "ignoring 1 entries that are no file, or a link to nothing, such as train/a/gone.jpg",
-        "ignoring 1 images outside of class folders, such as train/5.jpg",
-        "ignoring 1 links back to a folder above, such as train/a/back",
+        "1 .heic file among these is a picture; convert it to JPEG to have it taken",
+        "ignoring 1 entry that is no file, or a link to nothing: train/a/gone.jpg",
+        "ignoring 1 image outside of class folders: train/5.jpg",
+        "ignoring 1 link back to a folder above: train/a/back",
         "ignoring 2 hidden files or folders, such as .cache",
         "ignoring 3 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as LICENSE",
         "the split 'test' has no image of 1 of the 2 classes: b",
@@ -112,7 +113,7 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
             r"train/b holds no image \(.jpg, .*\); fill the folder, or move it out of",
         ),
         (["train/a/1.jpg", "train/b/1.HEIC", "train/b/2.heic"], "b holds no image but 2 .heic files; convert them to"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.gif"], "val/a holds no image but 1 .gif files; convert them to"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.gif"], "val/a holds no image but 1 .gif file; convert it to"),
         (
             ["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg", "val/2.jpg"],
             r"val holds 2 images outside of class folders; expected SPLIT/CLASS/IMAGE, .* move 'val' out of the tree",
@@ -146,3 +147,14 @@ def test_a_class_folder_that_may_not_be_read(tmp_path, monkeypatch):
         DatasetError, match="train/b cannot be read: Permission denied; make the folder readable or move"
     ):
         folder("mine", root)
+
+
+def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch):
+    root = tree(tmp_path, [f"{name}/{number}.jpg" for name in ("a", "b") for number in range(3)])
+    monkeypatch.setattr(folder_listing, "SAY_EVERY", 0.0)
+    said: list[str] = []
+    folder("mine", root, say=said.append)
+    lines = [line for line in said if "listed so far" in line]
+    assert (
+        lines[-1] == f"8 files and folders listed so far, now in {root}/b"
+    )  # once each, though images are sought twice
