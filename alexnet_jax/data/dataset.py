@@ -1,10 +1,11 @@
 """Data sets on disk: TFDS folders of ArrayRecord shards with the training split's statistics beside them."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -94,17 +95,16 @@ class Dataset:
         """The examples of a split such as `train` or `train[:25%]`, with images encoded or raw, as stored.
 
         Raises:
-          DatasetError: the data set has no such split, the split is empty, or its files are damaged.
+          DatasetError: the data set has no such split, the split is empty or overlaps itself, or its files are damaged.
         """
         known = list(self._builder.info.splits)
         if any(part.split("[")[0].strip() not in known for part in name.split("+")):
             raise DatasetError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
         try:
-            count = self._builder.info.splits[name].num_examples
+            spans = _spans(name, self.examples)
         except Exception as error:  # TFDS parses the slice and has no common error for a bad one
             raise DatasetError(f"{name!r} is no part of a split; write for example 'train[:25%]'") from error
-        if count <= 0:  # below 0 where the end of a part comes before its beginning
-            raise DatasetError(f"split {name!r} of {self._folder} holds no example; ask for a larger part")
+        _count(f"split {name!r} of {self._folder}", spans)
         try:
             parts = tuple(
                 (_absolute(part.filename), part.skip, part.take)
@@ -128,21 +128,53 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
       examples: of each split, by name.
 
     Raises:
-      DatasetError: no split has the name, or the part makes no sense or holds no example.
+      DatasetError: no split has the name, or the part makes no sense, holds no example or overlaps itself.
     """
-    infos = {
-        name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in examples.items()
-    }
     try:
-        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+        spans = _spans(split, examples)
     except Exception as error:  # TFDS has no common error for a bad slice
         raise DatasetError(
             f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
         ) from error
-    count = sum((examples[part.splitname] if part.to is None else part.to) - (part.from_ or 0) for part in parts)
-    if count <= 0:
-        raise DatasetError(f"split {split!r} holds no example; ask for a larger part")
-    return count
+    return _count(f"split {split!r}", spans)
+
+
+class _Span(NamedTuple):
+    """Examples `begin` to `end - 1` of a split."""
+
+    split: str
+    begin: int
+    end: int
+
+
+def _spans(split: str, examples: Mapping[str, int]) -> list[_Span]:
+    """The spans that are joined by `+` in TFDS's notation. TFDS raises many kinds of errors for a bad one."""
+    infos = {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[count], num_bytes=0) for name, count in examples.items()
+    }
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    return [
+        _Span(part.splitname, part.from_ or 0, examples[part.splitname] if part.to is None else part.to)
+        for part in parts
+    ]
+
+
+def _count(what: str, spans: Iterable[_Span]) -> int:
+    """The number of examples. TFDS takes a span twice where it is named twice, which would weigh its examples double.
+
+    Raises:
+      DatasetError: there is no example, a span ends before it begins, or two spans overlap.
+    """
+    if not any(span.end > span.begin for span in spans) or any(span.end < span.begin for span in spans):
+        raise DatasetError(f"{what} holds no example; ask for a larger part")
+    filled = sorted(span for span in spans if span.end > span.begin)
+    for before, after in itertools.pairwise(filled):
+        if before.split == after.split and after.begin < before.end:
+            raise DatasetError(
+                f"{what} holds example {after.begin:,} of {after.split!r} twice; name each example once, as in"
+                f" '{after.split}[:5]+{after.split}[5:10]'"
+            )
+    return sum(span.end - span.begin for span in filled)
 
 
 def data_folder(data_dir: str | None) -> epath.Path:

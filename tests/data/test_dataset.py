@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.data import dataset as datasets
-from alexnet_jax.data.dataset import data_folder, open_dataset
+from alexnet_jax.data.dataset import count_examples, data_folder, open_dataset
 from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, IncompleteDatasetError, UnknownDatasetError
 from alexnet_jax.data.records import Example, RawPixels
 
@@ -78,11 +78,33 @@ def test_a_data_set_opens_anywhere(data_dir: str, tmp_path: Path):
     assert moved.facts() == open_dataset("elpv/64", data_dir).facts()
 
 
-@pytest.mark.parametrize("part", ["train[:0%]", "train[5:3]", "train[-3:-5]", "train[90%:80%]"])
+@pytest.mark.parametrize("part", ["train[:0%]", "train[5:3]", "train[-3:-5]", "train[90%:80%]", "train[5:3]+train[:9]"])
 def test_a_part_without_an_example_is_no_damage_of_the_data_set(data_dir: str, part: str):
     with pytest.raises(DatasetError, match="holds no example; ask for a larger part") as error:
         open_dataset("elpv/64", data_dir).split(part)
     assert "remove" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "first"),
+    [
+        ("test[:5]+test[:5]", "0 of 'test'"),
+        ("train[:50%]+test+train[25%:75%]", "492 of 'train'"),
+        ("train[-5:]+train[1960:1966]", "1,965 of 'train'"),
+    ],
+)
+def test_a_split_that_holds_an_example_twice_is_refused(data_dir: str, split: str, first: str):
+    data = open_dataset("elpv/64", data_dir)
+    with pytest.raises(DatasetError, match=f"holds example {first} twice; name each example once"):
+        data.split(split)
+    with pytest.raises(DatasetError, match=f"holds example {first} twice; name each example once"):
+        count_examples(split, data.examples)
+
+
+@pytest.mark.parametrize("split", ["test[5:10]+test[:5]", "train[5:5]+train[:10]", "train[:4]+test[:6]"])
+def test_parts_beside_each_other_are_joined(data_dir: str, split: str):
+    data = open_dataset("elpv/64", data_dir)
+    assert len(data.split(split)) == count_examples(split, data.examples) == 10
 
 
 def test_mistakes_are_named(data_dir: str):
