@@ -3,6 +3,7 @@
 Overrides: --config.num_epochs=2. Run again, the same command goes on where it was.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ if not __package__:  # `python alexnet_jax/main.py` puts this folder on the path
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from absl import flags
+from etils import epath
 
 from alexnet_jax import cli, config_flag, paths
 from alexnet_jax.experiment import build as experiment
@@ -23,6 +25,7 @@ from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir import record as workdirs
 
 CONFIG = config_flag.define("The experiment, such as configs/default.py.")
 flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
@@ -44,15 +47,17 @@ def main() -> None:
         processes.start(DISTRIBUTED.value)
     config = cli.config_of(CONFIG)
     settings = read_settings(config)
+    workdir = paths.absolute(WORKDIR.value or os.path.join("runs", settings.name))
     if DRY_RUN.value:
+        if workdirs.has_checkpoints(epath.Path(workdir)):  # the run resumes, and starts from no other one
+            settings = dataclasses.replace(settings, init_from=None, fresh=())
         data = follow.prepared(settings.dataset.name, DATA_DIR.value)
         print(summary.describe(settings, None if data is None else follow.facts_of(data)))
         if data and (line := small_crops(data, settings.dataset.name, settings.dataset.crop_size)):
             print(line)
         return
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
-    workdir = WORKDIR.value or os.path.join("runs", settings.name)
-    train_and_evaluate(config, paths.absolute(workdir), DATA_DIR.value)
+    train_and_evaluate(config, workdir, DATA_DIR.value)
 
 
 if __name__ == "__main__":

@@ -144,3 +144,12 @@ def test_an_installed_config_is_found_from_every_folder_and_a_users_file_comes_f
     assert mine.stdout.startswith("elpv: ") and mine.stderr == ""
     missing = dry_run(tmp_path, "--config=configs/cifar100.py")
     assert missing.returncode == 2 and "'configs/cifar100.py'" in missing.stderr
+
+
+def test_a_dry_run_reads_init_from_where_the_run_would(tmp_path: Path):
+    flags = ("--config=configs/default.py", "--config.init_from=nothing", f"--workdir={tmp_path}/run")
+    refused = dry_run(tmp_path, *flags)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 2)
+    assert "config.init_from is 'nothing', and there are no checkpoints" in refused.stderr
+    (tmp_path / "run/checkpoints/1").mkdir(parents=True)
+    assert dry_run(tmp_path, *flags).returncode == 0  # the run resumes

@@ -1,14 +1,17 @@
 """Starting from another run's parameters, with some layers anew: how the paper's "1 CNN*" was made."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+import jax
 from etils import epath
 from jaxtyping import PyTree
 
 from alexnet_jax import paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
@@ -31,11 +34,49 @@ def init_from(experiment: Experiment) -> TrainState:
       UsageError: there is no such run, `fresh` names no layer, or a layer that should be copied does not fit.
     """
     settings, target = experiment.settings, experiment.steps.target
-    unknown = sorted(set(settings.fresh) - set(target.params))
+    with _open(settings, target.params) as checkpoints:
+        fields = {name: _kept(getattr(target, name), settings.fresh) for name in ("params", "batch_stats")}
+        copied = restore_newest(checkpoints, fields)
+    if copied is None:
+        raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
+    workdir, classes = _workdir(settings), experiment.data.class_names
+    if CLASSIFIER in fields["params"] and (difference := _other_classes(workdir, classes)):
+        processes.log(
+            f"warning: {CLASSIFIER} comes from a run with other classes ({difference}); {CLASSIFIER!r} in config.fresh"
+            " starts it anew"
+        )
+    state = experiment.steps.init(experiment.key)
+    return dataclasses.replace(
+        state, params=state.params | copied["params"], batch_stats=state.batch_stats | copied["batch_stats"]
+    )
+
+
+def check(settings: Settings, params: PyTree[jax.ShapeDtypeStruct]) -> None:
+    """Checks, without an array, that a run can start from `config.init_from`.
+
+    Args:
+      settings: of the run.
+      params: shapes of the run's parameters.
+
+    Raises:
+      UsageError: as in `init_from`, but for damaged arrays.
+    """
+    with _open(settings, params) as checkpoints:
+        checkpoints.check_fits(checkpoints.steps()[-1], _kept(params, settings.fresh))
+
+
+@contextlib.contextmanager
+def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
+    """The checkpoints of `config.init_from`; there is one at least.
+
+    Raises:
+      UsageError: there is none, they cannot be read, or `config.fresh` names none of the layers.
+    """
+    unknown = sorted(set(settings.fresh) - set(layers))
     if unknown:
-        raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(target.params)}")
+        raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(layers)}")
     paths.check_address(str(settings.init_from))
-    folder = epath.Path(paths.expand_home(str(settings.init_from))) / workdirs.CHECKPOINTS
+    folder = _workdir(settings) / workdirs.CHECKPOINTS
     try:
         if is_missing(folder):
             raise UsageError(
@@ -45,24 +86,15 @@ def init_from(experiment: Experiment) -> TrainState:
         raise UnreadableFileError(folder, error) from error
     checkpoints = Checkpoints(folder.resolve(), read_only=True)
     try:
-        steps = checkpoints.steps()
-        if not steps:
+        if not checkpoints.steps():
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")
-        fields = {name: _kept(getattr(target, name), settings.fresh) for name in ("params", "batch_stats")}
-        copied = restore_newest(checkpoints, fields)
+        yield checkpoints
     finally:
         checkpoints.close()
-    if copied is None:
-        raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
-    if CLASSIFIER in fields["params"] and (difference := _other_classes(folder.parent, experiment.data.class_names)):
-        processes.log(
-            f"warning: {CLASSIFIER} comes from a run with other classes ({difference}); {CLASSIFIER!r} in config.fresh"
-            " starts it anew"
-        )
-    state = experiment.steps.init(experiment.key)
-    return dataclasses.replace(
-        state, params=state.params | copied["params"], batch_stats=state.batch_stats | copied["batch_stats"]
-    )
+
+
+def _workdir(settings: Settings) -> epath.Path:
+    return epath.Path(paths.expand_home(str(settings.init_from)))
 
 
 def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:

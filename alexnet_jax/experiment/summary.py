@@ -1,17 +1,20 @@
 """The network, memory and schedule of a config, counted without devices: `main --dry_run` prints the summary."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import init_from
 from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
 from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
+from alexnet_jax.network.forward import init_variables
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
@@ -117,7 +120,8 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
       facts: of the prepared data set, against which the settings are checked; None: the data set is not there.
 
     Raises:
-      UsageError: the settings make no sense together, do not fit the data set, or leave a count open without it.
+      UsageError: the settings make no sense together, do not fit the data set or the run of `init_from`, or leave a
+        count open without the data set.
     """
     data = settings.dataset
     facts = facts or known_facts(data.name)
@@ -141,6 +145,10 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     tower = build_tower(settings, data.classes)
     check_mesh(settings, *_mesh(settings))
     rows = rows_of(tower, data.crop_size)
+    if settings.init_from is not None:
+        init = functools.partial(init_variables, tower, image_size=data.crop_size)
+        params, _ = jax.eval_shape(lambda: init(key=jax.random.key(0)))
+        init_from.check(settings, params)
     schedule = Schedule(settings, data.train_images / settings.batch_size)
     build_optimizer(settings, tower.leaf_names(), schedule)  # raises where the rates do not fit the layers
     return "\n".join(

@@ -205,7 +205,7 @@ class Checkpoints:
         path = self._folder / str(step)
         if problem := _agreed(lambda: manifest.damage(path) or _odd_late_file(path)):
             raise DamagedCheckpointError(path, problem)
-        self._check_fits(step, _fields(target)["params"])
+        self.check_fits(step, _fields(target)["params"])
         arguments = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
@@ -221,8 +221,12 @@ class Checkpoints:
             raise NotFiniteCheckpointError(path)
         return restored
 
-    def _check_fits(self, step: int, target: PyTree) -> None:
-        """Compares names and shapes of parameters. If they cannot be read here, `restore` raises the error."""
+    def check_fits(self, step: int, target: PyTree) -> None:
+        """Compares names and shapes of parameters. If they cannot be read here, `restore` raises the error.
+
+        Raises:
+          MismatchError: the checkpoint lacks a parameter of the target, or has another shape.
+        """
         try:
             stored = self._manager.item_metadata(step)["params"]
         except Exception:  # as in `restore`

@@ -9,6 +9,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
@@ -81,6 +82,23 @@ def test_no_such_run_and_no_such_layer(run, tiny_config, data_dir, tmp_path):
         init_from(build(tiny_config, data_dir, init_from=str(tmp_path)))
     with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
         init_from(build(tiny_config, data_dir, init_from=run[0], fresh=("fc9",)))
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(run, tiny_config, tmp_path):
+    def describe(**changes):
+        return summary.describe(read_settings(tiny_config(**changes)))
+
+    assert "conv1" in describe(init_from=run[0])
+    assert "conv6" in describe(**{"init_from": run[0], "network.recipe": "six_conv", "fresh": ("conv6", "fc6")})
+    with pytest.raises(UsageError, match=r"config\.init_from is '.*', and there are no checkpoints; name the workdir"):
+        describe(init_from=str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UsageError, match="that run has saved nothing yet"):
+        describe(init_from=str(tmp_path))
+    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
+        describe(init_from=run[0], fresh=("fc9",))
+    with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):
+        describe(**{"init_from": run[0], "network.width": 0.05})
 
 
 def test_a_checkpoint_of_another_network_is_not_deleted(run, tmp_path, tiny_config, data_dir):
