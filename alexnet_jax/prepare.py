@@ -45,6 +45,11 @@ from alexnet_jax.workdir.progress import duration
 
 SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder of the archives, or of the tree of images.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+flags.register_validator(  # before the address is tried: a package that reaches the storage is of no help
+    DATA_DIR,
+    lambda folder: folder is None or "://" not in folder,
+    "the folder is not on this machine; prepare in a folder and copy the data set there",
+)
 SIZE = flags.DEFINE_integer("size", 256, "Pixels along a side of the stored images.", lower_bound=8, upper_bound=4096)
 ENCODING = flags.DEFINE_enum(
     "encoding", "jpeg", ENCODINGS, "jpeg: 35 KB an image of 256x256; raw: 197 KB, and nothing to decode in training."
