@@ -289,12 +289,11 @@ def test_more_odd_values_of_flags_and_fields(commands: Commands, places: dict[st
     fuzz(commands, places, tmp_path, values=IN_SOAK)
 
 
-def fuzz_environment(places: dict[str, str], tmp_path: Path, cases: list[tuple[str, str]]) -> None:
+def fuzz_environment(places: dict[str, str], tmp_path: Path, cases: list[tuple[str, str, str]]) -> None:
     failures = []
-    for number, (name, value) in enumerate(cases):
+    for number, (start, name, value) in enumerate(cases):
         folder = tmp_path / str(number)
         prepare_folder(folder)
-        start = IN_TURN[number % len(IN_TURN)]
         arguments = [text.format(folder=folder, **places) for text in STARTS[start]]
         arguments += ["--config.num_epochs=0.3"] if start == "main" else []
         environment = {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2", "HOME": f"{folder}/home"}
@@ -324,9 +323,12 @@ ALL = [(name, value) for name, values in ENVIRONMENT.items() for value in values
 
 
 def test_odd_environments(places: dict[str, str], tmp_path: Path):
-    fuzz_environment(places, tmp_path, [("JAX_NUM_CPU_DEVICES", "many"), *random.Random(SEED).sample(ALL, 3)])
+    drawn = random.Random(SEED).sample(ALL, 3)
+    cases = [(start, *case) for start, case in zip(IN_TURN, [("JAX_NUM_CPU_DEVICES", "many"), *drawn], strict=False)]
+    fuzz_environment(places, tmp_path, cases)
 
 
 @pytest.mark.soak
-def test_all_odd_environments(places: dict[str, str], tmp_path: Path):
-    fuzz_environment(places, tmp_path, [case for case in ALL for _ in IN_TURN])
+@pytest.mark.parametrize("start", IN_TURN)
+def test_all_odd_environments(start: str, places: dict[str, str], tmp_path: Path):
+    fuzz_environment(places, tmp_path, [(start, *case) for case in ALL])

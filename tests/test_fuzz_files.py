@@ -332,9 +332,10 @@ def test_damaged_runs_and_data_sets(commands: Commands, sound: Path, tmp_path: P
 
 
 @pytest.mark.soak
-def test_more_damaged_runs_and_data_sets(commands: Commands, sound: Path, tmp_path: Path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_damaged_runs_and_data_sets(kind: str, commands: Commands, sound: Path, tmp_path: Path):
     """Each file with each kind of damage."""
-    fuzz_runs(commands, sound, tmp_path, [Case(*group, kind) for group in groups(sound) for kind in KINDS])
+    fuzz_runs(commands, sound, tmp_path, [Case(*group, kind) for group in groups(sound)])
 
 
 def fuzz_preparations(commands: Commands, sound: Path, tmp_path: Path, count: int) -> None:
