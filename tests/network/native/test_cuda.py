@@ -199,6 +199,26 @@ def test_the_network_gives_what_the_plain_form_gives(recipe: str, bfloat16: bool
         check(wide(a), wide(b), 0.2 if bfloat16 else 1e-4)
 
 
+@pytest.mark.parametrize(("data", "tower"), [(2, 1), (1, 2), (2, 2)])
+def test_the_kernels_know_nothing_of_a_mesh(data: int, tower: int):
+    """A divided batch, and towers on devices of their own, give the losses and gradients of one device."""
+    network = make_tower("original", num_classes=6, width=0.25, he_init=True)
+    params, stats = init_variables(network, jax.random.key(0), 67)
+    images = jax.random.normal(jax.random.key(1), (4, 67, 67, 3))
+
+    def run(mesh):
+        def loss(params):
+            return jnp.square(make_forward(network, mesh)(params, stats, images, jax.random.key(2))[0]).mean()
+
+        program = jax.jit(jax.value_and_grad(loss))
+        assert f"@{build.cuda_target('norm_pool_gradient')}(" in program.lower(params).as_text()
+        return program(params)
+
+    one, divided = run(sharding.make_mesh(data=1, tower=1)), run(sharding.make_mesh(data=data, tower=tower))
+    for a, b in zip(jax.tree.leaves(divided), jax.tree.leaves(one), strict=True):
+        check(wide(a), wide(b), 1e-4)
+
+
 def test_a_call_that_the_kernel_does_not_understand_is_refused():
     def call(x, **attributes):
         y = jax.ShapeDtypeStruct(x.shape, x.dtype)
