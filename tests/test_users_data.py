@@ -171,7 +171,8 @@ def test_none_and_plain_numbers_on_the_command_line(config: str, command):
     """For every field that may be None, whatever its default is, and for every table."""
     fields = ["name", "clip_norm", "lars_trust", "init_from", "mesh.data", "mesh.tower"]
     fields += [f"dataset.{name}" for name in ("train_split", "eval_split", "classes", "train_images", "crop_size")]
-    fields += ["dataset.on_device", "dataset.workers", "num_epochs", "evaluate_every", "save_every"]
+    fields += ["dataset.on_device", "dataset.workers", "evaluate_every", "save_every"]
+    fields += ["num_epochs"] if config == "default" else []  # the rates of 2012 change after more epochs than ELPV gets
     flags = [f"--config.{field}=None" for field in fields] + ["--config.photometry.noise=0.2"]
     run = command("main", f"--config=configs/{config}.py", "--config.dataset.name=elpv/128", *flags, "--dry_run")
     status, out, err = run.finish()
