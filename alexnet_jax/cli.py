@@ -27,6 +27,7 @@ from alexnet_jax.runtime import allocator, compilation_cache, processes, variabl
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
+READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
 
 def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
@@ -245,6 +246,22 @@ def config_of(flag: Callable[[], ConfigDict]) -> ConfigDict:
         return config
     except OSError as error:
         raise _flag_error(error) from error
+
+
+def print_results(text: str) -> None:
+    """Writes a text to standard output at once.
+
+    Raises:
+      SystemExit: the reader of a pipe has left, such as `head`.
+      UsageError: standard output cannot be written, as on a full disk.
+    """
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at its exit
+        if isinstance(error, BrokenPipeError):
+            sys.exit(READER_LEFT)
+        raise UsageError(f"standard output cannot be written: {error.strerror or error}") from error
 
 
 def use_no_device() -> None:

@@ -22,7 +22,6 @@ from alexnet_jax.workdir.atomic import part_of, write_atomically
 from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
 LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
-READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "Workdir of a training run, or of imported weights.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
@@ -153,19 +152,3 @@ def write_output(file: epath.Path, content: str | bytes) -> None:
         write_atomically(file, content)
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
-
-
-def print_results(text: str) -> None:
-    """Writes a text to standard output at once.
-
-    Raises:
-      SystemExit: the reader of a pipe has left, such as `head`.
-      UsageError: standard output cannot be written, as on a full disk.
-    """
-    try:
-        print(text, end="", flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at its exit
-        if isinstance(error, BrokenPipeError):
-            sys.exit(READER_LEFT)
-        raise UsageError(f"standard output cannot be written: {error.strerror or error}") from error

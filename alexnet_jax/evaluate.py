@@ -101,7 +101,7 @@ def main() -> None:
     )
     form = report.as_json if JSON.value else report.as_text
     if processes.index() == 0:
-        cli_network.print_results(form(per_class=PER_CLASS.value) + "\n")
+        cli.print_results(form(per_class=PER_CLASS.value) + "\n")
 
 
 def _folders() -> list[epath.Path]:

@@ -70,7 +70,7 @@ def main(*words: str) -> int:
         if CODES.value is not None:
             lines += about_codes(learn_codes(table, queries, scratch))
         feature_file.write(file, table, queries, {"layer": LAYER.value, "step": net.step})
-    cli_network.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
+    cli.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
     broken = data.broken + (asked.broken if asked else 0)
     if broken:
         cli_network.say(f"{broken:,} could not be read and {'is' if broken == 1 else 'are'} not in {file}")

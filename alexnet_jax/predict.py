@@ -97,7 +97,7 @@ def main(*words: str) -> int:
     size = choose_batch_size(total, views)
     pictures = read_pictures(names_of(words, Seen()), net.preprocessing.image_size, tally.tell)
     for block in answered(net, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
-        cli_network.print_results("".join(map(write, block)))
+        cli.print_results("".join(map(write, block)))
         for answer in block:
             tally.count(answer)
         drawn += block[: DRAWN - len(drawn)] if file else []
@@ -167,7 +167,7 @@ def writer(top: int) -> Callable[[Answer], str]:
     if JSON.value:
         return as_json
     if CSV.value:
-        cli_network.print_results(header(top))
+        cli.print_results(header(top))
         return as_row
     return as_text
 

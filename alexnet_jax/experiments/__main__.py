@@ -4,6 +4,7 @@ Each finished run adds a row to docs/results/NAME.jsonl. Runs that have rows are
 go on. `--summary` writes docs/results.md and its pictures from the rows.
 """
 
+import dataclasses
 import json
 import math
 import signal
@@ -38,8 +39,7 @@ SET = flags.DEFINE_multi_string(
 def main(*names: str) -> int:
     """Makes the experiments of the names. Returns the exit status."""
     if LIST.value:
-        for line in map(_line, EXPERIMENTS.values()):
-            print(line)
+        cli.print_results("".join(f"{_line(experiment)}\n" for experiment in EXPERIMENTS.values()))
         return 0
     if SUMMARY.value:
         from alexnet_jax.experiments import summary  # which needs matplotlib
@@ -102,10 +102,7 @@ def _make(experiment: Experiment, until: float) -> int:
 def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
     """The runs, with the values of `--set`."""
     changes = dict(map(_change, SET.value))
-    return [
-        Run(run.experiment, run.name, run.config, dict(run.overrides) | changes, run.seed, run.measure)
-        for run in experiment.runs(rows)
-    ]
+    return [dataclasses.replace(run, overrides=dict(run.overrides) | changes) for run in experiment.runs(rows)]
 
 
 def _change(text: str) -> tuple[str, object]:
@@ -133,7 +130,7 @@ def _line(experiment: Experiment) -> str:
     rows = read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
     done = {_key(row) for row in rows}
-    return f"{experiment.name:16}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"
+    return f"{experiment.name:18}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"
 
 
 if __name__ == "__main__":

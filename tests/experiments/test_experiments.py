@@ -158,3 +158,11 @@ def test_a_real_run_leaves_its_errors_and_its_curve(tmp_path: Path, data_dir: st
     assert [epoch for epoch, _, _ in row["curve"]] == [2.0, 4.0]
     assert row["curve"][-1][1] == row["result"]["top1_1_views"]
     assert row["overrides"]["num_epochs"] == 4.0 and row["device"].startswith("CPU, ")
+
+
+def test_a_reader_that_leaves_ends_the_list_quietly(tmp_path):
+    with start(tmp_path, "one", "--list") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as `head` does, before the list is there
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (141, "")
