@@ -63,6 +63,14 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def net(tiny_run: Path):
+    """The network of `tiny_run`, ready for pictures."""
+    import alexnet_jax
+
+    return alexnet_jax.load(tiny_run)
+
+
 @pytest.fixture
 def tiny_config() -> Callable:
     """Makes a config small enough for a test: `tiny_config(num_epochs=2.0)`."""

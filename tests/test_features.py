@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import alexnet_jax
 from alexnet_jax.data.dataset import open_dataset
 from tests.conftest import ROOT
 from tests.fuzz import MAX_LINES, Commands
@@ -24,11 +23,6 @@ CLASSES = ("functional", "defective")
 @pytest.fixture(scope="module")
 def run(tiny_run):
     return tiny_run
-
-
-@pytest.fixture(scope="module")
-def net(run):
-    return alexnet_jax.load(run)
 
 
 @pytest.fixture(scope="module")

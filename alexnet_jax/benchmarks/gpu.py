@@ -34,7 +34,7 @@ class GpuResult:
     Attributes:
       device: its name.
       line: which operations are native.
-      numbers: relative errors against float64, of the value and of the gradients, by what is compared.
+      numbers: for each comparison with float64, by its name: the relative errors of the value and of the gradients.
       update, forward: images a second in training and in ten-view evaluation, medians, by participant.
       first_update: seconds to the first update, compilation included, by participant of ours.
       memory: peak memory of the device, bytes, by participant.

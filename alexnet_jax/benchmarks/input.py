@@ -203,14 +203,19 @@ def _timed(start: Callable[[], Iterator[Any]], batches: int) -> Rate:
 
 def _by_workers(source: Source, count: int, batches: int) -> Rate:
     """The rate of worker processes, over enough batches for all of them."""
-    workers = Workers(count, _refuse)
+    workers = Workers(count, refuse)
     try:
         return _timed(_ours(source, decoders.decode, workers), batches * count)
     finally:
         workers.close()
 
 
-def _refuse(reason: str) -> None:
+def refuse(reason: str) -> None:
+    """Ends the measurement where there is no room for workers.
+
+    Raises:
+      UsageError: always, with the reason.
+    """
     raise UsageError(f"{reason}; measure with less on the machine")
 
 

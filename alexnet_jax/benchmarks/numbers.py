@@ -1,8 +1,8 @@
-"""How far operations and the network on this device are from float64 on its host's CPU.
+"""Compares operations and a network on this device with float64 on its host's CPU.
 
 python -m alexnet_jax.benchmarks.numbers
 
-Results are lines of JSON: relative root mean squares of the difference, by what is compared.
+Prints a line of JSON for each comparison: its name, and the relative root mean square of each difference.
 """
 
 import functools
@@ -18,10 +18,10 @@ from alexnet_jax.network import layers, sharding
 from alexnet_jax.network.convolution import convolution
 from alexnet_jax.network.forward import init_variables, make_forward
 from alexnet_jax.network.native import build as native
-from alexnet_jax.network.tower import make_tower
+from alexnet_jax.network.tower import Tower, make_tower
 
-NORM: dict[str, Any] = dict(size=5, k=2.0, alpha=2e-5, beta=0.75)
-SPATIAL: dict[str, Any] = dict(size=5, k=1.0, alpha=4e-5, beta=0.75)
+NORM: dict[str, Any] = dict(size=Tower.norm_size, k=Tower.norm_k, alpha=Tower.norm_alpha, beta=Tower.norm_beta)
+SPATIAL: dict[str, Any] = dict(size=Tower.spatial_size, k=1.0, alpha=Tower.spatial_alpha, beta=Tower.norm_beta)
 CONV1: dict[str, Any] = dict(stride=4, padding=((0, 3), (0, 3)))
 SMALL = 67  # pixels of the network's images
 TYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

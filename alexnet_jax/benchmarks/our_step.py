@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.benchmarks import breakdown, turns
+from alexnet_jax.benchmarks.input import refuse
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import open_dataset
@@ -148,7 +149,7 @@ class Ours:
             settings=settings, steps=self._steps, mesh=self._mesh, train_source=source, crop_size=CROP_SIZE,
             shard=Shard(), num_steps=10**9,
         )  # fmt: skip
-        with contextlib.closing(FromDisk(experiment, Workers(int(workers), _refuse))) as feed:
+        with contextlib.closing(FromDisk(experiment, Workers(int(workers), refuse))) as feed:
             feed.start(0)
             before, begun = None, 0.0
             for step in range(int(updates) + WARM_UP):
@@ -195,10 +196,6 @@ def product(size: int = 2048) -> float:
 def default_settings(batch_size: int) -> Settings:
     """Those of net 145, for another batch size."""
     return dataclasses.replace(read_settings(imagenet2012.get_config("original")), batch_size=batch_size)
-
-
-def _refuse(reason: str) -> None:
-    raise UsageError(f"{reason}; measure with less on the machine")
 
 
 def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:

@@ -70,7 +70,7 @@ def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
     """The checkpoints of `config.init_from`; there is one at least.
 
     Raises:
-      UsageError: there is none, they cannot be read, or `config.fresh` names none of the layers.
+      UsageError: there are no checkpoints, they cannot be read, or `config.fresh` names an unknown layer.
     """
     unknown = sorted(set(settings.fresh) - set(layers))
     if unknown:

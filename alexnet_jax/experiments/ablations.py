@@ -78,6 +78,6 @@ ELPV = Experiment(
     lambda rows: _runs("ablations_elpv", "default", 160, ()),
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
     "The config is the default one, with dropout where the name does not say otherwise. The test split has 654"
-    " photographs, so that one run knows an error of 20 % to 1.6 points; pairs of runs share the photographs, and their"
-    " difference is known better.",
+    " photographs, so an error of 20 % has a standard error of 1.6 points. Paired runs are tested on the same"
+    " photographs, so their difference has a smaller one.",
 )

@@ -46,11 +46,17 @@ def epochs_to_goal(row: Mapping[str, Any]) -> float | None:
     return None
 
 
+def _first_row(rows: Rows, net: str, rate: float) -> Mapping[str, Any] | None:
+    """The row of the first seed at a rate of the grid; None: there is none yet."""
+    name = f"{net}, rate {rate:g}"
+    return next((row for row in rows if row["run"] == name and row["seed"] == SEEDS[0]), None)
+
+
 def best_rate(rows: Rows, net: str) -> float | None:
     """The rate of the grid that reaches 25 % first, or the smallest error; None: rates of the grid have no rows yet."""
     found = {}
     for rate in RATES:
-        row = next((row for row in rows if row["run"] == f"{net}, rate {rate:g}" and row["seed"] == SEEDS[0]), None)
+        row = _first_row(rows, net, rate)
         if row is None:
             return None
         last = row["curve"][-1][1] if row.get("curve") else 1.0
@@ -93,7 +99,7 @@ def make_table(rows: Rows) -> str:
 
 
 def _told(rows: Rows, net: str, rate: float) -> str:
-    row = next((row for row in rows if row["run"] == f"{net}, rate {rate:g}" and row["seed"] == SEEDS[0]), None)
+    row = _first_row(rows, net, rate)
     if row is None:
         return "-"
     epochs = epochs_to_goal(row)

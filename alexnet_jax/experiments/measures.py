@@ -1,12 +1,12 @@
 """What a row can hold beside errors, read from the run's workdir."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.decoders import decode
@@ -20,7 +20,7 @@ from alexnet_jax.retrieval import code_trial
 from alexnet_jax.retrieval.columns import Scratch
 from alexnet_jax.retrieval.feature_data import open_pictures
 from alexnet_jax.retrieval.feature_table import compute
-from alexnet_jax.workdir.metrics_log import ROWS_FILE
+from alexnet_jax.workdir import metrics_log
 
 IMAGES = 64  # of which `signal` is taken
 BITS, CODED_LAYER, DATABASE_AND_QUERIES = 64, "fc7", ("train[:20%]", "test[:10%]")  # of `codes`
@@ -93,7 +93,7 @@ def codes(workdir: Path, data_dir: str | None) -> dict[str, list[float]]:
 
 
 def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:
-    rows = map(json.loads, (workdir / ROWS_FILE).read_text().splitlines())
+    rows = metrics_log.read_rows(epath.Path(workdir))
     return [[rounded(row[name]) for name in names] for row in rows if all(row.get(name) is not None for name in names)]
 
 

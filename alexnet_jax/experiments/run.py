@@ -4,8 +4,6 @@ import dataclasses
 import datetime
 import importlib
 import json
-import os
-import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,8 +14,10 @@ import jax
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.measures import MEASURES, rounded
+from alexnet_jax.model_card.run_card import processor
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir.record import RESULT_FILE, versions
 
@@ -28,7 +28,7 @@ class Run:
 
     Attributes:
       experiment: name of the experiment, which is the file of its rows.
-      name: what is varied, such as `relu`; the same for all seeds.
+      name: of the variant, such as `relu`; runs with other seeds have the same name.
       config: file in configs/ and variant, such as `cifar10:relu`.
       overrides: other values by field, such as `{"num_epochs": 60.0}`.
       seed: of the run.
@@ -102,17 +102,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
         "seed": run.seed,
         **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
         "seconds": round(seconds, 1),
-        "device": device.device_kind if device.platform != "cpu" else f"CPU, {_cpu()}",
+        "device": device.device_kind if device.platform != "cpu" else f"CPU, {processor()}, {threads()} cores",
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }
-
-
-def _cpu() -> str:
-    """The processor's name and the number of its cores that this process may use."""
-    try:
-        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        names = []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {cores} cores"

@@ -143,13 +143,13 @@ def machine(experiment: Experiment) -> str:
     first, count = devices[0], len(devices)
     text = f"{count} x {first.device_kind}"
     if first.platform == "cpu":
-        text = f"CPU ({_cpu()}, {os.cpu_count()} cores) as {count} device{'s' * (count > 1)} of JAX"
+        text = f"CPU ({processor()}, {os.cpu_count()} cores) as {count} device{'s' * (count > 1)} of JAX"
         text += f"; {native.load_once().line}"
     processes = jax.process_count()
     return text + f", {processes} processes" * (processes > 1)
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's name, as Linux has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

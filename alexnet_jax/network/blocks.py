@@ -27,7 +27,8 @@ class Block(NamedTuple):
       rectify_pooled: ReLU after the pooling.
       round_down: of the pooling.
       operations: how many of the layer's operations these are, without the bias.
-      groups: of channels, such as those of two towers. Each has a norm, and maps of its own afterwards.
+      groups: number of groups of channels, such as two for two towers. A norm's window stays within a group, and the
+        maps after the block are a tuple with an entry for each group.
     """
 
     rectify: bool

@@ -7,7 +7,7 @@ send the gradient where the 2012 kernels sent it.
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -94,43 +94,10 @@ def widened(x: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
 def _normalise(x: Array, kind: str, size: int, k: float, alpha: float, beta: float) -> Array:
-    constants: dict[str, Any] = dict(k=float(k), alpha=float(alpha))
-
     def plain(x: Array) -> Array:
         return x * _inverse_power(k + alpha * _window_sum(x * x, size, AXES[kind]), beta)
 
-    def off_cuda(x: Array, *_: Array) -> Array:
-        y = ops.on_cpu(kind, plain, widened(x), fits=_fits(x, beta), size=size, **constants)
-        return y.astype(x.dtype)
-
-    extra, attributes = _cuda_arguments(x, kind)
-    return ops.on_cuda(
-        kind, off_cuda, x, *extra, fits=_fits_cuda(x, kind, size, beta, arrays=1), **constants, **attributes
-    )
-
-
-def _fits(x: Array, beta: float) -> bool:
-    """Whether the C kernels cover the norm: that of images, with the exponent of 2012."""
-    return x.ndim == 4 and beta == 0.75
-
-
-def _fits_cuda(x: Array, kind: str, size: int, beta: float, *, arrays: int) -> bool:
-    """Whether the CUDA kernels cover the norm: windows of 2012, and maps of which a block holds so many `arrays`."""
-    return _fits(x, beta) and size == 5 and (kind == "response_norm" or _chunk(x, arrays) > 0)
-
-
-def _chunk(x: Array, arrays: int) -> int:
-    """How many channels of an image a block works on; 0: none fit into its shared memory."""
-    _, rows, columns, channels = x.shape
-    fit = (chunk for chunk in (16, 8, 4) if channels % chunk == 0 and 4 * arrays * rows * columns * chunk <= ops.SHARED)
-    return next(fit, 0)
-
-
-def _cuda_arguments(x: Array, kind: str, *, arrays: int = 1) -> tuple[tuple[Array, ...], dict[str, Any]]:
-    """What the CUDA kernels are given beside the C kernels' arguments: a bias and the ReLU after it, or a chunk."""
-    if kind == "response_norm":
-        return (jnp.zeros(x.shape[-1:], jnp.float32),), dict(rectify=0)
-    return (), dict(chunk=_chunk(x, arrays) if x.ndim == 4 else 0)
+    return _by_kernel(kind, plain, x, kind=kind, size=size, k=k, alpha=alpha, beta=beta)
 
 
 def _normalise_forward(x, *constants):
@@ -144,16 +111,36 @@ def _normalise_backward(kind, size, k, alpha, beta, x, dy):
         p = _inverse_power(d, beta)
         return dy * p - (2 * alpha * beta) * x * _window_sum(dy * x * p / d, size, AXES[kind])
 
-    constants: dict[str, Any] = dict(k=float(k), alpha=float(alpha))
+    return (_by_kernel(f"{kind}_gradient", plain, x, dy, kind=kind, size=size, k=k, alpha=alpha, beta=beta),)
+
+
+def _by_kernel(
+    name: str, plain: Callable[..., Array], x: Array, *dy: Array, kind: str, size: int, k: float, alpha: float,
+    beta: float,
+) -> Array:  # fmt: skip
+    """A norm or its gradient, by the kernel of that name where one covers it; in float32, if the type is narrower."""
+    covered, constants = x.ndim == 4 and beta == 0.75, dict(k=float(k), alpha=float(alpha))
+    extra: tuple[Array, ...] = ()
+    attributes: dict[str, Any] = {}
+    if kind == "response_norm":  # the CUDA kernels also add a bias, and rectify
+        extra, attributes = (jnp.zeros(x.shape[-1:], jnp.float32),), dict(rectify=0)
+    elif covered:
+        attributes = dict(chunk=_chunk(x, arrays=1 + len(dy)))
 
     def off_cuda(x: Array, *others: Array) -> Array:
-        dy = others[-1]
-        dx = ops.on_cpu(f"{kind}_gradient", plain, widened(x), widened(dy), fits=_fits(x, beta), size=size, **constants)
-        return dx.astype(x.dtype)
+        arrays = (x, *others[len(extra) :])
+        y = ops.on_cpu(name, plain, *map(widened, arrays), fits=covered, size=size, **constants)
+        return y.astype(x.dtype)
 
-    extra, attributes = _cuda_arguments(x, kind, arrays=2)
-    fits = _fits_cuda(x, kind, size, beta, arrays=2)
-    return (ops.on_cuda(f"{kind}_gradient", off_cuda, x, *extra, dy, fits=fits, **constants, **attributes),)
+    fits = covered and size == 5 and attributes.get("chunk") != 0
+    return ops.on_cuda(name, off_cuda, x, *extra, *dy, fits=fits, **constants, **attributes)
+
+
+def _chunk(x: Array, arrays: int) -> int:
+    """How many channels of an image a CUDA block works on; 0: none fit into its shared memory, in so many arrays."""
+    _, rows, columns, channels = x.shape
+    fit = (chunk for chunk in (16, 8, 4) if channels % chunk == 0 and 4 * arrays * rows * columns * chunk <= ops.SHARED)
+    return next(fit, 0)
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
@@ -213,12 +200,16 @@ def _max_pool(x: Array, size: int, stride: int) -> Array:
     def plain(x: Array) -> Array:
         return functools.reduce(jnp.maximum, _window_slices(x, size, stride))
 
-    geometry: dict[str, Any] = dict(size=size, stride=stride)
+    return _pool_by_kernel("max_pool", plain, x, size=size, stride=stride)
 
-    def off_cuda(x: Array) -> Array:
-        return ops.on_cpu("max_pool", plain, x, **geometry)
 
-    return ops.on_cuda("max_pool", off_cuda, x, fits=fits_cuda_pool(size, stride), size=size)
+def _pool_by_kernel(name: str, plain: Callable[..., Array], *arrays: Array, size: int, stride: int) -> Array:
+    """Pooling or its gradient, by the kernel of that name where one covers it."""
+
+    def off_cuda(*arrays: Array) -> Array:
+        return ops.on_cpu(name, plain, *arrays, size=size, stride=stride)
+
+    return ops.on_cuda(name, off_cuda, *arrays, fits=fits_cuda_pool(size, stride), size=size)
 
 
 def fits_cuda_pool(size: int, stride: int) -> bool:
@@ -249,12 +240,7 @@ def _max_pool_forward(x, *constants):
 
 def _max_pool_backward(size, stride, kept, dy):
     plain = functools.partial(_max_pool_gradient, size, stride)
-    geometry: dict[str, Any] = dict(size=size, stride=stride)
-
-    def off_cuda(*arrays: Array) -> Array:
-        return ops.on_cpu("max_pool_gradient", plain, *arrays, **geometry)
-
-    return (ops.on_cuda("max_pool_gradient", off_cuda, *kept, dy, fits=fits_cuda_pool(size, stride), size=size),)
+    return (_pool_by_kernel("max_pool_gradient", plain, *kept, dy, size=size, stride=stride),)
 
 
 def _max_pool_gradient(size: int, stride: int, x: Array, y: Array, dy: Array) -> Array:

@@ -91,15 +91,15 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def start_copy(batch: PyTree, mesh: Mesh) -> Callable[[], PyTree]:
     """Starts to copy a batch to the devices; the result is a function that gives the batch there, as `put_batch`.
 
-    A GPU copies while an update runs only what was started before that update. What follows the copy is to be started
-    after it: start the copy, start the update, then call the function.
+    A GPU overlaps a copy with an update only if the copy was started first. So start the copy, then start the update,
+    then call the function.
     """
     leaves, structure = jax.tree.flatten(batch)
     started = [_start(array, batch_sharding(mesh)) for array in leaves]
     return lambda: jax.tree.unflatten(structure, [finish() for finish in started])
 
 
-PIECES = 4  # of a large array on its way to a GPU, each copied through pinned memory by a thread of its own
+PIECES = 4  # into which a large array is divided for a GPU: JAX copies each by another thread
 SMALLEST_PIECE = 1 << 20  # bytes
 IN_PIECES = ("gpu",)  # platforms
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from etils import epath
 
-import alexnet_jax
 from alexnet_jax import trained
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import UsageError
@@ -31,11 +30,6 @@ CLASSES = ("functional", "defective")
 @pytest.fixture(scope="module")
 def run(tiny_run):
     return tiny_run
-
-
-@pytest.fixture(scope="module")
-def net(run):
-    return alexnet_jax.load(run)
 
 
 @pytest.fixture

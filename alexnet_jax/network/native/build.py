@@ -41,6 +41,14 @@ CUDA_OPERATIONS = tuple(
     name + part for name in ("response_norm", "max_pool", "norm_pool", "spatial_norm") for part in ("", "_gradient")
 )
 LINES = {"cpu": "C operations: ", "cuda": "CUDA operations: "}
+WITHOUT = {
+    "cpu": "training takes twice as long; install gcc or clang, or name a C compiler in CC",
+    "cuda": (
+        "norms and pooling take several times as long; they need NVRTC, which `pip install jax[cuda13]` brings, and gcc"
+        " or clang"
+    ),
+}
+XLA_PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # as XLA names them
 HELP = (
     "Operations in C on a CPU, in CUDA on an NVIDIA GPU. auto: built with the C compiler that CC names, else cc, gcc or"
     " clang, and on a GPU with NVRTC, and used; off: the plain form in JAX, which takes longer and rounds 3x3 and 5x5"
@@ -53,7 +61,7 @@ class Status:
     """Which operations run in native kernels.
 
     Attributes:
-      platform: of the kernels that are loaded, `cpu` or `cuda`; None: there are none.
+      platform: `cpu` or `cuda`, for which kernels are loaded; None: no kernels are loaded.
       line: says which path runs, for a command to print; empty where no kernels exist for the accelerator.
     """
 
@@ -94,7 +102,7 @@ def load(mode: str = "auto") -> Status:
         elif mode == "off":
             _status = Status(None, f"{LINES[platform]}off; the plain form in JAX runs")
         else:
-            _registered = _status = _registered or (_register() if platform == "cpu" else _register_cuda())
+            _registered = _status = _registered or _register(platform)
         return _status
 
 
@@ -148,39 +156,32 @@ def _architecture() -> str | None:
     return found and f"sm_{found[1]}{found[2]}"
 
 
-def _register() -> Status:
+def _register(platform: str) -> Status:
+    """Registers the operations of the platform with XLA; where they cannot be built, the status has the reason."""
     try:
-        compiler = find_compiler()
-        library = load_library(compiler, cache_folder())
-        for name in OPERATIONS:
-            jax.ffi.register_ffi_target(target(name), jax.ffi.pycapsule(library[target(name)]), platform="cpu")
+        made_by, library = _c_library() if platform == "cpu" else _cuda_library()
+        operations = map(target, OPERATIONS) if platform == "cpu" else map(cuda_target, CUDA_OPERATIONS)
+        for name in operations:
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(library[name]), platform=XLA_PLATFORMS[platform])
     except (BuildError, OSError, jax.errors.JaxRuntimeError) as error:
-        return Status(
-            None,
-            f"{LINES['cpu']}none ({_reason(error)}); training takes twice as long; install gcc or clang, or name a C"
-            " compiler in CC",
-        )
-    return Status("cpu", f"{LINES['cpu']}{compiler}")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Status(None, f"{LINES[platform]}none ({reason}); {WITHOUT[platform]}")
+    return Status(platform, f"{LINES[platform]}{made_by}")
 
 
-def _register_cuda() -> Status:
-    architecture = _architecture()
+def _c_library() -> tuple[str, ctypes.CDLL]:
+    """What made the library, and the library."""
+    compiler = find_compiler()
+    return str(compiler), load_library(compiler, cache_folder())
+
+
+def _cuda_library() -> tuple[str, ctypes.CDLL]:
+    """What made the library, and the library, whose kernels the driver has loaded."""
+    architecture, nvrtc = _architecture(), find_nvrtc()
     assert architecture is not None
-    try:
-        nvrtc = find_nvrtc()
-        library = load_cuda_library(find_compiler(), nvrtc, architecture, cache_folder())
-        _load_kernels(library)
-        for name in CUDA_OPERATIONS:
-            jax.ffi.register_ffi_target(
-                cuda_target(name), jax.ffi.pycapsule(library[cuda_target(name)]), platform="CUDA"
-            )
-    except (BuildError, OSError, jax.errors.JaxRuntimeError) as error:
-        return Status(
-            None,
-            f"{LINES['cuda']}none ({_reason(error)}); norms and pooling take several times as long; they need NVRTC,"
-            " which `pip install jax[cuda13]` brings, and gcc or clang",
-        )
-    return Status("cuda", f"{LINES['cuda']}{nvrtc}, {architecture}")
+    library = load_cuda_library(find_compiler(), nvrtc, architecture, cache_folder())
+    _load_kernels(library)
+    return f"{nvrtc}, {architecture}", library
 
 
 def _load_kernels(library: ctypes.CDLL) -> None:
@@ -191,10 +192,6 @@ def _load_kernels(library: ctypes.CDLL) -> None:
             f"the CUDA driver's {failed.decode()} "
             + (f"fails with status {status.value}" if status.value else "is missing")
         )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_library(compiler: Compiler, folder: Path | None) -> ctypes.CDLL:
@@ -263,7 +260,7 @@ def cache_folder() -> Path | None:
 
 
 def _key(compiler: Compiler, *parts: Path | str) -> str:
-    """Of all that makes the library what it is: sources, compilers, flags, processor and XLA's interface.
+    """A digest of the sources, the compilers, the flags, the processor and XLA's interface.
 
     Args:
       compiler: of the library.

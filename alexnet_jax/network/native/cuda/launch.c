@@ -10,7 +10,7 @@
 #include "../call.h"
 #include "call.h"
 
-// A test runs the kernels on a CPU, with a driver of its own, where XLA has no streams.
+// A test defines DRIVER, a library that runs the kernels on a CPU. XLA has no streams there.
 #ifndef DRIVER
 #define DRIVER "libcuda.so.1"
 #define GET_STREAM(op, args) (op)->frame->api->XLA_FFI_Stream_Get(args)

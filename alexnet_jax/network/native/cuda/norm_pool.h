@@ -53,8 +53,8 @@ DEVICE void norm_pool_forward(const Call& a, unsigned item, float* memory) {
   }
 }
 
-// A block computes `chunk` pixels. A thread computes the terms of its own channels alone; the sums over neighbours take
-// them from shared memory.
+// A block computes `chunk` pixels. A thread computes the terms of its own channels and puts them into shared memory.
+// Then the sums over neighbouring channels take the terms from there.
 template <typename T, int V, int SIZE>
 DEVICE void norm_pool_backward(const Call& a, unsigned item, float* shared) {
   const unsigned vectors = a.channels / V, channels = a.channels / a.groups;

@@ -20,19 +20,19 @@ struct Place {
   int image, row, column, channel, group;
 };
 
+// Sets the channel of a place by the number of its vector.
+template <int V>
+DEVICE void set_channel(const Call& a, Place& at, unsigned vector) {
+  const unsigned vectors = a.channels / a.groups / V;
+  at.group = vector >= vectors;
+  at.channel = (int)(vector - at.group * vectors) * V;
+}
+
 template <int V>
 DEVICE Place place_of(const Call& a, unsigned item, int rows, int columns) {
-  const unsigned vectors = a.channels / V;
-  Place at;
-  at.channel = (int)(item % vectors) * V;
-  item /= vectors;
-  at.column = (int)(item % columns);
-  item /= columns;
-  at.row = (int)(item % rows);
-  at.image = (int)(item / rows);
-  const int channels = a.channels / a.groups;
-  at.group = at.channel / channels;
-  at.channel %= channels;
+  const unsigned vectors = a.channels / V, pixel = item / vectors, row = pixel / columns;
+  Place at = {(int)(row / rows), (int)(row % rows), (int)(pixel % columns), 0, 0};
+  set_channel<V>(a, at, item % vectors);
   return at;
 }
 
@@ -115,14 +115,6 @@ DEVICE Place pixel_by_parity(const Call& a, unsigned number) {
   const unsigned row = number / columns, place = number % columns;
   const unsigned column = place < even ? place * STRIDE : (place - even) * STRIDE + 1;
   return {(int)(row / rows), (int)(row % rows), (int)column, 0, 0};
-}
-
-// Sets the channel of a place by the number of its vector.
-template <int V>
-DEVICE void set_channel(const Call& a, Place& at, unsigned vector) {
-  const unsigned vectors = a.channels / a.groups / V;
-  at.group = vector >= vectors;
-  at.channel = (int)(vector - at.group * vectors) * V;
 }
 
 template <typename T, int V, int SIZE>
