@@ -84,9 +84,24 @@ def fits(x: Any, block: Block) -> bool:
     return layers.fits_cuda_pool(*block.pool) and block.pool[0] * row <= ops.SHARED
 
 
+@jax.custom_vjp
 def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
-    """Adds in the bias's type: its gradient is a sum over batch and places, for which bfloat16 is too narrow."""
-    return (x.astype(bias.dtype) + lax.expand_dims(bias, tuple(range(x.ndim - 1)))).astype(x.dtype)
+    """Adds in the type of x, so that cuDNN adds the bias, and rectifies, where it convolves.
+
+    The bias's gradient is a sum over batch and places in its own type: bfloat16 is too narrow for it.
+    """
+    return x + lax.expand_dims(bias.astype(x.dtype), tuple(range(x.ndim - 1)))
+
+
+def _add_bias_forward(x: Array, bias: Array) -> tuple[Array, Array]:
+    return add_bias(x, bias), bias
+
+
+def _add_bias_backward(bias: Array, dy: Array) -> tuple[Array, Array]:
+    return dy, dy.astype(bias.dtype).sum(tuple(range(dy.ndim - 1)))
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 Maps: TypeAlias = tuple[Array, ...]
@@ -94,7 +109,7 @@ Maps: TypeAlias = tuple[Array, ...]
 
 def _plain(x: Array, bias: Array, block: Block) -> Maps:
     x = add_bias(x, bias)
-    x = jax.nn.relu(x) if block.rectify else x
+    x = layers.relu(x) if block.rectify else x
     return tuple(_norm_and_pool(part, block) for part in jnp.split(x, block.groups, axis=-1))
 
 
@@ -102,7 +117,7 @@ def _norm_and_pool(x: Array, block: Block) -> Array:
     x = layers.response_norm(x, size=block.size, k=block.k, alpha=block.alpha, beta=block.beta)
     if block.pool:
         x = layers.max_pool(x, size=block.pool[0], stride=block.pool[1], round_down=block.round_down)
-    return jax.nn.relu(x) if block.rectify_pooled else x
+    return layers.relu(x) if block.rectify_pooled else x
 
 
 def _name(block: Block) -> str:

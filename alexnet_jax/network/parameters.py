@@ -10,8 +10,12 @@ from jaxtyping import Array, Float
 
 
 def split_towers(x: Float[Array, "tower ..."]) -> tuple[Array, ...]:
-    """The entries of the leading axis. Their gradients are joined by one concatenation."""
-    return tuple(part.squeeze(0) for part in lax.split(x, (1,) * x.shape[0]))
+    """The entries of the leading axis.
+
+    Their gradients are padded and added. XLA does that within the update of the parameters, which it otherwise divides
+    into two passes over memory.
+    """
+    return tuple(lax.index_in_dim(x, tower, keepdims=False) for tower in range(x.shape[0]))
 
 
 class Weights(nn.Module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.network import layers
+from alexnet_jax.network import blocks, layers
 
 
 def test_an_even_norm_window_is_refused():
@@ -23,6 +23,26 @@ def test_sizes_of_the_2012_network():
     assert conv(27, 5, 1, 2) == 27
     assert conv(27, 3, 2) == 13
     assert conv(13, 3, 2) == 6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gradient_of_a_relu_is_that_of_jax_and_keeps_the_result_alone(dtype: str):
+    x = jnp.asarray([-np.inf, -2, -1e-30, -0.0, 0.0, 1e-30, 3, np.inf], dtype)
+    (y, pull), (expected, expected_pull) = jax.vjp(layers.relu, x), jax.vjp(jax.nn.relu, x)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pull(x + 5)[0], expected_pull(x + 5)[0])
+    kept = jax.tree.leaves(pull)
+    assert [np.array_equal(array, y) for array in kept] == [True]
+
+
+def test_a_bias_is_added_in_the_type_of_the_maps_and_its_gradient_is_summed_in_its_own():
+    x, bias = jnp.zeros((3, 500, 2), "bfloat16"), jnp.asarray([1 + 2**-12, -3.0])
+    y, pull = jax.vjp(blocks.add_bias, x, bias)
+    assert y.dtype == "bfloat16"
+    np.testing.assert_array_equal(y[0, 0].astype("float32"), [1, -3])
+    dx, gradient = pull(jnp.ones_like(y))
+    assert (dx.dtype, gradient.dtype) == ("bfloat16", "float32")
+    np.testing.assert_array_equal(gradient, [1500, 1500])  # a sum in bfloat16 stops at 256
 
 
 def test_dropout_masks_in_training_and_scales_at_test():
