@@ -209,11 +209,7 @@ def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Data
     """
     if SPLIT.value is not None:
         return SPLIT.value
-    splits = [
-        net.settings.dataset.eval_split
-        or follow.followed(follow.follow(net.settings.on_data_set(name), follow.facts_of(data)))[1]
-        for net in nets
-    ]
+    splits = [follow.evaluation_split(net.settings.on_data_set(name), data) for net in nets]
     other = next((number for number, split in enumerate(splits) if split != splits[0]), None)
     if other is not None:
         raise UsageError(

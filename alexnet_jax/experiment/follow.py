@@ -138,6 +138,11 @@ def followed(settings: Settings) -> tuple[str, str, int]:
     return data.train_split, data.eval_split, data.crop_size
 
 
+def evaluation_split(settings: Settings, dataset: Dataset) -> str:
+    """The split on which a run with these settings is evaluated."""
+    return settings.dataset.eval_split or followed(follow(settings, facts_of(dataset)))[1]
+
+
 def crop_of(image_size: int) -> int:
     """Side of the crops for stored images of that side, in the proportion of the paper."""
     return round(image_size * RECIPE_SHARE)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_jax.experiments import tables
-from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+from alexnet_jax.experiments.experiment import Experiment, Rows, ensembles, grid
 from alexnet_jax.experiments.run import Run
 
 WHOLE = "original"
@@ -36,10 +36,11 @@ def _variants(image_size: int) -> Mapping[str, Mapping[str, Any]]:
     return {WHOLE: {"network.recipe": WHOLE}} | recipes
 
 
-def _runs(experiment: str, config: str, image_size: int, measure: tuple[str, ...]) -> list[Run]:
+def _runs(experiment: str, config: str, image_size: int, measure: tuple[str, ...], rows: Rows) -> list[Run]:
     variants = _variants(image_size)
     runs = grid(experiment, config, variants, SEEDS, measure=measure)
-    return runs + grid(experiment, config, {WHOLE: variants[WHOLE]}, MORE, measure=measure)
+    runs += grid(experiment, config, {WHOLE: variants[WHOLE]}, MORE, measure=measure)
+    return runs + ensembles(runs, rows, size=MORE.stop)
 
 
 def _towers(rows: Rows) -> str:
@@ -65,7 +66,7 @@ CIFAR10 = Experiment(
     "AlexNet without its parts, and its towers, on CIFAR-10",
     "Norm, overlapping pooling, two towers, depth, dropout, crops and colour noise each lower the error; one tower's"
     " kernels turn grey and the other's coloured in every run (sections 3, 4, 6.1 and 7).",
-    lambda rows: _runs("ablations_cifar10", "cifar10_alexnet", 64, ("towers",)),
+    lambda rows: _runs("ablations_cifar10", "cifar10_alexnet", 64, ("towers",), rows),
     cifar10_table,
     "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
     " maps have a single pixel. What helps at this size need not help at ImageNet's. Three pairs of seeds make a wide"
@@ -75,7 +76,7 @@ ELPV = Experiment(
     "ablations_elpv",
     "AlexNet without its parts on ELPV",
     "as above.",
-    lambda rows: _runs("ablations_elpv", "default", 160, ()),
+    lambda rows: _runs("ablations_elpv", "default", 160, (), rows),
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
     "The config is the default one, with dropout where the name does not say otherwise. The test split has 654"
     " photographs, so an error of 20 % has a standard error of 1.6 points. Paired runs are tested on the same"

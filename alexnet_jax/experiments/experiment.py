@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.drawing.canvas import Figure
-from alexnet_jax.experiments.run import Run
+from alexnet_jax.experiments.run import ENSEMBLE, Run
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -56,4 +56,16 @@ def grid(
         Run(experiment, name, config, dict(base) | dict(changes), seed, **fields)
         for seed in seeds
         for name, changes in variants.items()
+    ]
+
+
+def ensembles(runs: Sequence[Run], rows: Rows, *, size: int) -> list[Run]:
+    """A run for each variant whose first `size` seeds have rows: their ensemble, under the name `VARIANT, ensemble`."""
+    done = {(row["run"], row["seed"]) for row in rows if "result" in row}
+    variants = {run.name: run for run in reversed(runs)}  # the run with the first seed
+    seeds = range(size)
+    return [
+        dataclasses.replace(run, name=run.name + ENSEMBLE, seed=0, measure=(), ensemble=tuple(seeds))
+        for run in reversed(variants.values())
+        if all((run.name, seed) in done for seed in seeds)
     ]

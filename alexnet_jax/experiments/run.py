@@ -16,10 +16,13 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs.variants import Variant, vary
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiments.averaged import measure_averaged
 from alexnet_jax.experiments.measures import MEASURES, rounded
 from alexnet_jax.model_card.run_card import processor
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir.record import RESULT_FILE, versions
+
+ENSEMBLE = ", ensemble"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Run:
       overrides: other values by field, such as `{"num_epochs": 60.0}`.
       seed: of the run.
       measure: names of `measures.MEASURES`: what the row has beside the errors.
+      ensemble: seeds of finished runs whose probabilities are averaged; nothing is trained. The name ends with
+        `ENSEMBLE`, and the members have the name before it.
     """
 
     experiment: str
@@ -41,6 +46,13 @@ class Run:
     overrides: Mapping[str, Any]
     seed: int
     measure: Sequence[str] = ()
+    ensemble: Sequence[int] = ()
+
+    @property
+    def members(self) -> list["Run"]:
+        """The runs of an ensemble."""
+        name = self.name.removesuffix(ENSEMBLE)
+        return [dataclasses.replace(self, name=name, seed=seed, ensemble=()) for seed in self.ensemble]
 
     @property
     def key(self) -> str:
@@ -71,13 +83,16 @@ def config_of(run: Run) -> ConfigDict:
 
 
 def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]:
-    """Trains, or goes on where the run was interrupted, and returns its row.
+    """Trains, or goes on where the run was interrupted, or evaluates an ensemble, and returns the row.
 
     Raises:
-      UsageError: the config or the data set is wrong, or the loss is no longer finite.
+      UsageError: the config or the data set is wrong, the loss is no longer finite, or an ensemble's member is missing.
     """
-    workdir = runs_dir / run.experiment / run.folder
     begun = time.monotonic()
+    if run.ensemble:
+        folders = [runs_dir / run.experiment / member.folder for member in run.members]
+        return row_of(run, measure_averaged(folders, data_dir), seconds=time.monotonic() - begun)
+    workdir = runs_dir / run.experiment / run.folder
     train_and_evaluate(config_of(run), str(workdir), data_dir)
     seconds = time.monotonic() - begun
     result = json.loads((workdir / RESULT_FILE).read_text())
@@ -100,6 +115,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
         "config": run.config,
         "overrides": dict(run.overrides),
         "seed": run.seed,
+        **({"ensemble": list(run.ensemble)} if run.ensemble else {}),
         **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
         "seconds": round(seconds, 1),
         "device": device.device_kind if device.platform != "cpu" else f"CPU, {processor()}, {threads()} cores",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from alexnet_jax.experiments.experiment import Rows
+from alexnet_jax.experiments.run import ENSEMBLE
 
 CONFIDENCE = 0.95
 
@@ -85,11 +86,17 @@ def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) 
             [
                 f"`{name}`",
                 *(spread([row["result"][f"top1_{views}_views"] for row in found]) for views in (10, 1)),
-                f"{len(found)}" + (f", {failed} diverged" if failed else ""),
+                _count(found) + (f", {failed} diverged" if failed else ""),
                 published.get(name, ""),
             ]
         )
     return table(["", "ten views, %", "centre, %", "runs", "paper, %"], lines)
+
+
+def _count(rows: Rows) -> str:
+    """How many runs; of an ensemble how many members."""
+    members = [len(row["ensemble"]) for row in rows if "ensemble" in row]
+    return f"{members[0]} as one" if members else f"{len(rows)}"
 
 
 def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
@@ -97,11 +104,16 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
 
     Args:
       rows: of the experiment.
-      base: name of the network from which something is taken away.
+      base: name of the network from which something is taken away; its ensemble has a line of its own.
       expected: `+`, `-` or a remark, by name of the others.
     """
     whole = of_run(rows, base)
     lines = [[f"`{base}`", spread([row["result"]["top1_10_views"] for row in whole]), "", "", "", f"{len(whole)}"]]
+    for row in of_run(rows, base + ENSEMBLE):
+        error = row["result"]["top1_10_views"]
+        change = error - statistics.mean(row["result"]["top1_10_views"] for row in whole)
+        sign = "+" if change > 0 else "-"
+        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", sign, _count([row])])
     for name, sign in expected.items():
         found = of_run(rows, name)
         difference = paired(whole, found)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.experiments.averaged import measure_averaged
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.experiment import ensembles, grid
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.run import Run, config_of
 
@@ -139,6 +141,22 @@ def test_the_key_of_a_run_does_not_depend_on_json():
     assert one.key == again.key
 
 
+def test_an_ensemble_is_called_for_when_all_its_members_have_rows():
+    runs = grid("e", "default", {"a": {}, "b": {}}, range(3), measure=("curve",))
+    rows = [{"run": run.name, "seed": run.seed, "result": {}} for run in runs if (run.name, run.seed) != ("a", 1)]
+    [run] = ensembles(runs, rows, size=3)
+    assert (run.name, run.seed, run.ensemble, run.measure) == ("b, ensemble", 0, (0, 1, 2), ())
+    assert [(member.name, member.seed, member.folder) for member in run.members] == [
+        ("b", seed, f"b-seed{seed}") for seed in range(3)
+    ]
+    failed = {"run": "a", "seed": 1, "failed": "the loss is not finite"}
+    assert [run.name for run in ensembles(runs, [*rows, failed], size=3)] == ["b, ensemble"]
+    assert [run.name for run in ensembles(runs, [*rows, {**failed, "result": {}}], size=3)] == [
+        "a, ensemble",
+        "b, ensemble",
+    ]
+
+
 @pytest.mark.long
 def test_a_real_run_leaves_its_errors_and_its_curve(tmp_path: Path, data_dir: str):
     small = {"dataset.name": "elpv/64", "dataset.train_split": "train[:64]", "dataset.eval_split": "test[:50]"}
@@ -158,6 +176,9 @@ def test_a_real_run_leaves_its_errors_and_its_curve(tmp_path: Path, data_dir: st
     assert [epoch for epoch, _, _ in row["curve"]] == [2.0, 4.0]
     assert row["curve"][-1][1] == row["result"]["top1_1_views"]
     assert row["overrides"]["num_epochs"] == 4.0 and row["device"].startswith("CPU, ")
+    [workdir] = (tmp_path / "runs" / "elpv").iterdir()
+    together = measure_averaged([workdir, workdir], data_dir)  # the average of a network with itself
+    assert together == pytest.approx({name: value for name, value in row["result"].items() if name != "step"}, abs=1e-4)
 
 
 def test_a_reader_that_leaves_ends_the_list_quietly(tmp_path):

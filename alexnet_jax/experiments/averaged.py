@@ -1,0 +1,34 @@
+"""The errors of several finished runs as one network: their probabilities are averaged, as in table 2 of the paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet_jax.evaluation import ensemble
+from alexnet_jax.evaluation.tally import Tally
+from alexnet_jax.experiment import follow
+from alexnet_jax.experiment.data import open_data
+from alexnet_jax.loading import load
+
+
+def measure_averaged(workdirs: Sequence[Path], data_dir: str | None) -> dict[str, float]:
+    """Errors in [0, 1] and losses in nats by name, and the number of images, on the runs' evaluation split.
+
+    Args:
+      workdirs: of the runs, all with one data set.
+      data_dir: of prepared data sets; None: TFDS's own.
+
+    Raises:
+      UsageError: a workdir has no checkpoint, or the networks have different classes.
+    """
+    nets = [load(str(workdir), data_dir=data_dir) for workdir in workdirs]
+    ensemble.check_members(nets)
+    data = open_data(nets[0].settings.dataset.name, data_dir, say=print)
+    source = data.split(follow.evaluation_split(nets[0].settings, data))
+    weights = ensemble.read_weights(None, len(nets))
+    found: dict[str, float] = {}
+    for views in (1, 10):
+        tally = Tally(len(nets[0].classes))
+        for block, _ in ensemble.predictions(nets, weights, source, views=views):
+            tally.add(block.labels, block.log_probs)
+        found |= {f"{name}_{views}_views": value for name, value in tally.means().items()}
+    return found | {"count": len(source)}
