@@ -20,14 +20,13 @@ except ValueError as _error:
     print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
     sys.exit(2)
 
-from alexnet_jax import configs, paths
+from alexnet_jax import configs, output, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, processes, variables
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
-READER_LEFT = 128 + 13  # exit status where the reader of a pipe has enough, as of a program that SIGPIPE ends
 
 
 def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
@@ -50,6 +49,9 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     except KeyboardInterrupt as error:  # a command with something to save has a handler of its own meanwhile
         _exit(error, "interrupted", 130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and output.has_lost_reader():
+            output.discard()
+            sys.exit(output.READER_LEFT)
         if processes.watched():
             processes.fail(error, traceback.format_exc().rstrip(), 1)
         raise
@@ -252,15 +254,15 @@ def print_results(text: str) -> None:
     """Writes a text to standard output at once.
 
     Raises:
-      SystemExit: the reader of a pipe has left, such as `head`.
+      BrokenPipeError: the reader has left, such as `head`; `run` then ends the command quietly.
       UsageError: standard output cannot be written, as on a full disk.
     """
     try:
         print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at its exit
-        if isinstance(error, BrokenPipeError):
-            sys.exit(READER_LEFT)
+        output.discard()
         raise UsageError(f"standard output cannot be written: {error.strerror or error}") from error
 
 

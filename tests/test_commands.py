@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from alexnet_jax.network.native import build
 from tests.conftest import ROOT
@@ -98,6 +99,39 @@ def test_evaluation_names_its_checkpoints(finished: Path, data_dir: str, command
     assert out.startswith("step 7  1 view  top-1 error ")
     status, _, err = command("evaluate", *common, "--checkpoint=8").finish()
     assert (status, err) == (2, "error: there is no checkpoint '8'; there are last, best, 7, 12\n")
+
+
+def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir: str, command):
+    flags = (CONFIG, f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--config.num_epochs=10000.0")
+    training = command("main", *flags, "--config.schedule=steps", "--config.evaluate_every=10000.0").process
+    with training:
+        next(line for line in training.stdout if line.startswith("step"))
+        training.stdout.close()
+        err = training.stderr.read()
+    assert training.returncode == 75
+    assert err == "the reader of this output has left; the run ends\n"
+    assert [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+@pytest.mark.parametrize("words", ["main --dry_run", "figures", "convert export", "prepare folder name"])
+def test_a_reader_that_leaves_ends_other_commands_without_a_word(
+    words: str, finished: Path, tmp_path: Path, data_dir: str, command
+):
+    module, *rest = words.split()
+    flags = {
+        "main": [CONFIG],
+        "figures": [f"--workdir={finished}", f"--output={tmp_path}/figures"],
+        "convert": [f"--workdir={finished}", f"--to={tmp_path}/x.safetensors"],
+        "prepare": [f"--source_dir={tmp_path}", f"--data_dir={tmp_path}"],
+    }[module]
+    for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
+        (tmp_path / split / label).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / split / label / "x.png")
+    with command(module, *rest, *flags).process as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 141, err
+    assert not [word for word in ("Traceback", "BrokenPipeError", "error:") if word in err], err
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

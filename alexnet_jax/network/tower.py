@@ -234,7 +234,7 @@ class Tower(nn.Module):
     def _operation(self, operation: str, xs: Maps, layer: Layer, *, train: bool) -> Maps:
         match operation:
             case "activation":
-                return tuple({"relu": ops.relu, "tanh": jnp.tanh}[self.activation](x) for x in xs)
+                return tuple(ops.relu(x) if self.activation == "relu" else jnp.tanh(x) for x in xs)
             case "norm" | "spatial_norm" | "batch_norm":
                 return self._norm(operation, xs, layer, train=train)
             case "pool":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 from etils import epath
 
+from alexnet_jax import output
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.workdir import metrics_log
 from alexnet_jax.workdir.metrics_log import MetricsLog
@@ -177,14 +179,14 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line above the progress line."""
         if self._prints:
-            print(" " * self._line_length + "\r" if self._line_length else "", line, sep="", flush=True)
+            _print((" " * self._line_length + "\r" if self._line_length else "") + line)
             self._line_length = 0
 
     def close(self) -> None:
         """Ends the progress line, and closes the log."""
         self.log.close()
         if self._line_length:
-            print(flush=True)
+            _print("")
 
     def _write(self, step: int, now: float) -> None:
         if now - self._row_at < metrics_log.ROW_EVERY and not metrics_log.row_due(step, self._num_steps):
@@ -200,7 +202,7 @@ class Progress:
         self._line_at = now
         if self._redraws and not last:
             line = _fit(self._fields(step), shutil.get_terminal_size().columns - 1)  # a wrapped line stays on screen
-            print(line.ljust(self._line_length), end="\r", flush=True)
+            _print(line.ljust(self._line_length), end="\r")
             self._line_length = len(line)
         else:
             self.say(SEPARATOR.join(self._fields(step)))
@@ -221,6 +223,17 @@ class Progress:
         if rates:
             fields.append(f"input wait {rates['input_wait']:.1%}")
         return fields
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Prints at once. A reader that has left, such as `head`, ends the run as SIGTERM does: it is saved first."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        output.discard()
+        with contextlib.suppress(BrokenPipeError):
+            print("the reader of this output has left; the run ends", file=sys.stderr)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _fit(fields: Sequence[str], columns: int) -> str:
