@@ -23,7 +23,7 @@ PACKAGE = "alexnet_jax.benchmarks"
 CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size and type of the activations
 PEER_CASE = CASES[0]
 UPDATES = 100  # of each measurement of updates that read from disk
-# For all processes: each takes the memory that it needs, and all programs are cached, in a folder that is empty at first.
+# For all processes: each takes the memory that it needs, and programs are cached, in a folder that is empty at first.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
