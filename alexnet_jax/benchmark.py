@@ -10,7 +10,6 @@ python -m alexnet_jax.benchmark start --config=configs/default.py    # from the 
 import dataclasses
 import os
 import sys
-import tempfile
 from typing import Any
 
 if not __package__:  # `python alexnet_jax/benchmark.py` puts this folder on the path; its parent holds the package
@@ -93,13 +92,11 @@ def _step() -> tuple[Any, list[str]]:
 def _gpu() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import gpu as measurement
 
-    with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as cache:
-        os.environ |= measurement.ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": cache}
-        measurement.check_gpu()
-        result = measurement.measure(
-            rounds=ROUNDS.value, images=IMAGES.value, batches=BATCHES.value, peer=PEER.value, native=NATIVE.value,
-            say=_say,
-        )  # fmt: skip
+    os.environ |= measurement.ENVIRONMENT
+    measurement.check_gpu()
+    result = measurement.measure(
+        rounds=ROUNDS.value, images=IMAGES.value, batches=BATCHES.value, peer=PEER.value, native=NATIVE.value, say=_say
+    )
     return result, measurement.describe(result)
 
 

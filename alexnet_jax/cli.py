@@ -51,6 +51,8 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output.has_lost_reader():
             output.discard()
+            if processes.watched():
+                processes.fail(error, "the reader of standard output has left", output.READER_LEFT)
             sys.exit(output.READER_LEFT)
         if processes.watched():
             processes.fail(error, traceback.format_exc().rstrip(), 1)
@@ -60,7 +62,10 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
 def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoReturn:
     variables.check()
     _check_texts(arguments[1:])
-    sys.exit(main(*arguments[1:]))
+    status = main(*arguments[1:])
+    if sys.stdout is not None:  # as with `>&-`
+        sys.stdout.flush()  # a reader that has left is noticed here, and not at Python's exit
+    sys.exit(status)
 
 
 def _check_texts(words: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Standard output, whose reader may leave before a command ends, as `head` does."""
 
-import contextlib
 import os
 import select
 import sys
@@ -9,13 +8,25 @@ READER_LEFT = 128 + 13  # exit status, as of a program that SIGPIPE ends
 
 
 def has_lost_reader() -> bool:
-    """Whether standard output is a pipe without a reader: a `BrokenPipeError` may come from a socket, too."""
+    """Whether standard output is a pipe without a reader: a `BrokenPipeError` may also be that of another pipe."""
+    number = _number()
+    if number is None:
+        return False
     poll = select.poll()
-    with contextlib.suppress(OSError, ValueError):  # closed, or no file
-        poll.register(sys.stdout.fileno(), select.POLLOUT)
-    return any(state & select.POLLERR for _, state in poll.poll(0))
+    poll.register(number, select.POLLOUT)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
 
 
 def discard() -> None:
-    """Lets everything that is written from here on vanish. Python would fail again at its exit otherwise."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Discards what is written to standard output from now on. Python would fail again at its exit otherwise."""
+    number = _number()
+    if number is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _number() -> int | None:
+    """The file descriptor of standard output; None: it was closed at the start, or is no file."""
+    try:
+        return sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None

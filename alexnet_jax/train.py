@@ -119,6 +119,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
             num_steps=experiment.num_steps,
             steps_per_epoch=experiment.steps_per_epoch,
             start_step=start_step,
+            stop=interruption.request,
         )
         for line in _start_lines(experiment, workdir, start_step):
             progress.say(line)

@@ -103,14 +103,46 @@ def test_evaluation_names_its_checkpoints(finished: Path, data_dir: str, command
 
 def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir: str, command):
     flags = (CONFIG, f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--config.num_epochs=10000.0")
-    training = command("main", *flags, "--config.schedule=steps", "--config.evaluate_every=10000.0").process
+    rarely = ("--config.schedule=steps", "--config.evaluate_every=10000.0", "--config.save_every=10000.0")
+    training = command("main", *flags, *rarely).process
     with training:
         next(line for line in training.stdout if line.startswith("step"))
         training.stdout.close()
         err = training.stderr.read()
     assert training.returncode == 75
-    assert err == "the reader of this output has left; the run ends\n"
+    assert err == "standard output has no reader; the run is saved and ends\n"
     assert [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, data_dir: str, command):
+    flags = (CONFIG, f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--config.num_epochs=10000.0")
+    rarely = ("--config.schedule=steps", "--config.evaluate_every=10000.0", "--config.save_every=10000.0")
+    training = command("main", *flags, *rarely).process
+    with training:
+        next(line for line in training.stdout if line.startswith("first update"))
+        training.stdout.close()
+        training.send_signal(signal.SIGINT)  # as `main ... | tee log` gets it from a terminal
+        err = training.stderr.read()
+    assert training.returncode == 130, err
+    assert [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: Path, command):
+    for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
+        (tmp_path / split / label).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / split / label / "x.png")
+    process = command("prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data").process
+    with process:
+        assert process.stdout.readline() == "4 images of 2 classes in train, val\n"
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (141, "")
+
+
+def test_a_command_without_standard_output_works(finished: Path, data_dir: str):
+    words = [sys.executable, "-m", "alexnet_jax.main", CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}"]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words", ["main --dry_run", "figures", "convert export", "prepare folder name"])
@@ -127,7 +159,7 @@ def test_a_reader_that_leaves_ends_other_commands_without_a_word(
     for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
         (tmp_path / split / label).mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / split / label / "x.png")
-    with command(module, *rest, *flags).process as process:
+    with command(module, *rest, *flags, PYTHONUNBUFFERED="").process as process:  # Python then prints at the end
         process.stdout.close()
         err = process.stderr.read()
     assert process.returncode == 141, err

@@ -105,7 +105,7 @@ def test_the_config_of_the_readme_runs_in_another_folder(tmp_path: Path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("wide: recipe original, 2 towers")
+    assert run.stdout.startswith("wide: recipe no_dropout, 2 towers")
 
 
 def test_a_wheel_holds_the_configs(tmp_path: Path):

@@ -177,5 +177,6 @@ def test_none_and_plain_numbers_on_the_command_line(config: str, command):
     run = command("main", f"--config=configs/{config}.py", "--config.dataset.name=elpv/128", *flags, "--dry_run")
     status, out, err = run.finish()
     assert (status, err) == (0, "")
-    assert out.startswith("elpv: recipe original, 2 towers, elpv/128 (2 classes, 1,970 training images)")
+    recipe = "no_dropout" if config == "default" else "original"
+    assert out.startswith(f"elpv: recipe {recipe}, 2 towers, elpv/128 (2 classes, 1,970 training images)")
     assert "112x112x3" in out and "colour noise: 0.2 from update 0" in out

@@ -23,8 +23,13 @@ PACKAGE = "alexnet_jax.benchmarks"
 CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size and type of the activations
 PEER_CASE = CASES[0]
 UPDATES = 100  # of each measurement of updates that read from disk
-# For all processes: each takes the memory that it needs, and programs are cached, in a folder that is empty at first.
-ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
+# Of a process of ours: its programs are cached, in a folder of its own that is empty at first.
+CACHE = {
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,7 @@ class GpuResult:
       numbers: for each comparison with float64, by its name: the relative errors of the value and of the gradients.
       update, forward: images a second in training and in ten-view evaluation, medians, by participant.
       first_update: seconds to the first update, compilation included, by participant of ours.
-      cached_update: the same for the first participant, with the programs of the earlier start.
+      cached_first_update: the same for the first participant, with the programs of its earlier start.
       memory: peak memory of the device, bytes, by participant.
       forms: for PyTorch, the forms that were fastest.
       copied: images a second of updates whose batches are copied from the host meanwhile, by participant of ours.
@@ -53,7 +58,7 @@ class GpuResult:
     update: dict[str, float]
     forward: dict[str, float]
     first_update: dict[str, float]
-    cached_update: float
+    cached_first_update: float
     memory: dict[str, int]
     forms: dict[str, dict[str, str]]
     copied: dict[str, float]
@@ -93,14 +98,23 @@ def measure(
         programs = {"torch": ["torch_step", "norm", *case], "torch, no norm": ["torch_step", "plain", *case]}
     ours = {f"ours, {dtype}, {batch:,}": ["our_step", native, str(batch), dtype] for batch, dtype in CASES}
     processes: dict[str, Process] = {}
+    caches = tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-")
+
+    def start_ours(name: str) -> Process:
+        module, *arguments = ours[name]
+        folder = Path(caches.name) / str(list(ours).index(name))
+        return Process(
+            f"{PACKAGE}.{module}", *arguments, environment=CACHE | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
+        )
+
     try:
         for name, (module, *arguments) in programs.items():  # these compile while ours start
             say(f"starting {name}")
             processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
         line, numbers = _numbers(say)
-        for name, (module, *arguments) in ours.items():
+        for name in ours:
             say(f"starting {name}")
-            processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
+            processes[name] = start_ours(name)
             processes[name].ask("ready")
         for name in programs:
             processes[name].ask("ready")
@@ -115,12 +129,12 @@ def measure(
             result |= _input(Path(place), process, images=images, batches=batches, peer=peer, say=say)
         device = process.ask("device")
         process.close()
-        module, *arguments = ours[main]
-        processes[main] = Process(f"{PACKAGE}.{module}", *arguments)
-        result["cached_update"] = processes[main].ask("first_update")
+        processes[main] = start_ours(main)
+        result["cached_first_update"] = processes[main].ask("first_update")
     finally:
         for process in processes.values():
             process.close()
+        caches.cleanup()
     return GpuResult(device=device, line=line, numbers=numbers, seconds=time.perf_counter() - begun, **result)
 
 
@@ -204,7 +218,7 @@ def describe(result: GpuResult) -> list[str]:
         memory = f"{result.memory[name] / 2**20:8,.0f} MiB"
         lines.append(f"{name:24}{rate:10,.0f}{result.forward[name]:11,.0f}{copied}{first}{memory}")
     (main, ours), *_ = ((name, rate) for name, rate in result.update.items() if name.startswith("ours"))
-    lines.append(f"{main}: first update {result.cached_update:.1f} s with the programs of the earlier start")
+    lines.append(f"{main}: first update {result.cached_first_update:.1f} s with the programs of the earlier start")
     for name, forms in result.forms.items():
         update, forward = ours / result.update[name], result.forward[main] / result.forward[name]
         lines.append(f"{main}: {update:.2f} times the updates of {name} ({forms['update']})")

@@ -1,6 +1,7 @@
 """Processes that are measured in turn. Each answers words on its standard input with lines of JSON."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,12 +17,17 @@ class Process:
     Args:
       module: name of the module.
       arguments: of the command line.
+      environment: further variables, or other values.
     """
 
-    def __init__(self, module: str, *arguments: str):
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] = {}):
         self._module = module
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
         )
 
     def ask(self, word: str) -> Any:

@@ -36,6 +36,8 @@ def open_data(
         if not advice:
             raise
         raise UsageError(f"{error}; {advice}") from error
+    except BrokenPipeError:  # of a line that `say` printed
+        raise
     except OSError as error:
         raise UsageError(
             f"{error.filename or name} cannot be read: {error.strerror}; make the folder readable, or name another with"

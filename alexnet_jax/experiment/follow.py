@@ -15,8 +15,8 @@ TRAIN_SPLITS = ("train", "training")
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "testing", "eval")  # the first of these that is there
 RECIPE_SHARE = 224 / 256  # side of the crops, as a share of the side of the stored images (paper section 4.1)
 
-# Epochs are this number divided by the root of the number of training images. ELPV's 1,970 get the 45 epochs that were
-# best there. Fewer images are seen more often, and get fewer updates nevertheless: 270 get 122 epochs.
+# Epochs are this number divided by the root of the number of training images. ELPV's 1,970 get 45 epochs, which were
+# enough with dropout there. Fewer images are seen more often, and get fewer updates nevertheless: 270 get 122 epochs.
 EPOCHS_BY_ROOT = 2000
 FEWEST_EPOCHS = 10
 EVALUATIONS = 10  # of a run

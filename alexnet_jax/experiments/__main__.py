@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, output
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment
@@ -73,7 +73,11 @@ def _make(experiment: Experiment, until: float) -> int:
         made += 1
         left = sum(each.key not in done for each in runs)
         seconds = (time.monotonic() - begun) * left / made
-        print(f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}", flush=True)
+        try:
+            print(f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}", flush=True)
+        except BrokenPipeError:
+            output.discard()
+            pool.stop(signal.SIGTERM)
 
     pool = Pool(
         jobs=JOBS.value,

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from alexnet_jax.configs.variants import Variant, vary
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiments.averaged import measure_averaged
+from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.measures import MEASURES, rounded
 from alexnet_jax.model_card.run_card import processor
 from alexnet_jax.train import train_and_evaluate
@@ -36,8 +36,8 @@ class Run:
       overrides: other values by field, such as `{"num_epochs": 60.0}`.
       seed: of the run.
       measure: names of `measures.MEASURES`: what the row has beside the errors.
-      ensemble: seeds of finished runs whose probabilities are averaged; nothing is trained. The name ends with
-        `ENSEMBLE`, and the members have the name before it.
+      ensemble: seeds of runs whose probabilities are averaged; a member that is not finished is trained first. The name
+        ends with `ENSEMBLE`, and the members have the name before it.
     """
 
     experiment: str
@@ -86,17 +86,25 @@ def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]
     """Trains, or goes on where the run was interrupted, or evaluates an ensemble, and returns the row.
 
     Raises:
-      UsageError: the config or the data set is wrong, the loss is no longer finite, or an ensemble's member is missing.
+      UsageError: the config or the data set is wrong, or the loss is no longer finite.
     """
     begun = time.monotonic()
     if run.ensemble:
-        folders = [runs_dir / run.experiment / member.folder for member in run.members]
-        return row_of(run, measure_averaged(folders, data_dir), seconds=time.monotonic() - begun)
-    workdir = runs_dir / run.experiment / run.folder
-    train_and_evaluate(config_of(run), str(workdir), data_dir)
+        folders = [
+            _train(member, runs_dir, data_dir) for member in run.members
+        ]  # mostly finished, and returned at once
+        return row_of(run, measure_ensemble(folders, data_dir), seconds=time.monotonic() - begun)
+    workdir = _train(run, runs_dir, data_dir)
     seconds = time.monotonic() - begun
     result = json.loads((workdir / RESULT_FILE).read_text())
     return row_of(run, result, seconds=seconds) | {name: MEASURES[name](workdir, data_dir) for name in run.measure}
+
+
+def _train(run: Run, runs_dir: Path, data_dir: str | None) -> Path:
+    """Trains, or goes on where the run was interrupted, and returns the workdir."""
+    workdir = runs_dir / run.experiment / run.folder
+    train_and_evaluate(config_of(run), str(workdir), data_dir)
+    return workdir
 
 
 def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error: str = "") -> dict[str, Any]:

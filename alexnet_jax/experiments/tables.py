@@ -96,7 +96,7 @@ def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) 
 def _count(rows: Rows) -> str:
     """How many runs; of an ensemble how many members."""
     members = [len(row["ensemble"]) for row in rows if "ensemble" in row]
-    return f"{members[0]} as one" if members else f"{len(rows)}"
+    return f"{members[0]}, averaged" if members else f"{len(rows)}"
 
 
 def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
@@ -112,8 +112,7 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
     for row in of_run(rows, base + ENSEMBLE):
         error = row["result"]["top1_10_views"]
         change = error - statistics.mean(row["result"]["top1_10_views"] for row in whole)
-        sign = "+" if change > 0 else "-"
-        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", sign, _count([row])])
+        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", "", _count([row])])
     for name, sign in expected.items():
         found = of_run(rows, name)
         difference = paired(whole, found)
@@ -125,7 +124,7 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
 def made(rows: Rows) -> str:
     """Where and when the rows were made: `12 runs on NVIDIA H100, 31 s each; JAX 0.11.2; 2026-11-27`."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
+    for row in (row for row in rows if "ensemble" not in row):
         groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
     parts = []
     for (device, version), group in groups.items():

@@ -1,4 +1,4 @@
-"""Convolution with the gradients that a CPU's C kernels compute, and over blocks of pixels where channels are few."""
+"""Convolutions: with the gradients of a CPU's C kernels, over blocks of pixels where channels are few, and local."""
 
 import functools
 import itertools
@@ -78,8 +78,9 @@ def local_convolution(
 ) -> Float[Array, "b rows columns maps"]:
     """A convolution with a kernel of its own at each place, as in the local layers of CIFAR-10's networks of 2012.
 
-    It is a product of matrices at each place and pixel of the window, and their sum, in float32. On a CPU this takes an
-    eighth of the time of `lax.conv_general_dilated_local`, which collects the windows by a convolution.
+    It is a product of matrices at each place and pixel of the window. Their sum is taken in float32, if the type is
+    narrower. On a CPU this takes an eighth of the time of `lax.conv_general_dilated_local`, which collects the windows
+    by a convolution.
 
     Args:
       x: images.

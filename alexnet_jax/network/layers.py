@@ -1,7 +1,7 @@
 """The operations between convolutions, each with its formula and the gradient of 2012.
 
-Images are NHWC. Response norm and max pooling have custom gradients, which keep fewer arrays for the backward pass and
-send the gradient where the 2012 kernels sent it.
+Images are NHWC. Response norm, max pooling and ReLU have custom gradients, which keep fewer arrays for the backward
+pass and send the gradient where the 2012 kernels sent it.
 """
 
 import functools

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 def split_towers(x: Float[Array, "tower ..."]) -> tuple[Array, ...]:
     """The entries of the leading axis.
 
-    Their gradients are padded and added. XLA does that within the update of the parameters, which it otherwise divides
-    into two passes over memory.
+    Their gradients are padded and added, which XLA does within the update of the parameters. With a concatenation it
+    would update them in two passes over memory.
     """
     return tuple(lax.index_in_dim(x, tower, keepdims=False) for tower in range(x.shape[0]))
 

@@ -5,7 +5,7 @@ One device holds both towers, or two devices hold one each; the code is the same
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -24,6 +24,7 @@ from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 DATA, TOWER = "data", "tower"  # axes of a mesh
 
 Maps: TypeAlias = tuple[Array, ...]  # of each tower on this device
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"relu": ops.relu, "tanh": jnp.tanh}
 
 
 def exchange(xs: Sequence[Float[Array, "*b c"]], towers: int) -> Maps:
@@ -234,7 +235,7 @@ class Tower(nn.Module):
     def _operation(self, operation: str, xs: Maps, layer: Layer, *, train: bool) -> Maps:
         match operation:
             case "activation":
-                return tuple(ops.relu(x) if self.activation == "relu" else jnp.tanh(x) for x in xs)
+                return tuple(ACTIVATIONS[self.activation](x) for x in xs)
             case "norm" | "spatial_norm" | "batch_norm":
                 return self._norm(operation, xs, layer, train=train)
             case "pool":

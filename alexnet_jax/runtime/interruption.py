@@ -48,6 +48,10 @@ class Interruption:
         if not self._is_shared and processes.count() == 1:
             raise Interrupted(STATUS[self.received])
 
+    def request(self) -> None:
+        """Leaves as after SIGTERM, unless a signal has come already."""
+        self.received = self.received or signal.SIGTERM
+
     def share(self, mesh: Mesh) -> None:
         """From now on a signal to one process counts for all processes of the mesh."""
         self._is_shared = True

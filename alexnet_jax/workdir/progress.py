@@ -3,12 +3,11 @@
 import contextlib
 import dataclasses
 import shutil
-import signal
 import statistics
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 from etils import epath
@@ -92,6 +91,8 @@ class Progress:
       workdir: gets `metrics.jsonl` and the TensorBoard file.
       num_steps, steps_per_epoch: of the whole run.
       start_step: updates already done.
+      stop: called where the reader of standard output has left, such as `head`, for the run to be saved and to end;
+        None: that is a `BrokenPipeError`.
 
     Attributes:
       log: of the metrics on disk.
@@ -100,10 +101,19 @@ class Progress:
       UnwritableWorkdirError: the workdir cannot be written.
     """
 
-    def __init__(self, workdir: epath.Path, *, num_steps: int, steps_per_epoch: float, start_step: int):
+    def __init__(
+        self,
+        workdir: epath.Path,
+        *,
+        num_steps: int,
+        steps_per_epoch: float,
+        start_step: int,
+        stop: Callable[[], None] | None = None,
+    ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
         self._prints = jax.process_index() == 0
-        self._redraws = sys.stdout.isatty()
+        self._redraws = sys.stdout is not None and sys.stdout.isatty()  # None: closed at the start
+        self._stop = stop
         self._line_length = 0
         self._shown, self._written = _Window(), _Window()  # since the average began, since the last row
         self._scalars: dict[str, float] = {}
@@ -179,14 +189,25 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line above the progress line."""
         if self._prints:
-            _print((" " * self._line_length + "\r" if self._line_length else "") + line)
+            self._print((" " * self._line_length + "\r" if self._line_length else "") + line)
             self._line_length = 0
 
     def close(self) -> None:
         """Ends the progress line, and closes the log."""
         self.log.close()
         if self._line_length:
-            _print("")
+            self._print("")
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        try:
+            print(text, end=end, flush=True)
+        except BrokenPipeError:
+            if self._stop is None:
+                raise
+            output.discard()
+            with contextlib.suppress(BrokenPipeError):
+                print("standard output has no reader; the run is saved and ends", file=sys.stderr)
+            self._stop()
 
     def _write(self, step: int, now: float) -> None:
         if now - self._row_at < metrics_log.ROW_EVERY and not metrics_log.row_due(step, self._num_steps):
@@ -202,7 +223,7 @@ class Progress:
         self._line_at = now
         if self._redraws and not last:
             line = _fit(self._fields(step), shutil.get_terminal_size().columns - 1)  # a wrapped line stays on screen
-            _print(line.ljust(self._line_length), end="\r")
+            self._print(line.ljust(self._line_length), end="\r")
             self._line_length = len(line)
         else:
             self.say(SEPARATOR.join(self._fields(step)))
@@ -223,17 +244,6 @@ class Progress:
         if rates:
             fields.append(f"input wait {rates['input_wait']:.1%}")
         return fields
-
-
-def _print(text: str, end: str = "\n") -> None:
-    """Prints at once. A reader that has left, such as `head`, ends the run as SIGTERM does: it is saved first."""
-    try:
-        print(text, end=end, flush=True)
-    except BrokenPipeError:
-        output.discard()
-        with contextlib.suppress(BrokenPipeError):
-            print("the reader of this output has left; the run ends", file=sys.stderr)
-        signal.raise_signal(signal.SIGTERM)
 
 
 def _fit(fields: Sequence[str], columns: int) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.experiments.averaged import measure_averaged
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
+from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.experiment import ensembles, grid
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.run import Run, config_of
@@ -107,6 +107,15 @@ def test_a_signal_reaches_the_workers_and_leaves_the_rows(tmp_path: Path):
     assert process.returncode == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0)} and "3 left" in out
 
 
+def test_a_reader_that_leaves_ends_the_runs(tmp_path: Path):
+    with start(tmp_path, "a,slow,b") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == os.EX_TEMPFAIL and "Traceback" not in errors
+    assert ("b", 1) not in rows(tmp_path)
+
+
 def test_an_unknown_experiment_is_named_beside_the_known_ones(tmp_path: Path):
     status, _, errors = command(tmp_path, "a", experiment="figure2")
     assert status == 2 and "there is no experiment 'figure2'; known: " in errors and "figure1" in errors
@@ -177,7 +186,7 @@ def test_a_real_run_leaves_its_errors_and_its_curve(tmp_path: Path, data_dir: st
     assert row["curve"][-1][1] == row["result"]["top1_1_views"]
     assert row["overrides"]["num_epochs"] == 4.0 and row["device"].startswith("CPU, ")
     [workdir] = (tmp_path / "runs" / "elpv").iterdir()
-    together = measure_averaged([workdir, workdir], data_dir)  # the average of a network with itself
+    together = measure_ensemble([workdir, workdir], data_dir)  # the average of a network with itself
     assert together == pytest.approx({name: value for name, value in row["result"].items() if name != "step"}, abs=1e-4)
 
 

@@ -46,8 +46,8 @@ def test_runs_that_diverged_are_counted_and_have_no_error():
 
 def test_an_ensemble_is_compared_with_the_mean_of_the_network():
     rows = [*ROWS, row("a, ensemble", 0, 0.09, ensemble=[0, 1, 2])]
-    assert "| `a, ensemble` | 9.0 | -3.0 | - (5) | - | 3 as one |" in tables.ablations(rows, "a", {"b": "+"})
-    assert "| `a, ensemble` | 9.0 | 10.0 | 3 as one |  |" in tables.errors(rows, ["a", "a, ensemble"])
+    assert "| `a, ensemble` | 9.0 | -3.0 | - (5) |  | 3, averaged |" in tables.ablations(rows, "a", {"b": "+"})
+    assert "| `a, ensemble` | 9.0 | 10.0 | 3, averaged |  |" in tables.errors(rows, ["a", "a, ensemble"])
 
 
 def curve(net: str, rate: float, seed: int, errors: list[float]):

@@ -108,6 +108,8 @@ def prepare(
             shutil.rmtree(work, ignore_errors=True)  # a waiting run may open a new lock meanwhile
     except shards.DiskFullError as error:
         raise _disk_full(work) from error
+    except BrokenPipeError:  # of a line that `say` printed
+        raise
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_full(work) from error

@@ -10,7 +10,7 @@ from alexnet_jax.experiment.data import open_data
 from alexnet_jax.loading import load
 
 
-def measure_averaged(workdirs: Sequence[Path], data_dir: str | None) -> dict[str, float]:
+def measure_ensemble(workdirs: Sequence[Path], data_dir: str | None) -> dict[str, float]:
     """Errors in [0, 1] and losses in nats by name, and the number of images, on the runs' evaluation split.
 
     Args:
