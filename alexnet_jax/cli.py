@@ -20,10 +20,10 @@ except ValueError as _error:
     print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
     sys.exit(2)
 
-from alexnet_jax import configs, output, paths
+from alexnet_jax import configs, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build
-from alexnet_jax.runtime import allocator, compilation_cache, processes, variables
+from alexnet_jax.runtime import allocator, compilation_cache, output, processes, variables
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from alexnet_jax import cli, output
+from alexnet_jax import cli
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment
@@ -21,6 +21,7 @@ from alexnet_jax.experiments.pool import Pool
 from alexnet_jax.experiments.rows import Row, add_row, read_rows
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.hints import hints
+from alexnet_jax.runtime import output
 from alexnet_jax.workdir.progress import duration
 
 RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of the rows.")

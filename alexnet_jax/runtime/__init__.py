@@ -1,1 +1,1 @@
-"""The machine: processes, signals, memory, caches."""
+"""The machine: processes, signals, standard output, memory, caches."""

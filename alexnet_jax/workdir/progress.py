@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 from etils import epath
 
-from alexnet_jax import output
 from alexnet_jax.learning.metrics import ZERO, Metrics
+from alexnet_jax.runtime import output
 from alexnet_jax.workdir import metrics_log
 from alexnet_jax.workdir.metrics_log import MetricsLog
 
