@@ -63,8 +63,7 @@ def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoR
     variables.check()
     _check_texts(arguments[1:])
     status = main(*arguments[1:])
-    if sys.stdout is not None:  # as with `>&-`
-        sys.stdout.flush()  # a reader that has left is noticed here, and not at Python's exit
+    print_results("")  # flushes: a reader that has left is noticed here, and not at Python's exit
     sys.exit(status)
 
 

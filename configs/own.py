@@ -35,8 +35,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.dataset.eval_split = config_dict.placeholder(str)
     config.dataset.crop_size = None  # side of the crops, pixels; None: 224 / 256 of the stored images, as in 2012
 
-    # As in 2012: most pictures have a top, their brightness may tell classes apart, and dropout helps where a network
-    # fits its training images. `configs/default.py` differs in these.
+    # These are as in 2012, and not as in `configs/default.py`. Most pictures have a top. Their brightness may tell
+    # classes apart. Dropout helps a network that fits its training images.
     config.network.recipe = "original"
     config.jitter.symmetries = 2
     config.photometry.each_image = False

@@ -1,5 +1,6 @@
 """The commands as users open them: `python -m alexnet_jax.NAME` in a process of its own."""
 
+import itertools
 import json
 import os
 import shutil
@@ -101,11 +102,20 @@ def test_evaluation_names_its_checkpoints(finished: Path, data_dir: str, command
     assert (status, err) == (2, "error: there is no checkpoint '8'; there are last, best, 7, 12\n")
 
 
+# A run that neither evaluates nor saves by itself.
+ENDLESS = [f"--config.{field}=10000.0" for field in ("num_epochs", "evaluate_every", "save_every")]
+ENDLESS.append("--config.schedule=steps")
+
+
+def make_pictures(folder: Path) -> None:
+    """A tree of four pictures for `prepare folder`."""
+    for split, label in itertools.product(("train", "val"), ("a", "b")):
+        (folder / split / label).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(folder / split / label / "x.png")
+
+
 def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir: str, command):
-    flags = (CONFIG, f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--config.num_epochs=10000.0")
-    rarely = ("--config.schedule=steps", "--config.evaluate_every=10000.0", "--config.save_every=10000.0")
-    training = command("main", *flags, *rarely).process
-    with training:
+    with command("main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}").process as training:
         next(line for line in training.stdout if line.startswith("step"))
         training.stdout.close()
         err = training.stderr.read()
@@ -115,10 +125,7 @@ def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir
 
 
 def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, data_dir: str, command):
-    flags = (CONFIG, f"--workdir={tmp_path}", f"--data_dir={data_dir}", "--config.num_epochs=10000.0")
-    rarely = ("--config.schedule=steps", "--config.evaluate_every=10000.0", "--config.save_every=10000.0")
-    training = command("main", *flags, *rarely).process
-    with training:
+    with command("main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}").process as training:
         next(line for line in training.stdout if line.startswith("first update"))
         training.stdout.close()
         training.send_signal(signal.SIGINT)  # as `main ... | tee log` gets it from a terminal
@@ -128,9 +135,7 @@ def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, dat
 
 
 def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: Path, command):
-    for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
-        (tmp_path / split / label).mkdir(parents=True)
-        Image.new("RGB", (9, 9)).save(tmp_path / split / label / "x.png")
+    make_pictures(tmp_path)
     process = command("prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data").process
     with process:
         assert process.stdout.readline() == "4 images of 2 classes in train, val\n"
@@ -156,9 +161,7 @@ def test_a_reader_that_leaves_ends_other_commands_without_a_word(
         "convert": [f"--workdir={finished}", f"--to={tmp_path}/x.safetensors"],
         "prepare": [f"--source_dir={tmp_path}", f"--data_dir={tmp_path}"],
     }[module]
-    for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
-        (tmp_path / split / label).mkdir(parents=True)
-        Image.new("RGB", (9, 9)).save(tmp_path / split / label / "x.png")
+    make_pictures(tmp_path)
     with command(module, *rest, *flags, PYTHONUNBUFFERED="").process as process:  # Python then prints at the end
         process.stdout.close()
         err = process.stderr.read()

@@ -24,7 +24,7 @@ CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size
 PEER_CASE = CASES[0]
 UPDATES = 100  # of each measurement of updates that read from disk
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
-# Of a process of ours: its programs are cached, in a folder of its own that is empty at first.
+# Each process of ours caches its programs in a folder of its own, which is empty at first.
 CACHE = {
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -102,10 +102,8 @@ def measure(
 
     def start_ours(name: str) -> Process:
         module, *arguments = ours[name]
-        folder = Path(caches.name) / str(list(ours).index(name))
-        return Process(
-            f"{PACKAGE}.{module}", *arguments, environment=CACHE | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
-        )
+        environment = CACHE | {"JAX_COMPILATION_CACHE_DIR": f"{caches.name}/{name}"}
+        return Process(f"{PACKAGE}.{module}", *arguments, environment=environment)
 
     try:
         for name, (module, *arguments) in programs.items():  # these compile while ours start

@@ -74,11 +74,8 @@ def _make(experiment: Experiment, until: float) -> int:
         made += 1
         left = sum(each.key not in done for each in runs)
         seconds = (time.monotonic() - begun) * left / made
-        try:
-            print(f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}", flush=True)
-        except BrokenPipeError:
-            output.discard()
-            pool.stop(signal.SIGTERM)
+        line = f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}"
+        output.write(line, stop=lambda: pool.stop(signal.SIGTERM))
 
     pool = Pool(
         jobs=JOBS.value,

@@ -31,7 +31,7 @@ def make_table(rows: Rows) -> str:
     difference = tables.paired(base, other)
     return (
         tables.errors(rows, names)
-        + f"\n\nThe error with ten views of `dropout, 45 epochs` is {difference.words()} points higher than that of"
+        + f"\n\nThe error with ten views of `dropout, 45 epochs` differs by {difference.words()} points from that of"
         f" `default` ({difference.seeds} seeds)."
     )
 

@@ -62,10 +62,12 @@ def grid(
 def ensembles(runs: Sequence[Run], rows: Rows, *, size: int) -> list[Run]:
     """A run for each variant whose first `size` seeds have rows: their ensemble, under the name `VARIANT, ensemble`."""
     done = {(row["run"], row["seed"]) for row in rows if "result" in row}
-    variants = {run.name: run for run in reversed(runs)}  # the run with the first seed
+    variants: dict[str, Run] = {}
+    for run in runs:
+        variants.setdefault(run.name, run)
     seeds = range(size)
     return [
         dataclasses.replace(run, name=run.name + ENSEMBLE, seed=0, measure=(), ensemble=tuple(seeds))
-        for run in reversed(variants.values())
+        for run in variants.values()
         if all((run.name, seed) in done for seed in seeds)
     ]

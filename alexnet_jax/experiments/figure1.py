@@ -47,7 +47,7 @@ def epochs_to_goal(row: Mapping[str, Any]) -> float | None:
 
 
 def _first_row(rows: Rows, net: str, rate: float) -> Mapping[str, Any] | None:
-    """The row of the first seed at a rate of the grid; None: there is none yet."""
+    """The row of a network's first seed at a rate; None: this run has no row yet."""
     name = f"{net}, rate {rate:g}"
     return next((row for row in rows if row["run"] == name and row["seed"] == SEEDS[0]), None)
 

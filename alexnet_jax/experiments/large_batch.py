@@ -32,10 +32,7 @@ def make_table(rows: Rows) -> str:
     """Errors by batch size."""
     lines = [
         [f"{batch:,}"]
-        + [
-            tables.spread([row["result"]["top1_10_views"] for row in tables.of_run(rows, f"{name}, {batch}")])
-            for name in ("SGD", "LARS")
-        ]
+        + [tables.spread(tables.ten_views(tables.of_run(rows, f"{name}, {batch}"))) for name in ("SGD", "LARS")]
         for batch in BATCHES
     ]
     return tables.table(["images an update", "SGD, ten views, %", "LARS, ten views, %"], lines)

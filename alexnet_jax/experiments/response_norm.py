@@ -34,8 +34,8 @@ def make_table(rows: Rows) -> str:
     difference = paired(of_run(rows, "11pct"), of_run(rows, "no_norm"))
     return (
         errors(rows, VARIANTS, {"13pct": "13", "11pct": "11"})
-        + f"\n\nWithout the norms, and nothing else changed, the error with ten views is {difference.words()} points"
-        f" higher than that of `11pct` ({difference.seeds} seeds; the paper: about 2)."
+        + f"\n\nWithout the norms, and nothing else changed, the error with ten views differs by {difference.words()}"
+        f" points from that of `11pct` ({difference.seeds} seeds; the paper: about 2)."
     )
 
 

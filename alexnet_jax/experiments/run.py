@@ -90,9 +90,8 @@ def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]
     """
     begun = time.monotonic()
     if run.ensemble:
-        folders = [
-            _train(member, runs_dir, data_dir) for member in run.members
-        ]  # mostly finished, and returned at once
+        # A finished member returns at once.
+        folders = [_train(member, runs_dir, data_dir) for member in run.members]
         return row_of(run, measure_ensemble(folders, data_dir), seconds=time.monotonic() - begun)
     workdir = _train(run, runs_dir, data_dir)
     seconds = time.monotonic() - begun

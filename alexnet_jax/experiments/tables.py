@@ -24,6 +24,11 @@ def of_run(rows: Rows, name: str) -> Rows:
     return sorted((row for row in rows if row["run"] == name and "result" in row), key=lambda row: row["seed"])
 
 
+def ten_views(rows: Rows) -> list[float]:
+    """The errors with ten views, in [0, 1]."""
+    return [row["result"]["top1_10_views"] for row in rows]
+
+
 def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> str:
     """`19.8 ± 0.5`: mean and standard deviation; of one value the value alone; of none a dash."""
     if not values:
@@ -104,20 +109,21 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
 
     Args:
       rows: of the experiment.
-      base: name of the network from which something is taken away; its ensemble has a line of its own.
+      base: name of the whole network; the others lack a part of it. Its ensemble, if there is one, has a line too.
       expected: `+`, `-` or a remark, by name of the others.
     """
     whole = of_run(rows, base)
-    lines = [[f"`{base}`", spread([row["result"]["top1_10_views"] for row in whole]), "", "", "", f"{len(whole)}"]]
-    for row in of_run(rows, base + ENSEMBLE):
-        error = row["result"]["top1_10_views"]
-        change = error - statistics.mean(row["result"]["top1_10_views"] for row in whole)
-        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", "", _count([row])])
+    lines = [[f"`{base}`", spread(ten_views(whole)), "", "", "", _count(whole)]]
+    if together := of_run(rows, base + ENSEMBLE):
+        [error] = ten_views(together)
+        change = error - statistics.mean(ten_views(whole))
+        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", "", _count(together)])
     for name, sign in expected.items():
         found = of_run(rows, name)
         difference = paired(whole, found)
-        values = [row["result"]["top1_10_views"] for row in found]
-        lines.append([f"`{name}`", spread(values), difference.words(), sign, difference.sign, f"{difference.seeds}"])
+        lines.append(
+            [f"`{name}`", spread(ten_views(found)), difference.words(), sign, difference.sign, f"{difference.seeds}"]
+        )
     return table(["", "ten views, %", "difference, points (95 %)", "expected", "found", "seeds"], lines)
 
 

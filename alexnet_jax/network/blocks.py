@@ -85,12 +85,21 @@ def fits(x: Any, block: Block) -> bool:
 
 
 @jax.custom_vjp
-def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "c"]) -> Float[Array, "b *places c"]:
+def add_bias(x: Float[Array, "b *places c"], bias: Float[Array, "*own c"]) -> Float[Array, "b *places c"]:
     """Adds in the type of x, so that cuDNN adds the bias, and rectifies, where it convolves.
 
-    The bias's gradient is a sum over batch and places in its own type: bfloat16 is too narrow for it.
+    The bias's gradient is a sum in its own type: bfloat16 is too narrow for it.
+
+    Args:
+      x: maps.
+      bias: of each channel, or of each place and channel.
     """
-    return x + lax.expand_dims(bias.astype(x.dtype), tuple(range(x.ndim - 1)))
+    return x + lax.expand_dims(bias.astype(x.dtype), _shared_axes(x, bias))
+
+
+def _shared_axes(x: Array, bias: Array) -> tuple[int, ...]:
+    """The axes of x along which the bias is the same."""
+    return tuple(range(x.ndim - bias.ndim))
 
 
 def _add_bias_forward(x: Array, bias: Array) -> tuple[Array, Array]:
@@ -98,7 +107,7 @@ def _add_bias_forward(x: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _add_bias_backward(bias: Array, dy: Array) -> tuple[Array, Array]:
-    return dy, dy.astype(bias.dtype).sum(tuple(range(dy.ndim - 1)))
+    return dy, dy.astype(bias.dtype).sum(_shared_axes(dy, bias))
 
 
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)

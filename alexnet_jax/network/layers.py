@@ -87,9 +87,14 @@ def _inverse_power(d: Array, beta: float) -> Array:
 AXES = {"response_norm": (-1,), "spatial_norm": (-3, -2)}
 
 
+def type_of_sums(x: Array) -> Any:
+    """The type of x, or float32 if that is narrower: bfloat16 is too narrow for sums."""
+    return jnp.dtype(jnp.float32) if x.dtype.itemsize < 4 else x.dtype
+
+
 def widened(x: Array) -> Array:
-    """In float32, if the type is narrower: bfloat16 is too narrow for sums of squares."""
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    """In `type_of_sums(x)`."""
+    return x.astype(type_of_sums(x))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4, 5))
@@ -324,7 +329,7 @@ def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array,
     Along a side of n pixels, window i reaches from pixel `floor(i n / size)` to before pixel `ceil((i + 1) n / size)`.
     Windows overlap where n is no multiple of `size`. Maps that have the size stay as they are.
     """
-    dtype, wide = x.dtype, jnp.float32 if x.dtype.itemsize < 4 else x.dtype
+    dtype, wide = x.dtype, type_of_sums(x)
     for axis in (1, 2):
         if x.shape[axis] != size:
             shares = jnp.asarray(window_shares(x.shape[axis], size), wide)

@@ -197,9 +197,7 @@ class Tower(nn.Module):
             local_convolution(self._cast(x), self._cast(kernel), **geometry)
             for x, kernel in zip(xs, kernels, strict=True)
         )
-        return tuple(
-            (x.astype(bias.dtype) + bias[None]).astype(x.dtype) for x, bias in zip(products, biases, strict=True)
-        )
+        return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, biases, strict=True))
 
     def _connection(self, layer: Layer, xs: Maps) -> Maps:
         xs = tuple(x.reshape(x.shape[0], -1) for x in xs)

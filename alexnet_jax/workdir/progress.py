@@ -189,25 +189,14 @@ class Progress:
     def say(self, line: str) -> None:
         """Prints a line above the progress line."""
         if self._prints:
-            self._print((" " * self._line_length + "\r" if self._line_length else "") + line)
+            output.write((" " * self._line_length + "\r" if self._line_length else "") + line, stop=self._stop)
             self._line_length = 0
 
     def close(self) -> None:
         """Ends the progress line, and closes the log."""
         self.log.close()
         if self._line_length:
-            self._print("")
-
-    def _print(self, text: str, end: str = "\n") -> None:
-        try:
-            print(text, end=end, flush=True)
-        except BrokenPipeError:
-            if self._stop is None:
-                raise
-            output.discard()
-            with contextlib.suppress(BrokenPipeError):
-                print("standard output has no reader; the run is saved and ends", file=sys.stderr)
-            self._stop()
+            output.write("", stop=self._stop)
 
     def _write(self, step: int, now: float) -> None:
         if now - self._row_at < metrics_log.ROW_EVERY and not metrics_log.row_due(step, self._num_steps):
@@ -223,7 +212,7 @@ class Progress:
         self._line_at = now
         if self._redraws and not last:
             line = _fit(self._fields(step), shutil.get_terminal_size().columns - 1)  # a wrapped line stays on screen
-            self._print(line.ljust(self._line_length), end="\r")
+            output.write(line.ljust(self._line_length), end="\r", stop=self._stop)
             self._line_length = len(line)
         else:
             self.say(SEPARATOR.join(self._fields(step)))

@@ -53,8 +53,8 @@ DEVICE void norm_pool_forward(const Call& a, unsigned item, float* memory) {
   }
 }
 
-// A block computes `chunk` pixels. A thread computes the terms of its own channels and puts them into shared memory.
-// Then the sums over neighbouring channels take the terms from there.
+// A block computes `chunk` pixels. First, each thread stores the terms of its channels in shared memory. Then it adds
+// the terms of neighbouring channels from there.
 template <typename T, int V, int SIZE>
 DEVICE void norm_pool_backward(const Call& a, unsigned item, float* shared) {
   const unsigned vectors = a.channels / V, channels = a.channels / a.groups;
