@@ -9,7 +9,7 @@ from alexnet_jax.experiments.run import Run
 
 WHOLE = "original"
 SEEDS = range(3)
-MORE = range(3, 5)  # further seeds of the whole network: an ensemble of five, and five pairs of towers
+SEEDS_OF_WHOLE = range(5)  # an ensemble of five, and five pairs of towers
 # The sign of the change of the error that the paper expects, or those who came later.
 EXPECTED = {
     "no_norm": "+ (3.3)",
@@ -28,19 +28,17 @@ EXPECTED = {
 
 
 def _variants(image_size: int) -> Mapping[str, Mapping[str, Any]]:
-    others: dict[str, Mapping[str, Any]] = {
+    special: dict[str, Mapping[str, Any]] = {
         "no_crops": {"network.recipe": WHOLE, "dataset.crop_size": image_size},
         "no_noise": {"network.recipe": WHOLE, "photometry.noise": [[0, 0.0]]},
     }
-    recipes = {name: others.get(name, {"network.recipe": name}) for name in EXPECTED}
-    return {WHOLE: {"network.recipe": WHOLE}} | recipes
+    return {name: special.get(name, {"network.recipe": name}) for name in EXPECTED}
 
 
 def _runs(experiment: str, config: str, image_size: int, measure: tuple[str, ...], rows: Rows) -> list[Run]:
-    variants = _variants(image_size)
-    runs = grid(experiment, config, variants, SEEDS, measure=measure)
-    runs += grid(experiment, config, {WHOLE: variants[WHOLE]}, MORE, measure=measure)
-    return runs + ensembles(runs, rows, size=MORE.stop)
+    runs = grid(experiment, config, {WHOLE: {"network.recipe": WHOLE}}, SEEDS_OF_WHOLE, measure=measure)
+    runs += grid(experiment, config, _variants(image_size), SEEDS, measure=measure)
+    return runs + ensembles(runs, rows, size=len(SEEDS_OF_WHOLE))
 
 
 def _towers(rows: Rows) -> str:

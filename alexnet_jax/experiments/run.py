@@ -36,6 +36,7 @@ class Run:
       overrides: other values by field, such as `{"num_epochs": 60.0}`.
       seed: of the run.
       measure: names of `measures.MEASURES`: what the row has beside the errors.
+      trained_by: another experiment that has the same run, by name, config and seed, and whose workdir is used.
       ensemble: seeds of runs whose probabilities are averaged; a member that is not finished is trained first. The name
         ends with `ENSEMBLE`, and the members have the name before it.
     """
@@ -46,6 +47,7 @@ class Run:
     overrides: Mapping[str, Any]
     seed: int
     measure: Sequence[str] = ()
+    trained_by: str = ""
     ensemble: Sequence[int] = ()
 
     @property
@@ -61,8 +63,9 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Name of the workdir, below that of the experiment."""
-        return re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{self.name}-seed{self.seed}")
+        """The workdir, below that of all experiments."""
+        name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{self.name}-seed{self.seed}")
+        return f"{self.trained_by or self.experiment}/{name}"
 
 
 def config_of(run: Run) -> ConfigDict:
@@ -78,7 +81,7 @@ def config_of(run: Run) -> ConfigDict:
         raise UsageError(f"there is no config {module!r} for the run {run.name!r}") from error
     config = get_config(variant) if variant else get_config()
     config.unlock()
-    config.name, config.seed = f"{run.experiment}/{run.folder}", run.seed
+    config.name, config.seed = run.folder, run.seed
     return vary(config, {"run": Variant("", run.overrides)}, "run")
 
 
@@ -94,14 +97,14 @@ def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]
         folders = [_train(member, runs_dir, data_dir) for member in run.members]
         return row_of(run, measure_ensemble(folders, data_dir), seconds=time.monotonic() - begun)
     workdir = _train(run, runs_dir, data_dir)
-    seconds = time.monotonic() - begun
     result = json.loads((workdir / RESULT_FILE).read_text())
-    return row_of(run, result, seconds=seconds) | {name: MEASURES[name](workdir, data_dir) for name in run.measure}
+    measured = {name: MEASURES[name](workdir, data_dir) for name in run.measure}
+    return row_of(run, result, seconds=time.monotonic() - begun) | measured
 
 
 def _train(run: Run, runs_dir: Path, data_dir: str | None) -> Path:
     """Trains, or goes on where the run was interrupted, and returns the workdir."""
-    workdir = runs_dir / run.experiment / run.folder
+    workdir = runs_dir / run.folder
     train_and_evaluate(config_of(run), str(workdir), data_dir)
     return workdir
 

@@ -16,9 +16,10 @@ from alexnet_jax.experiments.experiment import ensembles, grid
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.run import Run, config_of
 
-# A worker that answers each run with a row. `die`, `slow`: names of runs for which it dies or waits for a signal.
+# A worker that answers each run with a row. `die`, `slow`, `brief`: runs for which it dies, waits for a signal, or half
+# a second.
 WORKER = """
-    import json, sys, time
+    import json, os, sys, time
     for line in sys.stdin:
         run = json.loads(line)
         if run["name"] == "die":
@@ -29,7 +30,10 @@ WORKER = """
             time.sleep(60)
         result = {"top1_1_views": 0.2, "top1_10_views": 0.1}
         row = {"run": run["name"], "config": run["config"], "overrides": run["overrides"], "seed": run["seed"]}
-        print(json.dumps(row | {"result": result, "seconds": 1.0}), flush=True)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if run["name"] == "brief":
+            time.sleep(0.5)  # in which the other workers start
+        print(json.dumps(row | {"result": result, "seconds": 1.0, "cores": cores}), flush=True)
 """
 COMMAND = """
     import sys
@@ -78,6 +82,21 @@ def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     assert (tmp_path / "rows" / "some.jsonl").read_text().startswith(before)
     status, _, _ = command(tmp_path, "a,b,c")
     assert status == 0 and ("c", 1) in rows(tmp_path) and len(read_rows(tmp_path / "rows" / "some.jsonl")) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system gives no process cores of its own")
+def test_runs_at_once_share_the_cores(tmp_path: Path):
+    all_cores = sorted(os.sched_getaffinity(0))
+
+    def cores(*flags: str) -> list[list[int]]:
+        folder = tmp_path / "_".join(flags)
+        assert command(folder, "brief", *flags)[0] == 0
+        return [row["cores"] for row in read_rows(folder / "rows" / "some.jsonl")]
+
+    assert cores() == cores(f"--jobs={len(all_cores) + 1}") == [all_cores] * 2
+    if len(all_cores) > 1:
+        first, second = cores("--jobs=2")
+        assert sorted(first + second) == all_cores
 
 
 def test_a_run_with_other_values_is_another_run(tmp_path: Path):
@@ -144,6 +163,15 @@ def test_every_run_has_a_config_and_a_name_of_its_own(name: str):
             assert found == json.loads(json.dumps(value))
 
 
+def test_a_run_of_two_experiments_is_trained_once():
+    shared = EXPERIMENTS["retrieval"].runs([])
+    trained = {run.folder: config_of(run) for run in EXPERIMENTS["ablations_cifar10"].runs([])}
+    assert len(shared) == 3
+    for run in shared:
+        assert run.folder == f"ablations_cifar10/original-seed{run.seed}"
+        assert config_of(run).to_dict() == trained[run.folder].to_dict()
+
+
 def test_the_key_of_a_run_does_not_depend_on_json():
     one = Run("e", "a", "default", {"photometry.noise": ((0, 0.1),)}, 3)
     again = Run(**json.loads(json.dumps({**vars(one), "overrides": dict(one.overrides)})))
@@ -156,7 +184,7 @@ def test_an_ensemble_is_called_for_when_all_its_members_have_rows():
     [run] = ensembles(runs, rows, size=3)
     assert (run.name, run.seed, run.ensemble, run.measure) == ("b, ensemble", 0, (0, 1, 2), ())
     assert [(member.name, member.seed, member.folder) for member in run.members] == [
-        ("b", seed, f"b-seed{seed}") for seed in range(3)
+        ("b", seed, f"e/b-seed{seed}") for seed in range(3)
     ]
     failed = {"run": "a", "seed": 1, "failed": "the loss is not finite"}
     assert [run.name for run in ensembles(runs, [*rows, failed], size=3)] == ["b, ensemble"]
