@@ -10,7 +10,7 @@ MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date
 
 def row(run, **fields):
     result = {"top1_10_views": 0.125, "top1_1_views": 0.15}
-    return {"run": run.name, "seed": run.seed, "result": result} | MADE | fields
+    return {"run": run.name, "seed": run.seed, "overrides": run.overrides, "result": result} | MADE | fields
 
 
 def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):

@@ -50,9 +50,20 @@ def test_an_ensemble_is_compared_with_the_mean_of_the_network():
     assert "| `a, ensemble` | 9.0 | 10.0 | 3, averaged |  |" in tables.errors(rows, ["a", "a, ensemble"])
 
 
-def curve(net: str, rate: float, seed: int, errors: list[float]):
+def curve(net: str, rate: float, seed: int, errors: list[float], epochs: float = figure1.EPOCHS[0]):
     points = [[0.5 * (i + 1), error, 1.0] for i, error in enumerate(errors)]
-    return row(f"{net}, rate {rate:g}", seed, errors[-1], curve=points)
+    overrides = {"num_epochs": epochs}
+    return row(f"{net}, rate {rate:g}", seed, errors[-1], curve=points, overrides=overrides)
+
+
+def diverged(net: str, rate: float, epochs: float = figure1.EPOCHS[0]):
+    return {"run": f"{net}, rate {rate:g}", "seed": 0, "failed": "not finite", "overrides": {"num_epochs": epochs}}
+
+
+def wanted(rows, net: str) -> set[tuple[float, int, float]]:
+    """Rate, seed and epochs of a network's runs."""
+    runs = [run for run in figure1.runs(rows) if run.name.startswith(net)]
+    return {(float(run.name.split()[-1]), run.seed, run.overrides["num_epochs"]) for run in runs}
 
 
 def test_epochs_until_25_percent_lie_between_two_evaluations():
@@ -62,17 +73,39 @@ def test_epochs_until_25_percent_lie_between_two_evaluations():
 
 
 def test_the_seeds_of_figure_1_follow_from_the_grid_of_rates():
+    first = figure1.EPOCHS[0]
     grid = [curve("relu", rate, 0, [0.5, 0.3, 0.6 - 100 * rate]) for rate in figure1.RATES]
     assert figure1.best_rate(grid[:-1], "relu") is None
     assert figure1.best_rate(grid, "relu") == 0.004
-    names = {(run.name, run.seed) for run in figure1.runs(grid)}
-    assert {("relu, rate 0.004", 1), ("relu, rate 0.004", 2), ("tanh, rate 0.001", 0)} <= names
-    assert not any(name.startswith("tanh") and seed for name, seed in names)
+    starts = {(rate, 0, first) for rate in figure1.RATES}
+    assert wanted(grid, "relu") == starts | {(0.004, 1, first), (0.004, 2, first)}
+    assert wanted(grid, "tanh") == starts
     text = figure1.make_table(grid)
     assert "| relu | 0.004 | 1.2 | 1 of 1 |" in text and "times as many" not in text
 
 
-def test_of_two_rates_that_do_not_reach_it_the_smaller_error_is_better():
-    grid = [curve("tanh", rate, 0, [0.9, 0.3 + rate]) for rate in figure1.RATES[:-1]]
-    grid.append({"run": f"tanh, rate {figure1.RATES[-1]:g}", "seed": 0, "failed": "not finite"})
+def test_runs_of_figure_1_go_on_until_one_of_the_grid_reaches_it():
+    first, second, third = figure1.EPOCHS
+    grid = [curve("tanh", rate, 0, [0.9, 0.4]) for rate in figure1.RATES[:-1]] + [diverged("tanh", figure1.RATES[-1])]
+    assert figure1.best_rate(grid, "tanh") is None
+    starts = {(rate, 0, first) for rate in figure1.RATES}
+    longer = {(rate, 0, second) for rate in figure1.RATES[:-1]}
+    assert wanted(grid, "tanh") == starts | longer  # a rate that diverged does not go on
+    grid += [curve("tanh", figure1.RATES[0], 0, [0.9, 0.4, 0.3], second)]
+    assert wanted(grid, "tanh") == starts | longer
+    grid += [curve("tanh", figure1.RATES[1], 0, [0.9, 0.4, 0.2], second)]
+    best = figure1.RATES[1]
+    assert figure1.best_rate(grid, "tanh") == best
+    assert wanted(grid, "tanh") == starts | longer | {(best, 1, first), (best, 2, first)}
+    grid += [curve("tanh", best, 1, [0.9, 0.4])]
+    assert (best, 1, second) in wanted(grid, "tanh") and (best, 1, third) not in wanted(grid, "tanh")
+    assert "40% after 1" not in figure1.make_table(grid) and "30% after 1.5" in figure1.make_table(grid)
+
+
+def test_of_two_rates_that_never_reach_it_the_smaller_error_is_better():
+    grid = [
+        curve("tanh", rate, 0, [0.9, 0.3 + rate], epochs) for rate in figure1.RATES[:-1] for epochs in figure1.EPOCHS
+    ]
+    grid.append(diverged("tanh", figure1.RATES[-1]))
     assert figure1.best_rate(grid, "tanh") == min(figure1.RATES[:-1])
+    assert figure1.best_rate(grid[:-2] + grid[-1:], "tanh") is None
