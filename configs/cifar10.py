@@ -5,7 +5,8 @@ V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs
 sooner than tanh. The net of figure 1 is not on record; `relu` and `tanh` use the 13 % net without weight decay. The two
 published nets differ in more than their norms. `norm` and `no_norm` differ in their norms alone.
 
-Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32`; `configs/fashion_mnist.py` where it cannot be downloaded.
+Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`, which needs TensorFlow to download
+(`pip install '.[tensorflow]'`); `configs/fashion_mnist.py` where it cannot be downloaded.
 
 Cost: 520 epochs of 50,000 images of 24x24 pixels, which is 203,125 updates; `relu` and `tanh` take 40 epochs. The log
 trains about 350 epochs on four fifths of the images and 150 epochs on all images, then 10 epochs at a tenth and 10 at a
@@ -61,7 +62,7 @@ def base() -> ConfigDict:
     config = default.get_config()
     config.unlock()
     config.dataset.update(
-        name="cifar10", train_split="train", eval_split="test", crop_size=24, classes=10, train_images=50_000
+        name="cifar10/32_raw", train_split="train", eval_split="test", crop_size=24, classes=10, train_images=50_000
     )
     config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
     config.network.update(recipe="cifar_13pct", width=1.0, he_init=False, bfloat16=False)

@@ -4,7 +4,7 @@ Reproduces no figure of the paper. Both towers, response norm, overlapping pooli
 its width, so that its parts can be taken away one by one. Images of 64 pixels and crops of 56 leave a map of a single
 pixel after the last pooling, in place of 6 x 6. `docs/results.md` has the errors.
 
-Data: `python -m alexnet_jax.prepare folder cifar10 --source_dir=TREE --size=64 --encoding=raw`.
+Data: `python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw`, as for `configs/cifar10.py`.
 
 Cost: 20 epochs of 50,000 images, which is 7,812 updates.
 

@@ -4,7 +4,7 @@ Reproduces 67.4 % top-1 and 40.9 % top-5 error of a network with a sixth convolu
 network. The closest are 69.42 / 43.73 and 69.38 / 43.65, of other networks (A/layers/layer-params-131-2009.cfg:171,
 A/layers/layer-params-2009-101.cfg:162). Not yet trained here.
 
-Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2009 --source_dir=DIR`.
+Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2009 --source_dir=DIR --held_out=0.5`.
 
 Cost: 20 epochs, as many updates as about 70 epochs of ILSVRC. The schedule of 2012 is not on record; this config uses
 the four quarters of net 170.

@@ -5,7 +5,8 @@ linear bottleneck of 1024 units a tower before 21,843 outputs, divided over the 
 (A/layers/layers-146-2011.cfg:344-386). Net 146-2011 started from the parameters of another run, as
 `configs/finetune.py:fall2011` does. This config starts from initial values. Not yet trained here.
 
-Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2011 --source_dir=DIR`.
+Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2011 --source_dir=DIR --held_out=0.01`. A hundredth
+is held out for the evaluations.
 
 Cost: 10 epochs, as many updates as about 110 epochs of ILSVRC. No schedule from scratch is on record; this config uses
 the four quarters of net 170.

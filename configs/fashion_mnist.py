@@ -7,7 +7,7 @@ Data: `python -m alexnet_jax.prepare fashion_mnist --source_dir=/usr/share/datas
 files of Debian's package `dataset-fashion-mnist`. `python -m alexnet_jax.prepare tfds fashion_mnist --size=28` takes
 TFDS's data set of that name.
 
-Cost: a tenth of the epochs of `configs/cifar10.py`.
+Cost: 52 epochs of 60,000 images, a tenth of those of `configs/cifar10.py`; `relu` and `tanh` take 10.
 
 Command: `python -m alexnet_jax.main --config=configs/fashion_mnist.py:VARIANT`. The default variant is `relu`.
 """

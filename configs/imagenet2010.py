@@ -3,7 +3,9 @@
 Reproduces 37.5 % top-1 and 17.0 % top-5 error with ten views, and 39.0 / 18.3 with the centre view. The log has 37.47 /
 17.00 and 39.02 / 18.30 (A/layers/layer-params-145-2010.cfg:177-180). Not yet trained here at full length.
 
-Data: `python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR`.
+Data: `python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR`. DIR holds `ILSVRC2010_images_train.tar`,
+`ILSVRC2010_images_val.tar`, `ILSVRC2010_devkit-1.0.tar`, and for the test split, on which runs are evaluated,
+`ILSVRC2010_images_test.tar` and `ILSVRC2010_test_ground_truth.txt`.
 
 Cost: 93 epochs of 1,261,406 images, about as much as `configs/imagenet2012.py`.
 

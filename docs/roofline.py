@@ -77,8 +77,8 @@ On one chip, the two towers are two plain convolutions a layer, not one grouped 
 (`network/convolution.py`). `vmap` would give a grouped convolution and transpose every activation before and after it:
 two more passes over memory, which is the bound here. On a CPU with one device, where the difference can be measured, an
 update of the default config takes 3.5 times as long with `vmap`
-(`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run`). The price is twice as many kernels: {kernels} more an
-update, each some microseconds.
+(`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run --config=configs/default.py`). The price is twice as many
+kernels: {kernels} more an update, each some microseconds.
 """
 
 

@@ -54,8 +54,8 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_value, value)) + ")"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return "(" + ", ".join(map(_value, value)) + ("," if len(value) == 1 else "") + ")"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 if __name__ == "__main__":

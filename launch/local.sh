@@ -2,7 +2,8 @@
 # Runs one training in several processes on this machine.
 #
 #   launch/local.sh --config=configs/default.py                      # two processes, a tower in each
-#   PROCESSES=4 launch/local.sh --config=configs/imagenet2012.py     # a workstation with four GPUs
+#   PROCESSES=4 launch/local.sh --config=configs/imagenet2012.py --config.dataset.workers=8
+#                                                                    # a workstation with four GPUs and 32 cores
 #   launch/local.sh --dry_run --config=configs/default.py            # prints the commands
 #
 # Arguments go to `python -m alexnet_jax.main`. The same command resumes a run.

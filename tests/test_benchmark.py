@@ -167,7 +167,7 @@ def test_the_table_of_updates():
     assert lines[2].split()[:5] == ["ours", "32.0", "1.00x", "80.0", "1.00x"]
     assert lines[3].split()[:5] == ["torch", "8.0", "4.00x", "40.0", "2.00x"]
     assert lines[4].endswith("updates torch.compile, channels_last; ten views eager, channels_last")
-    assert "66% of JAX's and 53% of torch's" in lines[5]  # 32 x 4.13 GFLOP of 200 and of 250
+    assert "66% of JAX's and 53% of torch's" in lines[5]  # 32 x 4.14 GFLOP of 200 and of 250
     assert lines[8].split() == ["conv1", "500", "ms", "1,000", "ms", "37.5%", "200", "100"]  # of 128 / 32 s
     assert lines[9].split() == ["not", "in", "any", "part", "62.5%"]
 

@@ -18,7 +18,6 @@ GOAL = 0.25
 # "No regularization of any kind": whole images, no flips, no decay. The error is that of training images as they are,
 # after every epoch.
 BASE = {
-    "dataset.name": "cifar10/32_raw",
     "dataset.crop_size": 32,
     "dataset.eval_split": "train[:20%]",
     "jitter.symmetries": 1,

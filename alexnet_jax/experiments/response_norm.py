@@ -22,7 +22,7 @@ def runs(rows: Rows) -> list[Run]:
         for run in grid(
             "response_norm",
             f"cifar10:{variant}",
-            {variant: {"dataset.name": "cifar10/32_raw"} | SCHEDULE},
+            {variant: SCHEDULE},
             [seed],
             measure=("curve",),
         )

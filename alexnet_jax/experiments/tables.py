@@ -128,14 +128,18 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
 
 
 def made(rows: Rows) -> str:
-    """Where and when the rows were made: `12 runs on NVIDIA H100, 31 s each; JAX 0.11.2; 2026-11-27`."""
+    """Where and when the rows were made: `12 runs on NVIDIA H100, 31 to 58 s each; JAX 0.11.2; 2026-11-27`."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in (row for row in rows if "ensemble" not in row):
         groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
     parts = []
     for (device, version), group in groups.items():
-        seconds = statistics.mean(row["seconds"] for row in group)
-        dates = sorted({row["date"] for row in group})
-        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-        parts.append(f"{len(group)} runs on {device}, {seconds:,.0f} s each; JAX {version}; {when}")
+        seconds = _span(sorted(row["seconds"] for row in group), "{:,.0f}")
+        dates = _span(sorted(row["date"] for row in group), "{}")
+        parts.append(f"{len(group)} runs on {device}, {seconds} s each; JAX {version}; {dates}")
     return ". ".join(parts)
+
+
+def _span(values: Sequence[Any], form: str) -> str:
+    """The first and the last of sorted values, once where they read the same."""
+    return " to ".join(dict.fromkeys(form.format(value) for value in (values[0], values[-1])))
