@@ -89,7 +89,7 @@ def _check_texts(words: list[str]) -> None:
 def _exit(error: BaseException, line: str, status: int) -> NoReturn:
     if processes.watched():
         processes.fail(error, line, status)
-    print(line, file=sys.stderr, flush=True)
+    output.warn(line)
     if processes.joining():
         os._exit(status)
     sys.exit(status)

@@ -405,7 +405,7 @@ class Loop:
         if step not in self._checkpoints.steps():
             self._save(state, step, means)
         self._attempt(self._checkpoints.wait)
-        steps = self._checkpoints.steps()
+        steps = [each for each in self._checkpoints.steps() if each <= step]  # a later one could not be restored
         if steps and steps[-1] == step:
             self._progress.say(f"saved after update {step:,}; the same command resumes here")
         else:

@@ -124,6 +124,19 @@ def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir
     assert [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_run_on_whose_log_no_room_is_left_goes_on(tmp_path: Path, data_dir: str):
+    words = [sys.executable, "-m", "alexnet_jax.main", CONFIG, f"--data_dir={data_dir}"]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [*words, f"--workdir={tmp_path}/a"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        silent = subprocess.run([*words, f"--workdir={tmp_path}/b"], stdout=full, stderr=full, cwd=ROOT)
+    assert run.returncode == silent.returncode == 0, run.stderr
+    assert run.stderr == "standard output cannot be written (No space left on device); the run goes on without it\n"
+    assert (tmp_path / "a/result.json").exists() and (tmp_path / "b/result.json").exists()
+
+
 def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, data_dir: str, command):
     with command("main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}").process as training:
         next(line for line in training.stdout if line.startswith("first update"))

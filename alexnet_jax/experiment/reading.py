@@ -1,6 +1,5 @@
 """How many processes read images, and the memory they take."""
 
-import sys
 from collections.abc import Callable
 
 import jax
@@ -50,7 +49,7 @@ def open_workers(wanted: int | None, *, say: Callable[[str], None] | None = None
             f"warning: {reason}; threads read the images in their place; a smaller config.dataset.workers or"
             " config.batch_size needs less, and 0 workers are threads"
         )
-        (say or _to_stderr)(line)
+        (say or output.warn)(line)
 
     workers = Workers(count, refused)
     workers.start()
@@ -80,7 +79,3 @@ def describe_workers(settings: Settings, crop_size: int) -> str:
         f"images are read by {count} worker process{'es' * (count > 1)}{where}: {count * MEMORY / 1e6:,.0f} MB, and"
         f" shared memory of {train:,.0f} MB for updates and {sum(evaluations):,.0f} MB for evaluations"
     )
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Standard output, whose reader may leave before a command ends, as `head` does."""
+"""Standard output, whose reader may leave before a command ends, as `head` does, and whose disk may be full."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def has_lost_reader() -> bool:
 
 
 def write(text: str, *, end: str = "\n", stop: Callable[[], object] | None = None) -> None:
-    """Prints at once.
+    """Prints at once, while something runs. Where that cannot be printed, as on a full disk, it goes on in silence.
 
     Args:
       text: to print.
@@ -28,17 +28,39 @@ def write(text: str, *, end: str = "\n", stop: Callable[[], object] | None = Non
       stop: called where the reader has left, so that what runs is saved and ends.
 
     Raises:
-      BrokenPipeError: the reader has left, and there is no `stop`.
+      OSError: it cannot be printed, and there is no `stop`.
     """
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         if stop is None:
             raise
         discard()
-        with contextlib.suppress(BrokenPipeError):
-            print("standard output has no reader; the run is saved and ends", file=sys.stderr)
-        stop()
+        if isinstance(error, BrokenPipeError):
+            warn("standard output has no reader; the run is saved and ends")
+            stop()
+        else:
+            warn(f"standard output cannot be written ({error.strerror}); the run goes on without it")
+
+
+def say(line: str) -> None:
+    """Prints a line that is no result. Where it cannot be printed, as on a full disk, it goes to standard error.
+
+    Raises:
+      BrokenPipeError: the reader has left.
+    """
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        warn(line)
+
+
+def warn(line: str) -> None:
+    """Prints a line on standard error, if that can be written."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def discard() -> None:

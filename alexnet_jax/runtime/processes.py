@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.runtime import compat
+from alexnet_jax.runtime import compat, output
 from alexnet_jax.runtime.errors import (
     ClusterError,
     DifferenceError,
@@ -112,7 +112,7 @@ def _join(processes: int | None, process: int | None) -> None:
         if time.monotonic() >= end:
             raise JoinTimeoutError(address, index(), JOIN_TIMEOUT)
         missing = "1" if count() == 2 else f"up to {count() - 1}" if count() > 2 else "some"
-        print(f"waiting for {missing} of {count()} processes at {address}", file=sys.stderr, flush=True)
+        output.warn(f"waiting for {missing} of {count()} processes at {address}")
         thread.join(min(LINE_EVERY, end - time.monotonic()))
     _joining = False
     if errors:
@@ -158,7 +158,7 @@ def _number(variable: str) -> int | None:
 def log(line: str) -> None:
     """Prints a line, on process 0 alone."""
     if index() == 0:
-        print(line, flush=True)
+        output.say(line)
 
 
 def enter(phase: str, *, slow: bool = False) -> None:

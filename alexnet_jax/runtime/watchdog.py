@@ -21,12 +21,12 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import Any, NoReturn
 
 from alexnet_jax.errors import TEMPORARY
+from alexnet_jax.runtime import output
 
 TICK = 1.0  # seconds between two looks at the heartbeats
 HEARTBEAT_INTERVAL = 2.0  # seconds
@@ -136,7 +136,7 @@ class Watchdog:
         """Prints the line, ends this process with the status, and the others with the status and the reason."""
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()  # for the other thread, which ends the process
-        print(line, file=sys.stderr, flush=True)
+        output.warn(line)
         if not self._overdue():
             farewell = threading.Thread(target=self._send_verdict, args=(reason, status), daemon=True)
             farewell.start()
@@ -147,7 +147,7 @@ class Watchdog:
         """Prints the line and waits until a dead process would be found, which ends this one. Returns if none is."""
         if self._ending.locked():
             threading.Event().wait()  # for the other thread, which ends the process
-        print(line, file=sys.stderr, flush=True)
+        output.warn(line)
         time.sleep(HEARTBEAT_TIMEOUT + 2 * HEARTBEAT_INTERVAL + TICK)
 
     def _send_verdict(self, reason: str, status: int) -> None:

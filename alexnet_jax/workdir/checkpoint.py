@@ -154,6 +154,8 @@ class Checkpoints:
     ) -> None:
         """Starts to write the state, and returns when it is copied.
 
+        Checkpoints of this and of later updates go: they could not be restored, and the run makes these updates again.
+
         Args:
           step: updates done; names the checkpoint.
           state: of the run; or some of its fields by name, as of an imported network.
@@ -172,13 +174,15 @@ class Checkpoints:
             self._remove_parts()  # a second time: threads of the failed save were still writing at the first
         if problem := _agreed(lambda: _no_room(self._folder, state)):
             raise SaveError(step, problem)
-        if step in self._manager.all_steps():
-            self._manager.delete(step)  # it could not be restored, and the run has made this update again
+        for later in (each for each in self.steps() if each >= step):
+            log(f"the checkpoint of update {later:,}, from which the run could not go on, is removed")
+            self._manager.delete(later)  # orbax would skip this save and the next, and count it as one of the last
         self._writing = step
         metrics = _metrics_of(top1, loss)
         for again in (True, False) if self._has_failed else (False,):  # orbax may raise the same failure twice
             try:
-                self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics)
+                if not self._manager.save(step, args=ocp.args.PyTreeSave(state), metrics=metrics):
+                    raise RuntimeError("orbax skipped it")
                 break
             except Exception as error:  # as in `restore`
                 if not again:
@@ -354,7 +358,8 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
     size = round(1.1 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))) + SMALL_FILES
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return f"there is no room for {size:,} bytes in {folder} ({error.strerror})"

@@ -63,6 +63,25 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
     assert checkpoints.best_step() == 2
 
 
+def test_a_run_that_passed_over_later_checkpoints_is_saved(checkpoints: Checkpoints, tmp_path: Path):
+    """A run whose last checkpoints are damaged goes on from an earlier one, and may end before it comes to them."""
+    mesh = sharding.make_mesh(data=1, tower=2)
+    for step in (1, 7, 8, 9):
+        checkpoints.save(step, state_of(step, mesh), top1=0.1 * step)
+        checkpoints.wait()
+    for step in (7, 8, 9):
+        (tmp_path / "checkpoints" / str(step) / "default" / "manifest.ocdbt").write_bytes(b"damaged")
+    target = target_of(state_of(0, mesh), mesh)
+    restored = checkpoint.restore_newest(checkpoints, target)
+    assert restored is not None and restored.params["conv1"]["kernel"][0, 0, 0] == 1.0, "that of update 1"
+    for step in (2, 3):
+        checkpoints.save(step, state_of(step, mesh), top1=None)
+        checkpoints.wait()
+        assert checkpoints.steps()[-1] == step
+    again = checkpoint.restore_newest(checkpoints, target)
+    assert again is not None and again.params["conv1"]["kernel"][0, 0, 0] == 3.0
+
+
 def test_of_equal_errors_the_smaller_loss_is_the_best(checkpoints: Checkpoints, tmp_path: Path):
     """Also beside a checkpoint of an earlier version, which kept no loss."""
     mesh = sharding.make_mesh(data=1, tower=2)
