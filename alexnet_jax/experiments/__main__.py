@@ -18,8 +18,8 @@ from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment
 from alexnet_jax.experiments.pool import Pool
-from alexnet_jax.experiments.rows import Row, add_row, read_rows
-from alexnet_jax.experiments.run import Run
+from alexnet_jax.experiments.rows import Row, add_row, check_folder, read_rows
+from alexnet_jax.experiments.run import Run, key_of
 from alexnet_jax.hints import hints
 from alexnet_jax.runtime import output
 from alexnet_jax.workdir.progress import duration
@@ -32,7 +32,10 @@ SECONDS = flags.DEFINE_float("seconds", None, "Start no run after so many second
 LIST = flags.DEFINE_bool("list", False, "Print the experiments and how many of their runs have rows, and end.")
 SUMMARY = flags.DEFINE_bool("summary", False, "Write docs/results.md and its pictures from the rows, and end.")
 SET = flags.DEFINE_multi_string(
-    "set", [], "FIELD=VALUE: another value, as JSON, for a field of all runs, such as --set=num_epochs=0.01."
+    "set",
+    [],
+    "FIELD=VALUE: another value, as JSON, for a field of all runs, such as --set=num_epochs=0.01. These are other runs,"
+    " which the tables leave out. Give them other workdirs, by --runs.",
 )
 
 
@@ -62,15 +65,16 @@ def _make(experiment: Experiment, until: float) -> int:
     """Makes the runs that have no rows yet. Returns the exit status: 0 where all runs have rows."""
     file = Path(RESULTS.value) / f"{experiment.name}.jsonl"
     rows = read_rows(file)
+    check_folder(file)
     begun, made = time.monotonic(), 0
-    done = {_key(row) for row in rows}
+    done = {key_of(row) for row in rows}
     runs: list[Run] = []
 
     def add(run: Run, row: Row) -> None:
         nonlocal made
+        add_row(file, row)
         rows.append(row)
         done.add(run.key)
-        add_row(file, row)
         made += 1
         left = sum(each.key not in done for each in runs)
         seconds = (time.monotonic() - begun) * left / made
@@ -84,7 +88,7 @@ def _make(experiment: Experiment, until: float) -> int:
         until=until,
         add=add,
     )
-    before = {number: signal.signal(number, pool.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, pool.stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         while True:  # the rows may call for more runs
             runs, count = _runs(experiment, rows), made
@@ -117,10 +121,6 @@ def _change(text: str) -> tuple[str, object]:
         return field, value
 
 
-def _key(row: Row) -> str:
-    return Run("", row["run"], row["config"], row["overrides"], row["seed"]).key
-
-
 def _told(row: Row) -> str:
     words = {"top1_1_views": "centre", "top1_10_views": "ten views"}
     found = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
@@ -131,7 +131,7 @@ def _told(row: Row) -> str:
 def _line(experiment: Experiment) -> str:
     rows = read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
-    done = {_key(row) for row in rows}
+    done = {key_of(row) for row in rows}
     return f"{experiment.name:18}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"
 
 

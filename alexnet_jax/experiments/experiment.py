@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.drawing.canvas import Figure
-from alexnet_jax.experiments.run import ENSEMBLE, Run
+from alexnet_jax.experiments.run import ENSEMBLE, Run, key_of
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -31,6 +31,12 @@ class Experiment:
     table: Callable[[Rows], str]
     reading: str
     pictures: Callable[[Rows], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+
+
+def rows_of(runs: Iterable[Run], rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows that these runs left. Others are of other values, such as those of `--set`."""
+    keys = {run.key for run in runs}
+    return [row for row in rows if key_of(row) in keys]
 
 
 def grid(
@@ -61,7 +67,7 @@ def grid(
 
 def ensembles(runs: Sequence[Run], rows: Rows, *, size: int) -> list[Run]:
     """A run for each variant whose first `size` seeds have rows: their ensemble, under the name `VARIANT, ensemble`."""
-    done = {(row["run"], row["seed"]) for row in rows if "result" in row}
+    done = {(row["run"], row["seed"]) for row in rows_of(runs, rows) if "result" in row}
     variants: dict[str, Run] = {}
     for run in runs:
         variants.setdefault(run.name, run)

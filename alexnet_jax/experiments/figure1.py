@@ -6,7 +6,7 @@ from typing import Any
 
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.canvas import Figure
-from alexnet_jax.experiments.experiment import Experiment, Rows, grid
+from alexnet_jax.experiments.experiment import Experiment, Rows, grid, rows_of
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.experiments.tables import spread, table
 
@@ -44,9 +44,7 @@ def epochs_to_goal(row: Mapping[str, Any]) -> float | None:
 
 def _by_epochs(rows: Rows, net: str, rate: float, seed: int) -> dict[float, Mapping[str, Any]]:
     """The rows of a network, the longest run last, by the epochs of the run."""
-    name = f"{net}, rate {rate:g}"
-    found = {row["overrides"]["num_epochs"]: row for row in rows if (row["run"], row["seed"]) == (name, seed)}
-    return dict(sorted(found.items()))
+    return {epochs: row for epochs in EPOCHS for row in rows_of([_run(net, rate, seed, epochs)], rows)}
 
 
 def _longest(rows: Rows, net: str, rate: float, seed: int) -> Mapping[str, Any] | None:

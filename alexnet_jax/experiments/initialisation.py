@@ -28,7 +28,7 @@ def runs(rows: Rows) -> list[Run]:
 def make_table(rows: Rows) -> str:
     """The signal at the start, layer by layer, and the training loss along the run."""
     found = {name: tables.of_run(rows, name) for name in VARIANTS}
-    layers = list(next(iter(rows))["signal"])
+    layers = next(list(row["signal"]) for row in rows if "signal" in row)
     signal = [
         [f"`{name}`", *(tables.spread([row["signal"][layer] for row in each], 3, 1.0) for layer in layers)]
         for name, each in found.items()

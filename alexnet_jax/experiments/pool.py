@@ -14,6 +14,7 @@ from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments import worker
 from alexnet_jax.experiments.rows import Row
 from alexnet_jax.experiments.run import Run
+from alexnet_jax.runtime import output
 
 
 class Pool:
@@ -41,13 +42,13 @@ class Pool:
         self._lock = threading.Lock()
         self._workers: list[subprocess.Popen[str] | None] = [None] * jobs
         self._stopped: signal.Signals | None = None
-        self._failures: list[str] = []
+        self._errors: list[Exception] = []
 
     def make(self, runs: Iterable[Run]) -> None:
         """Makes the runs, in order; those that time or a signal leaves over are left.
 
         Raises:
-          UsageError: a run failed by a mistake of the user, or its process died.
+          UsageError: a run failed by a mistake of the user, its process died, or its row cannot be written.
         """
         waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         for run in runs:
@@ -57,8 +58,8 @@ class Pool:
             thread.start()
         for thread in threads:
             thread.join()
-        if self._failures:
-            raise UsageError(f"{len(self._failures)} runs failed; {self._failures[0]}")
+        if self._errors:
+            raise self._errors[0]
 
     def stop(self, number: int, _: object = None) -> None:
         """Hands a signal on to the workers, which save their runs and end. A second one ends them at once."""
@@ -82,18 +83,25 @@ class Pool:
         """Gives one worker a run after the other."""
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, _cores(slot, self._jobs))  # of this thread alone, and of processes that it starts
-        while self._stopped is None and not self._failures and time.monotonic() < self._until:
+        while self._stopped is None and not self._errors and time.monotonic() < self._until:
             try:
                 run = waiting.get_nowait()
             except queue.Empty:
                 return
-            row = self._ask(slot, run)
-            with self._lock:
-                if row is not None:
-                    self._add(run, row)
+            try:
+                row = self._ask(slot, run)
+                with self._lock:
+                    if row is not None:
+                        self._add(run, row)
+            except Exception as error:  # of this thread, for the one that waits in `make`
+                self._errors.append(error)
 
     def _ask(self, slot: int, run: Run) -> Row | None:
-        """The row of a run; None: it was interrupted or failed."""
+        """The row of a run; None: it was interrupted.
+
+        Raises:
+          UsageError: it failed.
+        """
         process = self._workers[slot] or self._start(slot)
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -105,9 +113,12 @@ class Pool:
         if line:
             return json.loads(line)
         status, self._workers[slot] = process.wait(), None
-        if self._stopped is None and status != TEMPORARY:
-            last = self._log(slot).read_text(errors="replace").strip().splitlines()[-1:]
-            self._failures.append(f"{run.name!r} with seed {run.seed}: {' '.join(last)} ({self._log(slot)})")
+        if self._stopped is None:
+            last = "".join(self._log(slot).read_text(errors="replace").strip().splitlines()[-1:])
+            ending = f"the run {run.name!r} with seed {run.seed} ended with status {status}: {last} ({self._log(slot)})"
+            if status != TEMPORARY:
+                raise UsageError(ending)
+            output.warn(ending)
         return None
 
     def _log(self, slot: int) -> Path:
@@ -126,6 +137,8 @@ class Pool:
                 start_new_session=True,  # Ctrl-C comes to this process alone, which hands it on
             )
         self._workers[slot] = process
+        if self._stopped is not None:  # by a signal that came before this process was known
+            process.terminate()
         return process
 
 

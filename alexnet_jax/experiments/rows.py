@@ -1,6 +1,9 @@
 """The rows of an experiment in a file, one a line, as they were finished."""
 
+import contextlib
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,9 +36,25 @@ def add_row(file: Path, row: Row) -> None:
     Raises:
       UsageError: the file cannot be written.
     """
+    with _writing(file):
+        write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
+
+
+def check_folder(file: Path) -> None:
+    """Makes the folder of the rows, and tries whether it can be written.
+
+    Raises:
+      UsageError: it cannot.
+    """
+    with _writing(file), tempfile.TemporaryFile(dir=file.parent):
+        pass
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
+        yield
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
 

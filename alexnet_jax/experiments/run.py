@@ -20,6 +20,7 @@ from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.measures import MEASURES, rounded
 from alexnet_jax.model_card.run_card import processor
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir.errors import OtherConfigError
 from alexnet_jax.workdir.record import RESULT_FILE, versions
 
 ENSEMBLE = ", ensemble"
@@ -68,6 +69,11 @@ class Run:
         return f"{self.trained_by or self.experiment}/{name}"
 
 
+def key_of(row: Mapping[str, Any]) -> str:
+    """The key of the run that left the row."""
+    return Run("", row["run"], row["config"], row["overrides"], row["seed"]).key
+
+
 def config_of(run: Run) -> ConfigDict:
     """The config of the run.
 
@@ -105,7 +111,10 @@ def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]
 def _train(run: Run, runs_dir: Path, data_dir: str | None) -> Path:
     """Trains, or goes on where the run was interrupted, and returns the workdir."""
     workdir = runs_dir / run.folder
-    train_and_evaluate(config_of(run), str(workdir), data_dir)
+    try:
+        train_and_evaluate(config_of(run), str(workdir), data_dir)
+    except OtherConfigError as error:
+        raise UsageError(f"{error}; remove this folder, or name another one for all workdirs in --runs") from error
     return workdir
 
 

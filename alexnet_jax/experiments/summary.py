@@ -6,8 +6,9 @@ from pathlib import Path
 from etils import epath
 
 from alexnet_jax.drawing import canvas
+from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
-from alexnet_jax.experiments.experiment import Experiment, Rows
+from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.tables import made
 from alexnet_jax.workdir.atomic import write_atomically
@@ -35,13 +36,21 @@ def write(folder: Path) -> None:
 
     Args:
       folder: of the rows.
+
+    Raises:
+      UsageError: a row is damaged, or the page cannot be written.
     """
     canvas.need_matplotlib()
     parts = [HEAD]
     for experiment in EXPERIMENTS.values():
-        rows = read_rows(folder / f"{experiment.name}.jsonl")
-        parts.append(_section(experiment, rows, folder) if rows else _open(experiment))
-    write_atomically(epath.Path(folder.parent) / f"{folder.name}.md", "\n".join(parts))
+        all_rows = read_rows(folder / f"{experiment.name}.jsonl")
+        rows = rows_of(experiment.runs(all_rows), all_rows)
+        parts.append(_section(experiment, rows, folder) if any("result" in row for row in rows) else _open(experiment))
+    page = folder.parent / f"{folder.name}.md"
+    try:
+        write_atomically(epath.Path(page), "\n".join(parts))
+    except OSError as error:
+        raise UsageError(f"{page} cannot be written: {error.strerror}; name another folder in --results") from error
 
 
 def _open(experiment: Experiment) -> str:

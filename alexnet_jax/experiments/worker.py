@@ -1,18 +1,22 @@
 """A process that makes one run after another: starting it and its devices takes longer than many a run.
 
-It reads runs as lines of JSON, and answers each with its row. What the runs print goes to a file.
+It reads runs as lines of JSON, and answers each with its row. What the runs print goes to a file. When the process that
+started this one dies, the run is saved and this one ends.
 """
 
 import dataclasses
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import jax
 
 from alexnet_jax import cli
+from alexnet_jax.data.worker import at_end_of_parent
 from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
 from alexnet_jax.hints import hints
@@ -29,6 +33,9 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
       runs_dir: folder of the workdirs.
       data_dir: of prepared data sets; None: TFDS's own.
     """
+    # Training answers SIGTERM with a checkpoint; between two runs it ends the process.
+    end = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    threading.Thread(target=at_end_of_parent, args=(end, 0, os.getppid()), daemon=True).start()
     cli.start(cpu_devices=CPU_DEVICES)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what runs print would mix with the answers

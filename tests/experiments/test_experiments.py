@@ -6,18 +6,23 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+from etils import epath
 
+from alexnet_jax.errors import UsageError
+from alexnet_jax.experiments import run as run_module
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.experiment import ensembles, grid
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.run import Run, config_of
+from alexnet_jax.workdir.errors import OtherConfigError
 
-# A worker that answers each run with a row. `die`, `slow`, `brief`: runs for which it dies, waits for a signal, or half
-# a second.
+# A worker that answers each run with a row. `die`, `again`, `slow`, `brief`: runs for which it dies, asks for another
+# start, waits for a signal, or waits half a second. `spoil`: its row cannot be written.
 WORKER = """
     import json, os, sys, time
     for line in sys.stdin:
@@ -31,6 +36,11 @@ WORKER = """
         result = {"top1_1_views": 0.2, "top1_10_views": 0.1}
         row = {"run": run["name"], "config": run["config"], "overrides": run["overrides"], "seed": run["seed"]}
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if run["name"] == "again":
+            print("error: a worker died", file=sys.stderr)
+            sys.exit(75)
+        if run["name"] == "spoil":
+            os.mkdir(sys.argv[1] + "/../rows/some.jsonl")  # no file can take its place
         if run["name"] == "brief":
             time.sleep(0.5)  # in which the other workers start
         print(json.dumps(row | {"result": result, "seconds": 1.0, "cores": cores}), flush=True)
@@ -44,7 +54,7 @@ COMMAND = """
     names = sys.argv.pop().split(",")
     runs = lambda rows: grid("some", "default", {name: {"num_epochs": 1.0} for name in names}, range(2))
     main.EXPERIMENTS["some"] = Experiment("some", "Some", "nothing", runs, lambda rows: "", "")
-    worker.command = lambda runs_dir, data_dir: [sys.executable, "-c", WORKER]
+    worker.command = lambda runs_dir, data_dir: [sys.executable, "-c", WORKER, str(runs_dir)]
     cli.run(main.main, words=None)
 """.replace("WORKER", repr(textwrap.dedent(WORKER)))
 
@@ -64,6 +74,13 @@ def command(folder: Path, runs: str, *flags: str, **options) -> tuple[int, str, 
     process = start(folder, runs, *flags, **options)
     out, errors = process.communicate(timeout=120)
     return process.returncode, out, errors
+
+
+def wait_for(file: Path, words: str) -> None:
+    end = time.monotonic() + 120
+    while not file.exists() or words not in file.read_text():
+        assert time.monotonic() < end, file.read_text() if file.exists() else "no file"
+        time.sleep(0.1)
 
 
 def rows(folder: Path) -> set[tuple[str, int]]:
@@ -114,14 +131,35 @@ def test_no_run_starts_after_the_seconds(tmp_path: Path):
 def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):
     status, _, errors = command(tmp_path, "a,die,b")
     assert status == 2 and rows(tmp_path) == {("a", 0)}
-    assert "error: 1 runs failed; 'die' with seed 0: error: there is no data set (" in errors
+    assert "error: the run 'die' with seed 0 ended with status 2: error: there is no data set (" in errors
     assert "Traceback" not in errors
 
 
-def test_a_signal_reaches_the_workers_and_leaves_the_rows(tmp_path: Path):
+def test_a_run_that_asks_for_another_start_is_told_and_left(tmp_path: Path):
+    status, out, errors = command(tmp_path, "a,again")
+    assert status == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0), ("a", 1)} and "2 left" in out
+    assert "the run 'again' with seed 0 ended with status 75: error: a worker died (" in errors
+
+
+def test_rows_that_cannot_be_written_are_told_before_a_run_starts(tmp_path: Path):
+    (tmp_path / "rows").write_text("a file")
+    status, out, errors = command(tmp_path, "a")
+    assert (status, out) == (2, "")
+    assert errors.startswith(f"error: {tmp_path}/rows/some.jsonl cannot be ") and errors.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_row_that_cannot_be_written_ends_the_command_and_counts_for_nothing(tmp_path: Path):
+    status, out, errors = command(tmp_path, "spoil")
+    assert status == 2 and "have rows" not in out
+    assert "some.jsonl cannot be " in errors and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_workers_and_leaves_the_rows(tmp_path: Path, number: signal.Signals):
     process = start(tmp_path, "a,slow")
     assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0)} and "3 left" in out
 
@@ -180,18 +218,47 @@ def test_the_key_of_a_run_does_not_depend_on_json():
 
 def test_an_ensemble_is_called_for_when_all_its_members_have_rows():
     runs = grid("e", "default", {"a": {}, "b": {}}, range(3), measure=("curve",))
-    rows = [{"run": run.name, "seed": run.seed, "result": {}} for run in runs if (run.name, run.seed) != ("a", 1)]
+    key = {"config": "default", "overrides": {}}
+    rows = [key | {"run": run.name, "seed": run.seed, "result": {}} for run in runs if (run.name, run.seed) != ("a", 1)]
+    rows.append({"run": "a", "seed": 1, "result": {}, "config": "default", "overrides": {"num_epochs": 0.1}})
     [run] = ensembles(runs, rows, size=3)
     assert (run.name, run.seed, run.ensemble, run.measure) == ("b, ensemble", 0, (0, 1, 2), ())
     assert [(member.name, member.seed, member.folder) for member in run.members] == [
         ("b", seed, f"e/b-seed{seed}") for seed in range(3)
     ]
-    failed = {"run": "a", "seed": 1, "failed": "the loss is not finite"}
+    failed = key | {"run": "a", "seed": 1, "failed": "the loss is not finite"}
     assert [run.name for run in ensembles(runs, [*rows, failed], size=3)] == ["b, ensemble"]
     assert [run.name for run in ensembles(runs, [*rows, {**failed, "result": {}}], size=3)] == [
         "a, ensemble",
         "b, ensemble",
     ]
+
+
+def test_a_workdir_of_other_values_is_one_error_with_advice_that_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def train(config, workdir, data_dir):
+        raise OtherConfigError(epath.Path(workdir), {"num_epochs": (120.0, 45.0)})
+
+    monkeypatch.setattr(run_module, "train_and_evaluate", train)
+    with pytest.raises(UsageError, match=r"there, 45.0 here\); remove this folder, or .* in --runs") as raised:
+        run_module.perform(Run("e", "a", "default", {}, 0), runs_dir=tmp_path, data_dir=None)
+    assert not isinstance(raised.value, OtherConfigError)  # whose hint names flags of `main`
+
+
+@pytest.mark.long
+def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path, data_dir: str):
+    words = ["elpv", f"--results={tmp_path}/rows", f"--runs={tmp_path}/runs", f"--data_dir={data_dir}"]
+    small = {"dataset.name": "elpv/64", "dataset.crop_size": 56, "network.width": 0.03, "save_every": 1000.0}
+    sets = [f"--set={field}={value}" for field, value in small.items()]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "alexnet_jax.experiments", *words, *sets],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    log = tmp_path / "runs" / "worker0.log"
+    wait_for(log, "first update")
+    parent.kill()
+    parent.wait()
+    wait_for(log, "saved after update")
 
 
 @pytest.mark.long

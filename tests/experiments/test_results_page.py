@@ -1,6 +1,10 @@
+import dataclasses
 import json
 from pathlib import Path
 
+import pytest
+
+from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments import summary
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.rows import add_row
@@ -10,7 +14,8 @@ MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date
 
 def row(run, **fields):
     result = {"top1_10_views": 0.125, "top1_1_views": 0.15}
-    return {"run": run.name, "seed": run.seed, "overrides": run.overrides, "result": result} | MADE | fields
+    key = {"run": run.name, "config": run.config, "overrides": run.overrides, "seed": run.seed}
+    return key | {"result": result} | MADE | fields
 
 
 def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):
@@ -42,3 +47,26 @@ def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path)
     assert "| 0 | 0.100 | 0.400 | 0.01 |" in page  # the greyer tower first
     rows = [json.loads(line) for line in (tmp_path / "results" / "figure1.jsonl").read_text().splitlines()]
     assert len(rows) == len(EXPERIMENTS["figure1"].runs([]))
+
+
+def test_rows_of_other_values_and_diverged_runs_leave_the_page_sound(tmp_path: Path):
+    """As of trials with `--set`, and of a network that diverges from its initial values."""
+    folder = tmp_path / "results"
+    for run in EXPERIMENTS["elpv"].runs([]):
+        add_row(folder / "elpv.jsonl", row(run))
+        trial = dataclasses.replace(run, overrides=dict(run.overrides) | {"num_epochs": 0.1})
+        add_row(folder / "elpv.jsonl", row(trial, result={"top1_10_views": 0.5, "top1_1_views": 0.5}))
+    for name in ("initialisation", "retrieval"):
+        for number, run in enumerate(EXPERIMENTS[name].runs([])):
+            diverged = {key: value for key, value in row(run).items() if key != "result"} | {"failed": "not finite"}
+            measured = row(run, signal={"conv1": 12.0}, losses=[[500, 2.3], [2000, 1.1]])
+            add_row(folder / f"{name}.jsonl", measured if name == "initialisation" and number == 1 else diverged)
+    summary.write(folder)
+    page = (tmp_path / "results.md").read_text()
+    assert "| `default` | 12.5 ± 0.0 | 15.0 ± 0.0 | 5 |" in page
+    assert "| `paper` | 12.000 |" in page and "python -m alexnet_jax.experiments retrieval` makes the runs" in page
+
+
+def test_a_page_that_cannot_be_written_is_one_error(tmp_path: Path):
+    with pytest.raises(UsageError, match=f"{tmp_path}/nowhere/results.md cannot be written: No such file"):
+        summary.write(tmp_path / "nowhere" / "results")

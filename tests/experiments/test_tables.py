@@ -51,13 +51,14 @@ def test_an_ensemble_is_compared_with_the_mean_of_the_network():
 
 
 def curve(net: str, rate: float, seed: int, errors: list[float], epochs: float = figure1.EPOCHS[0]):
+    run = figure1._run(net, rate, seed, epochs)
     points = [[0.5 * (i + 1), error, 1.0] for i, error in enumerate(errors)]
-    overrides = {"num_epochs": epochs}
-    return row(f"{net}, rate {rate:g}", seed, errors[-1], curve=points, overrides=overrides)
+    return row(run.name, seed, errors[-1], curve=points, config=run.config, overrides=run.overrides)
 
 
-def diverged(net: str, rate: float, epochs: float = figure1.EPOCHS[0]):
-    return {"run": f"{net}, rate {rate:g}", "seed": 0, "failed": "not finite", "overrides": {"num_epochs": epochs}}
+def diverged(net: str, rate: float):
+    of_run = curve(net, rate, 0, [0.9])
+    return {key: of_run[key] for key in ("run", "config", "overrides", "seed")} | {"failed": "not finite"}
 
 
 def wanted(rows, net: str) -> set[tuple[float, int, float]]:
