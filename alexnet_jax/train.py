@@ -269,11 +269,7 @@ class Loop:
     def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, float] | None]:
         """The state, which remembers the evaluation where its schedule wants it, and the metrics, if evaluated."""
         processes.enter(f"evaluating or saving after update {step:,}")
-        # A signal during an evaluation leaves a plateau schedule without the error. The resumed run evaluates again.
-        new = step > self._start_step or (
-            state.plateau is not None and jax.device_get(state.plateau.seen) < self._start_step
-        )
-        if not new or not self._is_due(step, self._experiment.settings.evaluate_every):
+        if not self._is_due(step, self._experiment.settings.evaluate_every) or not self._is_new(state, step):
             return state, None
         self._report()
         metrics = self._measure(state, step, views=1)
@@ -287,6 +283,14 @@ class Loop:
         )
         observe = self._experiment.steps.observe
         return (state if observe is None else observe(state, means["top1"])), means
+
+    def _is_new(self, state: TrainState, step: int) -> bool:
+        """Whether there is no evaluation after `step` yet: a signal may have ended the last run in the midst of it."""
+        if step > self._start_step or step == 0:
+            return step > self._start_step
+        if state.plateau is not None:
+            return bool(jax.device_get(state.plateau.seen) < step)
+        return not self._checkpoints.is_evaluated(step)
 
     def _measure(self, state: TrainState, step: int, views: int) -> Metrics | None:
         """The metrics of the evaluation split; None: a signal came."""

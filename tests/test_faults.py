@@ -28,7 +28,7 @@ from alexnet_jax.learning import step as steps
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.workdir import checkpoint, manifest
+from alexnet_jax.workdir import checkpoint, manifest, metrics_log
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.progress import Progress
 from tests.conftest import ROOT
@@ -109,6 +109,15 @@ def test_sigterm_is_answered_with_a_whole_checkpoint(
         assert manifest.damage(epath.Path(tmp_path / "checkpoints" / str(after))) is None
         assert not (tmp_path / "result.json").exists()
     assert_same(whole.state, train_and_evaluate(tiny_config(evaluate_every=0.5), str(tmp_path), data_dir))
+    other = tmp_path / "other"
+    train_and_evaluate(tiny_config(evaluate_every=0.5), str(other), data_dir)
+    assert evaluations(tmp_path) == evaluations(other) and list(evaluations(other)) == [4, 7, 10, 12]
+
+
+def evaluations(workdir: Path) -> dict[int, float]:
+    """The loss of each evaluation, by update."""
+    rows = metrics_log.read_rows(epath.Path(workdir))
+    return {row["step"]: row["eval/loss"] for row in rows if "eval/loss" in row}
 
 
 def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_dir: str, command):

@@ -149,6 +149,10 @@ class Checkpoints:
         """The step with the smallest validation error, of equal errors that with the smallest loss; None: no error."""
         return self._manager.best_step()
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether a validation error is stored with the checkpoint."""
+        return _agreed(lambda: None if self._manager.metrics(step) else "no error") is None
+
     def save(
         self, step: int, state: TrainState | dict[str, PyTree], *, top1: float | None, loss: float | None = None
     ) -> None:
