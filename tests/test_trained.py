@@ -170,12 +170,36 @@ def test_probabilities_that_are_not_finite_have_no_likeliest_class(net, squares)
 def test_a_picture_of_any_kind_is_read():
     from alexnet_jax.data.pictures import read_picture
 
-    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"):
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "F"):
         image = Image.new(mode, (40, 30))
         assert read_picture(image, 16).shape == (16, 16, 3)
     file = io.BytesIO()
     Image.new("CMYK", (40, 30)).save(file, "JPEG")
     assert read_picture(file.getvalue(), 16).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I"])
+def test_a_picture_of_16_bits_is_not_clipped(mode):
+    from alexnet_jax.data.pictures import read_picture
+
+    grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    image = Image.frombytes(mode, (32, 32), grey.astype({"I": "<i4", "I;16B": ">u2"}.get(mode, "<u2")).tobytes())
+    np.testing.assert_array_equal(read_picture(image, 32), np.repeat(grey[..., None] >> 8, 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_transparent_parts_of_a_picture_are_white(mode):
+    from alexnet_jax.data.pictures import read_picture
+
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((90, 90, 90, 255), (0, 0, 16, 32))
+    steps = {"La": ("LA", "La"), "PA": ("PA",), "LA": ("LA",), "RGBa": ("RGBa",)}
+    for step in steps.get(mode, ()):
+        image = image.convert(step)
+    assert image.mode == mode
+    pixels = read_picture(image, 32)
+    np.testing.assert_array_equal(pixels[:, :16], 90)
+    np.testing.assert_array_equal(pixels[:, 16:], 255)
 
 
 def test_its_text_is_a_line_for_people(net):

@@ -67,7 +67,7 @@ def _bytes_of(picture: Picture) -> bytes:
 
 def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(picture, Image.Image):
-        return picture if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16") else picture.convert("RGB")
+        return _for_png(picture)
     if not isinstance(picture, np.ndarray):
         raise images.BrokenImageError("give a file's name, its bytes, a PIL image or an array")
     if picture.ndim == 3 and picture.shape[-1] == 1:
@@ -77,3 +77,16 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
     if picture.ndim == 3 and picture.shape[-1] not in (3, 4):
         raise images.BrokenImageError(f"shape {picture.shape}; pixels are [h, w, 3], channels last")
     return Image.fromarray(picture)
+
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+
+
+def _for_png(image: Image.Image) -> Image.Image:
+    """The image in a mode that a PNG has, with its transparency and its 16 bits, which Pillow would clip at 255."""
+    if image.mode.startswith("I"):
+        return Image.fromarray(np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16))
+    if image.mode in PNG_MODES:
+        return image
+    return image.convert(TRANSPARENT_MODES.get(image.mode, "RGB"))
