@@ -14,14 +14,13 @@ from alexnet_jax.experiment.build import train_plan
 from alexnet_jax.experiment.fields import Settings
 
 MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
-ENOUGH_CORES = 2  # for which threads are as fast
 MOST_WORKERS = 64  # of those nobody asked for; they take 4 GB
 
 
 def worker_count(wanted: int | None, platform: str) -> int:
     """The number of processes that read images; 0: threads read them.
 
-    An update on a CPU takes longer than its images, and needs the cores.
+    An update on a CPU takes longer than its images, and needs the cores. On one core threads are as fast.
 
     Args:
       wanted: `config.dataset.workers`.
@@ -30,7 +29,7 @@ def worker_count(wanted: int | None, platform: str) -> int:
     if wanted is not None:
         return wanted
     cores = threads()
-    return 0 if platform == "cpu" or cores <= ENOUGH_CORES else min(cores, MOST_WORKERS)
+    return 0 if platform == "cpu" or cores == 1 else min(cores, MOST_WORKERS)
 
 
 def open_workers(wanted: int | None, *, say: Callable[[str], None] | None = None) -> Workers | None:

@@ -94,8 +94,7 @@ def test_too_little_shared_memory_is_one_line(tiny_config, data_dir, tmp_path, c
     [
         (None, "cpu", 16, 0),
         (None, "gpu", 1, 0),
-        (None, "gpu", 2, 0),
-        (None, "gpu", 3, 3),
+        (None, "gpu", 2, 2),
         (None, "tpu", 16, 16),
         (None, "gpu", 240, 64),
         (0, "gpu", 16, 0),
