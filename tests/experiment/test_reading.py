@@ -122,8 +122,8 @@ def test_a_number_of_workers_that_makes_no_sense(tiny_config, wrong):
 
 def test_the_dry_run_says_how_many_workers_there_are_and_their_memory(tiny_config, monkeypatch):
     settings = read_settings(tiny_config())
-    monkeypatch.setattr(reading, "threads", lambda: 2)
-    assert reading.describe_workers(settings, 56) == "images are read by 2 threads, one a core"
+    monkeypatch.setattr(reading, "threads", lambda: 1)
+    assert reading.describe_workers(settings, 56) == "images are read by 1 thread, one a core"
     monkeypatch.setattr(reading, "threads", lambda: 4)
     line = reading.describe_workers(settings, 56)
     assert line.startswith("images are read by 4 worker processes on GPUs and TPUs, by threads on CPUs: 252 MB, and")
