@@ -10,6 +10,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of
 from alexnet_jax.experiments.rows import read_rows
+from alexnet_jax.experiments.run import key_of
 from alexnet_jax.experiments.tables import made
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -60,6 +61,14 @@ def _open(experiment: Experiment) -> str:
     return f"## {experiment.title}\n\n{claim}\nNot measured yet: {command}\n"
 
 
+def _left(experiment: Experiment, rows: Rows) -> str:
+    """A sentence about the runs without rows; empty: there are none."""
+    done = {key_of(row) for row in rows}
+    left = sum(run.key not in done for run in experiment.runs(rows))
+    command = f"`python -m alexnet_jax.experiments {experiment.name}` makes the other {left} runs"
+    return f" Not complete yet: {command}." if left else ""
+
+
 def _wrapped(paragraph: str) -> str:
     return textwrap.fill(paragraph, width=120, break_long_words=False, break_on_hyphens=False) + "\n"
 
@@ -76,6 +85,6 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
             experiment.table(rows) + "\n",
             *pictures,
             _wrapped(experiment.reading),
-            _wrapped(f"`{experiment.name}`: {made(rows)}."),
+            _wrapped(f"`{experiment.name}`: {made(rows)}.{_left(experiment, rows)}"),
         ]
     )
