@@ -244,7 +244,7 @@ class Loop:
             result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
             result["count"] = int(metrics.count)
         self._attempt(self._checkpoints.wait)
-        if step not in self._checkpoints.steps():  # once more: no later save will make up for this one
+        if not self._checkpoints.holds(step):  # once more: no later save will make up for this one
             self._checkpoints.save(step, state, top1=result["top1_1_views"], loss=result["loss_1_views"])
             self._checkpoints.wait()
         self._progress.log.write(step, {f"final/{name}": value for name, value in result.items() if name != "step"})
@@ -269,7 +269,7 @@ class Loop:
     def _evaluate_if_due(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, float] | None]:
         """The state, which remembers the evaluation where its schedule wants it, and the metrics, if evaluated."""
         processes.enter(f"evaluating or saving after update {step:,}")
-        if not self._is_due(step, self._experiment.settings.evaluate_every) or not self._is_new(state, step):
+        if not self._is_due(step, self._experiment.settings.evaluate_every) or not self._lacks_error(state, step):
             return state, None
         self._report()
         metrics = self._measure(state, step, views=1)
@@ -284,10 +284,10 @@ class Loop:
         observe = self._experiment.steps.observe
         return (state if observe is None else observe(state, means["top1"])), means
 
-    def _is_new(self, state: TrainState, step: int) -> bool:
-        """Whether there is no evaluation after `step` yet: a signal may have ended the last run in the midst of it."""
+    def _lacks_error(self, state: TrainState, step: int) -> bool:
+        """Whether the state was not evaluated yet, which a signal may have cut off before this process began."""
         if step > self._start_step or step == 0:
-            return step > self._start_step
+            return step > 0
         if state.plateau is not None:
             return bool(jax.device_get(state.plateau.seen) < step)
         return not self._checkpoints.is_evaluated(step)
@@ -310,6 +310,8 @@ class Loop:
     def _save_if_due(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         if step > self._start_step and self._is_due(step, self._experiment.settings.save_every):
             self._save(state, step, means)
+        elif step == self._start_step and means is not None:
+            self._checkpoints.add_error(step, top1=means["top1"], loss=means["loss"])
 
     def _save(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         metrics = means or {}
@@ -342,7 +344,7 @@ class Loop:
         try:
             yield
         except UsageError:
-            if jax.process_count() == 1 and step not in self._checkpoints.steps():
+            if jax.process_count() == 1 and not self._checkpoints.holds(step):
                 self._save(state, step, None)
             raise
 
@@ -394,8 +396,8 @@ class Loop:
 
     def _stop_not_finite(self, step: int, what: str) -> NoReturn:
         self._attempt(self._checkpoints.wait)
-        steps = self._checkpoints.steps()
-        kept = f"the checkpoint of update {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+        last = self._checkpoints.last_sound
+        kept = "there is no checkpoint yet" if last is None else f"the checkpoint of update {last} is kept"
         raise NotFiniteError(
             f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew"
         )
@@ -406,14 +408,14 @@ class Loop:
 
     def _leave(self, state: TrainState, step: int, means: dict[str, float] | None) -> NoReturn:
         """Saves, and ends the process with the signal's status."""
-        if step not in self._checkpoints.steps():
+        if not self._checkpoints.holds(step):
             self._save(state, step, means)
         self._attempt(self._checkpoints.wait)
-        steps = [each for each in self._checkpoints.steps() if each <= step]  # a later one could not be restored
-        if steps and steps[-1] == step:
+        last = self._checkpoints.last_sound
+        if last == step:
             self._progress.say(f"saved after update {step:,}; the same command resumes here")
         else:
-            there = f"after update {steps[-1]:,}" if steps else "at the beginning"
+            there = "at the beginning" if last is None else f"after update {last:,}"
             self._progress.say(f"update {step:,} is not saved; the same command resumes {there}")
         self._interruption.leave()
 

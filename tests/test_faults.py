@@ -111,13 +111,17 @@ def test_sigterm_is_answered_with_a_whole_checkpoint(
     assert_same(whole.state, train_and_evaluate(tiny_config(evaluate_every=0.5), str(tmp_path), data_dir))
     other = tmp_path / "other"
     train_and_evaluate(tiny_config(evaluate_every=0.5), str(other), data_dir)
-    assert evaluations(tmp_path) == evaluations(other) and list(evaluations(other)) == [4, 7, 10, 12]
+    assert evaluations(tmp_path) == evaluations(other) and [step for step, _ in evaluations(other)] == [4, 7, 10, 12]
+    stopped, whole_run = (Checkpoints(epath.Path(folder / "checkpoints")) for folder in (tmp_path, other))
+    assert stopped.is_evaluated(7) and stopped.is_evaluated(12) and stopped.best_step() == whole_run.best_step()
+    stopped.close()
+    whole_run.close()
 
 
-def evaluations(workdir: Path) -> dict[int, float]:
-    """The loss of each evaluation, by update."""
+def evaluations(workdir: Path) -> list[tuple[int, float]]:
+    """Update and loss of each evaluation."""
     rows = metrics_log.read_rows(epath.Path(workdir))
-    return {row["step"]: row["eval/loss"] for row in rows if "eval/loss" in row}
+    return [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row]
 
 
 def test_sigterm_among_the_imports_asks_for_another_start(tmp_path: Path, data_dir: str, command):

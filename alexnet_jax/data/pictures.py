@@ -13,6 +13,9 @@ from alexnet_jax import paths
 from alexnet_jax.data.preparing import images
 from alexnet_jax.errors import UsageError
 
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
+TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
+
 Picture: TypeAlias = str | bytes | os.PathLike | Image.Image | np.ndarray
 
 
@@ -77,10 +80,6 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
     if picture.ndim == 3 and picture.shape[-1] not in (3, 4):
         raise images.BrokenImageError(f"shape {picture.shape}; pixels are [h, w, 3], channels last")
     return Image.fromarray(picture)
-
-
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 
 
 def _for_png(image: Image.Image) -> Image.Image:

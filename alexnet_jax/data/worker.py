@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from alexnet_jax.data import ring as rings
@@ -82,19 +81,13 @@ def serve(file: int, questions: Any, answers: Any) -> None:
         answers.write(json.dumps(answer).encode() + b"\n")
 
 
-def at_end_of_parent(end: Callable[[], object], file: int, parent: int) -> None:
-    """Calls a function as soon as nobody can write to the pipe, whatever this process is doing.
-
-    Args:
-      end: ends this process.
-      file: number of the pipe's end in this process.
-      parent: number of the process that started this one.
-    """
+def end_with_parent(file: int, parent: int) -> None:
+    """Ends this process as soon as nobody can write to the pipe, whatever the process is doing."""
     poll = select.poll()
     poll.register(file, 0)  # an end of the pipe without a writer is reported nevertheless
     while not poll.poll(PARENT_CHECK) and os.getppid() == parent:
         pass
-    end()
+    os._exit(0)
 
 
 def main() -> None:
@@ -103,8 +96,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # for a whole group of processes; the parent saves its work first
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a library that prints would garble the answers
-    watch = threading.Thread(target=at_end_of_parent, args=(lambda: os._exit(0), 0, int(sys.argv[2])), daemon=True)
-    watch.start()
+    threading.Thread(target=end_with_parent, args=(0, int(sys.argv[2])), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the parent has just closed its ends
         serve(int(sys.argv[1]), sys.stdin.buffer, answers)
 

@@ -35,8 +35,12 @@ SET = flags.DEFINE_multi_string(
     "set",
     [],
     "FIELD=VALUE: another value, as JSON, for a field of all runs, such as --set=num_epochs=0.01. These are other runs,"
-    " which the tables leave out. Give them other workdirs, by --runs.",
+    " which the tables leave out; ensembles and longer runs, which follow from rows, are not made. Give them other"
+    " workdirs, by --runs.",
 )
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @hints()
@@ -88,7 +92,9 @@ def _make(experiment: Experiment, until: float) -> int:
         until=until,
         add=add,
     )
-    before = {number: signal.signal(number, pool.stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    # `nohup` has SIGHUP ignored.
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pool.stop) for number in heard}
     try:
         while True:  # the rows may call for more runs
             runs, count = _runs(experiment, rows), made
@@ -100,8 +106,11 @@ def _make(experiment: Experiment, until: float) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     left = sum(run.key not in done for run in runs)
-    print(f"{experiment.name}: {made} runs made, {left} left; the same command goes on" if left else
-          f"{experiment.name}: all {len(runs)} runs have rows in {file}", flush=True)  # fmt: skip
+    cli.print_results(
+        f"{experiment.name}: {made} runs made, {left} left; the same command goes on\n"
+        if left
+        else f"{experiment.name}: all {len(runs)} runs have rows in {file}\n"
+    )
     return TEMPORARY if left else 0
 
 

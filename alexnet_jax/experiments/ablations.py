@@ -36,7 +36,13 @@ def _variants(image_size: int) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _runs(
-    rows: Rows, experiment: str, config: str, *, image_size: int, measure: tuple[str, ...] = (), **base: Any
+    rows: Rows,
+    experiment: str,
+    config: str,
+    *,
+    image_size: int,
+    measure: tuple[str, ...] = (),
+    base: Mapping[str, Any] = {},
 ) -> list[Run]:
     def runs_of(variants: Mapping[str, Mapping[str, Any]], seeds: range) -> list[Run]:
         return grid(experiment, config, variants, seeds, base=base, measure=measure)
@@ -78,7 +84,7 @@ ELPV = Experiment(
     "ablations_elpv",
     "AlexNet without its parts on ELPV",
     "as above.",
-    lambda rows: _runs(rows, "ablations_elpv", "default", image_size=160, num_epochs=45.0),
+    lambda rows: _runs(rows, "ablations_elpv", "default", image_size=160, base={"num_epochs": 45.0}),
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
     "The config is the default one, with 45 epochs in place of 120, and with dropout where the name does not say"
     " otherwise. The test split has 654 photographs, so an error of 20 % has a standard error of 1.6 points. Paired"

@@ -12,7 +12,7 @@ from alexnet_jax.experiments.tables import spread, table
 
 NETS = ("tanh", "relu")
 RATES = (0.001, 0.002, 0.004)  # of kernels; biases take twice as much, as in 2012
-EPOCHS = (8.0, 24.0, 60.0)  # a run goes on from each to the next, until one of the grid's reaches 25 %
+EPOCHS = (8.0, 24.0, 60.0)  # of a run; the longer ones are made where no rate reaches 25 % before
 SEEDS = range(3)
 GOAL = 0.25
 # "No regularization of any kind": whole images, no flips, no decay. The error is that of training images as they are,
@@ -53,7 +53,7 @@ def _longest(rows: Rows, net: str, rate: float, seed: int) -> Mapping[str, Any] 
 
 
 def _stages(rows: Rows, net: str, rates: Sequence[float], seed: int) -> tuple[list[Run], bool]:
-    """Runs at some rates, longer and longer until one reaches 25 %, and whether all of them have rows."""
+    """Runs at some rates, up to the first number of epochs at which a rate reaches 25 %; whether all have rows."""
     wanted = []
     found = {rate: _by_epochs(rows, net, rate, seed) for rate in rates}
     for epochs in EPOCHS:

@@ -1,5 +1,6 @@
 """Makes runs in worker processes, several at once on cores of their own, and writes their rows as they come."""
 
+import contextlib
 import json
 import os
 import queue
@@ -58,11 +59,18 @@ class Pool:
             thread.start()
         for thread in threads:
             thread.join()
+        for error in self._errors[1:]:
+            output.warn(f"error: {error}")
         if self._errors:
             raise self._errors[0]
 
     def stop(self, number: int, _: object = None) -> None:
-        """Hands a signal on to the workers, which save their runs and end. A second one ends them at once."""
+        """Hands a signal on to the workers, which save their runs and end. A second one ends them at once.
+
+        A terminal that is closed may send SIGHUP twice, which counts once.
+        """
+        if number == signal.SIGHUP and self._stopped is not None:
+            return
         self._stopped = signal.Signals(number)
         for process in filter(None, self._workers):
             process.send_signal(signal.SIGTERM)
@@ -82,7 +90,8 @@ class Pool:
     def _serve(self, slot: int, waiting: "queue.SimpleQueue[Run]") -> None:
         """Gives one worker a run after the other."""
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, _cores(slot, self._jobs))  # of this thread alone, and of processes that it starts
+            with contextlib.suppress(OSError):  # cores that were just taken away
+                os.sched_setaffinity(0, _cores(slot, self._jobs))  # of this thread, and of processes that it starts
         while self._stopped is None and not self._errors and time.monotonic() < self._until:
             try:
                 run = waiting.get_nowait()
@@ -93,7 +102,7 @@ class Pool:
                 with self._lock:
                     if row is not None:
                         self._add(run, row)
-            except Exception as error:  # of this thread, for the one that waits in `make`
+            except Exception as error:  # `make` raises it, in the main thread
                 self._errors.append(error)
 
     def _ask(self, slot: int, run: Run) -> Row | None:

@@ -13,6 +13,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.atomic import write_atomically
 
 Row: TypeAlias = dict[str, Any]
+KEY = {"run", "config", "overrides", "seed"}  # by which a row belongs to its run
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -22,11 +23,14 @@ def read_rows(file: Path) -> list[Row]:
       UsageError: a line is damaged.
     """
     rows = []
-    for number, line in enumerate(_whole_lines(file).splitlines()):
+    for number, line in enumerate(_whole_lines(file).splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"line {number + 1} of {file} is no JSON; remove it, and its run is made again") from error
+            raise UsageError(f"line {number} of {file} is no JSON; remove it, and its run is made again") from error
+        if not isinstance(row, dict) or not row.keys() >= KEY:
+            raise UsageError(f"line {number} of {file} is no row of a run; remove it, and its run is made again")
+        rows.append(row)
     return rows
 
 

@@ -127,7 +127,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
       seconds: from the start of this process's work on the run to its end, compilation included.
       error: why it failed.
     """
-    device = jax.devices()[0]
+    device, cores = jax.devices()[0], threads()
     return {
         "experiment": run.experiment,
         "run": run.name,
@@ -137,7 +137,9 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
         **({"ensemble": list(run.ensemble)} if run.ensemble else {}),
         **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
         "seconds": round(seconds, 1),
-        "device": device.device_kind if device.platform != "cpu" else f"CPU, {processor()}, {threads()} cores",
+        "device": device.device_kind
+        if device.platform != "cpu"
+        else f"CPU, {processor()}, {cores} core{'s' * (cores > 1)}",
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }

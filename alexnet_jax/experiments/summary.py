@@ -42,16 +42,17 @@ def write(folder: Path) -> None:
       UsageError: a row is damaged, or the page cannot be written.
     """
     canvas.need_matplotlib()
-    parts = [HEAD]
-    for experiment in EXPERIMENTS.values():
-        all_rows = read_rows(folder / f"{experiment.name}.jsonl")
-        rows = rows_of(experiment.runs(all_rows), all_rows)
-        parts.append(_section(experiment, rows, folder) if any("result" in row for row in rows) else _open(experiment))
-    page = folder.parent / f"{folder.name}.md"
+    parts, page = [HEAD], folder.parent / f"{folder.name}.md"
     try:
+        for experiment in EXPERIMENTS.values():
+            all_rows = read_rows(folder / f"{experiment.name}.jsonl")
+            rows = rows_of(experiment.runs(all_rows), all_rows)
+            finished = any("result" in row for row in rows)
+            parts.append(_section(experiment, rows, folder) if finished else _open(experiment))
         write_atomically(epath.Path(page), "\n".join(parts))
     except OSError as error:
-        raise UsageError(f"{page} cannot be written: {error.strerror}; name another folder in --results") from error
+        file = error.filename or page
+        raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
 
 
 def _open(experiment: Experiment) -> str:
@@ -65,7 +66,7 @@ def _left(experiment: Experiment, rows: Rows) -> str:
     """A sentence about the runs without rows; empty: there are none."""
     done = {key_of(row) for row in rows}
     left = sum(run.key not in done for run in experiment.runs(rows))
-    command = f"`python -m alexnet_jax.experiments {experiment.name}` makes the other {left} runs"
+    command = f"`python -m alexnet_jax.experiments {experiment.name}` makes {left} more run{'s' * (left > 1)}"
     return f" Not complete yet: {command}." if left else ""
 
 

@@ -1,7 +1,7 @@
 """A process that makes one run after another: starting it and its devices takes longer than many a run.
 
 It reads runs as lines of JSON, and answers each with its row. What the runs print goes to a file. When the process that
-started this one dies, the run is saved and this one ends.
+started the worker dies, the run is saved and the worker ends.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from pathlib import Path
 import jax
 
 from alexnet_jax import cli
-from alexnet_jax.data.worker import at_end_of_parent
 from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
 from alexnet_jax.hints import hints
 
 MODULE = "alexnet_jax.experiments.worker"
 CPU_DEVICES = 2  # a tower on each, or two parts of a batch
+PARENT_CHECK = 1.0  # seconds
 
 
 @hints()
@@ -33,9 +33,7 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
       runs_dir: folder of the workdirs.
       data_dir: of prepared data sets; None: TFDS's own.
     """
-    # Training answers SIGTERM with a checkpoint; between two runs it ends the process.
-    end = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    threading.Thread(target=at_end_of_parent, args=(end, 0, os.getppid()), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     cli.start(cpu_devices=CPU_DEVICES)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what runs print would mix with the answers
@@ -48,6 +46,13 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
             row = row_of(run, None, seconds=time.monotonic() - begun, error=str(error))
         print(json.dumps(row), file=answers, flush=True)
         jax.clear_caches()  # of the run's programs, which no other run uses
+
+
+def _end_with(parent: int) -> None:
+    """Sends this process SIGTERM once its parent is gone. Training answers with a checkpoint."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def command(runs_dir: Path, data_dir: str | None) -> list[str]:

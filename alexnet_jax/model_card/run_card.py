@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 import alexnet_jax
+from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.provenance import provenance_of
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
@@ -143,7 +144,7 @@ def machine(experiment: Experiment) -> str:
     first, count = devices[0], len(devices)
     text = f"{count} x {first.device_kind}"
     if first.platform == "cpu":
-        text = f"CPU ({processor()}, {os.cpu_count()} cores) as {count} device{'s' * (count > 1)} of JAX"
+        text = f"CPU ({processor()}, {threads()} cores) as {count} device{'s' * (count > 1)} of JAX"
         text += f"; {native.load_once().line}"
     processes = jax.process_count()
     return text + f", {processes} processes" * (processes > 1)

@@ -20,7 +20,7 @@ def has_lost_reader() -> bool:
 
 
 def write(text: str, *, end: str = "\n", stop: Callable[[], object] | None = None) -> None:
-    """Prints at once, while something runs. Where that cannot be printed, as on a full disk, it goes on in silence.
+    """Prints at once. After a failed print, such as on a full disk, what runs goes on, and nothing more is printed.
 
     Args:
       text: to print.

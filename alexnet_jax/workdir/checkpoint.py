@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import errno
+import json
 import math
 import os
 import tempfile
@@ -24,7 +25,7 @@ from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.runtime.processes import log
 from alexnet_jax.strict_json import is_finite
 from alexnet_jax.workdir import manifest
-from alexnet_jax.workdir.atomic import is_file
+from alexnet_jax.workdir.atomic import is_file, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
     MismatchError,
@@ -104,6 +105,9 @@ class Checkpoints:
       keep_last: how many of the last checkpoints stay, beside the best one.
       read_only: nothing is written or removed.
 
+    Attributes:
+      last_sound: step of the checkpoint that was last restored or written here; None: there is none yet.
+
     Raises:
       UnreadableFileError, UnreadableCheckpointError: the folder cannot be read.
     """
@@ -115,6 +119,7 @@ class Checkpoints:
         best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
+        self.last_sound: int | None = None
         self._has_failed = False
         try:
             self._manager = _Manager(
@@ -149,16 +154,36 @@ class Checkpoints:
         """The step with the smallest validation error, of equal errors that with the smallest loss; None: no error."""
         return self._manager.best_step()
 
+    def holds(self, step: int) -> bool:
+        """Whether the state after this update was restored or written here, or is being written."""
+        return step in (self.last_sound, self._writing)
+
     def is_evaluated(self, step: int) -> bool:
         """Whether a validation error is stored with the checkpoint."""
         return _agreed(lambda: None if self._manager.metrics(step) else "no error") is None
+
+    def add_error(self, step: int, *, top1: float, loss: float) -> None:
+        """Stores the validation error of a checkpoint that was written without one. Arguments as in `save`."""
+        metrics, folder = _metrics_of(top1, loss), self._folder / str(step)
+
+        def write() -> str | None:
+            with contextlib.suppress(OSError):  # no state is lost
+                (folder / "metrics").mkdir(exist_ok=True)
+                write_atomically(folder / "metrics" / "metrics", json.dumps(metrics))
+                manifest.extend(folder)
+            return None
+
+        if metrics is not None:
+            _agreed(write)
+            self._manager.reload()
 
     def save(
         self, step: int, state: TrainState | dict[str, PyTree], *, top1: float | None, loss: float | None = None
     ) -> None:
         """Starts to write the state, and returns when it is copied.
 
-        Checkpoints of this and of later updates go: they could not be restored, and the run makes these updates again.
+        Checkpoints of this update and of later ones are deleted: they could not be restored, and the run makes these
+        updates again.
 
         Args:
           step: updates done; names the checkpoint.
@@ -178,10 +203,13 @@ class Checkpoints:
             self._remove_parts()  # a second time: threads of the failed save were still writing at the first
         if problem := _agreed(lambda: _no_room(self._folder, state)):
             raise SaveError(step, problem)
-        for later in (each for each in self.steps() if each >= step):
-            log(f"the checkpoint of update {later:,}, from which the run could not go on, is removed")
-            self._manager.delete(later)  # orbax would skip this save and the next, and count it as one of the last
         self._writing = step
+        try:
+            for later in (each for each in self.steps() if each >= step):
+                log(f"the checkpoint of update {later:,}, which could not be restored, is deleted")
+                self._manager.delete(later)  # orbax would skip this save, and count it among the last
+        except Exception as error:  # as in `restore`
+            raise self._failed(error) from error
         metrics = _metrics_of(top1, loss)
         for again in (True, False) if self._has_failed else (False,):  # orbax may raise the same failure twice
             try:
@@ -227,6 +255,7 @@ class Checkpoints:
                 raise NoTrainingStateError(path) if name == "step" else OldCheckpointError(path, name)
         if not all_finite(_fields(restored)):
             raise NotFiniteCheckpointError(path)
+        self.last_sound = step
         return restored
 
     def check_fits(self, step: int, target: PyTree) -> None:
@@ -267,7 +296,7 @@ class Checkpoints:
             with contextlib.suppress(OSError):  # the arrays are listed, whether or not these files are
                 manifest.extend(self._folder / str(self._writing))
         if self._writing is not None:
-            self._writing, self._has_failed = None, False
+            self.last_sound, self._writing, self._has_failed = self._writing, None, False
             allocator.trim()  # the copies that were written
 
     def _failed(self, error: Exception) -> SaveError:
@@ -293,7 +322,7 @@ class Checkpoints:
 def restore_newest(checkpoints: Checkpoints, target: PyTree) -> PyTree | None:
     """The newest state that can be read, or a part of it. A damaged checkpoint is named and passed over. None: none.
 
-    The damaged checkpoint stays: perhaps the storage is broken, and not the checkpoint.
+    The damaged checkpoint stays until the next save: perhaps the storage is broken, and not the checkpoint.
 
     Raises:
       UsageError: as in `Checkpoints.restore`, where the checkpoint can be read and does not fit.

@@ -227,9 +227,10 @@ def test_a_worker_whose_parent_is_gone_ends_though_the_pipe_is_open(monkeypatch)
     """As where a process that the parent forked keeps its end of the pipe."""
     ended = []
     monkeypatch.setattr(worker, "PARENT_CHECK", 1)
+    monkeypatch.setattr(os, "_exit", ended.append)
     questions, held = os.pipe()
-    worker.at_end_of_parent(lambda: ended.append(True), questions, parent=os.getppid() + 1)
-    assert ended == [True]
+    worker.end_with_parent(questions, parent=os.getppid() + 1)
+    assert ended == [0]
     for file in (questions, held):
         os.close(file)
 

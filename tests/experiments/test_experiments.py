@@ -1,5 +1,6 @@
 """The command, with workers that answer at once."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from etils import epath
@@ -17,6 +19,7 @@ from alexnet_jax.experiments import run as run_module
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.experiment import ensembles, grid
+from alexnet_jax.experiments.pool import Pool
 from alexnet_jax.experiments.rows import read_rows
 from alexnet_jax.experiments.run import Run, config_of
 from alexnet_jax.workdir.errors import OtherConfigError
@@ -135,13 +138,13 @@ def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):
     assert "Traceback" not in errors
 
 
-def test_a_run_that_asks_for_another_start_is_told_and_left(tmp_path: Path):
+def test_a_run_that_asks_for_another_start_is_named_and_counted(tmp_path: Path):
     status, out, errors = command(tmp_path, "a,again")
     assert status == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0), ("a", 1)} and "2 left" in out
     assert "the run 'again' with seed 0 ended with status 75: error: a worker died (" in errors
 
 
-def test_rows_that_cannot_be_written_are_told_before_a_run_starts(tmp_path: Path):
+def test_rows_that_cannot_be_written_are_an_error_before_a_run_starts(tmp_path: Path):
     (tmp_path / "rows").write_text("a file")
     status, out, errors = command(tmp_path, "a")
     assert (status, out) == (2, "")
@@ -151,8 +154,31 @@ def test_rows_that_cannot_be_written_are_told_before_a_run_starts(tmp_path: Path
 
 def test_a_row_that_cannot_be_written_ends_the_command_and_counts_for_nothing(tmp_path: Path):
     status, out, errors = command(tmp_path, "spoil")
-    assert status == 2 and "have rows" not in out
+    assert (status, out) == (2, "")
     assert "some.jsonl cannot be " in errors and "Traceback" not in errors
+
+
+def test_a_hangup_that_nohup_has_ignored_ends_nothing(tmp_path: Path):
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        process = start(tmp_path, "a,brief")
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "all 4 runs have rows" in out
+
+
+def test_of_two_hangups_the_workers_hear_one():
+    pool = Pool(jobs=1, runs_dir=Path(), data_dir=None, until=0.0, add=lambda run, row: None)
+    worker = mock.Mock()
+    pool._workers = [worker]
+    for number in (signal.SIGHUP, signal.SIGHUP):
+        pool.stop(number)
+    worker.send_signal.assert_called_once_with(signal.SIGTERM)
+    pool.stop(signal.SIGTERM)
+    assert worker.send_signal.call_count == 2  # a second SIGTERM ends them at once
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -180,9 +206,14 @@ def test_an_unknown_experiment_is_named_beside_the_known_ones(tmp_path: Path):
 
 def test_a_damaged_row_is_named(tmp_path: Path):
     (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "some.jsonl").write_text('{"run"\n{}\n')
-    status, _, errors = command(tmp_path, "a")
-    assert status == 2 and "line 1 of" in errors and "is no JSON" in errors
+    for text, words in (
+        ('{"run"\n{}\n', "is no JSON"),
+        ('{"run": "a", "seed": 0}\n', "is no row"),
+        ("[]\n", "is no row"),
+    ):
+        (tmp_path / "rows" / "some.jsonl").write_text(text)
+        status, _, errors = command(tmp_path, "a")
+        assert status == 2 and "line 1 of" in errors and words in errors
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -256,9 +287,17 @@ def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path, data_dir
     )
     log = tmp_path / "runs" / "worker0.log"
     wait_for(log, "first update")
-    parent.kill()
-    parent.wait()
-    wait_for(log, "saved after update")
+    tasks = Path(f"/proc/{parent.pid}/task").glob("*/children")  # a thread started the worker
+    [worker] = [int(child) for task in tasks for child in task.read_text().split()]
+    try:
+        parent.kill()
+        parent.wait()
+        wait_for(log, "saved after update")
+        while Path(f"/proc/{worker}/stat").exists() and " Z " not in Path(f"/proc/{worker}/stat").read_text():
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.long

@@ -82,6 +82,45 @@ def test_a_run_that_passed_over_later_checkpoints_is_saved(checkpoints: Checkpoi
     assert again is not None and again.params["conv1"]["kernel"][0, 0, 0] == 3.0
 
 
+def test_a_damaged_checkpoint_of_the_same_update_is_none(checkpoints: Checkpoints, tmp_path: Path):
+    """A run that made the update again and is interrupted before its next save must not take the update for saved."""
+    mesh = sharding.make_mesh(data=1, tower=2)
+    for step in (1, 2):
+        checkpoints.save(step, state_of(step, mesh), top1=None)
+        checkpoints.wait()
+    (tmp_path / "checkpoints/2/default/manifest.ocdbt").write_bytes(b"damaged")
+    again = Checkpoints(epath.Path(tmp_path / "checkpoints"))
+    assert not again.holds(1) and again.last_sound is None
+    checkpoint.restore_newest(again, target_of(state_of(0, mesh), mesh))
+    assert again.holds(1) and not again.holds(2) and again.last_sound == 1
+    again.save(2, state_of(2, mesh), top1=None)
+    assert again.holds(2), "it is being written"
+    again.wait()
+    assert again.holds(2) and again.last_sound == 2
+    again.close()
+
+
+def test_an_error_is_added_to_a_checkpoint(checkpoints: Checkpoints, tmp_path: Path):
+    mesh = sharding.make_mesh(data=1, tower=2)
+    for step, top1 in ((1, None), (2, 0.5)):
+        checkpoints.save(step, state_of(step, mesh), top1=top1, loss=top1)
+        checkpoints.wait()
+    assert not checkpoints.is_evaluated(1) and checkpoints.is_evaluated(2) and checkpoints.best_step() == 2
+    checkpoints.add_error(1, top1=0.25, loss=1.5)
+    assert checkpoints.is_evaluated(1) and checkpoints.best_step() == 1
+    for step in (3, 4, 5):
+        checkpoints.save(step, state_of(step, mesh), top1=0.9)
+        checkpoints.wait()
+    assert checkpoints.steps() == [1, 3, 4, 5], "the best is kept"
+    again = Checkpoints(epath.Path(tmp_path / "checkpoints"), read_only=True)
+    restored = again.restore(1, target_of(state_of(0, mesh), mesh))
+    assert again.best_step() == 1 and restored.params["conv1"]["kernel"][0, 0, 0] == 1.0
+    again.close()
+    (tmp_path / "checkpoints/1/metrics/metrics").write_text('{"top1": 0.0}')
+    with pytest.raises(DamagedCheckpointError, match="metrics/metrics has 13 bytes"):
+        checkpoints.restore(1, target_of(state_of(0, mesh), mesh))
+
+
 def test_of_equal_errors_the_smaller_loss_is_the_best(checkpoints: Checkpoints, tmp_path: Path):
     """Also beside a checkpoint of an earlier version, which kept no loss."""
     mesh = sharding.make_mesh(data=1, tower=2)
