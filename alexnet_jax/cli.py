@@ -61,6 +61,8 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
 
 def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoReturn:
     variables.check()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may be anything
     _check_texts(arguments[1:])
     status = main(*arguments[1:])
     print_results("")  # flushes: a reader that has left is noticed here, and not at Python's exit

@@ -19,6 +19,7 @@ is used, how pictures become its input, what its classes are, and the licence of
 """
 
 import os
+import shlex
 import sys
 
 if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the path; its parent holds the package
@@ -96,7 +97,7 @@ def describe(network: Imported, folder: str) -> str:
     return (
         f"{folder}: the recipe {settings.network.recipe}{width}, {count_params(network.params):,} parameters, {names},"
         f" crops of {network.preprocessing.crop_size} pixels\n"
-        f"python -m alexnet_jax.{command} --workdir={folder} {rest}"
+        f"python -m alexnet_jax.{command} --workdir={shlex.quote(folder)} {rest}"
     )
 
 

@@ -82,7 +82,6 @@ def main() -> None:
     processes.agree(data.facts() | {"the split": split})
     cli_network.say(operations)
     total, members = _evaluate(nets, weights, source, outputs.predictions)
-    _write_confusion(total, nets[0].classes, outputs.confusion)
     if total.undefined:
         cli_network.say(
             f"warning: {total.undefined:,} images have probabilities that are not finite; they count as errors, and are"
@@ -102,6 +101,7 @@ def main() -> None:
     form = report.as_json if JSON.value else report.as_text
     if processes.index() == 0:
         cli.print_results(form(per_class=PER_CLASS.value) + "\n")
+    _write_confusion(total, nets[0].classes, outputs.confusion)  # where that fails, the errors are printed already
 
 
 def _folders() -> list[epath.Path]:

@@ -62,7 +62,9 @@ def main() -> None:
     made.write_page(f"AlexNet: {folder.name}", run.facts(net, folder, examined))
     if JSON.value:
         found: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
-        errors = {} if examined is None else examined.metrics.means() | {"count": int(examined.metrics.count)}
+        errors: dict[str, Any] = {}
+        if examined is not None:
+            errors = examined.metrics.means() | {"count": int(examined.metrics.count), "images": examined.name}
         print(strict_json.dumps(found | {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}))
         return
     for line in kernels.tower_lines(towers) if TOWERS.value else []:

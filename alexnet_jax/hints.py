@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shlex
 from collections.abc import Iterator
 
 from alexnet_jax.drawing.collection import UnwritableOutputError
@@ -53,9 +54,9 @@ def _hint(error: UsageError) -> str | None:
         case errors.LockedWorkdirError():
             return "wait for it, or name another --workdir"
         case errors.NoRunError() if error.is_file:
+            file = shlex.quote(str(error.folder))
             return (
-                f"`python -m alexnet_jax.convert import {error.folder} --workdir=DIR` makes a workdir of a file of"
-                " parameters"
+                f"`python -m alexnet_jax.convert import {file} --workdir=DIR` makes a workdir of a file of parameters"
             )
         case errors.NoRunError():
             return "name the --workdir of a training run"

@@ -58,7 +58,7 @@ def test_rates():
 
 
 def test_the_table_says_how_many_times_as_fast():
-    rates = {"raw": Rate(600, 500), "peer torch": Rate(100, 50)}
+    rates = {"raw": Rate(600, 500), "peer torch": Rate(100, 50), "peer torch floats": Rate(60, 30)}
     lines = measured.describe(measured.InputResult(rates, growth=2**20, memory=2**30, encoded=35_000))
     assert "JPEG of 35 KB" in lines[0]
     assert lines[2].startswith("raw") and lines[2].endswith("6.00 (10.00)")

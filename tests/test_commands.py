@@ -157,6 +157,21 @@ def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: P
     assert (process.returncode, err) == (141, "")
 
 
+def test_names_that_are_no_utf_8_are_printed_on_a_strict_terminal(tmp_path: Path):
+    make_pictures(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/train/a/\xff.txt")).write_text("no picture")
+    words = ["alexnet_jax.prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data"]
+    run = subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert r"\udcff.txt" in run.stdout
+
+
 def test_a_command_without_standard_output_works(finished: Path, data_dir: str):
     words = [sys.executable, "-m", "alexnet_jax.main", CONFIG, f"--workdir={finished}", f"--data_dir={data_dir}"]
     closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, cwd=ROOT)

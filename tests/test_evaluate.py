@@ -2,13 +2,17 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from alexnet_jax import train
 from tests.configs import tiny
+from tests.conftest import ROOT
 
 
 def rows(file: Path) -> list[list[str]]:
@@ -66,6 +70,21 @@ def test_an_ensemble_and_its_files(runs: list[Path], data_dir: str, command, tmp
     assert lines[2].startswith("ensemble of 2  1 view  top-1 error ")
     assert lines[2].endswith("  20 images of elpv/64 test[:20]")
     assert [line.split()[0] for line in lines[3:]] == ["class", "functional", "defective"]
+
+
+@pytest.mark.long
+def test_errors_are_printed_though_a_file_cannot_be_written(runs: list[Path], data_dir: str, tmp_path: Path):
+    words = [f"--workdir={runs[0]}", f"--data_dir={data_dir}", f"--confusion={tmp_path}/c.png"]
+    limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh"]  # 2,048 bytes, fewer than a picture has
+    run = subprocess.run(
+        [*limited, sys.executable, "-m", "alexnet_jax.evaluate", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert run.returncode == 2 and "c.png cannot be written: File too large" in run.stderr
+    assert "top-1 error" in run.stdout
 
 
 @pytest.mark.long

@@ -165,7 +165,7 @@ def test_the_command_makes_every_figure_as_png_and_svg(made, run):
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in names if name.endswith(".png"))
     result = json.loads((run / "result.json").read_text())
     assert found["errors"]["top1"] == pytest.approx(result["top1_1_views"])
-    assert found["errors"]["count"] == 50
+    assert found["errors"]["count"] == 50 and found["errors"]["images"] == "elpv/64 test[:50]"
     assert len(found["towers"]["colour_share"]) == 2 and 0 < found["towers"]["p_value"] <= 1
 
 
@@ -174,6 +174,7 @@ def test_the_page_of_the_command_has_the_facts(made, run):
     result = json.loads((run / "result.json").read_text())
     assert "<title>AlexNet: tiny run</title>" in text
     assert f"top\N{NON-BREAKING HYPHEN}1 {100 * result['top1_10_views']:.2f} %, 50 images" in text
+    assert "50 images of elpv/64 test[:50]" in text, "of the errors that were measured now"
     assert "recipe" in text and "original, two towers, width 0.03" in text
     assert all(
         f"<h2>{title}" in text for title in ("Kernels", "Curves", "Predictions", "Nearest", "Confusions", "Worst")

@@ -192,7 +192,7 @@ def _input(
     sources = input_pipeline.prepare(place, images)
     variants = input_pipeline.worker_variants(sources, batches)
     if peer == "torch":
-        variants["peer torch"] = input_pipeline.torch_variant(place, sources["jpeg"], batches)
+        variants |= input_pipeline.torch_variants(place, sources["jpeg"], batches)
     rates = {}
     for name, variant in variants.items():
         rates[name] = variant().wall

@@ -35,7 +35,7 @@ class InputResult:
 
     Attributes:
       rates: medians by variant: `jpeg simplejpeg` and `raw` with one thread a core, `jpeg, 4 workers` with so many
-        worker processes, and `peer torch` with one process a core.
+        worker processes, and `peer torch` (crops are bytes) and `peer torch floats` with one process a core.
       growth: growth of memory over 50 epochs of a small data set, bytes.
       memory: memory of this process at the end, bytes.
       encoded: mean size of a JPEG, bytes.
@@ -78,7 +78,7 @@ def measure(
         variants["raw"] = lambda: _timed(_ours(sources["raw"], decoders.decode), batches)
         variants |= worker_variants(sources, batches)
         if peer == "torch":
-            variants["peer torch"] = torch_variant(Path(place), sources["jpeg"], batches)
+            variants |= torch_variants(Path(place), sources["jpeg"], batches)
         values: dict[str, list[Rate]] = {name: [] for name in variants}
         for number in range(rounds):
             for name, variant in variants.items():
@@ -138,13 +138,19 @@ def worker_variants(sources: Mapping[str, Source], batches: int) -> dict[str, Ca
     }
 
 
-def torch_variant(place: Path, source: Source, batches: int) -> Callable[[], Rate]:
-    """What measures PyTorch's DataLoader, on the JPEG files of a source, which are written to a folder in `place`."""
+def torch_variants(place: Path, source: Source, batches: int) -> dict[str, Callable[[], Rate]]:
+    """What measures PyTorch's DataLoader, on the JPEG files of a source, which are written to a folder in `place`.
+
+    Its crops are bytes like ours, or normalised floats, which PyTorch programs commonly make in the loader.
+    """
     from alexnet_jax.benchmarks.torch_loader import loader
 
     files = _files(place / "files", source)
     start = functools.partial(loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=batches + SPARE)
-    return lambda: _timed(start, batches)
+    return {
+        name: functools.partial(_timed, functools.partial(start, floats=floats), batches)
+        for name, floats in (("peer torch", False), ("peer torch floats", True))
+    }
 
 
 def name_of(encoding: str) -> str:

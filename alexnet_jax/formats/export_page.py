@@ -1,5 +1,6 @@
 """The page beside an exported file: how to use the file, how pictures become its input, classes, licence."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import alexnet_jax
@@ -18,11 +19,17 @@ from PIL import Image, ImageOps
 
 def crop_of(file):
     """The central square of a picture, scaled to {image} pixels a side, and of that the central {crop} x {crop}."""
-    picture = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(file))
+    if picture.mode.startswith("I"):  # 16 bits
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     box = (left, top, left + side, top + side)
-    pixels = np.asarray(picture.resize(({image}, {image}), Image.Resampling.BICUBIC, box=box))
+    picture = picture.resize(({image}, {image}), Image.Resampling.BICUBIC, box=box)
+    if picture.mode == "RGBA":  # transparent parts are white
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    pixels = np.asarray(picture)
     return pixels[{edge} : {edge} + {crop}, {edge} : {edge} + {crop}]
 
 
@@ -67,9 +74,10 @@ minus the centre of the mean image in `{file}.mean.binaryproto`, times {scale}. 
 again, with the same bits:
 
 ```sh
-python -m alexnet_jax.convert import {file} --mean={file}.mean.binaryproto --classes={file}.classes.txt --workdir=DIR
+python -m alexnet_jax.convert import {quoted} --mean={mean} --classes={classes} --workdir=DIR
 ```
 """
+CAFFE_FILES = {"quoted": "", "mean": ".mean.binaryproto", "classes": ".classes.txt"}
 NOTES = {
     "stablehlo": "The program takes pixels as bytes and gives probabilities: the mean and the scale of the pixels are"
     " part of it. It runs on CPUs, CUDA and TPUs, on one device, with any number of crops, and needs JAX alone."
@@ -117,7 +125,8 @@ def render(net: "Trained", kind: str, file: str, *, licence: str) -> str:
 def _use(net: "Trained", kind: str, file: str) -> str:
     preprocessing, classes = net.preprocessing, len(net.classes)
     if kind == "caffe":
-        return CAFFE.format(file=file, scale=float(preprocessing.pixel_scale[0]))
+        names = {name: shlex.quote(file + end) for name, end in CAFFE_FILES.items()}
+        return CAFFE.format(file=file, scale=float(preprocessing.pixel_scale[0]), **names)
     call = 'probabilities = network.predict("photo.jpg")' if classes else 'maps = network.features("photo.jpg")'
     scale = [float(f"{number:.9g}") for number in preprocessing.pixel_scale]
     code = USES[kind].format(file=file, classes=classes, call=call, mean=mean_colour(preprocessing), scale=scale)

@@ -53,7 +53,12 @@ class Walk:
         if not layer.window:
             return self._connection(layer, xs, shape), (features,)
         out, ends = self._window(
-            shape, window=layer.window, stride=layer.stride, padding=layer.padding, layer=layer.name
+            shape,
+            window=layer.window,
+            stride=layer.stride,
+            padding=layer.padding,
+            round_down=self.tower.round_down or self.tower.whole_windows,
+            layer=layer.name,
         )
         geometry: dict[str, Any] = dict(strides=[layer.stride] * 2, pads=ends)
         if layer.local:
@@ -75,10 +80,10 @@ class Walk:
         return tuple(ys), (*out, features)
 
     def _window(
-        self, shape: tuple[int, ...], *, window: int, stride: int, padding: int = 0, layer: str
+        self, shape: tuple[int, ...], *, window: int, stride: int, padding: int = 0, round_down: bool, layer: str
     ) -> tuple[tuple[int, ...], list[int]]:
         """Rows and columns after windows, and the padding as ONNX has it: top, left, bottom, right."""
-        options: dict[str, Any] = dict(window=window, stride=stride, padding=padding, round_down=self.tower.round_down)
+        options: dict[str, Any] = dict(window=window, stride=stride, padding=padding, round_down=round_down)
         out = tuple(ops.output_size(n, **options, layer=layer) for n in shape[:2])
         (top, bottom), (left, right) = (ops.overhang(n, **options, layer=layer) for n in shape[:2])
         return out, [top, left, bottom, right]
@@ -130,7 +135,8 @@ class Walk:
             case "batch_norm":
                 return self._batch_norm(f"{layer.name}_norm", xs), shape
             case "pool":
-                out, ends = self._window(shape, window=tower.pool_size, stride=tower.pool_stride, layer=layer.name)
+                windows: dict[str, Any] = dict(window=tower.pool_size, stride=tower.pool_stride)
+                out, ends = self._window(shape, **windows, round_down=tower.round_down, layer=layer.name)
                 sides: dict[str, Any] = dict(kernel_shape=[tower.pool_size] * 2, strides=[tower.pool_stride] * 2)
                 return self._each("MaxPool", xs, pads=ends, **sides), (*out, shape[-1])
             case "adaptive_pool":

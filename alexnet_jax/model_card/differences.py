@@ -68,6 +68,7 @@ TOWER_WORDS = {
     "inverted_dropout": "dropout scales in training, not in evaluation",
     "adaptive_size": "side of the maps after the adaptive pooling",
     "round_down": "sizes of maps are rounded down",
+    "whole_windows": "sizes of maps are rounded down after convolutions",
     "momentum": "momentum of batch norm's averages",
 }
 NOT_OF_A_RECIPE = {"layers", "num_classes", "axes", "dtype", "he_init", "name", "parent"}

@@ -13,6 +13,7 @@ from etils import epath
 
 import alexnet_jax
 from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.preprocessing import LEAST_CONTRAST
 from alexnet_jax.data.provenance import provenance_of
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
@@ -89,11 +90,12 @@ def _data(experiment: Experiment, description: str, homepage: str) -> Iterator[t
     yield "training images", f"{len(experiment.train_source):,} ({train_split})"
     yield "evaluation images", f"{len(experiment.eval_source):,} ({eval_split})"
     yield "stored images", f"{identity['image_size']} x {identity['image_size']} pixels, RGB: the central square"
-    scaled = ", divided by the standard deviation of the pixels" * settings.photometry.standardize
-    yield (
-        "input of the network",
-        f"crops of {crop_size} x {crop_size} pixels, minus the mean of the training images{scaled}",
-    )
+    if settings.photometry.each_image:
+        values = f"minus its own mean, divided by its own standard deviation plus {LEAST_CONTRAST:g}"
+    else:
+        scaled = ", divided by the standard deviation of the pixels" * settings.photometry.standardize
+        values = f"minus the mean of the training images{scaled}"
+    yield "input of the network", f"crops of {crop_size} x {crop_size} pixels, values 0 to 255, {values}"
     yield "digest of the training images' statistics", str(identity["statistics"])
 
 

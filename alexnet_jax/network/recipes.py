@@ -107,7 +107,7 @@ BVLC = _change(
     fc6=dict(std=0.005, bias=0.1),
     fc7=dict(std=0.005, bias=0.1),
 )
-CAFFE_FIELDS = dict(norm_k=1.0, whole_norm=True, inverted_dropout=True)
+CAFFE_FIELDS = dict(norm_k=1.0, whole_norm=True, inverted_dropout=True, whole_windows=True)
 
 # CaffeNet (K/models/bvlc_reference_caffenet/train_val.prototxt): as above, but it pools before it normalises, and
 # biases start at 1.

@@ -62,6 +62,7 @@ class Tower(nn.Module):
       pool_size, pool_stride: overlapping pooling (paper section 3.4).
       adaptive_size: side of the maps after `adaptive_pool`, which takes means.
       round_down: sizes of maps are rounded down, as in PyTorch, not up as in 2012.
+      whole_windows: convolutions alone round sizes down, as Caffe's do (K/src/caffe/layers/conv_layer.cpp:18).
       keep: share of units that dropout keeps (paper section 4.2).
       inverted_dropout: dropout divides by `keep` in training, as in Caffe, in place of multiplying in evaluation.
       momentum: of batch norm's running averages.
@@ -85,6 +86,7 @@ class Tower(nn.Module):
     pool_stride: int = 2
     adaptive_size: int = 6
     round_down: bool = False
+    whole_windows: bool = False
     keep: float = 0.5
     inverted_dropout: bool = False
     momentum: float = 0.9
@@ -133,7 +135,10 @@ class Tower(nn.Module):
         if not layer.window:
             return self._connection(layer, xs), 0
         windows: dict[str, Any] = dict(
-            window=layer.window, stride=layer.stride, padding=layer.padding, round_down=self.round_down
+            window=layer.window,
+            stride=layer.stride,
+            padding=layer.padding,
+            round_down=self.round_down or self.whole_windows,
         )
         padding = [ops.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
         channels = xs[0].shape[-1]

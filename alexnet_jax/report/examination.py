@@ -103,6 +103,7 @@ class Examined:
     """The result of a pass over all test images, centre crops.
 
     Attributes:
+      name: of the images: the data set and the split.
       metrics: sums of losses and errors.
       matrix: how many images of each true class (rows) were predicted as each class (columns); None: there are too many
         classes.
@@ -112,6 +113,7 @@ class Examined:
       mistakes: the images with the highest probabilities of a wrong class, the highest first.
     """
 
+    name: str
     metrics: Metrics
     matrix: Int[np.ndarray, "classes classes"] | None
     wrong: int
@@ -157,6 +159,7 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
         mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
     return Examined(
+        name=images.name,
         metrics=total,
         matrix=matrix,
         wrong=wrong,

@@ -57,7 +57,8 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
         means = examined.metrics.means()
         rates = {key[3:]: page.percent(value) for key, value in means.items() if key != "loss"}
         errors = ", ".join(f"top\N{NON-BREAKING HYPHEN}{k} {rate}" for k, rate in rates.items())
-        found.append(("error of the centre crop", f"{errors}, {int(examined.metrics.count):,} images"))
+        images = f"{int(examined.metrics.count):,} images of {examined.name}"
+        found.append(("error of the centre crop", f"{errors}, {images}"))
         found.append(("loss", f"{means['loss']:.4f} nats"))
     with contextlib.redirect_stdout(sys.stderr):  # a warning about a damaged file is no result
         result = record.read_result(folder)
@@ -65,7 +66,7 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
         found.append(("run", "not finished, or not trained here"))
     else:
         error = f"top\N{NON-BREAKING HYPHEN}1 {page.percent(result['top1_10_views'])}"
-        found.append(("error of ten views", f"{error}, {int(result['count']):,} images"))
+        found.append(("error of ten views at the end of the run", f"{error}, {int(result['count']):,} images"))
         found.append(("run", f"finished after update {int(result['step']):,}"))
     return found
 

@@ -12,6 +12,7 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
+from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export as exporting
 from alexnet_jax.formats import imported, safetensors
@@ -62,7 +63,7 @@ def test_onnx_runtime_gives_the_same_probabilities(recipe, tmp_path):
     assert page.name == "net.onnx.README.md"
 
 
-@pytest.mark.parametrize(("recipe", "size"), [("original", 80), ("original", 63), ("torchvision", 83)])
+@pytest.mark.parametrize(("recipe", "size"), [("original", 80), ("original", 63), ("torchvision", 83), ("bvlc", 80)])
 def test_windows_that_hang_over_the_border_are_the_same_in_onnx(recipe, size, tmp_path):
     net = made.network(recipe, crop_size=size)
     [file, _] = export(net, epath.Path(tmp_path / "net.onnx"))
@@ -203,6 +204,14 @@ def test_the_page_beside_the_file_runs(name, tmp_path, monkeypatch):
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
             exec(block, names)
     np.testing.assert_allclose(names["probabilities"], net.predict("photo.jpg"), atol=1e-4)
+    if "crop_of" in names:
+        seen = np.random.default_rng(1).integers(0, 256, (90, 120, 1), np.uint8)
+        Image.fromarray(np.concatenate([pixels, seen], axis=-1)).save("seen.png")
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 256 + 5).save("deep.png")
+        Image.fromarray(pixels).convert("CMYK").save("print.jpg")
+        for file in ("seen.png", "deep.png", "print.jpg"):
+            [expected] = made.crops(net, read_picture(file, net.preprocessing.image_size)[None])
+            np.testing.assert_array_equal(names["crop_of"](file), expected, err_msg=file)
     text = page.read_text()
     assert r"CC BY 4.0 (with \*stars\*)" in text
     for number, each in enumerate(net.classes):

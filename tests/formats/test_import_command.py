@@ -95,12 +95,12 @@ def test_imagenet_s_names_and_the_published_errors_are_on_the_card(tmp_path):
 def test_the_command(command, caffe_file, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n")
-    run = tmp_path / "runs" / "small"
+    run = tmp_path / "runs" / "small net"
     status, out, err = command("convert", "import", caffe_file, f"--workdir={run}", f"--classes={names}").finish()
     assert status == 0, err
     assert out == (
         f"{run}: the recipe bvlc with width 0.0625, 225,772 parameters, 3 classes, ant to cat, crops of 227 pixels\n"
-        f"python -m alexnet_jax.predict --workdir={run} IMAGE\n"
+        f"python -m alexnet_jax.predict --workdir='{run}' IMAGE\n"
     )
     assert err.startswith("note: Caffe's pictures were squashed") and err.count("\n") == 1
 

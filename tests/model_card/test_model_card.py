@@ -158,6 +158,10 @@ def test_a_finished_run_has_a_card_with_its_facts(run: Path):
         for n, views in ((1, "centre crop"), (10, "10 views"))
     ]
     data = dict(table(text, "Data")[2:])
+    assert data["input of the network"] == (
+        "crops of 56 x 56 pixels, values 0 to 255, minus the mean of the training images, divided by the standard"
+        " deviation of the pixels"
+    )
     assert data["licence of the images"] == "CC BY-NC-SA 4.0" and data["training images"] == r"197 (train\[:10%\])"
     training = dict(table(text, "Training")[2:])
     assert training["updates"] == "3, of 32 images" and "of JAX" in training["machine"]
@@ -166,6 +170,14 @@ def test_a_finished_run_has_a_card_with_its_facts(run: Path):
     assert different["images an update"] == ["32", "128"] and "momentum" not in different
     assert str(run.parent) not in text, "no path of this machine"
     assert front_matter(text)["license"] == "cc-by-nc-sa-4.0"
+
+
+def test_the_card_of_crops_that_are_standardized_one_by_one_says_so(tmp_path: Path, data_dir: str):
+    config = tiny.get_config()
+    config.num_epochs, config.photometry.each_image = 0.2, True
+    train.train_and_evaluate(config, str(tmp_path), data_dir)
+    data = dict(table((tmp_path / "MODEL_CARD.md").read_text(), "Data")[2:])
+    assert data["input of the network"].endswith("minus its own mean, divided by its own standard deviation plus 4")
 
 
 def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):

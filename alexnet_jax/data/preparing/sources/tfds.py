@@ -14,6 +14,7 @@ from alexnet_jax.data.dataset import data_folder
 from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.preparing.listing import Item, Listing
 
+NO_LABEL = -1  # of TFDS
 TFRECORD_HEADER = struct.Struct("<QI")  # length and its checksum; four bytes of checksum also follow the record
 
 
@@ -37,6 +38,10 @@ def tfds_dataset(name: str, source_dir: str | None, *, say: Callable[[str], None
         raise SourceError(f"{name} has {len(class_names)} classes; at least two are needed")
     splits = {str(split): list(_records(info.splits[split])) for split in info.splits}
     read = Reader(str(builder.data_path), image, label)
+    for split in [split for split, items in splits.items() if items and read(items[0])[1] == NO_LABEL]:
+        say(f"split {split!r} of {name} is left out: its {len(splits.pop(split)):,} images have no labels")
+    if not splits:
+        raise SourceError(f"no split of {name} has labels, which training needs")
     return Listing(info.name, class_names, splits, read, [], info.description or name)
 
 

@@ -29,33 +29,40 @@ KINDS = tfds.features.FeaturesDict(
 )
 
 
-def write_tfds(path, file_format, features=KINDS):
-    """A data set of three images in TFDS's layout."""
+def write_tfds(path, file_format, features=KINDS, *, unlabelled=()):
+    """A data set of three images in TFDS's layout, and as many in each split of `unlabelled`."""
     from array_record.python import array_record_module
 
     data = path / "toy" / "1.0.0"
     data.mkdir(parents=True)
-    file = data / f"toy-train.{file_format}-00000-of-00001"
-    records = [
-        features.serialize_example(features.encode_example({"image": jpeg(color_of(n)), "label": n % 2, "id": str(n)}))
-        for n in range(3)
-    ]
-    if file_format == "tfrecord":
-        framed = [struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records]
-        file.write_bytes(b"".join(framed))
-    else:
-        writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1")
-        for record in records:
-            writer.write(record)
-        writer.close()
+    names = sorted({"train", *unlabelled})
+    for name in names:
+        file = data / f"toy-{name}.{file_format}-00000-of-00001"
+        labels = [-1 if name in unlabelled else n % 2 for n in range(3)]
+        records = [
+            features.serialize_example(
+                features.encode_example({"image": jpeg(color_of(n)), "label": label, "id": str(n)})
+            )
+            for n, label in enumerate(labels)
+        ]
+        if file_format == "tfrecord":
+            framed = [struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records]
+            file.write_bytes(b"".join(framed))
+        else:
+            writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1")
+            for record in records:
+                writer.write(record)
+            writer.close()
     identity = tfds.core.dataset_info.DatasetIdentity("toy", tfds.core.Version("1.0.0"), str(data), "elsewhere")
     info = tfds.core.DatasetInfo(builder=identity, description="toys", features=features)
     info.set_file_format(file_format)
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=data, dataset_name="toy", split="train", filetype_suffix=file_format
-    )
-    split = tfds.core.SplitInfo(name="train", shard_lengths=[3], num_bytes=1, filename_template=template)
-    info.set_splits(tfds.core.splits.SplitDict([split]))
+    splits = []
+    for name in names:
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=data, dataset_name="toy", split=name, filetype_suffix=file_format
+        )
+        splits.append(tfds.core.SplitInfo(name=name, shard_lengths=[3], num_bytes=1, filename_template=template))
+    info.set_splits(tfds.core.splits.SplitDict(splits))
     info.write_to_directory(data)
     return file
 
@@ -78,6 +85,20 @@ def test_tfds_prepared_beside_its_source(tmp_path):
     )
     data = open_dataset("toy", str(tmp_path))
     assert data.image_size == 8 and sorted(example["label"] for example in data.split("train")) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_splits_without_labels_are_left_out(tmp_path, file_format):
+    lines = []
+    write_tfds(tmp_path, file_format, unlabelled=("more",))
+    assert list(tfds_dataset("toy", str(tmp_path), say=lines.append).splits) == ["train"]
+    assert lines == ["split 'more' of toy is left out: its 3 images have no labels"]
+
+
+def test_tfds_without_any_label(tmp_path):
+    write_tfds(tmp_path, "array_record", unlabelled=("train",))
+    with pytest.raises(DatasetError, match="no split of toy has labels"):
+        tfds_dataset("toy", str(tmp_path))
 
 
 def test_tfds_cut_off(tmp_path):
