@@ -144,7 +144,7 @@ def check_flags(command: str) -> None:
     """Checks that each flag that is given is of use.
 
     Raises:
-      UsageError: the source reads no such flag, or its value is no number.
+      UsageError: the source reads no such flag, its value is no number, or the data set would be among its images.
     """
     if HELD_OUT.value is not None and math.isnan(HELD_OUT.value):
         raise UsageError("--held_out is nan and should be a share from 0.01 to 0.5")
@@ -155,6 +155,12 @@ def check_flags(command: str) -> None:
     ):
         if flag.present and command not in commands:
             raise UsageError(f"{command} has no use for --{flag.name}, a flag of {', '.join(commands)}; leave it out")
+    folders = [os.path.realpath(flag.value) for flag in (SOURCE_DIR, DATA_DIR) if flag.value is not None]
+    if command == "folder" and len(folders) > len(set(folders)):
+        raise UsageError(
+            f"--data_dir and --source_dir are both {SOURCE_DIR.value}, where the data set would be taken for images;"
+            " name another --data_dir"
+        )
 
 
 def name_of(command: str, name: str | None) -> str:

@@ -171,6 +171,10 @@ def test_names(words, name):
         (["fashion_mnist", "--source_dir=broken", "--held_out=0.2"], "no use for --held_out, a flag of folder; leave"),
         (["folder", "pets", "--source_dir=broken", "--held_out=nan"], "--held_out is nan and should be a share"),
         (["elpv/64", "mine"], "elpv takes no name, and 'mine' was given"),
+        (
+            ["folder", "pets", "--source_dir=broken", "--data_dir=./broken/"],
+            "are both broken, where the data set would",
+        ),
         (["elpv/64", "--data_dir=file"], "cannot be written: Not a directory; name another folder with --data_dir"),
         (["folder", "pets", "--source_dir=broken", "--processes=1"], "or leave them out with --on_error=skip"),
         (

@@ -166,6 +166,8 @@ class Peer:
         self._forward_form = fastest(lambda form: self._seconds(self._forward, form))
         with contextlib.suppress(OSError):  # peak memory starts anew: the slower forms do not count
             Path("/proc/self/clear_refs").write_text("5")
+        if GPU:
+            torch.cuda.reset_peak_memory_stats()
 
     def forms(self) -> dict[str, str]:
         """The form in which updates run, and the form in which evaluations run."""

@@ -87,7 +87,7 @@ def about(net: Trained, licence: str) -> dict[str, str]:
         "width": f"{network.width:g}",
         "step": str(net.step),
         "dataset": net.settings.dataset.name,
-        "licence_of_the_images": licence or "not recorded",
+        safetensors.LICENCE_KEY: licence or safetensors.NOT_RECORDED,
         "preprocessing": export_page.in_words(preprocessing),
         "image_size": str(preprocessing.image_size),
         "crop_size": str(preprocessing.crop_size),
@@ -130,7 +130,7 @@ def _caffe_contents(net: Trained, params: PyTree[np.ndarray], facts: Mapping[str
     options: dict[str, Any] = dict(
         crop_size=preprocessing.crop_size,
         pixel_scale=list(map(float, preprocessing.pixel_scale)),
-        name=f"{facts['title']}. {facts['preprocessing']} Licence of the images: {facts['licence_of_the_images']}.",
+        name=f"{facts['title']}. {facts['preprocessing']} Licence of the images: {facts[safetensors.LICENCE_KEY]}.",
     )
     weights = caffe.write(params, net.tower, net.settings.network.recipe, **options)
     mean = caffe.write_mean(preprocessing.mean_image)

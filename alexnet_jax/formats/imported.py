@@ -48,6 +48,7 @@ class Imported:
       params, batch_stats: as in `Tower`, on the host.
       preprocessing: classes, sizes, mean and scale of the pixels.
       notes: what else to know, a sentence each.
+      licence: of the images that it was trained on; empty: not recorded.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Imported:
     batch_stats: PyTree[np.ndarray]
     preprocessing: Preprocessing
     notes: tuple[str, ...]
+    licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,7 @@ class _Found:
     scale: Sequence[float]
     notes: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 def read(
@@ -165,6 +168,7 @@ def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str
         layers=layers,
         notes=(*[NO_CLASSIFIER] * (not whole), *[FILTER] * (own is None)),
         classes=torchvision.classes_in(metadata),
+        licence=safetensors.licence_of(metadata),
         **(own or torchvision.PIXELS),
     )
 
@@ -192,7 +196,7 @@ def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
         preprocessing = _with_mean(preprocessing, epath.Path(mean))
     settings = _settings(found.recipe, width, found.crop_size, names)
     kind = found.recipe if found.recipe in caffe.RECIPES else "torchvision"
-    return Imported(kind, settings, 0, params, {}, preprocessing, (*found.notes, *notes))
+    return Imported(kind, settings, 0, params, {}, preprocessing, (*found.notes, *notes), found.licence)
 
 
 def _with_mean(preprocessing: Preprocessing, file: epath.Path) -> Preprocessing:
@@ -254,5 +258,12 @@ def _ours(network: safetensors.Network, kind: str, mean: Any, classes: Any) -> I
     if kind != "auto" or mean is not None or classes is not None:
         raise UsageError("the file is one of this program and knows its kind, mean and classes; leave the flags out")
     return Imported(
-        OURS, network.settings, network.step, network.params, network.batch_stats, network.preprocessing, ()
+        OURS,
+        network.settings,
+        network.step,
+        network.params,
+        network.batch_stats,
+        network.preprocessing,
+        (),
+        network.licence,
     )

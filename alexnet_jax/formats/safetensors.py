@@ -25,6 +25,7 @@ from alexnet_jax.workdir.atomic import is_file
 
 VERSION = "1"  # of our layout
 VERSION_KEY = "alexnet_jax"  # of the metadata, in our files alone
+LICENCE_KEY, NOT_RECORDED = "licence_of_the_images", "not recorded"  # of the metadata
 TREES = ("params", "batch_stats")
 MEAN_IMAGE, PIXEL_SCALE = "preprocessing/mean_image", "preprocessing/pixel_scale"
 
@@ -47,6 +48,7 @@ class Network:
       step: updates done.
       params, batch_stats: as in `Tower`, on the host.
       preprocessing: classes, sizes, mean and scale of the pixels.
+      licence: of the images that it was trained on; empty: not recorded. `about` has it in a file.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class Network:
     params: PyTree[np.ndarray]
     batch_stats: PyTree[np.ndarray]
     preprocessing: Preprocessing
+    licence: str = ""
 
 
 def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
@@ -156,7 +159,14 @@ def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Networ
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{name} is damaged: its metadata lack a part ({type(error).__name__}: {error})") from error
     trees = {tree: _nested(arrays, tree) for tree in TREES}
-    return Network(settings, step, **trees, preprocessing=preprocessings.check(preprocessing, name))
+    checked = preprocessings.check(preprocessing, name)
+    return Network(settings, step, **trees, preprocessing=checked, licence=licence_of(metadata))
+
+
+def licence_of(metadata: Mapping[str, str]) -> str:
+    """The licence of the images behind a network, in words; empty: the file does not record it."""
+    licence = metadata.get(LICENCE_KEY, NOT_RECORDED)
+    return "" if licence == NOT_RECORDED else licence
 
 
 def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], np.ndarray]]:

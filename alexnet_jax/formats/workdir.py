@@ -82,7 +82,7 @@ def card_of(imported: Imported, source: str) -> card.Card:
         title=TITLES.get(recipe, recipe) if imported.kind != OURS else imported.settings.name,
         summary=f"A network of the recipe {recipe}, imported from the file {source}. Where and how it was trained, the"
         " file does not say.",
-        license=IMAGENET_LICENCE if is_imagenet else "",
+        license=IMAGENET_LICENCE if is_imagenet else imported.licence,
         class_names=classes,
         data={"images": "ILSVRC 2012 (ImageNet), if the file is the published one"} if is_imagenet else {},
         training={"published for the network of this name": published} if published else {},

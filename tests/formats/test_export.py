@@ -15,7 +15,7 @@ import alexnet_jax
 from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export as exporting
-from alexnet_jax.formats import imported, safetensors
+from alexnet_jax.formats import imported, safetensors, workdir
 from alexnet_jax.formats.export import export
 from alexnet_jax.formats.protobuf import Message
 from alexnet_jax.network.native import build
@@ -190,6 +190,16 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name,
     else:
         mean = net.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)
         np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float), mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("original", "safetensors"), ("torchvision", "torchvision")])
+@pytest.mark.parametrize("licence", ["CC BY-NC-SA 4.0", ""])
+def test_the_licence_of_the_images_comes_back(recipe, kind, licence, tmp_path):
+    net = made.network(recipe, pixel_scale=np.ones(3, np.float32))
+    [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"), kind, licence=licence)
+    read = imported.read(file)
+    assert read.licence == licence
+    assert workdir.card_of(read, file.name).license == licence
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.stablehlo", "net.safetensors"])
