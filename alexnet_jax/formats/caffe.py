@@ -29,7 +29,8 @@ OLD_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: 
 INNER_PRODUCT, TRANSFORM = 117, 100  # of LayerParameter
 PAD, KERNEL_SIZE, GROUP, STRIDE = 3, 4, 5, 6  # of ConvolutionParameter
 GEOMETRY = (9, 10, 11, 12, 13, 14, 18)  # of ConvolutionParameter: sizes by axis, dilation
-CROP, SCALE = 3, 1  # of TransformationParameter
+CROP, SCALE, MEAN_VALUE = 3, 1, 5  # of TransformationParameter
+INPUT_PARAM = 143  # of LayerParameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +62,14 @@ class CaffeNetwork:
       layers: with red, green and blue in this order.
       crop_size: of the pictures, pixels.
       scale: factor of the pixels after the mean is subtracted.
+      mean: of red, green and blue, in the file or `MEAN`.
     """
 
     recipe: str | None
     layers: Whole
     crop_size: int
     scale: float
+    mean: tuple[float, ...] = MEAN
 
 
 def read(data: bytes | memoryview) -> CaffeNetwork:
@@ -98,7 +101,8 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
     whole["conv1"] = (whole["conv1"][0][:, ::-1], whole["conv1"][1])
     _check_options(blocks)
     transform = next((block.transform for block in blocks if block.transform.has(SCALE)), Message(b""))
-    return CaffeNetwork(_recipe_of(blocks), whole, _crop_of(net, blocks), transform.real(SCALE, 1.0))
+    scale = transform.real(SCALE, 1.0)
+    return CaffeNetwork(_recipe_of(blocks), whole, _crop_of(net, blocks), scale, _mean_of(blocks))
 
 
 def read_mean(data: bytes | memoryview) -> Float[np.ndarray, "size size 3"]:
@@ -235,9 +239,15 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def _recipe_of(blocks: list[_Block]) -> str | None:
-    """The recipe, by what the first norm is given; None: the file does not say."""
+    """The recipe, by what the first norm is given; None: the file has weights alone.
+
+    Raises:
+      FormatError: it has the other layers, and no norm among them.
+    """
     norms = [block for block in blocks if block.kind == "LRN" and block.bottom]
     if not norms:
+        if any(block.kind in ("ReLU", "Pooling") for block in blocks):
+            raise FormatError("it has no response norm, and Caffe's AlexNet and CaffeNet have two")
         return None
     before = [block for block in blocks if block.name == norms[0].bottom[0]]
     return "caffenet" if before and before[0].kind == "Pooling" else "bvlc"
@@ -245,10 +255,26 @@ def _recipe_of(blocks: list[_Block]) -> str | None:
 
 def _crop_of(net: Message, blocks: list[_Block]) -> int:
     sizes = net.numbers(INPUT_DIM)[2:4]
-    for shape in net.messages(INPUT_SHAPE)[:1]:
+    inputs = [shape for layer in net.messages(LAYERS) for shape in layer.message(INPUT_PARAM).messages(1)]
+    for shape in (net.messages(INPUT_SHAPE) or inputs)[:1]:
         sizes = shape.numbers(1)[2:4]
     crops = [block.transform.numbers(CROP)[-1] for block in blocks if block.transform.has(CROP)]
     return next((size for size in [*sizes[:1], *crops] if 0 < size <= 4096), CROP_SIZE)
+
+
+def _mean_of(blocks: list[_Block]) -> tuple[float, ...]:
+    """The mean of red, green and blue that the file names, one number for all or three; else the customary one.
+
+    Raises:
+      FormatError: there are other numbers.
+    """
+    transform = next((block.transform for block in blocks if block.transform.has(MEAN_VALUE)), None)
+    if transform is None:
+        return MEAN
+    found = transform.array(MEAN_VALUE, "<f4")
+    if len(found) not in (1, 3) or not ((found >= 0) & (found <= LARGEST_PIXEL)).all():  # also NaN
+        raise FormatError(f"its mean_value is {found[:5].tolist()}; a mean is one or three numbers from 0 to 255")
+    return tuple(map(float, np.broadcast_to(found[::-1], 3)))
 
 
 def _check_options(blocks: list[_Block]) -> None:

@@ -181,7 +181,7 @@ def _of_caffe(data: bytes, kind: str) -> _Found:
     if recipe == "auto":
         raise FormatError("it does not say where its norms are; add --kind=bvlc or --kind=caffenet")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
-    return _Found(recipe, network.layers, network.crop_size, size, caffe.MEAN, [network.scale] * 3, (SQUASHED,))
+    return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3, (SQUASHED,))
 
 
 def _imported(found: _Found, mean: Any, classes: Any) -> Imported:

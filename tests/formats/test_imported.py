@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from alexnet_jax.data import imagenet_names
 from alexnet_jax.errors import UsageError
-from alexnet_jax.formats import caffe, imported, safetensors, torchvision
+from alexnet_jax.formats import caffe, imported, protobuf, safetensors, torchvision
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.tower import make_tower
@@ -56,6 +56,35 @@ def test_caffe(recipe, old, tmp_path):
     assert np.all(read.preprocessing.pixel_scale == 1)
     assert read.preprocessing.class_names == tuple(map(str, range(10)))
     assert_computes(read, layers, 2, 227, recipe)
+
+
+@pytest.mark.parametrize("by_input", [False, True])
+def test_caffe_s_other_crops_and_means(by_input, tmp_path):
+    """At 224 pixels conv1 gives 54 places a side in Caffe, and 55 in 2012."""
+
+    def change(name, layer):
+        if name == "data":
+            layer.transform.mean_value.extend([10, 20, 30])
+            layer.transform.crop_size = 224
+            if by_input:
+                layer.transform.ClearField("crop_size")
+
+    layers = networks.whole(networks.CAFFE, width=WIDTH)
+    shape = protobuf.encode((1, protobuf.encode((1, [1, 3, 224, 224]))))
+    first = protobuf.encode((100, protobuf.encode((1, "pixels"), (2, "Input"), (143, shape)))) if by_input else b""
+    read = imported.read(write(tmp_path, first + networks.caffemodel(layers, "bvlc", change=change)))
+    assert read.preprocessing.crop_size == 224
+    assert np.all(read.preprocessing.mean_image == np.float32([30, 20, 10]))
+    assert_computes(read, layers, 2, 224, "bvlc")
+
+
+def test_caffe_without_norms_is_refused(tmp_path, monkeypatch):
+    graph = networks.GRAPHS["bvlc"].replace(" norm1", "").replace(" norm2", "")
+    monkeypatch.setitem(networks.GRAPHS, "plain", graph)
+    file = write(tmp_path, networks.caffemodel(networks.whole(networks.CAFFE, width=1 / 16), "plain"))
+    for kind in ("auto", "bvlc"):
+        with pytest.raises(UsageError, match="it has no response norm, and Caffe's AlexNet and CaffeNet have two"):
+            imported.read(file, kind=kind)
 
 
 def test_caffe_s_double_numbers_and_other_names(tmp_path):

@@ -138,13 +138,13 @@ def paper(image, w):
 
 
 def caffe(image, w, *, pool_first):
-    """K/models: grouped convolutions, LRN over all channels with k 1 and alpha / 5, inverted dropout."""
+    """K/models: grouped convolutions that round down, LRN over all channels, k 1, alpha / 5, inverted dropout."""
 
     def whole(x):
         y = lrn(both(x), k=1, n=5, alpha=1e-4 / 5)
         return [y[: len(y) // 2], y[len(y) // 2 :]]
 
-    x = [conv(image, w["conv1"][t], stride=4) for t in range(2)]
+    x = [conv(image, w["conv1"][t], stride=4, rounded=math.floor) for t in range(2)]
     x = [relu(a) for a in x]
     x = whole([pool(a) for a in x]) if pool_first else [pool(a) for a in whole(x)]
     x = [relu(conv(x[t], w["conv2"][t], pad=2)) for t in range(2)]
