@@ -62,15 +62,22 @@ COMMAND = """
 """.replace("WORKER", repr(textwrap.dedent(WORKER)))
 
 
-def start(folder: Path, runs: str, *flags: str, experiment: str = "some") -> subprocess.Popen:
+def start(
+    folder: Path, runs: str, *flags: str, experiment: str = "some", hangup: signal.Handlers = signal.SIG_DFL
+) -> subprocess.Popen:
+    """Starts the command; what it does at a hangup is not what the tests do, which `nohup` may run."""
     words = [experiment, f"--results={folder}/rows", f"--runs={folder}/runs", *flags, runs]
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(COMMAND), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
+    before = signal.signal(signal.SIGHUP, hangup)  # a child inherits it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(COMMAND), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def command(folder: Path, runs: str, *flags: str, **options) -> tuple[int, str, str]:
@@ -159,11 +166,7 @@ def test_a_row_that_cannot_be_written_ends_the_command_and_counts_for_nothing(tm
 
 
 def test_a_hangup_that_nohup_has_ignored_ends_nothing(tmp_path: Path):
-    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
-    try:
-        process = start(tmp_path, "a,brief")
-    finally:
-        signal.signal(signal.SIGHUP, handler)
+    process = start(tmp_path, "a,brief", hangup=signal.SIG_IGN)
     assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=60)
