@@ -129,6 +129,9 @@ GRAPHS = {
     " fc6 relu6 drop6 fc7 relu7 drop7 fc8",
     "caffenet": "data conv1 relu1 pool1 norm1 conv2 relu2 pool2 norm2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"
     " fc6 relu6 drop6 fc7 relu7 drop7 fc8",
+    "weights alone": "conv1 conv2 conv3 conv4 conv5 fc6 fc7 fc8",
+    "no norms": "data conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5"
+    " fc6 relu6 drop6 fc7 relu7 drop7 fc8",
 }
 KINDS = dict(
     conv="Convolution", relu="ReLU", norm="LRN", pool="Pooling", fc="InnerProduct", drop="Dropout", data="Data"
