@@ -38,5 +38,7 @@ RETRIEVAL = Experiment(
     make_table,
     "Queries are 1,000 test images, the database 10,000 training images; codes have 64 bits. Recall is that of the"
     " exact neighbours in the features, so that a way is measured by this network's own idea of alike. The share of"
-    " the query's class needs no such idea.",
+    " the query's class needs no such idea. As the paper expects, codes of the features find pictures of the query's"
+    " class nearly as often as the features do, and codes of pixels as rarely as pixels. Random hyperplanes do as well"
+    " by class, and find fewer of the exact neighbours.",
 )

@@ -70,6 +70,11 @@ def _left(experiment: Experiment, rows: Rows) -> str:
     return f" Not complete yet: {command}." if left else ""
 
 
+def _laid_out(part: str) -> str:
+    """A table as it is, a paragraph wrapped."""
+    return part if part.startswith("|") else _wrapped(part).rstrip()
+
+
 def _wrapped(paragraph: str) -> str:
     return textwrap.fill(paragraph, width=120, break_long_words=False, break_on_hyphens=False) + "\n"
 
@@ -83,7 +88,7 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
         [
             f"## {experiment.title}\n",
             _wrapped(f"The paper: {experiment.claim}"),
-            experiment.table(rows) + "\n",
+            "\n\n".join(map(_laid_out, experiment.table(rows).split("\n\n"))) + "\n",
             *pictures,
             _wrapped(experiment.reading),
             _wrapped(f"`{experiment.name}`: {made(rows)}.{_left(experiment, rows)}"),

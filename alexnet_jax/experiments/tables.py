@@ -121,9 +121,8 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
     for name, sign in expected.items():
         found = of_run(rows, name)
         difference = paired(whole, found)
-        lines.append(
-            [f"`{name}`", spread(ten_views(found)), difference.words(), sign, difference.sign, f"{difference.seeds}"]
-        )
+        seen = difference.sign if difference.seeds else ""
+        lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, f"{difference.seeds}"])
     return table(["", "ten views, %", "difference, points (95 %)", "expected", "found", "seeds"], lines)
 
 

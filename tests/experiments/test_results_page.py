@@ -49,7 +49,8 @@ def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path)
     assert (tmp_path / "results" / "figure1.png").read_bytes().startswith(b"\x89PNG")
     assert "runs on a GPU, 12 s each; JAX 0.11.2; 2026-11-27." in page
     assert "| 0 | 0.100 | 0.400 | 0.01 |" in page  # the greyer tower first
-    assert "The towers differ (p below 0.05) in 5 of 5 runs." in page
+    assert "The towers differ (p below 0.05) in 5 of 5 runs." in unwrapped(page)
+    assert max(len(line) for line in page.splitlines() if line[:1] not in "|!") <= 120
     rows = [json.loads(line) for line in (tmp_path / "results" / "figure1.jsonl").read_text().splitlines()]
     assert len(rows) == len(EXPERIMENTS["figure1"].runs([]))
 
