@@ -239,14 +239,15 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def _recipe_of(blocks: list[_Block]) -> str | None:
-    """The recipe, by what the first norm is given; None: the file has weights alone.
+    """The recipe, by what the first norm is given; None: the file does not say.
 
     Raises:
       FormatError: it has the other layers, and no norm among them.
     """
     norms = [block for block in blocks if block.kind == "LRN" and block.bottom]
     if not norms:
-        if any(block.kind in ("ReLU", "Pooling") for block in blocks):
+        kinds = {block.kind for block in blocks}
+        if "LRN" not in kinds and kinds & {"ReLU", "Pooling"}:
             raise FormatError("it has no response norm, and Caffe's AlexNet and CaffeNet have two")
         return None
     before = [block for block in blocks if block.name == norms[0].bottom[0]]

@@ -85,6 +85,15 @@ def test_caffe_without_norms_is_refused(tmp_path):
             imported.read(file, kind=kind)
 
 
+def test_caffe_s_norms_without_inputs_leave_the_recipe_open(tmp_path):
+    def change(name, layer):
+        if name.startswith("norm"):
+            layer.ClearField("bottom")
+
+    file = write(tmp_path, networks.caffemodel(networks.whole(networks.CAFFE, width=1 / 16), change=change))
+    assert imported.read(file, kind="bvlc").kind == "bvlc"
+
+
 def test_caffe_s_double_numbers_and_other_names(tmp_path):
     layers = networks.whole(networks.CAFFE, width=1 / 16, classes=6)
     data = networks.caffemodel(layers, double=True, names={"fc8": "fc8_flickr"})
