@@ -35,8 +35,8 @@ def get_config(name: str = "") -> ConfigDict:
     config.dataset.eval_split = config_dict.placeholder(str)
     config.dataset.crop_size = None  # side of the crops, pixels; None: 224 / 256 of the stored images, as in 2012
 
-    # These are as in 2012, and not as in `configs/default.py`. Most pictures have a top. Their brightness may tell
-    # classes apart. Dropout helps a network that fits its training images.
+    # Three fields keep the values of 2012, unlike `configs/default.py`: most pictures have a top, brightness may tell
+    # classes apart, and dropout helps a network that fits its training images.
     config.network.recipe = "original"
     config.jitter.symmetries = 2
     config.photometry.each_image = False

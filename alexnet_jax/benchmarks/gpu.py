@@ -24,7 +24,7 @@ CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size
 PEER_CASE = CASES[0]
 UPDATES = 100  # of each measurement of updates that read from disk
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
-# Each process of ours caches its programs in a folder of its own, which is empty at first.
+# Environment of this program's processes. Each caches its compiled programs in an empty folder.
 CACHE = {
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -1,4 +1,4 @@
-"""Makes runs in worker processes, several at once on cores of their own, and writes their rows as they come."""
+"""Worker processes make runs at the same time. Each worker has its share of the cores, and each run leaves a row."""
 
 import contextlib
 import json

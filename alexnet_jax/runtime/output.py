@@ -64,7 +64,7 @@ def warn(line: str) -> None:
 
 
 def discard() -> None:
-    """Discards what is written to standard output from now on: Python flushes it at its exit, and would fail again."""
+    """Sends standard output to the null device, since Python flushes standard output at exit and would fail again."""
     number = _number()
     if number is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -106,7 +106,7 @@ class Checkpoints:
       read_only: nothing is written or removed.
 
     Attributes:
-      last_sound: step of the checkpoint that was last restored or written here; None: there is none yet.
+      last_sound: step of the last checkpoint that this object restored or wrote; None before the first.
 
     Raises:
       UnreadableFileError, UnreadableCheckpointError: the folder cannot be read.

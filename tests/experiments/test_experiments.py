@@ -65,7 +65,7 @@ COMMAND = """
 def start(
     folder: Path, runs: str, *flags: str, experiment: str = "some", hangup: signal.Handlers = signal.SIG_DFL
 ) -> subprocess.Popen:
-    """Starts the command; what it does at a hangup is not what the tests do, which `nohup` may run."""
+    """Starts the command with the handler `hangup` for SIGHUP: `nohup` runs the tests with SIGHUP ignored."""
     words = [experiment, f"--results={folder}/rows", f"--runs={folder}/runs", *flags, runs]
     before = signal.signal(signal.SIGHUP, hangup)  # a child inherits it
     try:
@@ -111,7 +111,7 @@ def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     assert status == 0 and ("c", 1) in rows(tmp_path) and len(read_rows(tmp_path / "rows" / "some.jsonl")) == 6
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system gives no process cores of its own")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot bind processes to cores")
 def test_runs_at_once_share_the_cores(tmp_path: Path):
     all_cores = sorted(os.sched_getaffinity(0))
 
