@@ -16,10 +16,10 @@ from absl import flags
 from alexnet_jax import cli
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
-from alexnet_jax.experiments.experiment import Experiment
+from alexnet_jax.experiments.experiment import Experiment, without_rows
 from alexnet_jax.experiments.pool import Pool
 from alexnet_jax.experiments.rows import Row, add_row, check_folder, read_rows
-from alexnet_jax.experiments.run import Run, key_of
+from alexnet_jax.experiments.run import Run
 from alexnet_jax.hints import hints
 from alexnet_jax.runtime import output
 from alexnet_jax.workdir.progress import duration
@@ -71,16 +71,14 @@ def _make(experiment: Experiment, until: float) -> int:
     rows = read_rows(file)
     check_folder(file)
     begun, made = time.monotonic(), 0
-    done = {key_of(row) for row in rows}
     runs: list[Run] = []
 
     def add(run: Run, row: Row) -> None:
         nonlocal made
         add_row(file, row)
         rows.append(row)
-        done.add(run.key)
         made += 1
-        left = sum(each.key not in done for each in runs)
+        left = len(without_rows(runs, rows))
         seconds = (time.monotonic() - begun) * left / made
         line = f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}"
         output.write(line, stop=lambda: pool.stop(signal.SIGTERM))
@@ -98,14 +96,14 @@ def _make(experiment: Experiment, until: float) -> int:
     try:
         while True:  # the rows may call for more runs
             runs, count = _runs(experiment, rows), made
-            pool.make(run for run in runs if run.key not in done)
+            pool.make(without_rows(runs, rows))
             if pool.stopped is not None or made == count:
                 break
     finally:
         pool.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-    left = sum(run.key not in done for run in runs)
+    left = len(without_rows(runs, rows))
     cli.print_results(
         f"{experiment.name}: {made} runs made, {left} left; the same command goes on\n"
         if left
@@ -140,8 +138,8 @@ def _told(row: Row) -> str:
 def _line(experiment: Experiment) -> str:
     rows = read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
-    done = {key_of(row) for row in rows}
-    return f"{experiment.name:18}{sum(run.key in done for run in runs):4} of {len(runs):3} runs  {experiment.title}"
+    made = len(runs) - len(without_rows(runs, rows))
+    return f"{experiment.name:18}{made:4} of {len(runs):3} runs  {experiment.title}"
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ def rows_of(runs: Iterable[Run], rows: Rows) -> list[Mapping[str, Any]]:
     return [row for row in rows if key_of(row) in keys]
 
 
+def without_rows(runs: Iterable[Run], rows: Rows) -> list[Run]:
+    """The runs that left no row yet."""
+    done = {key_of(row) for row in rows}
+    return [run for run in runs if run.key not in done]
+
+
 def grid(
     experiment: str,
     config: str,

@@ -14,7 +14,6 @@ import jax
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs.variants import Variant, vary
-from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.measures import MEASURES, rounded
@@ -127,7 +126,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
       seconds: from the start of this process's work on the run to its end, compilation included.
       error: why it failed.
     """
-    device, cores = jax.devices()[0], threads()
+    device = jax.devices()[0]
     return {
         "experiment": run.experiment,
         "run": run.name,
@@ -137,9 +136,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
         **({"ensemble": list(run.ensemble)} if run.ensemble else {}),
         **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
         "seconds": round(seconds, 1),
-        "device": device.device_kind
-        if device.platform != "cpu"
-        else f"CPU, {processor()}, {cores} core{'s' * (cores > 1)}",
+        "device": device.device_kind if device.platform != "cpu" else f"CPU, {processor()}",
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }

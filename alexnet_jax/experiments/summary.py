@@ -8,9 +8,8 @@ from etils import epath
 from alexnet_jax.drawing import canvas
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
-from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of
+from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of, without_rows
 from alexnet_jax.experiments.rows import read_rows
-from alexnet_jax.experiments.run import key_of
 from alexnet_jax.experiments.tables import made
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -63,9 +62,8 @@ def _open(experiment: Experiment) -> str:
 
 
 def _left(experiment: Experiment, rows: Rows) -> str:
-    """A sentence about the runs without rows; empty: there are none."""
-    done = {key_of(row) for row in rows}
-    left = sum(run.key not in done for run in experiment.runs(rows))
+    """A sentence that counts the runs without rows; empty if every run has a row."""
+    left = len(without_rows(experiment.runs(rows), rows))
     command = f"`python -m alexnet_jax.experiments {experiment.name}` makes {left} more run{'s' * (left > 1)}"
     return f" Not complete yet: {command}." if left else ""
 

@@ -74,10 +74,10 @@ minus the centre of the mean image in `{file}.mean.binaryproto`, times {scale}. 
 again, with the same bits:
 
 ```sh
-python -m alexnet_jax.convert import {quoted} --mean={mean} --classes={classes} --workdir=DIR
+python -m alexnet_jax.convert import {quoted} --workdir=DIR \\
+    --mean={quoted}.mean.binaryproto --classes={quoted}.classes.txt
 ```
 """
-CAFFE_FILES = {"quoted": "", "mean": ".mean.binaryproto", "classes": ".classes.txt"}
 NOTES = {
     "stablehlo": "The program takes pixels as bytes and gives probabilities: the mean and the scale of the pixels are"
     " part of it. It runs on CPUs, CUDA and TPUs, on one device, with any number of crops, and needs JAX alone."
@@ -125,8 +125,7 @@ def render(net: "Trained", kind: str, file: str, *, licence: str) -> str:
 def _use(net: "Trained", kind: str, file: str) -> str:
     preprocessing, classes = net.preprocessing, len(net.classes)
     if kind == "caffe":
-        names = {name: shlex.quote(file + end) for name, end in CAFFE_FILES.items()}
-        return CAFFE.format(file=file, scale=float(preprocessing.pixel_scale[0]), **names)
+        return CAFFE.format(file=file, quoted=shlex.quote(file), scale=float(preprocessing.pixel_scale[0]))
     call = 'probabilities = network.predict("photo.jpg")' if classes else 'maps = network.features("photo.jpg")'
     scale = [float(f"{number:.9g}") for number in preprocessing.pixel_scale]
     code = USES[kind].format(file=file, classes=classes, call=call, mean=mean_colour(preprocessing), scale=scale)

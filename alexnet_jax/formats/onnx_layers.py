@@ -57,7 +57,7 @@ class Walk:
             window=layer.window,
             stride=layer.stride,
             padding=layer.padding,
-            round_down=self.tower.round_down or self.tower.whole_windows,
+            round_down=self.tower.convolutions_round_down,
             layer=layer.name,
         )
         geometry: dict[str, Any] = dict(strides=[layer.stride] * 2, pads=ends)

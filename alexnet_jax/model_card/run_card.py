@@ -146,20 +146,21 @@ def machine(experiment: Experiment) -> str:
     first, count = devices[0], len(devices)
     text = f"{count} x {first.device_kind}"
     if first.platform == "cpu":
-        text = f"CPU ({processor()}, {threads()} cores) as {count} device{'s' * (count > 1)} of JAX"
+        text = f"CPU ({processor()}) as {count} device{'s' * (count > 1)} of JAX"
         text += f"; {native.load_once().line}"
     processes = jax.process_count()
     return text + f", {processes} processes" * (processes > 1)
 
 
 def processor() -> str:
-    """The processor's name, as Linux has it."""
+    """The processor's name, as Linux has it, and the cores that this process may use: `AMD EPYC, 2 cores`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except (OSError, ValueError):
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    cores = threads()
+    return f"{names[0] if names else platform.machine()}, {cores} core{'s' * (cores > 1)}"
 
 
 def _errors(experiment: Experiment, result: Mapping[str, float], classes: int) -> list[Errors]:

@@ -114,6 +114,11 @@ class Tower(nn.Module):
                 self.sow("signals", f"{layer.name}_then{number}", xs)
         return jnp.concatenate([x.astype(dtype) for x in xs], axis=-1)
 
+    @property
+    def convolutions_round_down(self) -> bool:
+        """Whether convolutions round the sizes of maps down."""
+        return self.round_down or self.whole_windows
+
     def leaf_names(self) -> dict[str, list[str]]:
         """Names of the parameters' leaves, by layer or norm."""
         names: dict[str, list[str]] = {}
@@ -138,7 +143,7 @@ class Tower(nn.Module):
             window=layer.window,
             stride=layer.stride,
             padding=layer.padding,
-            round_down=self.round_down or self.whole_windows,
+            round_down=self.convolutions_round_down,
         )
         padding = [ops.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
         channels = xs[0].shape[-1]
