@@ -40,7 +40,8 @@ def add_row(file: Path, row: Row) -> None:
     Raises:
       UsageError: the file cannot be written.
     """
-    with _writing(file):
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
 
 
@@ -50,14 +51,19 @@ def check_folder(file: Path) -> None:
     Raises:
       UsageError: it cannot.
     """
-    with _writing(file), tempfile.TemporaryFile(dir=file.parent):
-        pass
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
 
 
 @contextlib.contextmanager
-def _writing(file: Path) -> Iterator[None]:
+def writing(file: Path) -> Iterator[None]:
+    """Names the file, and the flag that helps, where the block cannot write it.
+
+    Raises:
+      UsageError: it cannot.
+    """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error

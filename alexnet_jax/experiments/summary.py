@@ -6,10 +6,9 @@ from pathlib import Path
 from etils import epath
 
 from alexnet_jax.drawing import canvas
-from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of, without_rows
-from alexnet_jax.experiments.rows import read_rows
+from alexnet_jax.experiments.rows import read_rows, writing
 from alexnet_jax.experiments.tables import made
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -42,16 +41,13 @@ def write(folder: Path) -> None:
     """
     canvas.need_matplotlib()
     parts, page = [HEAD], folder.parent / f"{folder.name}.md"
-    try:
-        for experiment in EXPERIMENTS.values():
-            all_rows = read_rows(folder / f"{experiment.name}.jsonl")
-            rows = rows_of(experiment.runs(all_rows), all_rows)
-            finished = any("result" in row for row in rows)
-            parts.append(_section(experiment, rows, folder) if finished else _open(experiment))
+    for experiment in EXPERIMENTS.values():
+        all_rows = read_rows(folder / f"{experiment.name}.jsonl")
+        rows = rows_of(experiment.runs(all_rows), all_rows)
+        finished = any("result" in row for row in rows)
+        parts.append(_section(experiment, rows, folder) if finished else _open(experiment))
+    with writing(page):
         write_atomically(epath.Path(page), "\n".join(parts))
-    except OSError as error:
-        file = error.filename or page
-        raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
 
 
 def _open(experiment: Experiment) -> str:
@@ -80,7 +76,9 @@ def _wrapped(paragraph: str) -> str:
 def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
     pictures = []
     for name, (figure, text) in experiment.pictures(rows).items():
-        (folder / f"{name}.png").write_bytes(canvas.as_bytes(figure, ".png"))
+        file = folder / f"{name}.png"
+        with writing(file):
+            file.write_bytes(canvas.as_bytes(figure, ".png"))
         pictures.append(f"![{text}]({folder.name}/{name}.png)\n")
     return "\n".join(
         [
