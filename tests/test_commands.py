@@ -187,9 +187,9 @@ def test_a_reader_that_leaves_ends_other_commands_without_a_word(
         "main": [CONFIG],
         "figures": [f"--workdir={finished}", f"--output={tmp_path}/figures"],
         "convert": [f"--workdir={finished}", f"--to={tmp_path}/x.safetensors"],
-        "prepare": [f"--source_dir={tmp_path}", f"--data_dir={tmp_path}"],
+        "prepare": [f"--source_dir={tmp_path}/pictures", f"--data_dir={tmp_path}/data"],
     }[module]
-    make_pictures(tmp_path)
+    make_pictures(tmp_path / "pictures")
     with command(module, *rest, *flags, PYTHONUNBUFFERED="").process as process:  # Python then prints at the end
         process.stdout.close()
         err = process.stderr.read()
