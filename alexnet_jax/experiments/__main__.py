@@ -73,6 +73,9 @@ def _make(experiment: Experiment, until: float) -> int:
     begun, made = time.monotonic(), 0
     runs: list[Run] = []
 
+    def tell(text: str) -> None:
+        output.write(f"{experiment.name}: {text}", stop=lambda: pool.stop(signal.SIGTERM))
+
     def add(run: Run, row: Row) -> None:
         nonlocal made
         add_row(file, row)
@@ -80,8 +83,7 @@ def _make(experiment: Experiment, until: float) -> int:
         made += 1
         left = len(without_rows(runs, rows))
         seconds = (time.monotonic() - begun) * left / made
-        line = f"{experiment.name}: {_told(row)}; {left} runs left, {duration(seconds)}"
-        output.write(line, stop=lambda: pool.stop(signal.SIGTERM))
+        tell(f"{_told(row)}; {left} runs left, {duration(seconds)}")
 
     pool = Pool(
         jobs=JOBS.value,
@@ -96,7 +98,10 @@ def _make(experiment: Experiment, until: float) -> int:
     try:
         while True:  # the rows may call for more runs
             runs, count = _runs(experiment, rows), made
-            pool.make(without_rows(runs, rows))
+            missing = without_rows(runs, rows)
+            if missing:
+                tell(f"{len(missing)} of {len(runs)} runs to make; they print to {Path(RUNS.value)}/worker*.log")
+            pool.make(missing)
             if pool.stopped is not None or made == count:
                 break
     finally:

@@ -100,6 +100,7 @@ def rows(folder: Path) -> set[tuple[str, int]]:
 def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--jobs=2")
     assert status == 0 and rows(tmp_path) == {("a", 0), ("b", 0), ("a", 1), ("b", 1)}
+    assert out.startswith(f"some: 4 of 4 runs to make; they print to {tmp_path}/runs/worker*.log\n")
     assert "ten views 10.0% in 0:01" in out and "3 runs left" in out
     before = (tmp_path / "rows" / "some.jsonl").read_text()
     with open(tmp_path / "rows" / "some.jsonl", "a") as file:
@@ -161,13 +162,13 @@ def test_rows_that_cannot_be_written_are_an_error_before_a_run_starts(tmp_path: 
 
 def test_a_row_that_cannot_be_written_ends_the_command_and_counts_for_nothing(tmp_path: Path):
     status, out, errors = command(tmp_path, "spoil")
-    assert (status, out) == (2, "")
+    assert status == 2 and "seed" not in out
     assert "some.jsonl cannot be " in errors and "Traceback" not in errors
 
 
 def test_a_hangup_that_nohup_has_ignored_ends_nothing(tmp_path: Path):
     process = start(tmp_path, "a,brief", hangup=signal.SIG_IGN)
-    assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
+    assert process.stdout is not None and any("a, seed 0" in line for line in process.stdout)
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "all 4 runs have rows" in out
@@ -187,7 +188,7 @@ def test_of_two_hangups_the_workers_hear_one():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_workers_and_leaves_the_rows(tmp_path: Path, number: signal.Signals):
     process = start(tmp_path, "a,slow")
-    assert process.stdout is not None and "a, seed 0" in process.stdout.readline()
+    assert process.stdout is not None and any("a, seed 0" in line for line in process.stdout)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == os.EX_TEMPFAIL and rows(tmp_path) == {("a", 0)} and "3 left" in out
