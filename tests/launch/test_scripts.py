@@ -6,6 +6,7 @@ import stat
 import string
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import kubernetes_validate
@@ -122,8 +123,16 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
     log = tpu_vm("run", "--config=a b")
     words = ["-u", "-m", "alexnet_jax.main", "--distributed=on", "--workdir=gs://bucket/run", "--config=a b"]
     assert log.splitlines() == words
+    again = subprocess.run([LAUNCH / "tpu_vm.sh", "run"], env=environment, text=True, capture_output=True)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == "error: a run is under way here; show it by log, end it by stop\n"
     tpu_vm("stop")
     assert tpu_vm("log") == log + "stopped\n"
+    ended = (tmp_path / "alexnet" / "pid").read_text().strip()
+    while Path("/proc", ended).exists():  # until the system has seen its end
+        time.sleep(0.1)
+    assert tpu_vm("run", "--config=a b") == log + "stopped\n" + log
+    tpu_vm("stop")
 
 
 @pytest.mark.parametrize(
