@@ -220,7 +220,7 @@ def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Data
 
 
 def _evaluate(
-    nets: Sequence[Trained], weights: Float[np.ndarray, "members"], source: Source, file: epath.Path | None
+    nets: Sequence[Trained], weights: Float[np.ndarray, " members"], source: Source, file: epath.Path | None
 ) -> tuple[Tally, list[Tally]]:
     """Sums over the split, of the ensemble and of each member; also writes the predictions, if a file is named."""
     total, *members = (Tally(len(nets[0].classes)) for _ in range(1 + len(nets)))

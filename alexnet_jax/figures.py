@@ -64,7 +64,7 @@ def main() -> None:
         found: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
         errors: dict[str, Any] = {}
         if examined is not None:
-            errors = examined.metrics.means() | {"count": int(examined.metrics.count), "images": examined.name}
+            errors = examined.tally.means() | {"count": int(examined.tally.count.sum()), "images": examined.name}
         print(strict_json.dumps(found | {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}))
         return
     for line in kernels.tower_lines(towers) if TOWERS.value else []:
@@ -104,8 +104,8 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
             raise
         made.leave_out("predictions, neighbours, confusions and mistakes", str(error))
         return None
-    undefined = f"{examined.undefined:,} images of {test.name} have probabilities that are not finite"
-    if examined.undefined:
+    undefined = f"{examined.tally.undefined:,} images of {test.name} have probabilities that are not finite"
+    if examined.tally.undefined:
         cli_network.say(f"warning: {undefined}: the numbers of the network overflow; they count as errors")
     if examined.chosen:
         made.add(images.predictions_exhibit(examined, test.name))

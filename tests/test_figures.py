@@ -53,7 +53,7 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
     done = []
     found = examination.examine(net, test, seed=0, progress=done.append)
     assert done[-1] == 50
-    assert found.metrics.means()["top1"] == pytest.approx((probabilities.argmax(axis=1) != labels).mean())
+    assert found.tally.means()["top1"] == pytest.approx((probabilities.argmax(axis=1) != labels).mean())
     for true, said in np.ndindex(2, 2):
         assert found.matrix[true, said] == ((labels == true) & (probabilities.argmax(axis=1) == said)).sum()
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
@@ -71,7 +71,7 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
 def test_probabilities_that_are_not_finite_are_counted_and_not_drawn(net, images):
     huge = dataclasses.replace(net, params=jax.tree.map(lambda leaf: leaf * 1e25, net.params))
     found = examination.examine(huge, images[0], seed=0, progress=lambda done: None)
-    assert (found.undefined, found.wrong, found.chosen, found.mistakes) == (50, 50, [], [])
+    assert (found.tally.undefined, found.wrong, found.chosen, found.mistakes) == (50, 50, [], [])
     assert found.matrix.sum() == 0
 
 

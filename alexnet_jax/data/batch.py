@@ -16,8 +16,8 @@ class Batch(NamedTuple):
     """Images and labels: on the host the NumPy arrays of a shard, on the devices the global batch."""
 
     image: "UInt8[Array, 'B *views h w 3']"
-    label: "Int32[Array, 'B']"
-    mask: "Bool[Array, 'B']"  # False: padding, counted by no metric
+    label: "Int32[Array, ' B']"
+    mask: "Bool[Array, ' B']"  # False: padding, counted by no metric
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Randomness:
             found[here] = self._order(int(epoch))[within[here]]
         return found
 
-    def crop(self, group: int) -> Float[np.ndarray, "draws"]:
+    def crop(self, group: int) -> Float[np.ndarray, " draws"]:
         """Random numbers in [0, 1) for the crop of a group of places."""
         block, within = divmod(group, self.BLOCK)
         return self._draws(block)[within]

@@ -65,7 +65,7 @@ def symmetry(
 def random_crop(
     image_size: int,
     size: int,
-    draws: Float[np.ndarray, "draws"],
+    draws: Float[np.ndarray, " draws"],
     *,
     rotation: float = 0.0,
     scale: float = 0.0,

@@ -26,7 +26,7 @@ class Resident(NamedTuple):
     """The examples of a split: NumPy arrays on the host, then arrays on the devices."""
 
     image: UInt8[Array, "N h w 3"]
-    label: Int32[Array, "N"]
+    label: Int32[Array, " N"]
 
 
 class Crops(NamedTuple):

@@ -10,11 +10,12 @@ from alexnet_jax.data.pipeline import Source
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import predictions as single
 from alexnet_jax.evaluation.predictions import Block
+from alexnet_jax.experiment.reading import some_workers
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir.data_identity import first_other_class
 
 
-def read_weights(text: str | None, members: int) -> Float[np.ndarray, "members"]:
+def read_weights(text: str | None, members: int) -> Float[np.ndarray, " members"]:
     """The weights of an ensemble's members, which add up to 1.
 
     Args:
@@ -104,7 +105,7 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
 
 
 def combine(
-    log_probs: Sequence[Float[np.ndarray, "b classes"]], weights: Float[np.ndarray, "members"]
+    log_probs: Sequence[Float[np.ndarray, "b classes"]], weights: Float[np.ndarray, " members"]
 ) -> Float[np.ndarray, "b classes"]:
     """Log of the weighted mean of the members' probabilities.
 
@@ -119,7 +120,7 @@ def combine(
 
 def predictions(
     nets: Sequence[Trained],
-    weights: Float[np.ndarray, "members"],
+    weights: Float[np.ndarray, " members"],
     source: Source,
     *,
     views: int = 1,
@@ -138,10 +139,11 @@ def predictions(
       UsageError: the storage fails.
     """
     size = single.batch_size_of(nets, views)
-    members = [single.predictions(net, source, views=views, batch_size=size) for net in nets]
     done = 0
-    for blocks in zip(*members, strict=True):
-        mean = combine([block.log_probs for block in blocks], weights)
-        yield blocks[0]._replace(log_probs=mean), list(blocks)
-        done += len(mean)
-        progress(done)
+    with some_workers(nets[0].settings.dataset.workers) as workers:
+        members = [single.predictions(net, source, views=views, batch_size=size, workers=workers) for net in nets]
+        for blocks in zip(*members, strict=True):
+            mean = combine([block.log_probs for block in blocks], weights)
+            yield blocks[0]._replace(log_probs=mean), list(blocks)
+            done += len(mean)
+            progress(done)

@@ -1,7 +1,7 @@
 """A trained network's predictions for the examples of a split: for `evaluate`, ensembles and the figures."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.pipeline import Source, eval_batches
+from alexnet_jax.data.workers import Workers
 from alexnet_jax.evaluation.batches import examples_at_once, one_behind
-from alexnet_jax.experiment.reading import open_workers
 from alexnet_jax.network import sharding
 from alexnet_jax.runtime import allocator
 from alexnet_jax.trained import Trained
@@ -26,8 +26,8 @@ class Block(NamedTuple):
       log_probs: log of the probabilities, averaged over the views.
     """
 
-    examples: Int[np.ndarray, "b"]
-    labels: Int[np.ndarray, "b"]
+    examples: Int[np.ndarray, " b"]
+    labels: Int[np.ndarray, " b"]
     log_probs: Float[np.ndarray, "b classes"]
 
 
@@ -37,7 +37,7 @@ def predictions(
     *,
     views: int = 1,
     batch_size: int | None = None,
-    stop: Callable[[int], bool] = lambda done: False,
+    workers: Workers | None = None,
 ) -> Iterator[Block]:
     """The network's predictions for every example of a split, in order, in constant memory.
 
@@ -48,7 +48,7 @@ def predictions(
       source: a split of a data set whose stored images have the size that the network's preprocessing names.
       views: 1, the centre crop, or 10.
       batch_size: examples of a block; None: `batch_size_of([net], views)`.
-      stop: called after each block with the number of examples done; True ends the predictions.
+      workers: processes that read the images; None: threads read them.
 
     Raises:
       UsageError: the network has no classifier, or the storage fails.
@@ -60,32 +60,25 @@ def predictions(
         return net.log_probs_step(net.params, net.batch_stats, batch.image), *gather(batch.label, batch.mask)
 
     done = 0
-    for log_probs, labels, mask in one_behind(_batches(net, source, views, size), run):
+    for log_probs, labels, mask in one_behind(_batches(net, source, views, size, workers), run):
         block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
         done += len(block.examples)
         yield block
-        if stop(done):
-            return
     allocator.trim()
 
 
-def _batches(net: Trained, source: Source, views: int, size: int) -> Iterator[Batch]:
+def _batches(net: Trained, source: Source, views: int, size: int, workers: Workers | None) -> Iterator[Batch]:
     """The batches of a split on the network's devices."""
-    workers = open_workers(net.settings.dataset.workers)
-    try:
-        batches = eval_batches(
-            source,
-            batch_size=size,
-            views=views,
-            shard=Shard(*sharding.place_on_data_axis(net.mesh)),
-            crop_size=net.preprocessing.crop_size,
-            workers=workers,
-        )
-        for batch in batches:
-            yield sharding.put_batch(batch, net.mesh)
-    finally:
-        if workers is not None:
-            workers.close()
+    batches = eval_batches(
+        source,
+        batch_size=size,
+        views=views,
+        shard=Shard(*sharding.place_on_data_axis(net.mesh)),
+        crop_size=net.preprocessing.crop_size,
+        workers=workers,
+    )
+    for batch in batches:
+        yield sharding.put_batch(batch, net.mesh)
 
 
 def batch_size_of(nets: Sequence[Trained], views: int) -> int:

@@ -32,7 +32,7 @@ class Tally:
         self._labels: list[np.ndarray] = []  # 8 bytes an example, where a matrix may take gigabytes
         self._predicted: list[np.ndarray] = []
 
-    def add(self, labels: Int[np.ndarray, "b"], log_probs: Float[np.ndarray, "b classes"]) -> None:
+    def add(self, labels: Int[np.ndarray, " b"], log_probs: Float[np.ndarray, "b classes"]) -> None:
         """Adds the predictions for some examples."""
         loss, top1, top5 = jax.device_get(_measure_each(log_probs, labels))
         self.loss += float(loss.sum(dtype=np.float64))
@@ -58,18 +58,18 @@ class Tally:
         """How many examples of each true class (rows) were predicted as each class (columns)."""
         return confusion(np.concatenate(self._labels), np.concatenate(self._predicted), len(self.count))
 
-    def by_class(self, sums: Float[np.ndarray, "classes"]) -> list[float | None]:
+    def by_class(self, sums: Float[np.ndarray, " classes"]) -> list[float | None]:
         """The error rate of each class; None: the class has no example."""
         return [float(error) / int(count) if count else None for error, count in zip(sums, self.count, strict=True)]
 
 
-def predicted_classes(log_probs: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, "b"]:
+def predicted_classes(log_probs: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, " b"]:
     """The likeliest class of each example, of equal ones the first; -1: a probability is not finite."""
     return np.where(np.isfinite(log_probs).all(axis=1), log_probs.argmax(axis=1), -1)
 
 
 def confusion(
-    labels: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "n"], classes: int
+    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int
 ) -> Int[np.ndarray, "classes classes"]:
     """How many examples of each true class (rows) were predicted as each class (columns).
 

@@ -1,6 +1,7 @@
 """How many processes read images, and the memory they take."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -12,6 +13,7 @@ from alexnet_jax.data.ring import ring_of
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.experiment.build import train_plan
 from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.runtime import output
 
 MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
 MOST_WORKERS = 64  # of those nobody asked for; they take 4 GB
@@ -32,27 +34,45 @@ def worker_count(wanted: int | None, platform: str) -> int:
     return 0 if platform == "cpu" or cores == 1 else min(cores, MOST_WORKERS)
 
 
-def open_workers(wanted: int | None, *, say: Callable[[str], None] | None = None) -> Workers | None:
+def open_workers(wanted: int | None, *, say: Callable[[str], None] = output.warn) -> Workers | None:
     """Starts the processes that read images; None: threads read them.
 
     Args:
       wanted: `config.dataset.workers`.
-      say: prints a line; None: on the standard error.
+      say: prints a line.
     """
     count = worker_count(wanted, jax.default_backend())
     if not count:
         return None
 
     def refused(reason: str) -> None:
-        line = (
+        say(
             f"warning: {reason}; threads read the images in their place; a smaller config.dataset.workers or"
             " config.batch_size needs less, and 0 workers are threads"
         )
-        (say or output.warn)(line)
 
-    workers = Workers(count, refused)
+    try:
+        workers = Workers(count, refused)
+    except OSError as error:
+        refused(f"there is no shared memory ({error.strerror})")
+        return None
     workers.start()
     return workers
+
+
+@contextlib.contextmanager
+def some_workers(wanted: int | None) -> Iterator[Workers | None]:
+    """Processes that read images within the block; None: threads read them.
+
+    Args:
+      wanted: `config.dataset.workers`.
+    """
+    workers = open_workers(wanted)
+    try:
+        yield workers
+    finally:
+        if workers is not None:
+            workers.close()
 
 
 def describe_workers(settings: Settings, crop_size: int) -> str:

@@ -44,7 +44,7 @@ class Metrics:
 ZERO = Metrics(*(np.float64(0),) * 4)
 
 
-def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask: Bool[Array, "B"]) -> Metrics:
+def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, " B"], mask: Bool[Array, " B"]) -> Metrics:
     """Sums over the examples whose mask is True."""
     loss, top1, top5 = measure_each(log_probs, labels)
 
@@ -60,8 +60,8 @@ def measure(log_probs: Float[Array, "B classes"], labels: Int[Array, "B"], mask:
 
 
 def measure_each(
-    log_probs: Float[Array, "B classes"], labels: Int[Array, "B"]
-) -> tuple[Float[Array, "B"], Float[Array, "B"], Float[Array, "B"] | None]:
+    log_probs: Float[Array, "B classes"], labels: Int[Array, " B"]
+) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"] | None]:
     """Loss, top-1 error and top-5 error of each example, as `Metrics` sums them.
 
     An example with a log-probability that is not finite is an error, top-1 and top-5. Comparisons alone would count it

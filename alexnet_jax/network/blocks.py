@@ -141,7 +141,7 @@ def _attributes(block: Block) -> dict[str, Any]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def run(x: Float[Array, "b h w c"], bias: Float[Array, "c"], block: Block) -> Maps:
+def run(x: Float[Array, "b h w c"], bias: Float[Array, " c"], block: Block) -> Maps:
     """The maps after the block, of each group, from those of a convolution without its bias."""
     return ops.on_cuda(_name(block), lambda x, bias: _plain(x, bias, block), x, bias, **_attributes(block))
 

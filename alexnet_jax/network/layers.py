@@ -348,8 +348,8 @@ def window_shares(length: int, size: int) -> np.ndarray:
 
 
 def dropout(
-    x: Float[Array, "b *c"], keep: float, mask: Bool[Array, "b *c"] | None, *, inverted: bool = False
-) -> Float[Array, "b *c"]:
+    x: Float[Array, " b *c"], keep: float, mask: Bool[Array, " b *c"] | None, *, inverted: bool = False
+) -> Float[Array, " b *c"]:
     """Dropout in its 2012 form (A/src/layer.cu:1126-1135): a mask in training, times `keep` in evaluation.
 
     The `inverted` form divides by `keep` in training, and leaves evaluation alone. `mask` None: evaluation.
@@ -360,7 +360,7 @@ def dropout(
     return jnp.where(mask, x / scale if inverted else x, jnp.zeros((), x.dtype))
 
 
-def dropout_mask(key: PRNGKeyArray, rows: Int[Array, "b"], units: int, keep: float) -> Bool[Array, "b units"]:
+def dropout_mask(key: PRNGKeyArray, rows: Int[Array, " b"], units: int, keep: float) -> Bool[Array, "b units"]:
     """Which units dropout keeps, drawn for each row by its number in the global batch: no layout changes a mask."""
     share = jnp.float32(keep)  # so that masks do not depend on JAX's default type
     return jax.vmap(lambda row: jax.random.bernoulli(jax.random.fold_in(key, row), share, (units,)))(rows)
@@ -368,7 +368,7 @@ def dropout_mask(key: PRNGKeyArray, rows: Int[Array, "b"], units: int, keep: flo
 
 def batch_moments(
     x: Float[Array, "b *places c"], axis_name: str | None = None
-) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance of every map over the global batch. `axis_name` names the mesh axis that divides the batch."""
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
@@ -380,10 +380,10 @@ def batch_moments(
 def batch_norm(
     x: Float[Array, "b *places c"],
     *,
-    scale: Float[Array, "c"],
-    bias: Float[Array, "c"],
-    mean: Float[Array, "c"],
-    variance: Float[Array, "c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    mean: Float[Array, " c"],
+    variance: Float[Array, " c"],
     epsilon: float = EPSILON,
 ) -> Float[Array, "b *places c"]:
     """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.

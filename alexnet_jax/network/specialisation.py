@@ -28,7 +28,7 @@ class Specialisation:
       p_value: of the difference between two towers; None: one tower, or a tower without kernels.
     """
 
-    shares: tuple[Float[np.ndarray, "kernels"], ...]
+    shares: tuple[Float[np.ndarray, " kernels"], ...]
     p_value: float | None
 
     @property
@@ -59,7 +59,7 @@ def specialisation(kernels: Float[np.ndarray, "towers h w 3 kernels"], seed: int
     return Specialisation(shares, p_value)
 
 
-def colour_shares(kernels: Float[np.ndarray, "h w 3 kernels"]) -> Float[np.ndarray, "some"]:
+def colour_shares(kernels: Float[np.ndarray, "h w 3 kernels"]) -> Float[np.ndarray, " some"]:
     """The share of each kernel's energy outside the grey axis; kernels without energy are left out."""
     weights = kernels[..., kernels.any(axis=(0, 1, 2))].astype(np.float64)  # whose squares never underflow to 0
     energy = (weights**2).sum(axis=(0, 1, 2))
@@ -67,7 +67,7 @@ def colour_shares(kernels: Float[np.ndarray, "h w 3 kernels"]) -> Float[np.ndarr
     return np.clip(1 - grey / energy, 0, 1)
 
 
-def permutation_test(first: Float[np.ndarray, "a"], second: Float[np.ndarray, "b"], seed: int) -> float:
+def permutation_test(first: Float[np.ndarray, " a"], second: Float[np.ndarray, " b"], seed: int) -> float:
     """The two-sided p-value of a difference between the means, if the kernels were dealt to the towers at random.
 
     It counts the permutations, and the towers as they are, whose means differ at least as much (Phipson and Smyth

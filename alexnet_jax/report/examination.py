@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -19,8 +18,8 @@ from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation.predictions import batch_size_of, predictions
-from alexnet_jax.evaluation.tally import confusion, predicted_classes
-from alexnet_jax.learning.metrics import ZERO, Metrics, measure
+from alexnet_jax.evaluation.tally import Tally, predicted_classes
+from alexnet_jax.experiment.reading import some_workers
 from alexnet_jax.network import sharding
 from alexnet_jax.retrieval import exact_search
 from alexnet_jax.trained import Trained
@@ -66,7 +65,7 @@ class Images:
         """The class of the image."""
         return self.class_names[self.source[index]["label"]]
 
-    def answer(self, index: int, log_probs: Float[np.ndarray, "classes"], most: int) -> Answer:
+    def answer(self, index: int, log_probs: Float[np.ndarray, " classes"], most: int) -> Answer:
         """The image with its likeliest classes, at most `most`."""
         order = np.argsort(-log_probs, kind="stable")[:most]
         return Answer(
@@ -88,7 +87,7 @@ class Images:
 class _Part:
     """Some examples of a source."""
 
-    def __init__(self, source: Source, indices: Int[np.ndarray, "n"]):
+    def __init__(self, source: Source, indices: Int[np.ndarray, " n"]):
         self._source, self._indices = source, indices
 
     def __len__(self) -> int:
@@ -104,20 +103,18 @@ class Examined:
 
     Attributes:
       name: of the images: the data set and the split.
-      metrics: sums of losses and errors.
+      tally: sums of losses and errors.
       matrix: how many images of each true class (rows) were predicted as each class (columns); None: there are too many
         classes.
       wrong: images whose class was not predicted.
-      undefined: images with a probability that is not finite. They count as wrong, and are in no column of `matrix`.
       chosen: images drawn at random, but for undefined ones.
       mistakes: the images with the highest probabilities of a wrong class, the highest first.
     """
 
     name: str
-    metrics: Metrics
+    tally: Tally
     matrix: Int[np.ndarray, "classes classes"] | None
     wrong: int
-    undefined: int
     chosen: Sequence[Answer]
     mistakes: Sequence[Answer]
 
@@ -135,35 +132,25 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
       UsageError: the storage of the data set fails.
     """
     chosen = draw_indices(len(images.source), TEST_IMAGES, seed)
-    total, wrong, undefined, classes = ZERO, 0, 0, len(net.classes)
-    matrix = np.zeros((classes, classes), np.int64) if classes <= MOST_CLASSES else None
+    tally, wrong = Tally(len(net.classes)), 0
     rows: dict[int, np.ndarray] = {}
     mistakes: list[tuple[float, int, np.ndarray]] = []
-
-    def never(done: int) -> bool:
-        progress(done)
-        return False
-
-    for block in predictions(net, images.source, stop=never):
-        predicted = predicted_classes(block.log_probs)
-        total += jax.device_get(
-            measure(jnp.asarray(block.log_probs), jnp.asarray(block.labels), jnp.ones(len(predicted), bool))
-        )
-        wrong += int((predicted != block.labels).sum())
-        undefined += int((predicted < 0).sum())
-        if matrix is not None:
-            matrix += confusion(block.labels, predicted, classes)
-        for i in np.flatnonzero(np.isin(block.examples, chosen)):
-            rows[int(block.examples[i])] = block.log_probs[i]
-        mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
-        found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
-        mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
+    with some_workers(net.settings.dataset.workers) as workers:
+        for block in predictions(net, images.source, workers=workers):
+            tally.add(block.labels, block.log_probs)
+            predicted = predicted_classes(block.log_probs)
+            wrong += int((predicted != block.labels).sum())
+            for i in np.flatnonzero(np.isin(block.examples, chosen)):
+                rows[int(block.examples[i])] = block.log_probs[i]
+            mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
+            found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
+            mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
+            progress(int(tally.count.sum()))
     return Examined(
         name=images.name,
-        metrics=total,
-        matrix=matrix,
+        tally=tally,
+        matrix=tally.confusion() if len(net.classes) <= MOST_CLASSES else None,
         wrong=wrong,
-        undefined=undefined,
         chosen=[images.answer(index, rows[index], GUESSES) for index in chosen if np.isfinite(rows[index]).all()],
         mistakes=[images.answer(-index, row, MISTAKEN_GUESSES) for _, index, row in mistakes],
     )
@@ -222,7 +209,7 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
 
 
 def _feature_blocks(
-    net: Trained, source: Source, layer: str, labels: Int[np.ndarray, "classes"]
+    net: Trained, source: Source, layer: str, labels: Int[np.ndarray, " classes"]
 ) -> Iterator[Float[np.ndarray, "n features"]]:
     """The features of the centre crops of all images, block by block; counts the images of each class in `labels`."""
     step, size = net.features_step(layer), batch_size_of([net], 1)

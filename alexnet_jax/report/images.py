@@ -76,7 +76,7 @@ def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -
         figure = confusion.draw(found.matrix, class_names)
     names = [readable(name) for name in class_names]
     listed = "" if len(names) <= SPELLED else _table_of_confusions(found.matrix, names)
-    means, count = found.metrics.means(), int(found.metrics.count)
+    means, count = found.tally.means(), int(found.tally.count.sum())
     top5 = f", top-5 error {page.percent(means['top5'])}" if "top5" in means else ""
     return Exhibit(
         {"confusion": figure},

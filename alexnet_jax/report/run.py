@@ -54,10 +54,10 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
         ("input", f"crops of {net.preprocessing.crop_size} pixels from images of {net.preprocessing.image_size}"),
     ]
     if examined is not None:
-        means = examined.metrics.means()
+        means = examined.tally.means()
         rates = {key[3:]: page.percent(value) for key, value in means.items() if key != "loss"}
         errors = ", ".join(f"top\N{NON-BREAKING HYPHEN}{k} {rate}" for k, rate in rates.items())
-        images = f"{int(examined.metrics.count):,} images of {examined.name}"
+        images = f"{int(examined.tally.count.sum()):,} images of {examined.name}"
         found.append(("error of the centre crop", f"{errors}, {images}"))
         found.append(("loss", f"{means['loss']:.4f} nats"))
     with contextlib.redirect_stdout(sys.stderr):  # a warning about a damaged file is no result

@@ -50,7 +50,7 @@ class Moments(NamedTuple):
       deviation: root mean square of all numbers around their means. One scale for all keeps Euclidean distances.
     """
 
-    mean: Float[np.ndarray, "d"]
+    mean: Float[np.ndarray, " d"]
     deviation: float
 
     def standardize(self, vectors: Num[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

@@ -30,7 +30,7 @@ def nearest(
     database_blocks: Iterable[np.ndarray],
     k: int,
     *,
-    leave_out: Int[np.ndarray, "q"] | None = None,
+    leave_out: Int[np.ndarray, " q"] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float64[np.ndarray, "q k"], Int64[np.ndarray, "q k"]]:
     """The `k` items of the database nearest to each query: Euclidean distances in rising order, and indices.
@@ -150,10 +150,10 @@ def _search(queries: _Vectors, block: _Vectors, best: _Best, left_out: np.ndarra
 
 @functools.partial(jax.jit, static_argnames="k")
 def _possible(
-    queries: tuple[Float[Array, "chunks q chunk"], Float[Array, "q"]],
-    block: tuple[Float[Array, "chunks n chunk"], Float[Array, "n"]],
-    limits: Float[Array, "q"],
-    left_out: Int[Array, "q"],
+    queries: tuple[Float[Array, "chunks q chunk"], Float[Array, " q"]],
+    block: tuple[Float[Array, "chunks n chunk"], Float[Array, " n"]],
+    limits: Float[Array, " q"],
+    left_out: Int[Array, " q"],
     count: Int[Array, ""],
     *,
     k: int,

@@ -25,7 +25,7 @@ class Ranking:
 
     counts: Int[np.ndarray, "q distances"]
     same: Int[np.ndarray, "q distances"]
-    labelled: Bool[np.ndarray, "q"]
+    labelled: Bool[np.ndarray, " q"]
     found: Int[np.ndarray, "q k"]
 
     def recall(self, depth: int) -> float:
@@ -50,8 +50,8 @@ def rank(
     code_blocks: Iterable[UInt8[np.ndarray, "_ bytes"]],
     neighbours: Int[np.ndarray, "q k"],
     *,
-    query_labels: Int[np.ndarray, "q"],
-    labels: Int[np.ndarray, "database"],
+    query_labels: Int[np.ndarray, " q"],
+    labels: Int[np.ndarray, " database"],
 ) -> Ranking:
     """Compares the queries' codes with all codes of a database, a block at a time.
 

@@ -41,6 +41,7 @@ from alexnet_jax.workdir.errors import (
 # Files of the checkpoint as a whole: its times, and the mark that it is complete. The arrays do not depend on them.
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+PART = ".orbax-checkpoint-tmp"  # in the name of an incomplete checkpoint
 SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
 NUMBERS = ("params", "batch_stats", "opt_state")  # fields of a state whose numbers are finite; a plateau's are not
 
@@ -307,9 +308,9 @@ class Checkpoints:
         return SaveError(step, _words(error)[-200:])  # tensorstore ends with the cause
 
     def _remove_parts(self) -> None:
-        """Removes incomplete checkpoints, while nothing is being written."""
+        """Removes incomplete checkpoints, while nothing is being written. A user's copies of checkpoints stay."""
         for path in self._folder.iterdir():
-            if not path.name.isdigit() and jax.process_index() == 0:
+            if PART in path.name and jax.process_index() == 0:
                 with contextlib.suppress(OSError):
                     path.rmtree()
 

@@ -17,7 +17,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import batches, ensemble, tables
 from alexnet_jax.evaluation.predictions import Block, predictions
 from alexnet_jax.evaluation.tally import Tally, confusion, predicted_classes
-from alexnet_jax.experiment import build
+from alexnet_jax.experiment import build, reading
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import measure
 from alexnet_jax.network import sharding
@@ -63,21 +63,14 @@ def members() -> list[Trained]:
 @pytest.mark.parametrize("batch_size", [None, 2, 4])
 def test_predictions_are_those_of_each_image_in_order(members, batch_size, views, monkeypatch):
     monkeypatch.setattr(batches, "MIN_CROPS", 40)
-    done: list[int] = []
     net = members[0]
-    blocks = list(predictions(net, SOURCE, views=views, batch_size=batch_size, stop=done.append))
+    blocks = list(predictions(net, SOURCE, views=views, batch_size=batch_size))
     size = batch_size or (4 if views == 10 else 40)
     assert {len(block.examples) for block in blocks[:-1]} <= {size}
-    assert done == [int(block.examples[-1]) + 1 for block in blocks]
     np.testing.assert_array_equal(np.concatenate([block.examples for block in blocks]), np.arange(11))
     np.testing.assert_array_equal(np.concatenate([block.labels for block in blocks]), np.arange(11) % 2)
     found = np.exp(np.concatenate([block.log_probs for block in blocks]))
     np.testing.assert_allclose(found, net.predict(IMAGES, views=views), atol=1e-5)
-
-
-def test_predictions_end_where_the_caller_has_enough(members):
-    blocks = predictions(members[0], SOURCE, batch_size=4, stop=lambda done: done >= 8)
-    assert [list(block.examples) for block in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_members_of_all_kinds_are_averaged(members, monkeypatch):
@@ -93,6 +86,17 @@ def test_members_of_all_kinds_are_averaged(members, monkeypatch):
     assert np.abs(expected[0] - expected[1]).max() > 0.05, "the members differ"
     mean = np.exp(np.concatenate([mean.log_probs for mean, _ in blocks]))
     np.testing.assert_allclose(mean, (3 * expected[0] + 2 * expected[1] + expected[2]) / 6, atol=1e-5)
+
+
+def test_the_members_share_the_processes_that_read(members, monkeypatch):
+    asked: list[int | None] = []
+
+    def started(wanted, **_):
+        asked.append(wanted)
+
+    monkeypatch.setattr(reading, "open_workers", started)
+    assert len(list(ensemble.predictions(members, np.full(3, 1 / 3), SOURCE))) == 1
+    assert asked == [None]
 
 
 def test_the_mean_of_probabilities_too_small_for_float32_is_finite():

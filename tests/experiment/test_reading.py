@@ -1,12 +1,14 @@
 """Runs whose images worker processes read: the bits of a run with threads, and how many processes there are."""
 
 import dataclasses
+import errno
 import itertools
 import os
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -104,6 +106,20 @@ def test_too_little_shared_memory_is_one_line(tiny_config, data_dir, tmp_path, c
 def test_the_number_of_workers(monkeypatch, wanted, platform, cores, count):
     monkeypatch.setattr(reading, "threads", lambda: cores)
     assert reading.worker_count(wanted, platform) == count
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("alexnet_jax.data.workers.Process", "2 worker processes cannot be started (Too many open files)"),
+        ("alexnet_jax.data.ring.Arena", "there is no shared memory (Too many open files)"),
+    ],
+)
+def test_workers_that_cannot_be_had_leave_the_work_to_threads(capsys, what, reason):
+    full = OSError(errno.EMFILE, "Too many open files")
+    with mock.patch(what, side_effect=full), reading.some_workers(2) as workers:
+        assert workers is None or not workers.start()
+    assert capsys.readouterr().err.startswith(f"warning: {reason}; threads read the images in their place; ")
 
 
 def test_a_container_has_the_cores_of_its_quota(monkeypatch, tmp_path):

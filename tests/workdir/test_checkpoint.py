@@ -1,9 +1,12 @@
+import errno
 import gc
 import math
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from alexnet_jax.workdir.errors import (
     NotFiniteStateError,
     NoTrainingStateError,
     OldCheckpointError,
+    SaveError,
 )
 
 OPTIMIZER = krizhevsky_sgd(
@@ -313,6 +317,21 @@ def test_no_room_for_the_last_line_of_a_manifest_does_no_harm(checkpoints: Check
     assert '"commit_success.txt"' not in (tmp_path / "checkpoints/7/MANIFEST").read_text()
     restored = checkpoints.restore(7, target_of(state, mesh))
     np.testing.assert_array_equal(restored.params["conv1"]["bias"], state.params["conv1"]["bias"])
+
+
+def test_a_failed_save_leaves_no_part_of_it_and_every_copy_of_a_user(checkpoints: Checkpoints, tmp_path: Path):
+    state = state_of(1.0, sharding.make_mesh(data=1, tower=1))
+    checkpoints.save(1, state, top1=0.5)
+    checkpoints.wait()
+    shutil.copytree(tmp_path / "checkpoints/1", tmp_path / "checkpoints/1-keep")
+
+    def full(step, **_):
+        (tmp_path / f"checkpoints/{step}.orbax-checkpoint-tmp" / "default").mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with mock.patch.object(checkpoints._manager, "save", full), pytest.raises(SaveError, match="No space left"):
+        checkpoints.save(2, state, top1=0.5)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "1-keep"}
 
 
 def test_a_checkpoint_without_a_manifest_is_used_and_errors_of_orbax_are_reported(

@@ -51,7 +51,7 @@ def read_image(item: Item) -> tuple[bytes, int]:
 
 
 @functools.lru_cache(4)
-def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, "count *shape"]:
+def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, " count *shape"]:
     """The array in a gzipped IDX file of bytes: two zeros, 8, the number of axes, their lengths, the data.
 
     Args:
