@@ -36,7 +36,9 @@ from alexnet_jax.retrieval.feature_table import SameClass, Table
 from alexnet_jax.trained import Trained
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
-LAYER = flags.DEFINE_string("layer", "fc7", "Layer whose output is taken, after the operations that follow it.")
+LAYER = flags.DEFINE_string(
+    "layer", None, "Layer whose output is taken, after the operations that follow it; default: the last hidden layer."
+)
 OUTPUT = flags.DEFINE_string("output", None, "File for the features; it ends in .npz or .parquet.")
 SPLIT = flags.DEFINE_string("split", None, f"Split of a prepared data set, as 'test[:100]'; default: {DEFAULT_SPLIT}.")
 NEIGHBOURS = flags.DEFINE_integer("neighbours", None, "Nearest neighbours of each picture, how many.", lower_bound=1)
@@ -56,20 +58,21 @@ def main(*words: str) -> int:
     """Writes the features of the pictures that the word names."""
     file = check_flags(words)
     net = cli_network.open_network()
-    net.features_step(LAYER.value)  # an unknown layer is an error before anything is read
+    layer = LAYER.value or net.last_hidden_layer
+    net.features_step(layer)  # an unknown layer is an error before anything is read
     data = pictures_of(net, words[0], SPLIT)
     asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT)
     if NEIGHBOURS.value is not None:
         exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
     with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
-        table = compute(net, data, scratch)
-        queries = None if asked is None else compute(net, asked, scratch)
-        lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {LAYER.value} each"]
+        table = compute(net, data, layer, scratch)
+        queries = None if asked is None else compute(net, asked, layer, scratch)
+        lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {layer} each"]
         if NEIGHBOURS.value is not None:
             lines += about_neighbours(find_neighbours(table, queries, scratch))
         if CODES.value is not None:
-            lines += about_codes(learn_codes(table, queries, scratch))
-        feature_file.write(file, table, queries, {"layer": LAYER.value, "step": net.step})
+            lines += about_codes(learn_codes(table, queries, layer, scratch))
+        feature_file.write(file, table, queries, {"layer": layer, "step": net.step})
     cli.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
     broken = data.broken + (asked.broken if asked else 0)
     if broken:
@@ -121,7 +124,7 @@ def pictures_of(net: Trained, word: str, split: flags.FlagHolder) -> Pictures:
     )
 
 
-def compute(net: Trained, pictures: Pictures, scratch: Scratch) -> Table:
+def compute(net: Trained, pictures: Pictures, layer: str, scratch: Scratch) -> Table:
     """The features of the pictures, with progress.
 
     Raises:
@@ -130,7 +133,7 @@ def compute(net: Trained, pictures: Pictures, scratch: Scratch) -> Table:
     return feature_table.compute(
         net,
         pictures,
-        LAYER.value,
+        layer,
         with_pixels=CODES.value is not None,
         scratch=scratch,
         say=cli_network.say,
@@ -154,7 +157,7 @@ def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> Sa
     return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, scratch=scratch, progress=progress)
 
 
-def learn_codes(table: Table, queries: Table | None, scratch: Scratch) -> Trial:
+def learn_codes(table: Table, queries: Table | None, layer: str, scratch: Scratch) -> Trial:
     """Fills in the codes and measures them, with progress.
 
     Raises:
@@ -167,7 +170,7 @@ def learn_codes(table: Table, queries: Table | None, scratch: Scratch) -> Trial:
         table,
         queries,
         options,
-        layer=LAYER.value,
+        layer=layer,
         scratch=scratch,
         progress=lambda name: cli_network.progress(f"learning codes from {name},", updates, "updates"),
     )

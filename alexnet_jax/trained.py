@@ -110,7 +110,8 @@ class Trained:
     def predict(self, pictures: "Picture | Iterable[Picture]", *, views: int = 1) -> Float[np.ndarray, "B classes"]:
         """Probabilities of the classes: `net.classes[net.predict("cat.jpg")[0].argmax()]`.
 
-        Thousands of pictures take no more memory than a batch of them, beside the result.
+        Thousands of pictures take no more memory than a batch of them, beside the result. Several processes call it
+        together, each with as many pictures of its own; the same holds for `top` and `features`.
 
         Args:
           pictures: one or several, as in `square`; a generator, too.
@@ -226,10 +227,11 @@ class Trained:
         return jax.jit(step, out_shardings=sharding.replicated(self.mesh), compiler_options=compile_options(self.mesh))
 
     def _run(self, step: Step, crops: UInt8[np.ndarray, "b ..."]) -> np.ndarray:
-        """The step's result for crops of this process alone, as many as there are."""
-        pairs = self.mesh.shape[sharding.DATA]
-        batch = sharding.put_batch(pad(crops, len(crops) + -len(crops) % pairs), self.mesh)
-        return np.asarray(jax.device_get(step(self.params, self.batch_stats, batch)))[: len(crops)]
+        """The step's result for the crops. Of several processes each has its own crops, and all as many."""
+        padded = pad(crops, len(crops) + -len(crops) % self.mesh.shape[sharding.DATA])
+        found = step(self.params, self.batch_stats, sharding.put_batch(padded, self.mesh))
+        own = sharding.place_on_data_axis(self.mesh)[0] * len(padded)
+        return np.asarray(jax.device_get(found))[own : own + len(crops)]
 
     def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterator[Squares]:
         """Pictures in batches, as squares."""

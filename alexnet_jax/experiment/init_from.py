@@ -13,6 +13,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.learning.step import TrainState
+from alexnet_jax.network import recipes
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
@@ -20,8 +21,6 @@ from alexnet_jax.workdir.atomic import is_missing
 from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
 from alexnet_jax.workdir.errors import UnreadableFileError
 from alexnet_jax.workdir.record import read_json
-
-CLASSIFIER = "fc8"
 
 
 def init_from(experiment: Experiment) -> TrainState:
@@ -40,10 +39,11 @@ def init_from(experiment: Experiment) -> TrainState:
     if copied is None:
         raise UsageError("no checkpoint of config.init_from can be read; name the workdir of another run")
     workdir, classes = _workdir(settings), experiment.data.class_names
-    if CLASSIFIER in fields["params"] and (difference := _other_classes(workdir, classes)):
+    last = recipes.layers_of(settings.network.recipe)[-1].name
+    if last in fields["params"] and (difference := _other_classes(workdir, classes)):
         processes.log(
-            f"warning: {CLASSIFIER} comes from a run with other classes ({difference}); {CLASSIFIER!r} in config.fresh"
-            " starts it anew"
+            f"warning: {last} comes from a run with other classes ({difference}); {last!r} in config.fresh starts it"
+            " anew"
         )
     state = experiment.steps.init(experiment.key)
     return dataclasses.replace(

@@ -185,7 +185,7 @@ def _use(card: Card, folder_name: str) -> str:
         ("predict", "photo.jpg"),
         ("evaluate", "--views=10"),
         ("figures", ""),
-        ("features", "photos --layer=fc7 --output=features.npz"),
+        ("features", "photos --output=features.npz"),
         ("convert export", "--to=network.onnx"),
     ]
     if not card.class_names:

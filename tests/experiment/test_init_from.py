@@ -67,6 +67,15 @@ def test_a_classifier_of_other_classes_and_a_damaged_checkpoint_are_named(run, t
         init_from(build(tiny_config, data_dir, init_from=str(workdir)))
 
 
+def test_a_classifier_of_another_name_is_named_too(tiny_config, data_dir, tmp_path, capsys):
+    small = {"network.recipe": "cifar_13pct", "network.width": 0.1, "num_epochs": 0.1}
+    train_and_evaluate(tiny_config(**small), str(tmp_path), data_dir)
+    identity = json.loads((tmp_path / "data.json").read_text())
+    (tmp_path / "data.json").write_text(json.dumps(identity | {"classes": identity["classes"][::-1]}))
+    init_from(build(tiny_config, data_dir, init_from=str(tmp_path), **small))
+    assert "warning: fc10 comes from a run with other classes (class 0 is " in capsys.readouterr().out
+
+
 def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_config, data_dir):
     wider = build(tiny_config, data_dir, **{"init_from": run[0], "network.width": 0.05})
     with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):

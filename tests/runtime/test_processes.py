@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from etils import epath
 
@@ -36,6 +37,7 @@ from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import metrics_log, progress
 from alexnet_jax.workdir import record as workdirs
 from tests.conftest import ROOT
+from tests.evaluation.test_evaluation import IMAGES, net_of
 
 HOST = socket.gethostname()
 
@@ -272,6 +274,33 @@ def test_a_hang_before_the_first_update_is_named(processes: Callable):
     for status, _, err in processes(2, 1, start=("-c", LOSE), WHO=1).finish():
         assert status == 75
         assert err.splitlines()[-1].startswith(line), err
+
+
+PREDICT = """
+import json
+
+from alexnet_jax import cli
+from alexnet_jax.runtime import processes
+from tests.evaluation.test_evaluation import IMAGES, net_of
+
+def main():
+    processes.start("on")
+    net = net_of(**{"mesh.data": 2, "mesh.tower": 1})
+    number = processes.index()
+    found = net.predict(IMAGES[3 * number : 3 * number + 3]), net.features(IMAGES[number])[0]
+    print(json.dumps([array.tolist() for array in found]))
+
+cli.run(main)
+"""
+
+
+def test_each_process_has_the_predictions_of_its_own_pictures(processes: Callable):
+    net = net_of(**{"mesh.data": 1, "mesh.tower": 1})
+    for number, (status, out, err) in enumerate(processes(2, 1, start=("-c", PREDICT)).finish()):
+        assert status == 0, err
+        probabilities, features = json.loads(out.splitlines()[-1])
+        np.testing.assert_allclose(probabilities, net.predict(IMAGES[3 * number : 3 * number + 3]), atol=1e-5)
+        np.testing.assert_allclose(features, net.features(IMAGES[number])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (75, "")), (signal.SIGINT, (130, "interrupted\n"))])
