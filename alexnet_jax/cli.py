@@ -37,6 +37,7 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
       words: how many of them there may be; None: any number.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _open_standard_streams()
     try:
         parse = functools.partial(_parse, words=words)
         app.run(lambda arguments: _check_and_run(main, arguments), flags_parser=parse)
@@ -57,6 +58,20 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
         if processes.watched():
             processes.fail(error, traceback.format_exc().rstrip(), 1)
         raise
+
+
+def _open_standard_streams() -> None:
+    """Opens the null device for standard streams that the shell has closed, as by `2>&-`.
+
+    A file that is opened later would have the stream's number, and what libraries print would end in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:  # for `print`, that is standard output
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _check_and_run(main: Callable[..., int | None], arguments: list[str]) -> NoReturn:

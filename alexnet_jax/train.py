@@ -209,6 +209,7 @@ class Loop:
         self._experiment, self._feed, self._checkpoints = experiment, feed, checkpoints
         self._progress, self._interruption = progress, interruption
         self._running: Running | None = None
+        self._last_metrics: Metrics | None = None  # of the final state with the centre crop
         self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
@@ -238,7 +239,8 @@ class Loop:
         step = self._experiment.num_steps
         result: dict[str, float] = {"step": step}
         for views in (1, 10):
-            metrics = self._measure(state, step, views)
+            known = self._last_metrics if views == 1 else None
+            metrics = self._measure(state, step, views) if known is None else known
             if metrics is None:
                 self._leave(state, step, None)
             result |= {f"{name}_{views}_views": value for name, value in metrics.means().items()}
@@ -275,6 +277,8 @@ class Loop:
         metrics = self._measure(state, step, views=1)
         if metrics is None:
             return state, None
+        if step == self._experiment.num_steps:
+            self._last_metrics = metrics
         means = metrics.means()
         self._progress.log.write(step, {f"eval/{name}": value for name, value in means.items()})
         self._progress.say(

@@ -178,6 +178,12 @@ def test_a_command_without_standard_output_works(finished: Path, data_dir: str):
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+def test_a_command_without_standard_error_prints_its_result_alone(finished: Path, data_dir: str):
+    words = [sys.executable, "-m", "alexnet_jax.evaluate", f"--workdir={finished}", f"--data_dir={data_dir}", "--json"]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert closed.returncode == 0 and json.loads(closed.stdout)["top1"] >= 0
+
+
 @pytest.mark.parametrize("words", ["main --dry_run", "figures", "convert export", "prepare folder name"])
 def test_a_reader_that_leaves_ends_other_commands_without_a_word(
     words: str, finished: Path, tmp_path: Path, data_dir: str, command

@@ -38,12 +38,31 @@ def prediction_rows(
     Raises:
       UsageError: the file cannot be written.
     """
+    callers: OSError | None = None  # of what was done between two blocks
     try:
         with open_atomically(file) as opened:
             opened.write(_csv([("name", "label", "prediction", *(f"p({name})" for name in class_names))]))
-            yield lambda block: opened.write(_csv(_rows_of(block, class_names, source)))
+
+            def write(block: Block) -> None:
+                content = _csv(_rows_of(block, class_names, source))
+                try:
+                    opened.write(content)
+                except OSError as error:
+                    raise _not_written(file, error) from error
+
+            try:
+                yield write
+            except OSError as error:
+                callers = error
+                raise
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file") from error
+        if error is callers:
+            raise
+        raise _not_written(file, error) from error
+
+
+def _not_written(file: epath.Path, error: OSError) -> UsageError:
+    return UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file")
 
 
 def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:

@@ -137,12 +137,13 @@ def check_devices() -> None:
 
 def silence_gloo() -> None:
     """Hides the greeting of gloo, the CPU's collectives, on the standard output. Counts the devices."""
-    if count() > 1 and jax.default_backend() == "cpu":
+    if count() > 1 and jax.default_backend() == "cpu" and (before := sys.stdout) is not None:
+        before.flush()
         stdout = os.dup(1)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
-        sys.stdout = os.fdopen(stdout, "w", buffering=1)
+        sys.stdout = os.fdopen(stdout, "w", buffering=1, encoding=before.encoding, errors=before.errors)
 
 
 def _number(variable: str) -> int | None:

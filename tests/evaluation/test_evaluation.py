@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import functools
 from pathlib import Path
 
@@ -250,3 +251,6 @@ def test_a_broken_off_evaluation_leaves_no_file(tmp_path: Path):
         tables.prediction_rows(epath.Path("/dev/full/predictions.csv"), CLASSES, SOURCE),
     ):
         pass
+    with pytest.raises(OSError, match="Too many open files"), tables.prediction_rows(file, CLASSES, SOURCE):
+        raise OSError(errno.EMFILE, "Too many open files")  # by the evaluation: the file is not to blame
+    assert list(tmp_path.iterdir()) == []
