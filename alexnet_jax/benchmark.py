@@ -24,7 +24,7 @@ from alexnet_jax.network.native import build as native
 
 CONFIG = config_flag.define("run, start: the experiment, such as configs/default.py.")
 flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
-DATA_DIR = flags.DEFINE_string("data_dir", None, "run, start: folder of prepared data sets; default: TFDS's folder.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, f"run, start: {cli.DATA_DIR_HELP}")
 UPDATES = flags.DEFINE_integer("updates", None, "run: number of updates; default: the whole run.", lower_bound=2)
 PEER = flags.DEFINE_enum("peer", None, ["torch"], "input, step, gpu: library to measure beside this program, in turn.")
 IMAGES = flags.DEFINE_integer("images", 1000, "input, gpu: number of drawn images.", lower_bound=2)

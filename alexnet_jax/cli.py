@@ -27,6 +27,7 @@ from alexnet_jax.runtime import allocator, compilation_cache, output, processes,
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
+DATA_DIR_HELP = "Folder of prepared data sets; default: TFDS_DATA_DIR, or ~/tensorflow_datasets."
 
 
 def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
@@ -303,7 +304,7 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
       native: whether operations run in C, as `--native` says.
 
     Returns:
-      The line that says whether operations run in C; empty on accelerators.
+      The line that says whether operations run in C; empty on accelerators other than NVIDIA's.
 
     Raises:
       PlatformError: JAX cannot use the devices.

@@ -23,9 +23,11 @@ from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
 LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
 
-WORKDIR = flags.DEFINE_multi_string("workdir", None, "Workdir of a training run, or of imported weights.")
+WORKDIR = flags.DEFINE_multi_string(
+    "workdir", None, "Workdir of a training run, or of imported weights; `evaluate` takes several."
+)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 
 

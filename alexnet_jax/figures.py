@@ -1,7 +1,7 @@
 """Figures of a trained network: `python -m alexnet_jax.figures --workdir=runs/elpv`.
 
 Draws figures 3 and 4 of the paper, curves, the confusion matrix and the worst mistakes as PNG and SVG files, and puts
-them into one page, `index.html`, which needs no network. A figure whose data are missing is left out with a line.
+them into one page, `index.html`, which can be read offline. A figure whose data are missing is left out with a line.
 The run may still be training: its last checkpoint is shown.
 
     python -m alexnet_jax.figures --workdir=runs/elpv --output=figures    # pictures and page in another folder

@@ -32,7 +32,7 @@ flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder or gs:// address for checkpoints and metrics; default: runs/ and the config's name."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the network, memory and schedule of the config, and do nothing.")

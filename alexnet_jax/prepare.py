@@ -1,14 +1,15 @@
 """Prepares a data set for training.
 
-    python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR    # the official tar archives
+    python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR    # with ILSVRC2012_img_train.tar and ..._img_val.tar
     python -m alexnet_jax.prepare imagenet2010 --source_dir=DIR
     python -m alexnet_jax.prepare folder NAME --source_dir=DIR     # a tree SPLIT/CLASS/*.jpg, or CLASS/*.jpg
     python -m alexnet_jax.prepare tfds NAME                        # cifar10, imagenette, ...
     python -m alexnet_jax.prepare fashion_mnist --source_dir=DIR --size=28    # the IDX files, as Debian has them
     python -m alexnet_jax.prepare elpv/160                         # comes with this package
 
-The result is `DATA_DIR/NAME/256`: ArrayRecord shards that TFDS opens, the statistics of the training split, and
-`prepared.json` with the command, the versions and the counts. Killed and run again, the command resumes.
+The result is `DATA_DIR/NAME/256/1.0.0`, or `DATA_DIR/NAME/256_raw/1.0.0` with `--encoding=raw`: ArrayRecord shards that
+TFDS opens, the statistics of the training split, and `prepared.json` with the command, the versions and the counts.
+Killed and run again, the command resumes.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.progress import duration
 
 SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder of the archives, or of the tree of images.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 flags.register_validator(  # before the address is tried: a package that reaches the storage is of no help
     DATA_DIR,
     lambda folder: folder is None or "://" not in folder,
@@ -65,7 +66,7 @@ MAX_PIXELS = flags.DEFINE_integer(
     lower_bound=1,
 )
 PROCESSES = flags.DEFINE_integer("processes", None, "Processes at work; default: one a core.", lower_bound=1)
-PER_SHARD = flags.DEFINE_integer("per_shard", preparation.PER_SHARD, "Images of a file.", lower_bound=1)
+PER_SHARD = flags.DEFINE_integer("per_shard", preparation.PER_SHARD, "Images in each file.", lower_bound=1)
 HELD_OUT = flags.DEFINE_float(
     "held_out",
     None,

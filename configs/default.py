@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # seed of initial values, image order, crops, colour noise and dropout masks
 
     config.dataset = ConfigDict()
-    config.dataset.name = "elpv/160"  # data set; the number is the side of its stored images, pixels
+    # Data set: NAME/SIZE, or NAME/SIZE_raw with `prepare --encoding=raw`. SIZE: side of the stored images, pixels.
+    config.dataset.name = "elpv/160"
     # Images of the updates, in TFDS's notation: 'train[25%:]' leaves out the first quarter. None: 'train'.
     config.dataset.train_split = config_dict.placeholder(str)
     # Images of the evaluations during training and at its end; no field was chosen on them. None: the validation split,
@@ -35,7 +36,8 @@ def get_config() -> ConfigDict:
     config.dataset.crop_size = FieldReference(144)  # a reference may also be None
     # Number of consecutive images that share a crop and a flip. 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
-    # Numbers of classes and of training images, for a dry run without the data set. None: those of the data set.
+    # Numbers of classes and of training images, for a dry run without the data set. With it, another number of classes
+    # is an error, and its own number of images holds. None: those of the data set.
     config.dataset.classes = config_dict.placeholder(int)
     config.dataset.train_images = config_dict.placeholder(int)
 

@@ -4,7 +4,8 @@ Reproduces the paper's "1 CNN": 40.7 % top-1 and 18.2 % top-5 error on the valid
 40.66 / 18.21 (A/layers/layer-params-145.cfg:181-182). Not yet trained here at full length. `docs/variants.md` has the
 published figures of each variant.
 
-Data: `python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR`.
+Data: `python -m alexnet_jax.prepare imagenet2012 --source_dir=DIR`, where DIR has `ILSVRC2012_img_train.tar` and
+`ILSVRC2012_img_val.tar`.
 
 Cost: 91 epochs of 1,281,167 images, which is 910,830 updates. The forward pass takes 0.72 billion multiply-adds an
 image, training three times as many. In 2012: between five and six days on two GTX 580 (paper section 5).

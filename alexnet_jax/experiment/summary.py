@@ -129,12 +129,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         settings = follow(settings, facts)
         train_split, eval_split, _ = followed(settings)
         facts.count(eval_split)  # raises where there is no such part
-        if settings.dataset.train_images != (count := facts.count(train_split)):
-            raise UsageError(
-                f"config.dataset.train_images is {data.train_images} and split {train_split!r} of {data.name} has"
-                f" {count} images; --config.dataset.train_images=None takes the number from the data set"
-            )
-        data = settings.dataset
+        data = dataclasses.replace(settings.dataset, train_images=facts.count(train_split))  # as a run counts them
     if data.classes is None or data.train_images is None or data.crop_size is None:
         missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
         raise UsageError(
@@ -203,8 +198,9 @@ def _memory(settings: Settings, tower: Tower, rows: list[Row]) -> list[str]:
     (data, places), width = _mesh(settings), 2 if settings.network.bfloat16 else 4
     state = sum(row.params for row in rows) * 4 * 3 / places
     kept = sum(row.kept for row in rows) * width * settings.batch_size / data / places
+    free = " (a run takes the fastest one)" if None in (settings.mesh.data, settings.mesh.tower) else ""
     return [
-        f"memory a device, on a mesh data={data} tower={places}: about {_megabytes(state + kept)}:"
+        f"memory a device, on a mesh data={data} tower={places}{free}: about {_megabytes(state + kept)}:"
         f" {_megabytes(state)} for parameters, velocities and gradients, {_megabytes(kept)} for what the backward pass"
         f" needs of {settings.batch_size // data:,} images"
     ]

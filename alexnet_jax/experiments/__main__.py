@@ -26,7 +26,7 @@ from alexnet_jax.workdir.progress import duration
 
 RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of the rows.")
 RUNS = flags.DEFINE_string("runs", "runs/experiments", "Folder of the workdirs.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; default: TFDS's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", None, "Start no run after so many seconds.", lower_bound=0)
 LIST = flags.DEFINE_bool("list", False, "Print the experiments and how many of their runs have rows, and end.")

@@ -85,7 +85,7 @@ CIFAR10 = Experiment(
     "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
     " maps have a single pixel, and conv1's windows of 11 pixels see five and a half of the original ones. What helps,"
     " or parts the towers, at ImageNet's size need not do so here, nor the other way round. Three pairs of seeds make a"
-    " wide interval, and `?` says that it holds 0: the sign is then not known.",
+    " wide interval.",
 )
 ELPV = Experiment(
     "ablations_elpv",

@@ -123,7 +123,13 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         difference = paired(whole, found)
         seen = difference.sign if difference.seeds else ""
         lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, f"{difference.seeds}"])
-    return table(["", "ten views, %", "difference, points (95 %)", "expected", "found", "seeds"], lines)
+    legend = (
+        "Expected and found: the sign of the change of the error, `none` for no change, and `?` where the interval"
+        " holds 0 and the sign is not known. In brackets: the section of the paper that lets expect it."
+    )
+    return (
+        f"{table(['', 'ten views, %', 'difference, points (95 %)', 'expected', 'found', 'seeds'], lines)}\n\n{legend}"
+    )
 
 
 def made(rows: Rows) -> str:
