@@ -4,9 +4,11 @@ Our layout: an array for each leaf, such as `params/conv1/kernel` `[tower, ...]`
 the config, the classes and the sizes as JSON in the file's metadata.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +74,25 @@ def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
     except ImportError as error:
         raise MissingSafetensorsError from error
     try:
-        with safe_open(str(file), framework="numpy") as opened:
+        with _on_this_machine(file) as name, safe_open(name, framework="numpy") as opened:
             names = opened.keys()
             return {name: opened.get_tensor(name) for name in names}, dict(opened.metadata() or {})
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:  # the last four: odd types
         raise UsageError(f"{file} is damaged, or no file .safetensors: {' '.join(str(error).split())}") from error
+
+
+@contextlib.contextmanager
+def _on_this_machine(file: Path | epath.Path) -> Iterator[str]:
+    """The name of a file, or of a copy of it: the package reads half precision from local files alone."""
+    if "://" not in str(file):
+        yield str(file)
+        return
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
+        copy.write(file.read_bytes())
+        copy.flush()
+        yield copy.name
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import warnings
+from unittest import mock
 
 import jax
 import numpy as np
@@ -343,6 +344,19 @@ def test_a_damaged_file_of_ours_is_refused_or_read(tmp_path):
         except UsageError as error:
             lines.append(str(error))
     assert len(lines) > 20 and not any("\n" in line for line in lines)
+
+
+def test_a_file_at_an_address_is_read(tmp_path, monkeypatch):
+    net = made.network()
+    export(net, epath.Path(tmp_path / "net.safetensors"))
+    remote = mock.MagicMock(spec=epath.Path)
+    remote.__str__.return_value = "gs://bucket/net.safetensors"
+    remote.read_bytes.return_value = (tmp_path / "net.safetensors").read_bytes()
+    monkeypatch.setattr(safetensors, "is_file", lambda path: True)
+    monkeypatch.setattr(safetensors.epath, "Path", lambda path: path)
+    arrays, metadata = safetensors.read_arrays(remote)
+    np.testing.assert_array_equal(arrays["params/conv1/kernel"], net.params["conv1"]["kernel"])
+    assert safetensors.is_network(metadata)
 
 
 def test_what_is_no_file_of_a_network_is_one_line(tmp_path):
