@@ -1,7 +1,10 @@
 """The base of all errors that a user can mend."""
 
+import errno
 import os
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers of a disk, quota or file that is full
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # of a file system without locks
 TEMPORARY = os.EX_TEMPFAIL  # 75, the exit status that means: run the same command again
 
 

@@ -38,10 +38,10 @@ from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
+from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
-from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them

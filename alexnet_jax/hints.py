@@ -1,16 +1,13 @@
 """Advice for errors that rooms below the commands raise, by kind: those rooms do not know flags and config fields."""
 
 import contextlib
-import errno
 import shlex
 from collections.abc import Iterator
 
 from alexnet_jax.drawing.collection import UnwritableOutputError
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import DISK_FULL, UsageError
 from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -47,7 +44,7 @@ def _hint(error: UsageError) -> str | None:
                 f"prepare that run's data set again, name another --workdir, or remove {error.file.name} there to go on"
                 " with the data set here"
             )
-        case errors.UnwritableWorkdirError() if error.reason.errno in FULL:
+        case errors.UnwritableWorkdirError() if error.reason.errno in DISK_FULL:
             return "make room, or name another with --workdir"
         case errors.UnwritableWorkdirError():
             return "name another with --workdir"

@@ -26,10 +26,10 @@ from alexnet_jax.formats import imported
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import init_variables
 from alexnet_jax.network.tower import Tower
+from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
-from alexnet_jax.workdir.atomic import is_file
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 from alexnet_jax.workdir.errors import MismatchError
 

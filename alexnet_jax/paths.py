@@ -57,3 +57,23 @@ def check_address(name: str) -> None:
         raise UsageError(
             f"{name} cannot be reached: {words}; check the address, the network and who may read"
         ) from error
+
+
+def is_missing(path: epath.Path) -> bool:
+    """Whether nothing is at the path. `exists` says so, too, of what lies in a folder that may not be searched.
+
+    Raises:
+      OSError: a folder above may not be searched, a link leads to itself, or the name is too long.
+    """
+    if "://" in str(path):
+        return not path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
+
+
+def is_file(path: epath.Path) -> bool:
+    """Whether the path is a plain file or a link to one: the read of a device or a pipe might never end."""
+    return path.is_file() if "://" in str(path) else os.path.isfile(path)  # epath counts a device as a file

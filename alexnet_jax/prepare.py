@@ -42,7 +42,7 @@ from alexnet_jax.data.preparing.listing import Listing
 from alexnet_jax.data.preparing.shards import ENCODINGS
 from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.progress import duration
+from alexnet_jax.workdir.progress import LINE_EVERY, REDRAW_EVERY, duration
 
 SOURCE_DIR = flags.DEFINE_string("source_dir", None, "Folder of the archives, or of the tree of images.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
@@ -77,7 +77,6 @@ HELD_OUT = flags.DEFINE_float(
 PARTIAL = flags.DEFINE_bool("partial", False, "imagenet: take archives with fewer images than the official ones.")
 
 COMMANDS = "imagenet2012, imagenet2010, fashion_mnist, folder NAME, tfds NAME, elpv/SIZE"
-LINE_EVERY = 10.0  # seconds, where the progress line cannot be redrawn
 
 
 def main(command: str | None = None, name: str | None = None) -> int:
@@ -246,7 +245,7 @@ class Progress:
     def __call__(self, done: int, todo: int) -> None:
         """Shows the progress, where the last line is old enough."""
         now = time.monotonic()
-        early = now - self._shown < (0.2 if self._redraws else LINE_EVERY) and done < todo
+        early = now - self._shown < (REDRAW_EVERY if self._redraws else LINE_EVERY) and done < todo
         if early or self._ended:
             return
         self._shown, self._ended = now, done == todo

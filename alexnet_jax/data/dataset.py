@@ -20,6 +20,7 @@ from alexnet_jax.data.errors import (
 )
 from alexnet_jax.data.filling import Source
 from alexnet_jax.data.records import Files
+from alexnet_jax.paths import is_file
 
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
 METADATA_FILES = ("dataset_info.json", "features.json")
@@ -206,7 +207,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
       DatasetError: no prepared data set has the name, or a part of it is missing or damaged.
     """
     folder = _find(name, data_folder(data_dir))
-    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not _is_file(folder / file)]
+    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not is_file(folder / file)]
     if missing and not _is_ours(folder):
         raise ForeignDatasetError(folder, data_folder(data_dir), missing[0])
     if missing:
@@ -221,7 +222,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
 
 def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetError:
     """The error for files that a library did not read. Files that may not be read may be sound, and so stay."""
-    for file in filter(_is_file, map(epath.Path, files)):
+    for file in filter(is_file, map(epath.Path, files)):
         try:
             with file.open("rb") as opened:
                 opened.read(1)
@@ -234,7 +235,7 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
 
 def _with_blanks(names: list[str], file: epath.Path) -> list[str]:
     """The names of the classes with the blanks at their ends, which TFDS drops: `cat` and `cat ` may be two classes."""
-    if not _is_file(file):
+    if not is_file(file):
         return names
     try:
         lines = [line.rstrip("\r") for line in file.read_text().split("\n") if line.strip()]
@@ -246,11 +247,6 @@ def _with_blanks(names: list[str], file: epath.Path) -> list[str]:
 def _absolute(path: str) -> str:
     """The path for any process: its working directory may be another one."""
     return path if "://" in path else os.path.abspath(path)
-
-
-def _is_file(path: epath.Path) -> bool:
-    """Whether the path is a plain file. The read of a device, which epath counts as a file, might never end."""
-    return path.is_file() if "://" in str(path) else os.path.isfile(path)
 
 
 def _is_ours(folder: epath.Path) -> bool:

@@ -17,13 +17,11 @@ class Provenance:
       description: in a sentence or more.
       homepage: an address.
       license: of the images, in words.
-      citation: as BibTeX.
     """
 
     description: str = ""
     homepage: str = ""
     license: str = ""
-    citation: str = ""
 
 
 def provenance_of(folder: epath.Path) -> Provenance:
@@ -39,7 +37,6 @@ def provenance_of(folder: epath.Path) -> Provenance:
         description=_text(facts.get("description")),
         homepage=_text(urls[0]) if isinstance(urls, list) and urls else "",
         license=_text(_value(facts.get("redistributionInfo"), "license")),
-        citation=_text(facts.get("citation")),
     )
 
 

@@ -14,10 +14,10 @@ from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import recipes
+from alexnet_jax.paths import is_missing
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
-from alexnet_jax.workdir.atomic import is_missing
 from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
 from alexnet_jax.workdir.errors import UnreadableFileError
 from alexnet_jax.workdir.record import read_json

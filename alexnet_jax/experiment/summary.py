@@ -153,7 +153,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             "",
             *_table(settings, rows, data.crop_size),
             "",
-            *_memory(settings, tower, rows),
+            *_memory(settings, rows),
             describe_workers(settings, data.crop_size),
             *_exchange(settings, rows),
             "",
@@ -194,7 +194,7 @@ def _mesh(settings: Settings) -> tuple[int, int]:
     return settings.mesh.data or 1, settings.mesh.tower or 1
 
 
-def _memory(settings: Settings, tower: Tower, rows: list[Row]) -> list[str]:
+def _memory(settings: Settings, rows: list[Row]) -> list[str]:
     (data, places), width = _mesh(settings), 2 if settings.network.bfloat16 else 4
     state = sum(row.params for row in rows) * 4 * 3 / places
     kept = sum(row.kept for row in rows) * width * settings.batch_size / data / places

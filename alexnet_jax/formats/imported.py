@@ -22,7 +22,7 @@ from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
 from alexnet_jax.formats.errors import FormatError
 from alexnet_jax.formats.weights import Whole
-from alexnet_jax.workdir.atomic import is_file, is_missing
+from alexnet_jax.paths import is_file, is_missing
 
 KINDS = ("auto", "caffenet", "bvlc", "torchvision")
 OURS = "alexnet_jax"

@@ -23,7 +23,7 @@ from alexnet_jax.errors import MissingPackageError, UsageError
 from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
-from alexnet_jax.workdir.atomic import is_file
+from alexnet_jax.paths import is_file
 
 VERSION = "1"  # of our layout
 VERSION_KEY = "alexnet_jax"  # of the metadata, in our files alone

@@ -18,8 +18,8 @@ from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.errors import UsageError
 from alexnet_jax.model_card import hub_metadata
 from alexnet_jax.model_card.differences import Difference
+from alexnet_jax.paths import is_file
 from alexnet_jax.workdir import record
-from alexnet_jax.workdir.atomic import is_file
 
 FILE_NAME = "MODEL_CARD.md"
 NEW_FILE_NAME = "MODEL_CARD.new.md"

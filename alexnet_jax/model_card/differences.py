@@ -45,11 +45,6 @@ WORDS = {
     "init_from": "starts from the parameters of",
     "fresh": "layers that start anew nevertheless",
 }
-# These change where and when things happen, or say which of the data are which.
-PRACTICAL = {
-    *("name", "seed", "evaluate_every", "save_every", "on_failed_save", "mesh.data", "mesh.tower"),
-    *("dataset.train_split", "dataset.eval_split", "dataset.on_device", "dataset.workers"),
-}
 LAYERWISE = ("rates", "weight_decays")  # fields with a value a layer
 
 TOWER_WORDS = {

@@ -17,9 +17,9 @@ from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
 from alexnet_jax.drawing.predictions import Answer
-from alexnet_jax.evaluation.predictions import batch_size_of, predictions
+from alexnet_jax.evaluation import ensemble
+from alexnet_jax.evaluation.predictions import batch_size_of
 from alexnet_jax.evaluation.tally import Tally, predicted_classes
-from alexnet_jax.experiment.reading import some_workers
 from alexnet_jax.network import sharding
 from alexnet_jax.retrieval import exact_search
 from alexnet_jax.trained import Trained
@@ -135,17 +135,15 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
     tally, wrong = Tally(len(net.classes)), 0
     rows: dict[int, np.ndarray] = {}
     mistakes: list[tuple[float, int, np.ndarray]] = []
-    with some_workers(net.settings.dataset.workers) as workers:
-        for block in predictions(net, images.source, workers=workers):
-            tally.add(block.labels, block.log_probs)
-            predicted = predicted_classes(block.log_probs)
-            wrong += int((predicted != block.labels).sum())
-            for i in np.flatnonzero(np.isin(block.examples, chosen)):
-                rows[int(block.examples[i])] = block.log_probs[i]
-            mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
-            found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
-            mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
-            progress(int(tally.count.sum()))
+    for block, _ in ensemble.predictions([net], np.ones(1), images.source, progress=progress):
+        tally.add(block.labels, block.log_probs)
+        predicted = predicted_classes(block.log_probs)
+        wrong += int((predicted != block.labels).sum())
+        for i in np.flatnonzero(np.isin(block.examples, chosen)):
+            rows[int(block.examples[i])] = block.log_probs[i]
+        mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
+        found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
+        mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
     return Examined(
         name=images.name,
         tally=tally,

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import MissingPackageError, UsageError
 from alexnet_jax.retrieval.columns import Names, Rows
 from alexnet_jax.retrieval.exact_search import rows_at_once
 from alexnet_jax.retrieval.feature_table import Table
@@ -35,10 +35,8 @@ def _pyarrow(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(
-            "Parquet needs the package pyarrow: `pip install 'alexnet_jax[parquet]'`, or `pip install '.[parquet]'` in"
-            " a checkout; an output that ends in .npz needs none"
-        ) from error
+        need = "an output that ends in .parquet needs the package pyarrow, and one that ends in .npz does not"
+        raise MissingPackageError(need, "parquet") from error
 
 
 def write(file: epath.Path, table: Table, queries: Table | None, facts: Mapping[str, Any]) -> None:

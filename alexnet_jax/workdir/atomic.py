@@ -57,23 +57,3 @@ def _flush(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in NO_FLUSH:
             raise
-
-
-def is_missing(path: epath.Path) -> bool:
-    """Whether nothing is at the path. `exists` says so, too, of what lies in a folder that may not be searched.
-
-    Raises:
-      OSError: a folder above may not be searched, a link leads to itself, or the name is too long.
-    """
-    if "://" in str(path):
-        return not path.exists()
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
-
-
-def is_file(path: epath.Path) -> bool:
-    """Whether the path is a plain file or a link to one: the read of a device or a pipe might never end."""
-    return path.is_file() if "://" in str(path) else os.path.isfile(path)  # epath counts a device as a file

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import errno
 import json
 import math
 import os
@@ -19,13 +18,14 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import DISK_FULL, UsageError
 from alexnet_jax.learning.step import TrainState
+from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.runtime.processes import log
 from alexnet_jax.strict_json import is_finite
 from alexnet_jax.workdir import manifest
-from alexnet_jax.workdir.atomic import is_file, write_atomically
+from alexnet_jax.workdir.atomic import write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
     MismatchError,
@@ -395,7 +395,7 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in DISK_FULL:
             return f"there is no room for {size:,} bytes in {folder} ({error.strerror})"
     return None
 

@@ -10,7 +10,8 @@ from collections.abc import Container
 
 from etils import epath
 
-from alexnet_jax.workdir.atomic import is_file, write_atomically
+from alexnet_jax.paths import is_file
+from alexnet_jax.workdir.atomic import write_atomically
 
 FILE = "MANIFEST"  # the first line is the checksum of the rest, which is JSON: {name: [bytes, SHA-256]}
 CHUNK = 2**24  # bytes of one read

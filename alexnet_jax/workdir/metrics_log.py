@@ -12,8 +12,9 @@ import jax
 from etils import epath
 
 from alexnet_jax import strict_json
+from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import compat
-from alexnet_jax.workdir.atomic import is_file, write_atomically
+from alexnet_jax.workdir.atomic import write_atomically
 from alexnet_jax.workdir.errors import DamagedFileError, UnreadableFileError, UnwritableWorkdirError
 
 ROWS_FILE = "metrics.jsonl"

@@ -1,7 +1,6 @@
 """The files of a workdir beside checkpoints and metrics: the config as run, the final result, the lock."""
 
 import contextlib
-import errno
 import fcntl
 import importlib.metadata
 import json
@@ -17,9 +16,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax import strict_json
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import NO_LOCKS, UsageError
+from alexnet_jax.paths import is_file, is_missing
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir.atomic import is_file, is_missing, write_atomically
+from alexnet_jax.workdir.atomic import write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
     LockedWorkdirError,
@@ -34,7 +34,6 @@ CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 LOCK_FILE = "lock"
 RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 PACKAGES = [
     "alexnet_jax",
     "jax",

@@ -1,7 +1,6 @@
 """A lock on the folder of an unfinished data set: two runs never write the same files."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -9,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.errors import NO_LOCKS
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 LINE_EVERY = 30.0  # seconds between two lines about the wait
 TRY_EVERY = 0.2  # seconds; a call that waits for the lock would let no signal end the wait
 

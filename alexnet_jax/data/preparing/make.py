@@ -5,7 +5,6 @@ at the end, `summaries/` (`shards.py`) shows which shards are finished, `lock` i
 """
 
 import dataclasses
-import errno
 import hashlib
 import os
 import re
@@ -28,10 +27,10 @@ from alexnet_jax.data.preparing.metadata import write_metadata
 from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
+from alexnet_jax.errors import DISK_FULL
 
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from alexnet_jax.data.errors import SourceError
 from alexnet_jax.data.preparing import images
 from alexnet_jax.data.preparing.listing import Item, Read
 from alexnet_jax.data.statistics import Sums
+from alexnet_jax.errors import DISK_FULL
 
 ENCODINGS = ("jpeg", "raw")
 # Records are read singly and at random; JPEG cannot be compressed further, and unpacking raw pixels would cost time.
@@ -115,7 +116,7 @@ def write(job: Job, progress: Callable[[], bool]) -> None:
         os.replace(part, job.path)
         _save(summary, job.summary)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        if getattr(error, "errno", None) in DISK_FULL or "No space left" in str(error):
             raise DiskFullError(errno.ENOSPC, "no space left", job.path) from error
         raise
     finally:
