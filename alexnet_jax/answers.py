@@ -1,8 +1,6 @@
 """Answers of a network about pictures that the command line names, and their forms: text, JSON, rows of a table."""
 
-import csv
 import functools
-import io
 import itertools
 import os
 import sys
@@ -21,6 +19,7 @@ from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.evaluation.tables import csv_line
 from alexnet_jax.trained import Trained, pad
 
 STDIN = "-"  # the name of the picture on standard input
@@ -132,14 +131,15 @@ def as_json(answer: Answer) -> str:
     likeliest = [
         {"class": class_name, "name": readable(class_name), "probability": value} for class_name, value in pairs
     ]
-    return strict_json.dumps({"image": answer.name, "label": answer.truth, "predictions": likeliest}) + "\n"
+    image = answer.name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no text for other readers
+    return strict_json.dumps({"image": image, "label": answer.truth, "predictions": likeliest}) + "\n"
 
 
 def as_row(answer: Answer) -> str:
     """One row of a table."""
     pairs = zip(map(readable, answer.classes), answer.probabilities, strict=True)
     label = "" if answer.truth is None else readable(answer.truth)
-    return _row([answer.name, label, *itertools.chain.from_iterable(pairs)])
+    return csv_line([answer.name, label, *itertools.chain.from_iterable(pairs)])
 
 
 def header(top: int) -> str:
@@ -149,10 +149,4 @@ def header(top: int) -> str:
       top: how many classes a row has.
     """
     pairs = ((f"class_{place}", f"probability_{place}") for place in range(1, top + 1))
-    return _row(["image", "label", *itertools.chain.from_iterable(pairs)])
-
-
-def _row(cells: Iterable[object]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerow(cells)
-    return file.getvalue()
+    return csv_line(["image", "label", *itertools.chain.from_iterable(pairs)])

@@ -100,6 +100,9 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
         raise UsageError(f"{flag}={name} is a folder; name a file in it")
     if os.path.lexists(file) and not os.path.isfile(file):
         raise UsageError(f"{flag}={name} is not a file; name a file")
+    file = epath.Path(os.path.realpath(file))  # a link stays
+    if os.path.exists(file) and not os.access(file, os.W_OK):
+        raise UsageError(f"{flag}={name} is there and write-protected; name another file")
     try:
         with tempfile.TemporaryFile(dir=file.parent), contextlib.suppress(FileNotFoundError):
             os.stat(part_of(file))  # its name may be too long

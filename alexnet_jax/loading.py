@@ -27,7 +27,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import init_variables
 from alexnet_jax.network.tower import Tower
 from alexnet_jax.paths import is_file
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import processes, variables
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
@@ -36,7 +36,9 @@ from alexnet_jax.workdir.errors import MismatchError
 FILES = (".safetensors", ".caffemodel", ".pth", ".pt", ".ckpt")  # a name with such an ending is no workdir
 
 
-def load(name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: str | None = None) -> Trained:
+def load(
+    name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: str | os.PathLike | None = None
+) -> Trained:
     """A trained network: `load("runs/elpv").predict("cell.png")`.
 
     Args:
@@ -47,6 +49,7 @@ def load(name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: s
     Raises:
       UsageError: there is no such run or file, it has no checkpoint yet, or a file is damaged.
     """
+    variables.check_precision()
     text = os.fspath(name)
     paths.check_address(text)
     path = epath.Path(paths.absolute(text))
@@ -54,7 +57,7 @@ def load(name: str | os.PathLike, *, checkpoint: str | int = "last", data_dir: s
         if str(checkpoint) != "last":
             raise UsageError(f"{text} is a file, which holds one network; leave out the checkpoint {checkpoint!r}")
         return open_file(path)
-    return open_workdir(path, str(checkpoint), data_dir=data_dir)
+    return open_workdir(path, str(checkpoint), data_dir=None if data_dir is None else os.fspath(data_dir))
 
 
 def open_file(file: epath.Path) -> Trained:

@@ -1,6 +1,7 @@
 """Training: builds everything once, then loops: evaluate if due, save if due, fetch a batch, update, report."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
@@ -10,6 +11,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from alexnet_jax import paths
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
@@ -27,7 +29,7 @@ from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.model_card import card, run_card
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import processes, variables
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
@@ -57,7 +59,9 @@ MAY_CHANGE = (
 
 
 @hints()
-def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = None) -> TrainState:
+def train_and_evaluate(
+    config: ConfigDict, workdir: str | os.PathLike, data_dir: str | os.PathLike | None = None
+) -> TrainState:
     """Trains by the config, evaluates, and leaves checkpoints and metrics in the workdir.
 
     A second call resumes from the last checkpoint, and ends with the same bits as a run without the break.
@@ -74,7 +78,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, data_dir: str | None = 
       UsageError: a mistake that the user can mend.
       Interrupted: a signal came; the state is saved.
     """
+    variables.check_precision()
     settings = read_settings(config)
+    workdir = paths.absolute(os.fspath(workdir))
+    data_dir = None if data_dir is None else os.fspath(data_dir)
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
     may: dict[str, Any] = {

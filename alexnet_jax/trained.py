@@ -76,7 +76,7 @@ class Trained:
         )
 
     def apply(self, params: Params, inputs: Float[Array, "B h w 3"]) -> Float[Array, "B classes"]:
-        """Logits of inputs as `inputs` makes them. Pure: it can be compiled, differentiated and mapped.
+        """Logits of inputs as `inputs` makes them. Pure: it can be compiled, differentiated backward, and mapped.
 
         Raises:
           UsageError: the network has no classifier.
@@ -118,9 +118,11 @@ class Trained:
           views: 1, the centre crop, or the paper's 10, averaged.
 
         Raises:
-          UsageError: one of them is no picture, or the network has no classifier.
+          UsageError: one of them is no picture, the network has no classifier, or `views` is another number.
         """
         self.need_classifier()
+        if views not in (1, 10):
+            raise UsageError(f"views is {views!r}; give 1, the centre crop, or 10")
         return np.exp(self._over_batches(functools.partial(self.log_probs, views=views), pictures, views))
 
     def top(
@@ -138,8 +140,10 @@ class Trained:
           `tabby (n02123045)`.
 
         Raises:
-          UsageError: as in `predict`, or a probability is not finite.
+          UsageError: as in `predict`, a probability is not finite, or `k` is no such number.
         """
+        if k < 1:
+            raise UsageError(f"k is {k}; give the number of classes, at least 1")
         names = [readable(name) for name in self.classes]
         probabilities = self.predict(pictures, views=views)
         if not np.isfinite(probabilities).all():

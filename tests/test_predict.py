@@ -16,9 +16,10 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import answers, trained
+from alexnet_jax import answers, cli_network, trained
 from alexnet_jax.data import picture_batches
 from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from tests.conftest import ROOT
 from tests.fuzz import Commands, Result
@@ -259,6 +260,7 @@ def test_names_of_any_bytes(predict, tree, form):
     result = predict("photos/odd", *([form] if form else []))
     assert result.status == 0, result.err
     if form == "--json":
+        names[0] = r"\udcff.png"  # a lone surrogate is no text for other readers
         assert sorted(json.loads(line)["image"][11:] for line in result.out.splitlines()) == sorted(names)
     elif form == "--csv":
         rows = list(csv.DictReader(io.StringIO(result.out)))
@@ -304,3 +306,24 @@ def test_wordnet_ids_have_names():
         "n02123045",
         {"class": "n02123045", "name": "tabby (n02123045)", "probability": 0.75},
     )
+
+
+def test_names_of_any_kind_are_read_again_from_json_and_csv():
+    name = "car\rret, \udcff.png"
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    answer = Answer(name=name, pixels=pixels, classes=["a\rb"], probabilities=[1.0], truth=None)
+    line = answers.as_json(answer)
+    line.encode("utf-8")  # as other readers have it, no lone surrogate
+    assert json.loads(line)["image"] == "car\rret, \\udcff.png" and "\\u" not in json.loads(line)["image"][:9]
+    rows = list(csv.reader(io.StringIO(answers.as_row(answer), newline="")))
+    assert rows == [[name, "", "a\rb", "1.0"]]
+
+
+def test_an_output_follows_a_link_and_leaves_a_protected_file(tmp_path, monkeypatch):
+    (tmp_path / "real.csv").write_text("before")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    file = cli_network.output_file("--predictions", str(tmp_path / "link.csv"), (".csv",))
+    assert file == epath.Path(os.path.realpath(tmp_path / "real.csv"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # to root, every file is writable
+    with pytest.raises(UsageError, match=r"link\.csv is there and write-protected; name another file"):
+        cli_network.output_file("--predictions", str(tmp_path / "link.csv"), (".csv",))

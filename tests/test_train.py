@@ -1,5 +1,6 @@
 """The training loop in this process: resuming, stopping, refusing."""
 
+import concurrent.futures
 import json
 import signal
 from collections.abc import Callable
@@ -90,6 +91,15 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "checkpoints/12 is damaged: default/" in output
     assert "resuming after update 7" in output
     assert_same(whole, again)
+
+
+def test_a_program_may_train_in_a_thread_and_name_a_workdir_from_its_folder(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(train_and_evaluate, tiny_config(num_epochs=0.1), Path("run"), Path(data_dir)).result()
+    assert (tmp_path / "run/result.json").exists() and list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
 
 def test_another_config_is_refused_by_name(tiny_config: Callable, data_dir: str, tmp_path: Path):

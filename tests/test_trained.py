@@ -19,6 +19,7 @@ from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.sharding import make_mesh
+from alexnet_jax.train import train_and_evaluate
 from tests.conftest import ROOT
 
 
@@ -170,7 +171,7 @@ def test_probabilities_that_are_not_finite_have_no_likeliest_class(net, squares)
 def test_a_picture_of_any_kind_is_read():
     from alexnet_jax.data.pictures import read_picture
 
-    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "F"):
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
         image = Image.new(mode, (40, 30))
         assert read_picture(image, 16).shape == (16, 16, 3)
     file = io.BytesIO()
@@ -179,12 +180,98 @@ def test_a_picture_of_any_kind_is_read():
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I"])
-def test_a_picture_of_16_bits_is_not_clipped(mode):
+def test_a_picture_of_16_bits_is_not_clipped(mode, tmp_path):
     from alexnet_jax.data.pictures import read_picture
 
     grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
-    image = Image.frombytes(mode, (32, 32), grey.astype({"I": "<i4", "I;16B": ">u2"}.get(mode, "<u2")).tobytes())
+    if mode == "I":
+        Image.fromarray(grey).save(tmp_path / "grey.pgm")
+        image = Image.open(tmp_path / "grey.pgm")
+        assert image.mode == "I"
+    else:
+        image = Image.frombytes(mode, (32, 32), grey.astype({"I;16B": ">u2"}.get(mode, "<u2")).tobytes())
     np.testing.assert_array_equal(read_picture(image, 32), np.repeat(grey[..., None] >> 8, 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_picture_whose_white_is_not_known_is_refused(mode):
+    """It would be black: PIL images of numbers 0 to 255 as int32, or 0 to 1 as float32."""
+    from alexnet_jax.data.pictures import read_picture
+
+    image = Image.fromarray(np.ones((32, 32), {"I": np.int32, "F": np.float32}[mode]))
+    with pytest.raises(UsageError, match=rf"this Image is no picture: its mode is {mode}, which does not say what is"):
+        read_picture(image, 16)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_as_upright_as_its_file(orientation, tmp_path):
+    from alexnet_jax.data.pictures import read_picture
+
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(file := tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(read_picture(Image.open(file), 16), read_picture(file, 16))
+
+
+def test_frames_that_share_an_object_are_pictures_of_their_own(net, squares):
+    images = squares[0][:5]
+    expected = net.predict(images)
+
+    def frames(make):
+        one = make(images[0])
+        for image in images:
+            if isinstance(one, Image.Image):
+                one.paste(Image.fromarray(image))
+            else:
+                one[:] = image
+            yield one
+
+    for make in (np.copy, Image.fromarray):
+        np.testing.assert_allclose(net.predict(frames(make)), expected, atol=1e-6)
+
+
+def test_wrong_arguments_are_one_line(net, squares, tmp_path):
+    image = squares[0][0]
+    for call, reason in (
+        (lambda: net.top(image, k=0), "k is 0; give the number of classes, at least 1"),
+        (lambda: net.top(image, k=-1), "k is -1; "),
+        (lambda: net.predict(image, views=0), "views is 0; give 1, the centre crop, or 10"),
+        (lambda: net.predict([image, image[..., :2]]), r"picture 1 \(ndarray\) is no picture: shape \(64, 64, 2\)"),
+        (lambda: net.predict("a\0b.png"), "cannot be read: .*null"),
+    ):
+        with pytest.raises(UsageError, match=reason) as error:
+            call()
+        assert "\n" not in str(error.value)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    with pytest.raises(UsageError, match=r"picture 0 \(PngImageFile\) is no picture: its pixels cannot be read: "):
+        net.predict(closed)
+    data = (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(net.predict(bytearray(data)), net.predict(data))
+
+
+def test_double_precision_is_refused_in_one_line(net, run, data_dir, tiny_config):
+    jax.config.update("jax_enable_x64", True)
+    try:
+        for call in (lambda: alexnet_jax.load(run), lambda: train_and_evaluate(tiny_config(), run, data_dir)):
+            with pytest.raises(UsageError, match=r"jax_enable_x64 is on, and the network computes in float32; jax\.c"):
+                call()
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def test_apply_is_mapped_and_has_jacobians(net, squares):
+    inputs = net.inputs(squares[0][:3])
+    expected = net.apply(net.params, inputs)
+
+    def alone(image):
+        return net.apply(net.params, image[None])[0]
+
+    np.testing.assert_allclose(jax.jit(jax.vmap(alone))(inputs), expected, rtol=1e-4, atol=1e-5)
+    gradient = jax.grad(lambda image: alone(image)[1])(inputs[0])
+    np.testing.assert_allclose(jax.jacrev(alone)(inputs[0])[1], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])

@@ -31,16 +31,17 @@ def picture_batches(
     Raises:
       UsageError: no picture is given, or a given object is no picture.
     """
-    each = iter(as_pictures(pictures))
+    given = as_pictures(pictures)
+    each = enumerate(given)
+    # A generator may give one object again and again, with other pixels, such as the frames of a film.
+    is_lent = given is iter(given)
     pool = concurrent.futures.ThreadPoolExecutor(threads())
 
     def begin() -> list[concurrent.futures.Future]:
-        batch = list(itertools.islice(each, batch_size))
-        for picture in batch:
-            if isinstance(picture, Image.Image):  # the same object may come twice, and no two threads may decode it
-                with contextlib.suppress(Exception):  # `read_picture` meets the same error and names the picture
-                    picture.load()
-        return [pool.submit(read_picture, picture, image_size) for picture in batch]
+        return [
+            pool.submit(read_picture, _ready(picture, is_lent), image_size, name=_name_of(picture, number))
+            for number, picture in itertools.islice(each, batch_size)
+        ]
 
     try:
         reading = begin()
@@ -52,6 +53,22 @@ def picture_batches(
             reading = following
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _ready(picture: Picture, is_lent: bool) -> Picture:
+    """A picture for another thread."""
+    if is_lent and isinstance(picture, (np.ndarray, Image.Image)):
+        with contextlib.suppress(Exception):  # `read_picture` meets the same error and names the picture
+            return picture.copy()
+    if isinstance(picture, Image.Image):  # the same object may come twice, and no two threads may decode it
+        with contextlib.suppress(Exception):
+            picture.load()
+    return picture
+
+
+def _name_of(picture: Picture, number: int) -> str:
+    """The name of a picture in errors; empty: that of its file."""
+    return "" if isinstance(picture, (str, os.PathLike)) else f"picture {number} ({type(picture).__name__})"
 
 
 def read_ahead(
@@ -83,6 +100,6 @@ def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """The pictures one by one: a picture alone is one of one, and an array `[n, h, w, 3]` is n."""
     if isinstance(pictures, np.ndarray):
         return pictures if pictures.ndim == 4 else [pictures]
-    if isinstance(pictures, (str, bytes, os.PathLike)) or not isinstance(pictures, Iterable):
+    if isinstance(pictures, (str, bytes, bytearray, os.PathLike)) or not isinstance(pictures, Iterable):
         return [pictures]
     return pictures

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from alexnet_jax import paths
 from alexnet_jax.data.preparing import images
@@ -16,7 +16,7 @@ from alexnet_jax.errors import UsageError
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
 TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
 
-Picture: TypeAlias = str | bytes | os.PathLike | Image.Image | np.ndarray
+Picture: TypeAlias = str | bytes | bytearray | os.PathLike | Image.Image | np.ndarray
 
 
 class NotAPictureError(UsageError):
@@ -46,16 +46,18 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     name = name or (str(picture) if isinstance(picture, (str, os.PathLike)) else f"this {type(picture).__name__}")
     try:
         return np.asarray(images.square(_bytes_of(picture), size))
-    except OSError as error:
-        raise NotAPictureError(name, error.strerror or str(error), problem="cannot be read") from error
     except images.BrokenImageError as error:
         raise NotAPictureError(name, str(error)) from error
+    except OSError as error:
+        raise NotAPictureError(name, error.strerror or str(error), problem="cannot be read") from error
+    except ValueError as error:  # of a name with NUL
+        raise NotAPictureError(name, " ".join(str(error).split()), problem="cannot be read") from error
 
 
 def _bytes_of(picture: Picture) -> bytes:
     """The bytes of a file that holds the picture."""
-    if isinstance(picture, bytes):
-        return picture
+    if isinstance(picture, (bytes, bytearray)):
+        return bytes(picture)
     if isinstance(picture, (str, os.PathLike)):
         path = Path(paths.expand_home(os.fspath(picture)))
         if path.exists() and not path.is_file():  # the read of a device might never end
@@ -70,6 +72,11 @@ def _bytes_of(picture: Picture) -> bytes:
 
 def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(picture, Image.Image):
+        try:
+            picture.load()
+        except Exception as error:  # Pillow has no common error
+            reason = " ".join(str(error).split()) or "is its file closed?"
+            raise images.BrokenImageError(f"its pixels cannot be read: {reason}") from error
         return _for_png(picture)
     if not isinstance(picture, np.ndarray):
         raise images.BrokenImageError("give a file's name, its bytes, a PIL image or an array")
@@ -83,7 +90,10 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
 
 
 def _for_png(image: Image.Image) -> Image.Image:
-    """The image in a mode that a PNG has, with its transparency and its 16 bits, which Pillow would clip at 255."""
+    """The image upright, in a mode that a PNG has, with its transparency and its 16 bits, which Pillow would clip."""
+    if image.mode == "F" or (image.mode == "I" and image.format is None):  # of a file, `I` are 16 bits
+        raise images.BrokenImageError(f"its mode is {image.mode}, which does not say what is white; give 8 or 16 bits")
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         return Image.fromarray(np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16))
     if image.mode in PNG_MODES:

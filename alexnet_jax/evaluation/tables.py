@@ -81,6 +81,11 @@ def confusion_rows(matrix: Int[np.ndarray, "classes classes"], class_names: Sequ
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    return "".join(map(csv_line, rows)).encode("utf-8", "replace")
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """A row of a CSV file. A cell with a carriage return is quoted, which Python does for its line's own end alone."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "replace")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"

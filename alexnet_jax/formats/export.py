@@ -139,4 +139,4 @@ def _caffe_contents(net: Trained, params: PyTree[np.ndarray], facts: Mapping[str
 
 def _lines(preprocessing: Preprocessing) -> str:
     """A class a line, as `import --classes` reads them."""
-    return "".join(f"{' '.join(name.split())}\n" for name in preprocessing.class_names)
+    return "".join(f"{' '.join(name.splitlines())}\n" for name in preprocessing.class_names)

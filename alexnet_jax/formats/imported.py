@@ -30,9 +30,9 @@ MAX_BYTES = 2**31  # of a file; AlexNet's parameters take 244 MB, with an optimi
 MAX_CLASSES = 2**20  # lines of a file of names
 WORDNET_ID = re.compile(r"n\d{8}")
 
-SQUASHED = (
-    "Caffe's pictures were squashed to 256x256 pixels; here the shorter side is scaled to 256 and the centre is cut out"
-)
+SQUASHED = "Caffe squashes pictures to {0}x{0} pixels; here the shorter side is scaled to {0} and the centre is cut out"
+READ = "name a .safetensors, a .caffemodel or a .pth, or the workdir of a run"
+UNREAD = {".onnx": "an ONNX file", ".stablehlo": "a StableHLO file", ".npz": "NumPy's", ".json": "JSON", ".h5": "HDF5"}
 FILTER = "torchvision scales pictures with a bilinear filter, and this program with a bicubic one"
 NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and `features --layer=conv5` use them"
 
@@ -57,7 +57,7 @@ class Imported:
     params: PyTree[np.ndarray]
     batch_stats: PyTree[np.ndarray]
     preprocessing: Preprocessing
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     licence: str = ""
 
 
@@ -71,7 +71,7 @@ class _Found:
     image_size: int
     mean: Sequence[float]
     scale: Sequence[float]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     licence: str = ""
 
@@ -119,7 +119,7 @@ def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Imported:
         elif data[:2] == b"PK" or data[:1] == b"\x80":
             found = _of_torchvision(pickled_arrays.read(data), kind, {})
         else:
-            found = _of_caffe(data, kind)
+            found = _of_caffe(data, kind, path.suffix.lower())
         if mean is not None and found.recipe not in caffe.RECIPES:
             raise FormatError("it is a network of torchvision, whose mean is known, and --mean is given; leave it out")
         return _imported(found, mean, classes)
@@ -173,15 +173,20 @@ def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str
     )
 
 
-def _of_caffe(data: bytes, kind: str) -> _Found:
-    network = caffe.read(data)
+def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
+    try:
+        network = caffe.read(data)
+    except FormatError as error:
+        if suffix not in UNREAD:
+            raise
+        raise FormatError(f"it is {UNREAD[suffix]}, which is not read; {READ}") from error
     if kind == "torchvision" or (kind != "auto" and network.recipe not in (None, kind)):
         raise FormatError(f"it holds Caffe's {network.recipe or 'network'}, and --kind is {kind}; leave --kind out")
     recipe = network.recipe or kind
     if recipe == "auto":
         raise FormatError("it does not say where its norms are; add --kind=bvlc or --kind=caffenet")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
-    return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3, (SQUASHED,))
+    return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
 
 
 def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
@@ -196,6 +201,8 @@ def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
         preprocessing = _with_mean(preprocessing, epath.Path(mean))
     settings = _settings(found.recipe, width, found.crop_size, names)
     kind = found.recipe if found.recipe in caffe.RECIPES else "torchvision"
+    if kind in caffe.RECIPES:
+        notes = (SQUASHED.format(preprocessing.image_size), *notes)
     return Imported(kind, settings, 0, params, {}, preprocessing, (*found.notes, *notes), found.licence)
 
 
@@ -226,12 +233,16 @@ def _names(count: int, found: _Found, classes: Any) -> tuple[tuple[str, ...], tu
 
 
 def _names_in(file: epath.Path, count: int) -> tuple[str, ...]:
-    """A name a line; of a line that begins with a WordNet id, the id."""
+    """A name a line; where every line begins with a WordNet id, as ImageNet's lists do, the ids."""
     if not count:
         raise UsageError("--classes is given, and the file has no classifier; leave it out")
-    text = _bytes_of(file, "name a text file with the name of a class a line").decode("utf-8-sig", "replace")
+    try:
+        text = _bytes_of(file, "name a text file with the name of a class a line").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no text in UTF-8; store it as UTF-8") from error
     names = [line.strip() for line in text.splitlines()[:MAX_CLASSES] if line.strip()]
-    names = [name.split()[0] if WORDNET_ID.fullmatch(name.split()[0]) else name for name in names]
+    if all(WORDNET_ID.fullmatch(name.split()[0]) for name in names):
+        names = [name.split()[0] for name in names]
     if len(names) != count:
         raise UsageError(f"{file} names {len(names):,} classes and the network has {count:,}; give a line for each")
     repeated = next((name for name, times in collections.Counter(names).items() if times > 1), None)

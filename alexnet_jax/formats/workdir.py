@@ -43,10 +43,7 @@ def write(folder: epath.Path, imported: Imported, source: str, *, say: Callable[
       UsageError: the workdir holds a run, or cannot be written.
     """
     config = ConfigDict(dataclasses.asdict(imported.settings))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"the workdir {folder} cannot be made: {error.strerror or error}; name another") from error
+    record.make(folder)
     with record.lock(folder):
         _check_free(folder, config)
         record.record(folder, config)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from alexnet_jax.data.picture_files import composed
 from alexnet_jax.errors import UsageError
 from alexnet_jax.retrieval import exact_search
 from alexnet_jax.retrieval.columns import Names, Rows, Scratch
@@ -43,9 +44,12 @@ class Table:
     distances: Rows | None = None
 
     def labels_among(self, class_names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        """The labels of some rows as another table counts its classes; -1: the class is not known there."""
-        places = {name: label for label, name in enumerate(class_names)}
-        numbers = np.array([*(places.get(name, -1) for name in self.class_names), -1])
+        """The labels of some rows as another table counts its classes; -1: the class is not known there.
+
+        Names are the same in both of Unicode's forms: some systems store the names of folders in the other one.
+        """
+        places = {composed(name): label for label, name in enumerate(class_names)}
+        numbers = np.array([*(places.get(composed(name), -1) for name in self.class_names), -1])
         return numbers[self.labels.take(rows)]  # the label -1 takes the last
 
     def classes(self, labels: np.ndarray) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -34,7 +35,9 @@ class Interruption:
         self._is_shared = False
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._receive) for number in STATUS}
+        # Python gives signals to the main thread alone. A run in another one, as of a notebook's widget, hears none.
+        hears = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.signal(number, self._receive) for number in STATUS if hears}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,6 +4,7 @@ import os
 
 import jax
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import compat
 from alexnet_jax.runtime.errors import VariableError
 
@@ -23,6 +24,19 @@ REFUSED = {
     "jax_no_execution": ((False,), "nothing can be computed"),
     "jax_array_garbage_collection_guard": ((None, "allow"), "libraries of the program leave arrays in cycles"),
 }
+
+
+def check_precision() -> None:
+    """Checks, for programs that import this one, that arrays are float32 unless they are asked to be float64.
+
+    Raises:
+      UsageError: they are float64.
+    """
+    if getattr(jax.config, "jax_enable_x64", False):
+        raise UsageError(
+            "jax_enable_x64 is on, and the network computes in float32; jax.config.update('jax_enable_x64', False)"
+            " turns it off"
+        )
 
 
 def check() -> None:

@@ -32,6 +32,7 @@ from alexnet_jax.workdir.errors import (
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
+PATTERN = "[]*?\\"  # letters of which orbax makes a pattern when it completes a checkpoint
 LOCK_FILE = "lock"
 RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
 PACKAGES = [
@@ -68,14 +69,11 @@ def check(
       later: keys that workdirs of earlier versions lack, with the values that their runs had.
 
     Raises:
-      UnwritableWorkdirError: the workdir cannot be made.
+      UsageError: as in `make`.
       OtherConfigError: another key has changed.
       DamagedFileError, UnreadableFileError: the config of the run cannot be read.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnwritableWorkdirError(folder, error) from error
+    make(folder)
     if not (folder / CONFIG_FILE).exists() or not has_checkpoints(folder):
         return
 
@@ -92,6 +90,24 @@ def check(
     }
     if changes:
         raise OtherConfigError(folder, changes)
+
+
+def make(folder: epath.Path) -> None:
+    """Makes the workdir, unless it is there.
+
+    Raises:
+      UsageError: no checkpoint could be written and read below this name.
+      UnwritableWorkdirError: it cannot be made.
+    """
+    name = str(folder)
+    if odd := next((letter for letter in PATTERN if letter in name), None):
+        raise UsageError(f"the workdir {name} has {odd!r} in its path, which orbax takes for a pattern; name another")
+    if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+        raise UsageError(f"the workdir {name!r} has a name that is no UTF-8, and orbax writes no other; name another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnwritableWorkdirError(folder, error) from error
 
 
 def has_checkpoints(folder: epath.Path) -> bool:

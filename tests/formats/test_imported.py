@@ -178,12 +178,25 @@ def test_a_thousand_classes_are_imagenet_s(tmp_path):
     assert read.settings.dataset.name == "imagenet2012" and read.settings.dataset.classes == 1000
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n\nn01440764 tench, Tinca tinca\n", "\ufeffcat\r\ndog\r\nn01440764"])
-def test_names_of_classes(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat\ntwo  blanks\n\nn01440764 tench\n", ("cat", "two  blanks", "n01440764 tench")),
+        ("\ufeffcat\r\ndog\r\nn01440764", ("cat", "dog", "n01440764")),
+        (
+            "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn01484850 a\n",
+            ("n01440764", "n01443537", "n01484850"),
+        ),
+    ],
+)
+def test_names_of_classes(text, expected, tmp_path):
     layers = networks.whole(networks.TORCHVISION, width=1 / 16, classes=3)
     file = write(tmp_path, save(networks.state_dict(layers)))
     names = write(tmp_path, text.encode(), "names.txt")
-    assert imported.read(file, classes=names).preprocessing.class_names == ("cat", "dog", "n01440764")
+    assert imported.read(file, classes=names).preprocessing.class_names == expected
+    names.write_bytes("a\nb\nné\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="is no text in UTF-8; store it as UTF-8"):
+        imported.read(file, classes=names)
     for wrong, error in (("a\nb\n", "names 2 classes and the network has 3"), ("a\nb\na\n", "'a' twice")):
         names.write_text(wrong)
         with pytest.raises(UsageError, match=error):
@@ -322,6 +335,16 @@ def test_a_wrong_file_is_one_line_with_its_name(case, tmp_path):
     with pytest.raises(UsageError, match=expected.replace("(", r"\(")) as caught:
         imported.read(file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_file_of_another_kind_is_named_by_its_ending(tmp_path):
+    data = b"hello, world\n" * 9
+    for name, expected in (
+        ("net.caffemodel", "no file of Caffe"),
+        ("net.onnx", "it is an ONNX file, which is not read; name a .safetensors, a .caffemodel or a .pth"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            imported.read(write(tmp_path, data, name))
 
 
 def test_files_that_are_none(tmp_path):

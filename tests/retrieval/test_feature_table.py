@@ -267,6 +267,16 @@ def test_parquet_holds_the_same_rows(scratch, tmp_path, monkeypatch):
     assert found[9]["code"] == queries.codes.read(3, 4).tobytes()
 
 
+def test_labels_of_queries_count_the_classes_of_the_table(scratch, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table, queries = table_by_hand(scratch, 6), table_by_hand(scratch, 6, offset=50)
+    queries.class_names = (unicodedata.normalize("NFD", "b ä"), "c")  # as some systems store it
+    feature_file.write(epath.Path(tmp_path / "x.parquet"), table, queries, {})
+    found = parquet.read_table(tmp_path / "x.parquet").to_pylist()[6:]
+    assert [row["label"] for row in found] == [None, 1, None] * 2
+    assert [row["class"] for row in found[:3]] == [None, queries.class_names[0], "c"]
+
+
 def test_without_pyarrow_the_line_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UsageError, match=r"alexnet_jax\[parquet\]") as error:

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.errors import DamagedFileError, LockedWorkdirError, NoRunError, OtherConfigError
 
@@ -97,6 +98,20 @@ def test_a_damaged_config_is_one_error_or_written_anew_where_there_are_no_checkp
 def test_a_folder_without_a_config_holds_no_run(workdir: epath.Path):
     with pytest.raises(NoRunError, match=f"^{workdir} holds no run: config.json is missing$"):
         record.read_config(workdir)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lr[0.01]", r"has '\[' in its path, which orbax takes for a pattern; name another"),
+        ("a\\b/run", r"has '\\\\' in its path, which orbax"),
+        ("b\udcff", r"has a name that is no UTF-8, and orbax writes no other; name another"),
+    ],
+)
+def test_a_name_below_which_no_checkpoint_can_be_read_is_refused(tmp_path, name, message):
+    with pytest.raises(UsageError, match=message):
+        record.make(epath.Path(tmp_path) / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_is_no_workdir(tmp_path):

@@ -86,7 +86,7 @@ def _call(target: str, expected: Any, attributes: dict[str, float]) -> Callable[
     shapes = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), expected)
 
     def kernel(*inputs: Array) -> Any:
-        call = jax.ffi.ffi_call(target, shapes)
+        call = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
         y = call(*inputs, **{key: _attribute(value) for key, value in attributes.items()})
         # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where an input does,
         # unless the plain form's does not: that is the gradient of an array that all devices share, and so a sum.

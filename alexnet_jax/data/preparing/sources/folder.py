@@ -17,6 +17,7 @@ from alexnet_jax.data.folder_listing import (
     Seen,
     by_ending,
 )
+from alexnet_jax.data.picture_files import composed
 from alexnet_jax.data.preparing.listing import Item, Listing, read_span
 
 # Folders of these names are splits, never classes.
@@ -105,6 +106,13 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
     odd = [name for name in class_names if not name.isprintable() or not name.strip()]
     if odd:
         raise SourceError(f"{root} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text")
+    forms: dict[str, str] = {}
+    for name in class_names:
+        if (other := forms.setdefault(composed(name), name)) != name:
+            raise SourceError(
+                f"{root / 'train'} has the class {name!r} twice, in two Unicode forms ({other!a} and"
+                f" {name!a}); move the images of one into the other"
+            )
     for split, classes in splits.items():
         unknown = sorted(classes.keys() - set(class_names))
         if unknown:

@@ -120,6 +120,10 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
         ),
         (["train/a/1.jpg", "train/ /1.jpg"], "has the class ' '; rename it: TFDS keeps the names in lines of a text"),
         (["train/a/1.jpg", "train/b\n/1.jpg"], r"has the class 'b\\n'; rename it"),
+        (
+            ["train/\xe9/1.jpg", "train/e\u0301/1.jpg"],
+            r"has the class '.*' twice, in two Unicode forms \('e\\u0301' and '\\xe9'\); move the images of one into",
+        ),
         ([], "no folder 'train' and holds no folder; expected"),
     ],
 )
