@@ -1,14 +1,19 @@
 """Initial values of the code and of the paper's text: does the signal survive the layers, and does the loss fall?"""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet_jax.drawing import canvas
+from alexnet_jax.drawing.canvas import Figure
 from alexnet_jax.experiments import tables
 from alexnet_jax.experiments.experiment import Experiment, Rows, grid
 from alexnet_jax.experiments.run import Run
 
 SEEDS = range(3)
 UPDATES = 2000
+SMOOTHED = 8  # points of a curve
+LABELS = {"original": "0.03 in conv3 to conv5 (code)", "paper": "0.01 in all layers (paper)"}
 VARIANTS = {recipe: {"network.recipe": recipe} for recipe in ("original", "paper")}
 BASE = {
     "network.he_init": False,
@@ -45,6 +50,30 @@ def make_table(rows: Rows) -> str:
     )
 
 
+def pictures(rows: Rows) -> dict[str, tuple[Figure, str]]:
+    """Training loss by update, a line for each run."""
+    with canvas.style():
+        figure = canvas.new_figure(4.6, 3.1)
+        axes = figure.subplots()
+        for recipe, colour, line in (("paper", canvas.SECOND, "--"), ("original", canvas.FIRST, "-")):
+            for number, row in enumerate(tables.of_run(rows, recipe)):
+                updates, losses = zip(*_smooth(row["losses"]), strict=True)
+                label = LABELS[recipe] if number == 0 else None
+                axes.plot(updates, losses, line, color=colour, linewidth=1.0, label=label)
+        axes.set(xlabel="update", ylabel="training loss, nats", xlim=(0, UPDATES), ylim=(0, None))
+        axes.legend()
+    text = "Training loss by update: dashed lines for the paper's initial values, solid ones for those of the code"
+    return {"initialisation": (figure, text)}
+
+
+def _smooth(losses: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Each point with the mean of its loss and those before it: a batch's own loss is noisy."""
+    return [
+        (step, statistics.mean(loss for _, loss in losses[max(0, place + 1 - SMOOTHED) : place + 1]))
+        for place, (step, _) in enumerate(losses)
+    ]
+
+
 def _loss_at(row: Mapping[str, Any], step: int) -> float:
     """The loss of the last point up to a step."""
     return [loss for at, loss in row["losses"] if at <= step][-1]
@@ -57,5 +86,8 @@ INITIALISATION = Experiment(
     runs,
     make_table,
     "Both networks have full width, pixels from 0 to 255 and the rates of 2012. `paper` also differs from `original` in"
-    " the order of its operations and in alpha. 2,000 updates show a start, and no end.",
+    " the order of its operations and in alpha. 2,000 updates show a start, and no end. With the"
+    " paper's values the signal shrinks to a twelfth from conv2 to conv4, and the loss stays at that of guessing, 2.3"
+    " nats, for 400 to 600 updates; with the code's it falls at once. Curves are means of eight points.",
+    pictures,
 )

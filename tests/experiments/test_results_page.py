@@ -46,7 +46,8 @@ def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path)
     assert "Not measured" not in page
     assert "| `11pct` | 12.5 ± 0.0 | 15.0 ± 0.0 | 3 | 11 |" in page
     assert "| relu | 0.001 | 1.8 | 1 of 1 |" in page and "![Training error" in page
-    assert (tmp_path / "results" / "figure1.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("figure1", "initialisation"):
+        assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "runs on a GPU, 12 s each; JAX 0.11.2; 2026-11-27." in page
     assert "| 0 | 0.100 | 0.400 | 0.01 |" in page  # the greyer tower first
     assert "The towers differ (p below 0.05) in 5 of 5 runs." in unwrapped(page)
