@@ -70,7 +70,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            null = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(null, True)  # by processes that this one starts
     if sys.stderr is None:  # for `print`, that is standard output
         sys.stderr = os.fdopen(2, "w", closefd=False)
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 
 from alexnet_jax.drawing.collection import UnwritableOutputError
-from alexnet_jax.errors import DISK_FULL, UsageError
+from alexnet_jax.errors import NO_ROOM, UsageError
 from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
 
@@ -44,7 +44,7 @@ def _hint(error: UsageError) -> str | None:
                 f"prepare that run's data set again, name another --workdir, or remove {error.file.name} there to go on"
                 " with the data set here"
             )
-        case errors.UnwritableWorkdirError() if error.reason.errno in DISK_FULL:
+        case errors.UnwritableWorkdirError() if error.reason.errno in NO_ROOM:
             return "make room, or name another with --workdir"
         case errors.UnwritableWorkdirError():
             return "name another with --workdir"

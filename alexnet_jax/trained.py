@@ -232,9 +232,15 @@ class Trained:
 
     def _run(self, step: Step, crops: UInt8[np.ndarray, "b ..."]) -> np.ndarray:
         """The step's result for the crops. Of several processes each has its own crops, and all as many."""
+        place, places = sharding.place_on_data_axis(self.mesh)
+        if places != jax.process_count():
+            raise UsageError(
+                f"the two towers of {self.name} lie in two processes, which then see the same pictures; give each"
+                " process two devices, as JAX_NUM_CPU_DEVICES=2 does, or use one process"
+            )
         padded = pad(crops, len(crops) + -len(crops) % self.mesh.shape[sharding.DATA])
         found = step(self.params, self.batch_stats, sharding.put_batch(padded, self.mesh))
-        own = sharding.place_on_data_axis(self.mesh)[0] * len(padded)
+        own = place * len(padded)
         return np.asarray(jax.device_get(found))[own : own + len(crops)]
 
     def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterator[Squares]:

@@ -184,6 +184,13 @@ def test_a_command_without_standard_error_prints_its_result_alone(finished: Path
     assert closed.returncode == 0 and json.loads(closed.stdout)["top1"] >= 0
 
 
+def test_a_closed_stream_is_open_for_processes_that_a_command_starts():
+    code = "import os, subprocess, sys; from alexnet_jax import cli; cli._open_standard_streams();"
+    code += "sys.exit(subprocess.run([sys.executable, '-c', 'import os; os.fstat(2)']).returncode)"
+    words = [sys.executable, "-c", code]
+    assert subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *words], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.parametrize("words", ["main --dry_run", "figures", "convert export", "prepare folder name"])
 def test_a_reader_that_leaves_ends_other_commands_without_a_word(
     words: str, finished: Path, tmp_path: Path, data_dir: str, command

@@ -227,8 +227,35 @@ def test_frames_that_share_an_object_are_pictures_of_their_own(net, squares):
                 one[:] = image
             yield one
 
-    for make in (np.copy, Image.fromarray):
-        np.testing.assert_allclose(net.predict(frames(make)), expected, atol=1e-6)
+    class Film:  # which can be read again and again
+        def __iter__(self):
+            return frames(np.copy)
+
+    def files():
+        one = bytearray()
+        for image in images:
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "PNG")
+            one[:] = file.getvalue()
+            yield one
+
+    for lent in (frames(np.copy), frames(Image.fromarray), Film(), files()):
+        np.testing.assert_allclose(net.predict(lent), expected, atol=1e-6)
+
+
+def test_generators_of_images_keep_what_their_numbers_mean(net, tmp_path):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    Image.fromarray(grey).save(tmp_path / "grey.pgm")
+    expected = net.predict(Image.fromarray((grey >> 8).astype(np.uint8)))
+    np.testing.assert_allclose(net.predict(Image.open(tmp_path / "grey.pgm") for _ in range(1)), expected, atol=1e-6)
+    Image.fromarray(np.full((64, 64), 200, np.int32)).save(tmp_path / "bytes.tiff")
+    with pytest.raises(UsageError, match=r"picture 0 \(TiffImageFile\) is no picture: its mode is I, which does not"):
+        net.predict(Image.open(tmp_path / "bytes.tiff"))
+
+
+def test_damaged_exif_does_not_damage_the_pixels(net, squares, tmp_path):
+    Image.fromarray(squares[0][0]).save(tmp_path / "a.png", exif=b"garbage")
+    np.testing.assert_array_equal(net.predict(Image.open(tmp_path / "a.png")), net.predict(tmp_path / "a.png"))
 
 
 def test_wrong_arguments_are_one_line(net, squares, tmp_path):

@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,7 +34,7 @@ def picture_batches(
     given = as_pictures(pictures)
     each = enumerate(given)
     # A generator may give one object again and again, with other pixels, such as the frames of a film.
-    is_lent = given is iter(given)
+    is_lent = not isinstance(given, (Sequence, np.ndarray))
     pool = concurrent.futures.ThreadPoolExecutor(threads())
 
     def begin() -> list[concurrent.futures.Future]:
@@ -57,12 +57,15 @@ def picture_batches(
 
 def _ready(picture: Picture, is_lent: bool) -> Picture:
     """A picture for another thread."""
-    if is_lent and isinstance(picture, (np.ndarray, Image.Image)):
+    if isinstance(picture, Image.Image):
         with contextlib.suppress(Exception):  # `read_picture` meets the same error and names the picture
-            return picture.copy()
-    if isinstance(picture, Image.Image):  # the same object may come twice, and no two threads may decode it
-        with contextlib.suppress(Exception):
-            picture.load()
+            picture.load()  # the same object may come twice, and no two threads may decode it
+            if is_lent:
+                copy = picture.copy()
+                copy.format = picture.format  # which says what the numbers mean
+                return copy
+    elif is_lent and isinstance(picture, (np.ndarray, bytearray)):
+        return picture.copy()
     return picture
 
 

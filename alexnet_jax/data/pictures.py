@@ -1,5 +1,6 @@
 """Pictures that users give: files, bytes, PIL images and arrays become squares of pixels, as data sets store them."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from alexnet_jax.errors import UsageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
 TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
+SIXTEEN_BITS = ("PNG", "PPM")  # files whose images of the mode `I` have 16 bits
 
 Picture: TypeAlias = str | bytes | bytearray | os.PathLike | Image.Image | np.ndarray
 
@@ -91,9 +93,10 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
 
 def _for_png(image: Image.Image) -> Image.Image:
     """The image upright, in a mode that a PNG has, with its transparency and its 16 bits, which Pillow would clip."""
-    if image.mode == "F" or (image.mode == "I" and image.format is None):  # of a file, `I` are 16 bits
+    if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
         raise images.BrokenImageError(f"its mode is {image.mode}, which does not say what is white; give 8 or 16 bits")
-    image = ImageOps.exif_transpose(image)
+    with contextlib.suppress(Exception):  # damaged EXIF does not damage the pixels
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         return Image.fromarray(np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16))
     if image.mode in PNG_MODES:

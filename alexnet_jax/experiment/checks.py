@@ -8,7 +8,7 @@ from alexnet_jax.experiment.fields import Settings, Table
 
 LARGEST_STEP = 2**31 - 1  # steps are int32
 LARGEST_WORKERS = 1024  # processes of one machine
-LARGEST_SEED = 2**32 - 1  # `jax.random.key` takes 32 bits: of a larger seed it drops the others
+LARGEST_SEED = 2**63 - 1
 
 
 def check(settings: Settings) -> None:
@@ -74,7 +74,7 @@ def _check_ranges(settings: Settings) -> None:
             "config.photometry.each_image is True and standardize is False; it standardizes each image, so set both"
         )
     if not 0 <= settings.seed <= LARGEST_SEED:
-        raise UsageError(f"config.seed is {settings.seed} and must be at least 0 and less than 2**32")
+        raise UsageError(f"config.seed is {settings.seed} and must be at least 0 and less than 2**63")
     if data.workers is not None and not 0 <= data.workers <= LARGEST_WORKERS:
         raise UsageError(
             f"config.dataset.workers is {data.workers} and must be at least 0, which means threads, at most"

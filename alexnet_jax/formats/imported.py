@@ -31,8 +31,8 @@ MAX_CLASSES = 2**20  # lines of a file of names
 WORDNET_ID = re.compile(r"n\d{8}")
 
 SQUASHED = "Caffe squashes pictures to {0}x{0} pixels; here the shorter side is scaled to {0} and the centre is cut out"
-READ = "name a .safetensors, a .caffemodel or a .pth, or the workdir of a run"
-UNREAD = {".onnx": "an ONNX file", ".stablehlo": "a StableHLO file", ".npz": "NumPy's", ".json": "JSON", ".h5": "HDF5"}
+READ = "name a .safetensors, a .caffemodel or a .pth"
+UNREAD = {".onnx": "an ONNX file", ".stablehlo": "a StableHLO file", ".json": "JSON"}
 FILTER = "torchvision scales pictures with a bilinear filter, and this program with a bicubic one"
 NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and `features --layer=conv5` use them"
 

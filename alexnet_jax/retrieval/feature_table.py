@@ -48,8 +48,9 @@ class Table:
 
         Names are the same in both of Unicode's forms: some systems store the names of folders in the other one.
         """
-        places = {composed(name): label for label, name in enumerate(class_names)}
-        numbers = np.array([*(places.get(composed(name), -1) for name in self.class_names), -1])
+        places = {name: label for label, name in enumerate(class_names)}
+        forms = {composed(name): label for name, label in places.items()}
+        numbers = np.array([*(places.get(name, forms.get(composed(name), -1)) for name in self.class_names), -1])
         return numbers[self.labels.take(rows)]  # the label -1 takes the last
 
     def classes(self, labels: np.ndarray) -> list[str | None]:

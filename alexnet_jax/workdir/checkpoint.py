@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from alexnet_jax.errors import DISK_FULL, UsageError
+from alexnet_jax.errors import NO_ROOM, UsageError
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import allocator, compat
@@ -395,7 +395,7 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in NO_ROOM:
             return f"there is no room for {size:,} bytes in {folder} ({error.strerror})"
     return None
 

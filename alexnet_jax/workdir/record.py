@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import time
@@ -32,7 +33,7 @@ from alexnet_jax.workdir.errors import (
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-PATTERN = "[]*?\\"  # letters of which orbax makes a pattern when it completes a checkpoint
+UNREADABLE = re.compile(r"\[.*\]|\\")  # in a path: orbax takes it for a pattern, and finds nothing below
 LOCK_FILE = "lock"
 RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
 PACKAGES = [
@@ -100,8 +101,8 @@ def make(folder: epath.Path) -> None:
       UnwritableWorkdirError: it cannot be made.
     """
     name = str(folder)
-    if odd := next((letter for letter in PATTERN if letter in name), None):
-        raise UsageError(f"the workdir {name} has {odd!r} in its path, which orbax takes for a pattern; name another")
+    if odd := UNREADABLE.search(name):
+        raise UsageError(f"the workdir {name} has {odd[0]} in its path, below which orbax reads nothing; name another")
     if not name.isascii() and name != name.encode("utf-8", "replace").decode():
         raise UsageError(f"the workdir {name!r} has a name that is no UTF-8, and orbax writes no other; name another")
     try:

@@ -91,3 +91,12 @@ def test_every_image_is_evaluated_once_whatever_the_batch(
     assert found is not None and found.count == 50
     at = -1 if views == 10 else 0  # the last of ten views is the centre's mirror image
     assert found.loss == sum(float(centre[0, at, 0]) for centre in centres)
+
+
+def test_every_bit_of_a_seed_counts(tiny_config: Callable, data_dir: str):
+    def key_of(seed: int) -> tuple[int, ...]:
+        built = experiment.build(read_settings(tiny_config(seed=seed)), data_dir, say=print)
+        return tuple(np.asarray(jax.random.key_data(built.key)).tolist())
+
+    assert key_of(5) == tuple(np.asarray(jax.random.key_data(jax.random.key(5))).tolist())
+    assert len({key_of(seed) for seed in (5, 6, 5 + 2**32, 5 + 2**62)}) == 4

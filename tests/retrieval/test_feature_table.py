@@ -277,6 +277,12 @@ def test_labels_of_queries_count_the_classes_of_the_table(scratch, tmp_path):
     assert [row["class"] for row in found[:3]] == [None, queries.class_names[0], "c"]
 
 
+def test_classes_that_differ_in_their_unicode_form_alone_stay_apart(scratch):
+    table = table_by_hand(scratch, 3)
+    table.class_names = ("ä", unicodedata.normalize("NFD", "ä"))
+    assert table.labels_among(table.class_names, np.arange(3)).tolist() == [-1, 0, 1]
+
+
 def test_without_pyarrow_the_line_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UsageError, match=r"alexnet_jax\[parquet\]") as error:

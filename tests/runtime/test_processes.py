@@ -285,7 +285,7 @@ from tests.evaluation.test_evaluation import IMAGES, net_of
 
 def main():
     processes.start("on")
-    net = net_of(**{"mesh.data": 2, "mesh.tower": 1})
+    net = net_of(**{"mesh.data": None, "mesh.tower": None})  # as `load` has it
     number = processes.index()
     found = net.predict(IMAGES[3 * number : 3 * number + 3]), net.features(IMAGES[number])[0]
     print(json.dumps([array.tolist() for array in found]))
@@ -296,7 +296,9 @@ cli.run(main)
 
 def test_each_process_has_the_predictions_of_its_own_pictures(processes: Callable):
     net = net_of(**{"mesh.data": 1, "mesh.tower": 1})
-    for number, (status, out, err) in enumerate(processes(2, 1, start=("-c", PREDICT)).finish()):
+    for status, _, err in processes(2, 1, start=("-c", PREDICT)).finish():
+        assert status == 2 and "lie in two processes, which then see the same pictures; give each process two" in err
+    for number, (status, out, err) in enumerate(processes(2, 2, start=("-c", PREDICT)).finish()):
         assert status == 0, err
         probabilities, features = json.loads(out.splitlines()[-1])
         np.testing.assert_allclose(probabilities, net.predict(IMAGES[3 * number : 3 * number + 3]), atol=1e-5)

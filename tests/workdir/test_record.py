@@ -103,8 +103,8 @@ def test_a_folder_without_a_config_holds_no_run(workdir: epath.Path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lr[0.01]", r"has '\[' in its path, which orbax takes for a pattern; name another"),
-        ("a\\b/run", r"has '\\\\' in its path, which orbax"),
+        ("lr[0.01]", r"has \[0\.01\] in its path, below which orbax reads nothing; name another"),
+        ("a\\b/run", r"has \\ in its path, below which orbax"),
         ("b\udcff", r"has a name that is no UTF-8, and orbax writes no other; name another"),
     ],
 )
@@ -112,6 +112,7 @@ def test_a_name_below_which_no_checkpoint_can_be_read_is_refused(tmp_path, name,
     with pytest.raises(UsageError, match=message):
         record.make(epath.Path(tmp_path) / name)
     assert not list(tmp_path.iterdir())
+    record.make(epath.Path(tmp_path) / "a]b*c")
 
 
 def test_a_file_is_no_workdir(tmp_path):

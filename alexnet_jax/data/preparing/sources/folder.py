@@ -110,7 +110,7 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
     for name in class_names:
         if (other := forms.setdefault(composed(name), name)) != name:
             raise SourceError(
-                f"{root / 'train'} has the class {name!r} twice, in two Unicode forms ({other!a} and"
+                f"{root} has the class {name!r} twice, in two Unicode forms ({other!a} and"
                 f" {name!a}); move the images of one into the other"
             )
     for split, classes in splits.items():
