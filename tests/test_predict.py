@@ -16,10 +16,9 @@ from etils import epath
 from PIL import Image
 
 import alexnet_jax
-from alexnet_jax import answers, cli_network, trained
+from alexnet_jax import answers, trained
 from alexnet_jax.data import picture_batches
 from alexnet_jax.drawing.predictions import Answer
-from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from tests.conftest import ROOT
 from tests.fuzz import Commands, Result
@@ -319,11 +318,26 @@ def test_names_of_any_kind_are_read_again_from_json_and_csv():
     assert rows == [[name, "", "a\rb", "1.0"]]
 
 
-def test_an_output_follows_a_link_and_leaves_a_protected_file(tmp_path, monkeypatch):
+OUTPUT_FILE = """
+import os, sys
+from alexnet_jax import cli, cli_network
+
+def main(mode, name):
+    if mode == "protected":
+        os.access = lambda path, mode: False  # to root, every file is writable
+    print(cli_network.output_file("--predictions", name, (".csv",)))
+
+cli.run(main, words=2)
+"""
+
+
+def test_an_output_follows_a_link_and_leaves_a_protected_file(tmp_path):
+    """In a process of its own: two commands in one would define a flag twice."""
     (tmp_path / "real.csv").write_text("before")
-    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
-    file = cli_network.output_file("--predictions", str(tmp_path / "link.csv"), (".csv",))
-    assert file == epath.Path(os.path.realpath(tmp_path / "real.csv"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # to root, every file is writable
-    with pytest.raises(UsageError, match=r"link\.csv is there and write-protected; name another file"):
-        cli_network.output_file("--predictions", str(tmp_path / "link.csv"), (".csv",))
+    (link := tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    words = [sys.executable, "-c", OUTPUT_FILE]
+    found = subprocess.run([*words, "free", link], cwd=ROOT, capture_output=True, text=True)
+    assert (found.stdout, found.returncode) == (f"{os.path.realpath(tmp_path / 'real.csv')}\n", 0)
+    refused = subprocess.run([*words, "protected", link], cwd=ROOT, capture_output=True, text=True)
+    assert (refused.stdout, refused.returncode) == ("", 2)
+    assert refused.stderr == f"error: --predictions={link} is there and write-protected; name another file\n"

@@ -48,7 +48,11 @@ def test_a_workdir_is_what_the_file_holds(caffe_file, tmp_path, picture):
     settings = read_settings(record.read_config(folder))  # a whole config
     assert settings.network.width == 1 / 16
     card = (folder / "MODEL_CARD.md").read_text()
-    assert "small.caffemodel" in card and "squashed" in card and "Errors were not measured here" in card
+    assert (
+        "small.caffemodel" in card
+        and "squashes pictures to 256x256 pixels" in card
+        and "Errors were not measured here" in card
+    )
     with pytest.raises(UsageError, match="holds a run already"):
         workdir.write(folder, read, caffe_file.name, say=print)
 
@@ -102,7 +106,7 @@ def test_the_command(command, caffe_file, tmp_path):
         f"{run}: the recipe bvlc with width 0.0625, 225,772 parameters, 3 classes, ant to cat, crops of 227 pixels\n"
         f"python -m alexnet_jax.predict --workdir='{run}' IMAGE\n"
     )
-    assert err.startswith("note: Caffe's pictures were squashed") and err.count("\n") == 1
+    assert err.startswith("note: Caffe squashes pictures to 256x256 pixels") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -114,8 +118,9 @@ def test_the_command(command, caffe_file, tmp_path):
         (["import", "FILE"], "--workdir is missing"),
         (["import", "none.pth", "--workdir=RUN"], "there is no file"),
         (["import", "FILE", "--workdir=RUN", "--kind=torchvision"], "it holds Caffe's bvlc, and --kind is torchvision"),
-        (["import", "FILE", "--workdir=RUN", "--classes=FILE"], "and the network has 3"),
-        (["import", "FILE", "--workdir=FILE/run"], "cannot be made"),
+        (["import", "FILE", "--workdir=RUN", "--classes=FILE"], "is no text in UTF-8; store it as UTF-8"),
+        (["import", "FILE", "--workdir=RUN", "--classes=README.md"], "and the network has 3; give a line for each"),
+        (["import", "FILE", "--workdir=FILE/run"], "cannot be written: "),
         (["import", "FILE", "--workdir=RUN", "--kind=vgg"], "--kind"),
         (["import", "FILE", "--workdir=RUN", "--checkpoint=best"], "--checkpoint is for export; a file holds one netw"),
         (["import", "FILE", "--workdir="], "--workdir is empty; give a value, or leave the flag out"),
