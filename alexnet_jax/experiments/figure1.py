@@ -106,7 +106,8 @@ def make_table(rows: Rows) -> str:
             means[net] = statistics.mean(epochs)
         grid = ", ".join(f"{rate:g}: {_told(rows, net, rate)}" for rate in RATES)
         rate = best_rate(rows, net)
-        lines.append([net, f"{rate or 0:g}", spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
+        best = "-" if rate is None else f"{rate:g}"
+        lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
     text = table(["", "best rate", "epochs until 25 %", "runs that reach it", "the grid of rates, one seed"], lines)
     if len(means) == len(NETS):
         text += f"\n\nTanh takes {means['tanh'] / means['relu']:.1f} times as many epochs as ReLU; the paper: 6 times."

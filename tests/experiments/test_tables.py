@@ -83,6 +83,7 @@ def test_the_seeds_of_figure_1_follow_from_the_grid_of_rates():
     assert wanted(grid, "tanh") == starts
     text = figure1.make_table(grid)
     assert "| relu | 0.004 | 1.2 | 1 of 1 |" in text and "times as many" not in text
+    assert "| tanh | - | - | 0 of 0 | 0.001: -, " in text  # no run yet
 
 
 def test_runs_of_figure_1_go_on_until_one_of_the_grid_reaches_it():
