@@ -71,7 +71,7 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            os.set_inheritable(null, True)  # by processes that this one starts
+            os.set_inheritable(null, True)  # processes that this one starts have it, too
     if sys.stderr is None:  # for `print`, that is standard output
         sys.stderr = os.fdopen(2, "w", closefd=False)
 

@@ -35,11 +35,10 @@ def get_config(name: str = "") -> ConfigDict:
     config.dataset.eval_split = config_dict.placeholder(str)
     config.dataset.crop_size = None  # side of the crops, pixels; None: 224 / 256 of the stored images, as in 2012
 
-    # Three fields keep the values of 2012, unlike `configs/default.py`: most pictures have a top, brightness may tell
-    # classes apart, and dropout helps a network that fits its training images.
-    config.network.recipe = "original"
-    config.jitter.symmetries = 2
-    config.photometry.each_image = False
+    # The next three fields have the values of 2012; those of `configs/default.py` are chosen for solar cells.
+    config.network.recipe = "original"  # has dropout, which helps a network that fits its training images
+    config.jitter.symmetries = 2  # crops are mirrored, and never upside down: most pictures have a top
+    config.photometry.each_image = False  # crops keep their brightness, which may tell classes apart
     # Images an update. With fewer than 32 training images, a batch lies across epochs. The rates are chosen for 32.
     config.batch_size = 32
     # Passes over the training images. None: 2000 / the root of their number, rounded, at least 10: 272 for 54 images,

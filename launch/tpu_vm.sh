@@ -80,7 +80,8 @@ case $action in
     command=(../venv/bin/python -u -m alexnet_jax.main --distributed=on "--workdir=$WORKDIR" "${arguments[@]}")
     running="test -e pid && kill -s 0 \$(cat pid) 2>/dev/null"
     refusal="echo 'error: a run is under way here; show it by log, end it by stop' >&2; exit 2"
-    on all "cd alexnet && if $running; then $refusal; fi && { nohup ${command[*]@Q} >> run.log 2>&1 < /dev/null & } && echo \$! > pid"
+    start="{ nohup ${command[*]@Q} >> run.log 2>&1 < /dev/null & } && echo \$! > pid"
+    on all "cd alexnet && if $running; then $refusal; fi && $start"
     show_log
     ;;
   log) show_log ;;

@@ -332,7 +332,7 @@ cli.run(main, words=2)
 
 
 def test_an_output_follows_a_link_and_leaves_a_protected_file(tmp_path):
-    """In a process of its own: two commands in one would define a flag twice."""
+    """Runs in a subprocess: a second command, imported into this process, would define its flags twice."""
     (tmp_path / "real.csv").write_text("before")
     (link := tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     words = [sys.executable, "-c", OUTPUT_FILE]

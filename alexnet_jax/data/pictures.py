@@ -94,7 +94,9 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
 def _for_png(image: Image.Image) -> Image.Image:
     """The image upright, in a mode that a PNG has, with its transparency and its 16 bits, which Pillow would clip."""
     if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BITS):
-        raise images.BrokenImageError(f"its mode is {image.mode}, which does not say what is white; give 8 or 16 bits")
+        raise images.BrokenImageError(
+            f"the mode {image.mode} has no fixed value for white; convert the image to 8 or 16 bits"
+        )
     with contextlib.suppress(Exception):  # damaged EXIF does not damage the pixels
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):

@@ -38,31 +38,32 @@ def prediction_rows(
     Raises:
       UsageError: the file cannot be written.
     """
-    callers: OSError | None = None  # of what was done between two blocks
-    try:
-        with open_atomically(file) as opened:
+    with contextlib.ExitStack() as stack:  # an error of the caller removes the part that is written
+        with _writing(file):
+            opened = stack.enter_context(open_atomically(file))
             opened.write(_csv([("name", "label", "prediction", *(f"p({name})" for name in class_names))]))
 
-            def write(block: Block) -> None:
-                content = _csv(_rows_of(block, class_names, source))
-                try:
-                    opened.write(content)
-                except OSError as error:
-                    raise _not_written(file, error) from error
+        def write(block: Block) -> None:
+            content = _csv(_rows_of(block, class_names, source))
+            with _writing(file):
+                opened.write(content)
 
-            try:
-                yield write
-            except OSError as error:
-                callers = error
-                raise
+        yield write
+        with _writing(file):
+            stack.close()
+
+
+@contextlib.contextmanager
+def _writing(file: epath.Path) -> Iterator[None]:
+    """Names the file that the block cannot write.
+
+    Raises:
+      UsageError: it cannot.
+    """
+    try:
+        yield
     except OSError as error:
-        if error is callers:
-            raise
-        raise _not_written(file, error) from error
-
-
-def _not_written(file: epath.Path, error: OSError) -> UsageError:
-    return UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file")
+        raise UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file") from error
 
 
 def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:

@@ -130,7 +130,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
         crop_size=crop_size,
         num_steps=schedule.num_steps,
         steps_per_epoch=steps_per_epoch,
-        key=jax.jit(lambda: _key(settings.seed), out_shardings=sharding.replicated(mesh))(),
+        key=jax.jit(lambda: key_of_seed(settings.seed), out_shardings=sharding.replicated(mesh))(),
         learning_rate=jax.jit(_learning_rate(settings, schedule), out_shardings=sharding.replicated(mesh)),
     )
 
@@ -140,7 +140,7 @@ def _learning_rate(settings: Settings, schedule: Schedule) -> Callable[[Int[Arra
     return lambda step, plateau: rate(step) * (1.0 if plateau is None else plateau.factor)
 
 
-def _key(seed: int) -> PRNGKeyArray:
+def key_of_seed(seed: int) -> PRNGKeyArray:
     """The key of a run. `jax.random.key` takes 32 bits of a seed, and drops the others in silence."""
     low, high = seed % 2**32, seed // 2**32
     return jax.random.fold_in(jax.random.key(low), high) if high else jax.random.key(low)

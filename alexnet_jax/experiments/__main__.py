@@ -73,7 +73,7 @@ def _make(experiment: Experiment, until: float) -> int:
     begun, made = time.monotonic(), 0
     runs: list[Run] = []
 
-    def tell(text: str) -> None:
+    def print_line(text: str) -> None:
         output.write(f"{experiment.name}: {text}", stop=lambda: pool.stop(signal.SIGTERM))
 
     def add(run: Run, row: Row) -> None:
@@ -83,7 +83,7 @@ def _make(experiment: Experiment, until: float) -> int:
         made += 1
         left = len(without_rows(runs, rows))
         seconds = (time.monotonic() - begun) * left / made
-        tell(f"{_told(row)}; {left} runs left, {duration(seconds)}")
+        print_line(f"{_result_of(row)}; {left} runs left, about {duration(seconds)}")
 
     pool = Pool(
         jobs=JOBS.value,
@@ -100,7 +100,8 @@ def _make(experiment: Experiment, until: float) -> int:
             runs, count = _runs(experiment, rows), made
             missing = without_rows(runs, rows)
             if missing:
-                tell(f"{len(missing)} of {len(runs)} runs to make; they print to {Path(RUNS.value)}/worker*.log")
+                logs = Path(RUNS.value) / "worker*.log"
+                print_line(f"{len(missing)} of {len(runs)} runs to make; workers log to {logs}")
             pool.make(missing)
             if pool.stopped is not None or made == count:
                 break
@@ -133,7 +134,7 @@ def _change(text: str) -> tuple[str, object]:
         return field, value
 
 
-def _told(row: Row) -> str:
+def _result_of(row: Row) -> str:
     words = {"top1_1_views": "centre", "top1_10_views": "ten views"}
     found = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
     errors = ", ".join(found) or row["failed"]

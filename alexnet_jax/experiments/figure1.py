@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.canvas import Figure
+from alexnet_jax.experiments.curves import draw
 from alexnet_jax.experiments.experiment import Experiment, Rows, grid, rows_of
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.experiments.tables import spread, table
@@ -129,17 +129,12 @@ def pictures(rows: Rows) -> dict[str, tuple[Figure, str]]:
     best = {net: at_best_rate(rows, net) for net in NETS}
     if not all(best.values()):
         return {}
-    with canvas.style():
-        figure = canvas.new_figure(4.6, 3.1)
-        axes = figure.subplots()
-        for net, colour, line in (("relu", canvas.FIRST, "-"), ("tanh", canvas.SECOND, "--")):
-            for number, row in enumerate(best[net]):
-                epochs, errors, _ = zip(*row["curve"], strict=True)
-                label = {"relu": "ReLU", "tanh": "tanh"}[net] if number == 0 else None
-                axes.plot(epochs, errors, line, color=colour, linewidth=1.2, label=label)
-        axes.axhline(GOAL, color=canvas.FAINT, linewidth=0.8)
-        axes.set(xlabel="epoch", ylabel="training error", ylim=(0, 0.75), xlim=(0, None))
-        axes.legend()
+    curves = {
+        label: [[(epoch, error) for epoch, error, _ in row["curve"]] for row in best[net]]
+        for net, label in (("relu", "ReLU"), ("tanh", "tanh"))
+    }
+    axes = dict(xlabel="epoch", ylabel="training error", ylim=(0, 0.75), xlim=(0, None))
+    figure = draw(curves, axes, level=GOAL)
     text = "Training error on CIFAR-10 by epoch: solid lines for ReLU, dashed lines for tanh, and a line at 25 percent"
     return {"figure1": (figure, text)}
 

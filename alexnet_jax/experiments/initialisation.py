@@ -4,15 +4,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.canvas import Figure
 from alexnet_jax.experiments import tables
+from alexnet_jax.experiments.curves import draw
 from alexnet_jax.experiments.experiment import Experiment, Rows, grid
 from alexnet_jax.experiments.run import Run
 
 SEEDS = range(3)
 UPDATES = 2000
-SMOOTHED = 8  # points of a curve
+SMOOTHED = 8  # points of a running mean
 LABELS = {"original": "0.03 in conv3 to conv5 (code)", "paper": "0.01 in all layers (paper)"}
 VARIANTS = {recipe: {"network.recipe": recipe} for recipe in ("original", "paper")}
 BASE = {
@@ -52,16 +52,11 @@ def make_table(rows: Rows) -> str:
 
 def pictures(rows: Rows) -> dict[str, tuple[Figure, str]]:
     """Training loss by update, a line for each run."""
-    with canvas.style():
-        figure = canvas.new_figure(4.6, 3.1)
-        axes = figure.subplots()
-        for recipe, colour, line in (("paper", canvas.SECOND, "--"), ("original", canvas.FIRST, "-")):
-            for number, row in enumerate(tables.of_run(rows, recipe)):
-                updates, losses = zip(*_smooth(row["losses"]), strict=True)
-                label = LABELS[recipe] if number == 0 else None
-                axes.plot(updates, losses, line, color=colour, linewidth=1.0, label=label)
-        axes.set(xlabel="update", ylabel="training loss, nats", xlim=(0, UPDATES), ylim=(0, None))
-        axes.legend()
+    curves = {
+        label: [_smooth(row["losses"]) for row in tables.of_run(rows, recipe)] for recipe, label in LABELS.items()
+    }
+    axes = dict(xlabel="update", ylabel="training loss, nats", xlim=(0, UPDATES), ylim=(0, None))
+    figure = draw(curves, axes)
     text = "Training loss by update: dashed lines for the paper's initial values, solid ones for those of the code"
     return {"initialisation": (figure, text)}
 
@@ -86,8 +81,8 @@ INITIALISATION = Experiment(
     runs,
     make_table,
     "Both networks have full width, pixels from 0 to 255 and the rates of 2012. `paper` also differs from `original` in"
-    " the order of its operations and in alpha. 2,000 updates show a start, and no end. With the"
-    " paper's values the signal shrinks to a twelfth from conv2 to conv4, and the loss falls below that of"
-    " guessing, 2.3 nats, after 360 to 490 updates; with the code's, after 80. Curves are means of eight points.",
+    " the order of its operations and in alpha. 2,000 updates show a start, and no end. With the paper's"
+    " values the signal shrinks to a twelfth from conv2 to conv4, and the loss falls below that of guessing, 2.3 nats,"
+    " after 360 to 490 updates; with the code's, after 80. Curves are running means of eight points.",
     pictures,
 )

@@ -11,6 +11,7 @@ from etils import epath
 from alexnet_jax.data import geometry
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
@@ -51,7 +52,7 @@ def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
     train_split = settings.dataset.train_split or "train"
     source = open_data(settings.dataset.name, data_dir, say=print).split(train_split)
     crops = np.stack([geometry.center_crop(pixels_of(source[i], decode), size) for i in range(IMAGES)])
-    params, batch_stats = init_variables(net.tower, stream(jax.random.key(settings.seed), "init"), size)
+    params, batch_stats = init_variables(net.tower, stream(key_of_seed(settings.seed), "init"), size)
     variables = {"params": params, "batch_stats": batch_stats}
     _, kept = net.tower.apply(
         variables, net.preprocessing.inputs(jax.numpy.asarray(crops)), train=False, mutable=["signals"]

@@ -125,7 +125,7 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, f"{difference.seeds}"])
     legend = (
         "Expected and found: the sign of the change of the error, `none` for no change, and `?` where the interval"
-        " holds 0 and the sign is not known. In brackets: the section of the paper that lets expect it."
+        " holds 0 and the sign is not known. In brackets: the section of the paper behind the expected sign."
     )
     return (
         f"{table(['', 'ten views, %', 'difference, points (95 %)', 'expected', 'found', 'seeds'], lines)}\n\n{legend}"

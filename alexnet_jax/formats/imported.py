@@ -57,7 +57,7 @@ class Imported:
     params: PyTree[np.ndarray]
     batch_stats: PyTree[np.ndarray]
     preprocessing: Preprocessing
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
     licence: str = ""
 
 

@@ -33,7 +33,8 @@ from alexnet_jax.workdir.errors import (
 CHECKPOINTS = "checkpoints"
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
-UNREADABLE = re.compile(r"\[.*\]|\\")  # in a path: orbax takes it for a pattern, and finds nothing below
+# Orbax reads `[...]` and a backslash in a path as parts of a pattern, and then finds no checkpoint.
+UNREADABLE = re.compile(r"\[.*\]|\\")
 LOCK_FILE = "lock"
 RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
 PACKAGES = [
@@ -103,7 +104,7 @@ def make(folder: epath.Path) -> None:
     name = str(folder)
     if odd := UNREADABLE.search(name):
         raise UsageError(f"the workdir {name} has {odd[0]} in its path, below which orbax reads nothing; name another")
-    if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+    if name != name.encode("utf-8", "replace").decode():
         raise UsageError(f"the workdir {name!r} has a name that is no UTF-8, and orbax writes no other; name another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
