@@ -374,8 +374,8 @@ class Loop:
         processes.enter(f"update {step + 1:,}", slow=step == self._start_step)  # the first update compiles
         state, metrics = self._feed.update(state, fetched, self._experiment.key)
         end = step + count
+        self._report()  # before the scalars, which a CPU computes at once, when these updates are done
         scalars = self._scalars(state, end) if row_due(end, self._experiment.num_steps) else {}
-        self._report()
         self._running = Running(end, count, metrics, waited, scalars)
         return state
 

@@ -66,9 +66,13 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
         events.append(("step", number))
         return state, metrics_of(Running(number))
 
+    def kernel_norms(params):  # which a CPU computes when the update is done
+        events.append(("norms", sum(kind == "norms" for kind, _ in events)))
+        return {}
+
     experiment = experiments.build(read_settings(tiny_config()), data_dir, say=print)
     experiment = dataclasses.replace(
-        experiment, steps=experiment.steps._replace(train_step=step, kernel_norms=lambda _: {}), num_steps=4
+        experiment, steps=experiment.steps._replace(train_step=step, kernel_norms=kernel_norms), num_steps=4
     )
     monkeypatch.setattr(train, "evaluate", lambda *_, **__: metrics_of(1.0))
     monkeypatch.setattr(Checkpoints, "save", lambda *_, **__: None)
@@ -79,7 +83,9 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     loop.run(TrainState(np.int32(0), None, None, ()), 0)
     progress.close()
     checkpoints.close()
-    order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "put 3", "step 3", "get 2"]
+    order = ["put 0", "step 0", "norms 0"]
+    for number in range(1, 4):
+        order += [f"put {number}", f"step {number}", f"get {number - 1}", f"norms {number}"]
     assert [f"{kind} {number}" for kind, number in events] == [*order, "get 3"]
 
 
