@@ -11,7 +11,7 @@ from alexnet_jax.experiments.run import Run
 from alexnet_jax.experiments.tables import spread, table
 
 NETS = ("tanh", "relu")
-RATES = (0.001, 0.002, 0.004, 0.008)  # of kernels; biases take twice as much, as in 2012
+RATES = (0.001, 0.002, 0.004, 0.008, 0.016)  # of kernels; biases take twice as much, as in 2012
 EPOCHS = (8.0, 12.0, 24.0, 60.0)  # of a run; the longer ones are made where no rate reaches 25 % before
 SEEDS = range(3)
 GOAL = 0.25

@@ -75,14 +75,14 @@ def test_epochs_until_25_percent_lie_between_two_evaluations():
 
 def test_the_seeds_of_figure_1_follow_from_the_grid_of_rates():
     first = figure1.EPOCHS[0]
-    grid = [curve("relu", rate, 0, [0.5, 0.3, 0.6 - 50 * rate]) for rate in figure1.RATES]
+    grid = [curve("relu", rate, 0, [0.5, 0.3, 0.6 - 25 * rate]) for rate in figure1.RATES]
     assert figure1.best_rate(grid[:-1], "relu") is None
-    assert figure1.best_rate(grid, "relu") == 0.008
+    assert figure1.best_rate(grid, "relu") == 0.016
     starts = {(rate, 0, first) for rate in figure1.RATES}
-    assert wanted(grid, "relu") == starts | {(0.008, 1, first), (0.008, 2, first)}
+    assert wanted(grid, "relu") == starts | {(0.016, 1, first), (0.016, 2, first)}
     assert wanted(grid, "tanh") == starts
     text = figure1.make_table(grid)
-    assert "| relu | 0.008 | 1.2 | 1 of 1 |" in text and "times as many" not in text
+    assert "| relu | 0.016 | 1.2 | 1 of 1 |" in text and "times as many" not in text
     assert "| tanh | - | - | 0 of 0 | 0.001: -, " in text  # no run yet
 
 
