@@ -21,7 +21,7 @@ except ValueError as _error:
     sys.exit(2)
 
 from alexnet_jax import configs, paths
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, output, processes, variables
 
@@ -286,7 +286,7 @@ def print_results(text: str) -> None:
         raise
     except OSError as error:
         output.discard()
-        raise UsageError(f"standard output cannot be written: {error.strerror or error}") from error
+        raise UsageError(f"standard output cannot be written: {reason_of(error)}") from error
 
 
 def use_no_device() -> None:

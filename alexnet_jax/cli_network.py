@@ -11,7 +11,7 @@ from absl import flags
 from etils import epath
 
 from alexnet_jax import cli, loading, paths
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.network.native import build as native
@@ -107,7 +107,7 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
         with tempfile.TemporaryFile(dir=file.parent), contextlib.suppress(FileNotFoundError):
             os.stat(part_of(file))  # its name may be too long
     except OSError as error:
-        raise UsageError(f"{flag}={name} cannot be written: {error.strerror}; name another file") from error
+        raise UsageError(f"{flag}={name} cannot be written: {reason_of(error)}; name another file") from error
     return file
 
 
@@ -156,4 +156,4 @@ def write_output(file: epath.Path, content: str | bytes) -> None:
     try:
         write_atomically(file, content)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+        raise UsageError(f"{file} cannot be written: {reason_of(error)}") from error

@@ -39,3 +39,8 @@ class MissingPackageError(UsageError):
 
 class NotFiniteError(UsageError):
     """The loss of a run, or its state, is no longer finite."""
+
+
+def reason_of(error: OSError) -> str:
+    """The reason in words, such as `No space left on device`. The errors of storage packages hold the words alone."""
+    return error.strerror or str(error)

@@ -45,7 +45,9 @@ from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
-SPLIT = flags.DEFINE_string("split", None, "Split in TFDS's notation; default: the run's evaluation split.")
+SPLIT = flags.DEFINE_string(
+    "split", None, "Split in TFDS's notation; default: that of the run, or of another data set."
+)
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
 WEIGHTS = flags.DEFINE_string("weights", None, "Weights of an ensemble's members, such as 0.6,0.4; default: equal.")
@@ -193,10 +195,9 @@ def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[
         )
     say, data_dir = cli_network.say, cli_network.DATA_DIR.value
     data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named="--dataset"))
-    identity = data.identity()
-    for folder, net, theirs in zip(folders, nets, own, strict=True):
-        if theirs in (name, identity["name"].rpartition("/")[0]):  # without the version
-            data_identity.check(folder, identity)
+    for folder, net in zip(folders, nets, strict=True):
+        if follow.is_data_of(net.settings, data, name):
+            data_identity.check(folder, data.identity())
         ensemble.check_data(net, data, name)
     return data, name
 
@@ -209,7 +210,7 @@ def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Data
     """
     if SPLIT.value is not None:
         return SPLIT.value
-    splits = [follow.evaluation_split(net.settings.on_data_set(name), data) for net in nets]
+    splits = [follow.evaluation_split(follow.on_data(net.settings, data, name), data) for net in nets]
     other = next((number for number, split in enumerate(splits) if split != splits[0]), None)
     if other is not None:
         raise UsageError(

@@ -37,7 +37,9 @@ from alexnet_jax.workdir import data_identity, metrics_log
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the figures; default: figures, in the workdir.")
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
-SPLIT = flags.DEFINE_string("split", None, "Test images, in TFDS's notation; default: the run's evaluation split.")
+SPLIT = flags.DEFINE_string(
+    "split", None, "Test images, in TFDS's notation; default: that of the run, or of another data set."
+)
 TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 20_000, "Training images among which neighbours are searched, at most.", lower_bound=1
 )
@@ -141,17 +143,14 @@ def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
     Raises:
       UsageError: the data set is missing, damaged, or another one than the network was trained on.
     """
-    chosen = net.settings.dataset
-    if DATASET.value is not None:
-        chosen = dataclasses.replace(chosen, name=DATASET.value, train_split=None, eval_split=None)
-    if SPLIT.value is not None:
-        chosen = dataclasses.replace(chosen, eval_split=SPLIT.value)
-    name = chosen.name
+    name = DATASET.value or net.settings.dataset.name
     data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named="--dataset")
-    if DATASET.value is None:
+    if follow.is_data_of(net.settings, data, name):
         data_identity.check(folder, data.identity())
     ensemble.check_data(net, data, name)
-    settings = dataclasses.replace(net.settings, dataset=chosen)
+    settings = follow.on_data(net.settings, data, name)
+    if SPLIT.value is not None:
+        settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=SPLIT.value))
     train, test, _ = follow.followed(follow.follow(settings, follow.facts_of(data)))
     crop = net.preprocessing.crop_size
     return (

@@ -20,7 +20,7 @@ def hints() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if (hint := _hint(error)) is not None and hint not in str(error):
+        if (hint := _hint(error)) is not None:
             error.args = (f"{error}; {hint}",)
         raise
 
@@ -60,7 +60,7 @@ def _hint(error: UsageError) -> str | None:
         case errors.DamagedFileError() if error.file.name == "data.json":
             return "remove it, if the data set here is that of the run"
         case errors.DamagedFileError():
-            return "restore it, or remove it if the run had the config that --config now names, and train again"
+            return "restore it, or remove it and train again with the config that the run had"
         case errors.UnreadableFileError():
             return "make it readable, or check the storage"
         case errors.MismatchError():

@@ -87,6 +87,7 @@ def main(*words: str) -> int:
     words = tuple(word if word == STDIN else paths.expand_home(word) for word in words)
     tally = Tally()
     total = count_pictures(words, tally)
+    left_out = tally.broken  # which are not among these
     net = cli_network.open_network()
     net.need_classifier()
     write = writer(min(TOP.value, len(net.classes)))
@@ -101,7 +102,7 @@ def main(*words: str) -> int:
         for answer in block:
             tally.count(answer)
         drawn += block[: DRAWN - len(drawn)] if file else []
-        progress(tally.done + tally.broken)
+        progress(tally.done + tally.broken - left_out)
     if not tally.done:
         raise UsageError("no picture could be read or predicted")
     for line in tally.lines():

@@ -40,7 +40,8 @@ from alexnet_jax.data.preparing import automatic, images
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.listing import Listing
 from alexnet_jax.data.preparing.shards import ENCODINGS
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.runtime import output
 from alexnet_jax.workdir import record as workdirs
 from alexnet_jax.workdir.progress import LINE_EVERY, REDRAW_EVERY, duration
 
@@ -114,9 +115,9 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     try:
         is_there = folder.exists()
     except OSError as error:  # such as a folder above that may not be read
-        raise UnwritableFolderError(folder, error.strerror or str(error)) from error
+        raise UnwritableFolderError(folder, reason_of(error)) from error
     if is_there:
-        print(f"{folder} is there already; remove it to prepare it anew")
+        output.say(f"{folder} is there already; remove it to prepare it anew")
         return 0
     record = {
         "command": "python -m alexnet_jax.prepare " + shlex.join(sys.argv[1:]),
@@ -125,18 +126,19 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     try:
         listing = list_images(command, name)
     except OSError as error:
-        raise MissingSourceError(f"{error.filename or SOURCE_DIR.value} cannot be read: {error.strerror}") from error
+        raise MissingSourceError(f"{error.filename or SOURCE_DIR.value} cannot be read: {reason_of(error)}") from error
     count = sum(map(len, listing.splits.values()))
-    print(f"{count:,} images of {len(listing.class_names):,} classes in {', '.join(listing.splits)}", flush=True)
+    output.say(f"{count:,} images of {len(listing.class_names):,} classes in {', '.join(listing.splits)}")
     folder = preparation.prepare(
         listing,
         options,
         DATA_DIR.value,
         record=record,
         progress=Progress(),
+        say=output.say,
         wait=command == "elpv",  # launch scripts may prepare on each node of a shared disk
     )
-    print(f"{listing.name}/{options.config} is ready in {folder}")
+    output.say(f"{listing.name}/{options.config} is ready in {folder}")
     return 0
 
 
@@ -199,16 +201,16 @@ def list_images(command: str, name: str | None) -> Listing:
         return elpv.elpv()
     source_dir = SOURCE_DIR.value
     if command == "tfds":
-        listing = tfds_dataset(str(name), source_dir, say=print)
+        listing = tfds_dataset(str(name), source_dir, say=output.say)
         return dataclasses.replace(listing, name=name_of(command, name))
     if source_dir is None:
         raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
     if command == "folder":
-        return folder.folder(str(name), source_dir, held_out=HELD_OUT.value, say=print)
+        return folder.folder(str(name), source_dir, held_out=HELD_OUT.value, say=output.say)
     if command == "fashion_mnist":
         return idx.fashion_mnist(source_dir)
     kinds = {"imagenet2012": imagenet.imagenet2012, "imagenet2010": imagenet.imagenet2010}
-    return kinds[command](source_dir, partial=PARTIAL.value, say=print)
+    return kinds[command](source_dir, partial=PARTIAL.value, say=output.say)
 
 
 def advice_on(error: DatasetError, command: str, options: preparation.Options) -> str:
@@ -253,12 +255,12 @@ class Progress:
         left = duration((todo - done) / rate) if rate else "unknown"
         line = f"{done:,}/{todo:,} images  left {left}  {rate:,.0f} images/s"
         if not self._redraws:
-            print(line, flush=True)
+            output.say(line)
             return
         columns = shutil.get_terminal_size().columns - 1  # a wrapped line stays on the screen
         bar = f"[{'#' * (20 * done // max(todo, 1)):<20}] "
         line = bar + line if len(bar + line) <= columns else line[:columns]
-        print(f"\r{line:<{columns}}", end="\n" if done == todo else "", flush=True)
+        output.say(f"\r{line:<{columns}}", end="\n" if done == todo else "")
 
 
 if __name__ == "__main__":

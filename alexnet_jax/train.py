@@ -22,7 +22,6 @@ from alexnet_jax.experiment.feed import Feed, open_feed
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
 from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, LATER, fill, read_settings
-from alexnet_jax.hints import hints
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.learning.stuck_loss import StuckLoss
@@ -58,7 +57,6 @@ MAY_CHANGE = (
 )
 
 
-@hints()
 def train_and_evaluate(
     config: ConfigDict, workdir: str | os.PathLike, data_dir: str | os.PathLike | None = None
 ) -> TrainState:

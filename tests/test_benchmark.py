@@ -11,9 +11,10 @@ import pytest
 from alexnet_jax.benchmarks import gpu, our_step, step, turns
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import numbers as against_float64
-from alexnet_jax.benchmarks.run import RunResult, describe
+from alexnet_jax.benchmarks.run import RunResult, describe, measure
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.workdir.progress import TimeBreakdown
 
 
@@ -85,6 +86,11 @@ def test_the_lines_of_a_run():
     assert any(line.split() == ["evaluation", "5.00", "s", "31.25%"] for line in lines)
     assert any(line.split() == ["the", "rest", "1.00", "s", "6.25%"] for line in lines)
     assert lines[-2].split() == ["all", "beside", "the", "updates", "14.25", "s", "89.06%"]
+
+
+def test_a_run_of_one_update_has_no_time_of_an_update(tiny_config, data_dir):
+    with pytest.raises(UsageError, match="the run has one update"):
+        measure(read_settings(tiny_config(num_epochs=0.01)), data_dir, updates=None)
 
 
 @pytest.mark.long

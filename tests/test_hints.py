@@ -58,7 +58,7 @@ PATH = epath.Path("/runs/a")
 )
 def test_an_error_gets_its_advice_and_stays_of_its_kind(error: UsageError, message: str):
     kind, facts = type(error), dict(vars(error))
-    with pytest.raises(UsageError) as caught, hints(), hints():  # twice, and the advice is there once
+    with pytest.raises(UsageError) as caught, hints():
         raise error
     assert type(caught.value) is kind and vars(caught.value) == facts
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -214,6 +214,22 @@ def test_the_progress_line_fits_the_terminal(monkeypatch, capsys, columns: int, 
     assert capsys.readouterr().out == f"\r{line:<{columns - 1}}"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_of_the_log_keeps_no_data_set_from_being_made(tree, tmp_path):
+    words = ["folder", "pets", f"--source_dir={tree}", f"--data_dir={tmp_path}", f"--size={SIZE}", "--processes=1"]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "alexnet_jax.prepare", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert "pets/16 is ready in" in run.stderr and (tmp_path / "pets/16/1.0.0/prepared.json").exists()
+    assert run.returncode == 2
+    assert run.stderr.endswith("\nerror: standard output cannot be written: No space left on device\n")
+
+
 def test_elpv_with_the_size_in_its_name_below_the_home_folder(tmp_path, prepare, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["elpv/8", "--data_dir=~/sets", "--encoding=raw", "--processes=1"]

@@ -8,6 +8,7 @@ import tempfile
 import jax
 from etils import epath
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment.feed import open_feed
 from alexnet_jax.experiment.fields import Settings
@@ -38,6 +39,9 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
       settings: of the experiment.
       data_dir: folder of prepared data sets; None: TFDS's default folder.
       updates: length of the run, which ends with an evaluation and a save; None: the length in the settings.
+
+    Raises:
+      UsageError: the data set is missing, or the run has fewer than two updates.
     """
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         folder = epath.Path(temporary)
@@ -46,6 +50,8 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
             print(line)
         if updates is not None:
             experiment = dataclasses.replace(experiment, num_steps=min(updates, experiment.num_steps))
+        if experiment.num_steps < 2:
+            raise UsageError("the run has one update, whose time is mostly that of compilation; give it more epochs")
         checkpoints, state = Checkpoints(folder), experiment.steps.init(experiment.key)
         progress = Progress(
             folder, num_steps=experiment.num_steps, steps_per_epoch=experiment.steps_per_epoch, start_step=0

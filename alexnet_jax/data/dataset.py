@@ -20,6 +20,7 @@ from alexnet_jax.data.errors import (
 )
 from alexnet_jax.data.filling import Source
 from alexnet_jax.data.records import Files
+from alexnet_jax.errors import reason_of
 from alexnet_jax.paths import is_file
 
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
@@ -227,9 +228,7 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
             with file.open("rb") as opened:
                 opened.read(1)
         except OSError as error:
-            return DatasetError(
-                f"{file} cannot be read: {error.strerror or error}; make it readable, or check the storage"
-            )
+            return DatasetError(f"{file} cannot be read: {reason_of(error)}; make it readable, or check the storage")
     return IncompleteDatasetError(folder, problem)
 
 
@@ -287,4 +286,4 @@ def _folders(folder: epath.Path) -> list[epath.Path]:
             return []
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        raise DatasetError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+        raise DatasetError(f"{error.filename or folder} cannot be read: {reason_of(error)}") from error

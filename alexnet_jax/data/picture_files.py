@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from alexnet_jax.data.folder_listing import ENDINGS, HIDDEN, LINK_BACK, NO_FILE, Seen
+from alexnet_jax.errors import reason_of
 
 
 def composed(name: str) -> str:
@@ -29,7 +30,7 @@ def _below(folder: str, above: tuple[str, ...], seen: Seen) -> Iterator[str]:
         with os.scandir(folder) as entries:
             found = sorted(seen.count(entries, folder, each=0), key=lambda entry: entry.name)
     except OSError as error:
-        seen.unreadable.append((folder, error.strerror or str(error)))
+        seen.unreadable.append((folder, reason_of(error)))
         return
     for entry in seen.count(found, folder):
         path = os.path.join(folder, entry.name)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from alexnet_jax import paths
 from alexnet_jax.data.preparing import images
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
 TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
@@ -51,7 +51,7 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     except images.BrokenImageError as error:
         raise NotAPictureError(name, str(error)) from error
     except OSError as error:
-        raise NotAPictureError(name, error.strerror or str(error), problem="cannot be read") from error
+        raise NotAPictureError(name, reason_of(error), problem="cannot be read") from error
     except ValueError as error:  # of a name with NUL
         raise NotAPictureError(name, " ".join(str(error).split()), problem="cannot be read") from error
 

@@ -14,6 +14,7 @@ from etils import epath
 from jaxtyping import Array, Float, UInt8
 
 from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.errors import reason_of
 
 FILE_NAME = "preprocessing.npz"
 LARGEST_PIXEL = 255.5  # of a mean, rounding included
@@ -84,7 +85,7 @@ def load(file: epath.Path) -> Preprocessing:
     try:
         content = file.read_bytes()
     except OSError as error:
-        reason = error.strerror or error
+        reason = reason_of(error)
         raise DatasetError(f"{file} cannot be read: {reason}; make it readable, or check the storage") from error
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

@@ -21,6 +21,7 @@ from alexnet_jax.data.process import Process
 from alexnet_jax.data.records import Files
 from alexnet_jax.data.ring import HELD, Ring
 from alexnet_jax.data.worker import describe
+from alexnet_jax.errors import reason_of
 
 
 class Workers:
@@ -51,7 +52,7 @@ class Workers:
                     self._processes.append(process)
                     self._selector.register(process.answers, selectors.EVENT_READ, process)
             except OSError as error:
-                self._refuse(f"{self._count} worker processes cannot be started ({error.strerror})")
+                self._refuse(f"{self._count} worker processes cannot be started ({reason_of(error)})")
             return self._count > 0
 
     def stream(self, files: Files, plan: Plan) -> "Stream | None":
@@ -81,7 +82,7 @@ class Workers:
             memory = rings.region(self._arena.file, place, size)
         except OSError as error:
             need = f"{self._count} worker processes need {size / 2**20:,.0f} MiB of shared memory"
-            self._refuse(f"{need} ({error.strerror})")
+            self._refuse(f"{need} ({reason_of(error)})")
             return None
         memory[ring.size :] = text
         stream = Stream(self, len(self._streams), text, ring, memory)
@@ -245,7 +246,7 @@ class Batches(Iterator[Batch]):
         self._workers, self._stream, self._left = workers, stream, iter(numbers)
         self._making: collections.deque[int] = collections.deque()  # slots, in the order of their batches
         self._next: int | None = next(self._left, None)
-        stream.taken = True
+        self._closed, stream.taken = False, True
         with workers.lock:
             self._begin()
 
@@ -283,11 +284,13 @@ class Batches(Iterator[Batch]):
         return False
 
     def close(self) -> None:
-        """Gives up the batches that nobody took."""
+        """Gives up the batches that nobody took. Closed again, it leaves the stream to the iterator that has it now."""
         with self._workers.lock:
+            if self._closed:
+                return
             while self._making:
                 self._stream.drop(self._making.popleft())
-            self._next, self._stream.taken = None, False
+            self._next, self._closed, self._stream.taken = None, True, False
 
     def __del__(self) -> None:
         self.close()

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from alexnet_jax.data.filling import name_of
 from alexnet_jax.data.pipeline import Source
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.evaluation.predictions import Block
 from alexnet_jax.evaluation.tally import predicted_classes
 from alexnet_jax.workdir.atomic import open_atomically
@@ -63,7 +63,7 @@ def _writing(file: epath.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}; make room, or name another file") from error
+        raise UsageError(f"{file} cannot be written: {reason_of(error)}; make room, or name another file") from error
 
 
 def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:

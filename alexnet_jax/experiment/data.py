@@ -7,7 +7,7 @@ from collections.abc import Callable
 from alexnet_jax.data.dataset import RECORD_FILE, Dataset, open_dataset
 from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, UnknownDatasetError, UnwritableFolderError
 from alexnet_jax.data.preparing import automatic
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment import follow
 
 PREPARE = "python -m alexnet_jax.prepare"
@@ -40,8 +40,8 @@ def open_data(
         raise
     except OSError as error:
         raise UsageError(
-            f"{error.filename or name} cannot be read: {error.strerror}; make the folder readable, or name another with"
-            " --data_dir"
+            f"{error.filename or name} cannot be read: {reason_of(error)}; make the folder readable, or name another"
+            " with --data_dir"
         ) from error
 
 

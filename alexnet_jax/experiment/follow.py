@@ -80,8 +80,9 @@ def follow(settings: Settings, facts: Facts) -> Settings:
             " --config.dataset.classes=None takes the number from the data set"
         )
     train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
-    others = [name for name in facts.examples if name != train.partition("[")[0]]
-    names = EVAL_SPLITS if set(EVAL_SPLITS) & set(others) else tuple(others)
+    used = {part.partition("[")[0].strip() for part in train.split("+")}
+    others = [name for name in facts.examples if name not in used]
+    names = tuple(name for name in EVAL_SPLITS if name in others) or tuple(others)
     evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
     check_crop(data.crop_size or 1, facts.image_size, data.name)
     dataset = dataclasses.replace(
@@ -136,6 +137,19 @@ def followed(settings: Settings) -> tuple[str, str, int]:
     data = settings.dataset
     assert data.train_split is not None and data.eval_split is not None and data.crop_size is not None
     return data.train_split, data.eval_split, data.crop_size
+
+
+def is_data_of(settings: Settings, dataset: Dataset, name: str) -> bool:
+    """Whether a data set, opened by that name, is the one of the settings."""
+    return settings.dataset.name in (name, dataset.identity()["name"].rpartition("/")[0])  # without the version
+
+
+def on_data(settings: Settings, dataset: Dataset, name: str) -> Settings:
+    """The settings on a data set, opened by that name. Another one than theirs has its usual splits."""
+    chosen = dataclasses.replace(settings.dataset, name=name)
+    if not is_data_of(settings, dataset, name):
+        chosen = dataclasses.replace(chosen, train_split=None, eval_split=None)
+    return dataclasses.replace(settings, dataset=chosen)
 
 
 def evaluation_split(settings: Settings, dataset: Dataset) -> str:

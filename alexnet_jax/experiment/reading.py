@@ -11,6 +11,7 @@ from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.process import MEMORY
 from alexnet_jax.data.ring import ring_of
 from alexnet_jax.data.workers import Workers
+from alexnet_jax.errors import reason_of
 from alexnet_jax.experiment.build import train_plan
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.runtime import output
@@ -54,7 +55,7 @@ def open_workers(wanted: int | None, *, say: Callable[[str], None] = output.warn
     try:
         workers = Workers(count, refused)
     except OSError as error:
-        refused(f"there is no shared memory ({error.strerror})")
+        refused(f"there is no shared memory ({reason_of(error)})")
         return None
     workers.start()
     return workers

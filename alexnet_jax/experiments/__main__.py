@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, paths
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, without_rows
@@ -52,7 +52,7 @@ def main(*names: str) -> int:
     if SUMMARY.value:
         from alexnet_jax.experiments import summary  # which needs matplotlib
 
-        summary.write(Path(RESULTS.value))
+        summary.write(_folder("results", RESULTS.value))
         return 0
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown or not names:
@@ -67,9 +67,10 @@ def main(*names: str) -> int:
 
 def _make(experiment: Experiment, until: float) -> int:
     """Makes the runs that have no rows yet. Returns the exit status: 0 where all runs have rows."""
-    file = Path(RESULTS.value) / f"{experiment.name}.jsonl"
+    file = _folder("results", RESULTS.value) / f"{experiment.name}.jsonl"
     rows = read_rows(file)
     check_folder(file)
+    runs_dir = _folder("runs", RUNS.value)
     begun, made = time.monotonic(), 0
     runs: list[Run] = []
 
@@ -87,7 +88,7 @@ def _make(experiment: Experiment, until: float) -> int:
 
     pool = Pool(
         jobs=JOBS.value,
-        runs_dir=Path(RUNS.value).absolute(),
+        runs_dir=runs_dir.absolute(),
         data_dir=DATA_DIR.value,
         until=until,
         add=add,
@@ -100,7 +101,7 @@ def _make(experiment: Experiment, until: float) -> int:
             runs, count = _runs(experiment, rows), made
             missing = without_rows(runs, rows)
             if missing:
-                logs = Path(RUNS.value) / "worker*.log"
+                logs = runs_dir / "worker*.log"
                 print_line(f"{len(missing)} of {len(runs)} runs to make; workers log to {logs}")
             pool.make(missing)
             if pool.stopped is not None or made == count:
@@ -116,6 +117,12 @@ def _make(experiment: Experiment, until: float) -> int:
         else f"{experiment.name}: all {len(runs)} runs have rows in {file}\n"
     )
     return TEMPORARY if left else 0
+
+
+def _folder(flag: str, name: str) -> Path:
+    if "://" in name:
+        raise UsageError(f"--{flag}={name} is an address; name a folder of this machine")
+    return Path(paths.expand_home(name))
 
 
 def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
@@ -142,7 +149,7 @@ def _result_of(row: Row) -> str:
 
 
 def _line(experiment: Experiment) -> str:
-    rows = read_rows(Path(RESULTS.value) / f"{experiment.name}.jsonl")
+    rows = read_rows(_folder("results", RESULTS.value) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
     made = len(runs) - len(without_rows(runs, rows))
     return f"{experiment.name:18}{made:4} of {len(runs):3} runs  {experiment.title}"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.workdir.atomic import write_atomically
 
 Row: TypeAlias = dict[str, Any]
@@ -66,7 +66,7 @@ def writing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}; name another folder in --results") from error
+        raise UsageError(f"{file} cannot be written: {reason_of(error)}; name another folder in --results") from error
 
 
 def _whole_lines(file: Path) -> str:

@@ -87,7 +87,10 @@ def config_of(run: Run) -> ConfigDict:
     config = get_config(variant) if variant else get_config()
     config.unlock()
     config.name, config.seed = run.folder, run.seed
-    return vary(config, {"run": Variant("", run.overrides)}, "run")
+    try:
+        return vary(config, {"run": Variant("", run.overrides)}, "run")
+    except (KeyError, AttributeError) as error:
+        raise UsageError(f"a field of {', '.join(run.overrides)} is not in {run.config}: {error}") from error
 
 
 def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]:

@@ -18,14 +18,12 @@ import jax
 from alexnet_jax import cli
 from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
-from alexnet_jax.hints import hints
 
 MODULE = "alexnet_jax.experiments.worker"
 CPU_DEVICES = 2  # a tower on each, or two parts of a batch
 PARENT_CHECK = 1.0  # seconds
 
 
-@hints()
 def main(runs_dir: str, data_dir: str | None = None) -> None:
     """Makes the runs of standard input until it ends.
 

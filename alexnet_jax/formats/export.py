@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 import alexnet_jax
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.formats import caffe, export_page, onnx, safetensors, stablehlo, torchvision
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir.atomic import write_atomically
@@ -74,7 +74,7 @@ def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str =
         try:
             write_atomically(file.parent / name, content)
         except OSError as error:
-            raise UsageError(f"{file.parent / name} cannot be written: {error.strerror or error}") from error
+            raise UsageError(f"{file.parent / name} cannot be written: {reason_of(error)}") from error
     return [file.parent / name for name in files]
 
 

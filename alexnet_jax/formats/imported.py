@@ -16,7 +16,7 @@ from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data import imagenet_names
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
@@ -138,7 +138,7 @@ def _bytes_of(path: epath.Path, advice: str) -> bytes:
             raise FormatError(f"it has {path.stat().length:,} bytes, more than any AlexNet; {advice}", file=path)
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
     start = data[:200].lstrip().lower()
     for reason, wrong in (
         ("it is empty", not start),

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.retrieval.exact_search import rows_at_once
 
 
@@ -43,7 +43,7 @@ class Scratch:
             return self._files.enter_context(tempfile.TemporaryFile(dir=self._folder, buffering=0))
         except OSError as error:
             folder = self._folder or tempfile.gettempdir()
-            raise UsageError(f"{folder} cannot be written: {error.strerror}; make room, or name another") from error
+            raise UsageError(f"{folder} cannot be written: {reason_of(error)}; make room, or name another") from error
 
 
 class Rows:
@@ -140,7 +140,7 @@ def _append(file: BinaryIO, data: bytes) -> None:
             left = left[file.write(left) :]
     except OSError as error:
         raise UsageError(
-            f"the rows cannot be kept on the disk until they are complete: {error.strerror}; make room, or write the"
+            f"the rows cannot be kept on the disk until they are complete: {reason_of(error)}; make room, or write the"
             " output to another disk"
         ) from error
 

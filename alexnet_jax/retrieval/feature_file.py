@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from alexnet_jax.errors import MissingPackageError, UsageError
+from alexnet_jax.errors import MissingPackageError, UsageError, reason_of
 from alexnet_jax.retrieval.columns import Names, Rows
 from alexnet_jax.retrieval.exact_search import rows_at_once
 from alexnet_jax.retrieval.feature_table import Table
@@ -56,7 +56,7 @@ def write(file: epath.Path, table: Table, queries: Table | None, facts: Mapping[
             form = _write_npz if file.suffix.lower() == ".npz" else _write_parquet
             form(opened, table, queries, facts)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}; make room, or name another") from error
+        raise UsageError(f"{file} cannot be written: {reason_of(error)}; make room, or name another") from error
 
 
 def _write_npz(opened: BinaryIO, table: Table, queries: Table | None, facts: Mapping[str, Any]) -> None:

@@ -84,6 +84,7 @@ def compute(
     """
     names, labels, not_finite = Names(scratch), Rows(scratch, np.int64), Names(scratch)
     features: Rows | None = None
+    left_out = pictures.broken  # folders, which are not among the pictures
     pixels = Rows(scratch, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
     for batch, made in _batches(net, pictures, layer):
         features = features or Rows(scratch, np.float32, made.shape[1:])
@@ -94,7 +95,7 @@ def compute(
             pixels.append(np.stack([_small(picture.pixels, net.preprocessing.crop_size) for picture in batch]))
         finite = np.isfinite(made.reshape(len(made), -1)).all(axis=1)
         not_finite.append([picture.name for picture, good in zip(batch, finite, strict=True) if not good])
-        progress(len(names) + pictures.broken)
+        progress(len(names) + pictures.broken - left_out)
     if features is None:
         raise UsageError("no picture could be read")
     if len(not_finite):

@@ -6,6 +6,8 @@ import select
 import sys
 from collections.abc import Callable
 
+from alexnet_jax.errors import reason_of
+
 READER_LEFT = 128 + 13  # exit status, as of a program that SIGPIPE ends
 
 
@@ -40,17 +42,17 @@ def write(text: str, *, end: str = "\n", stop: Callable[[], object] | None = Non
             warn("standard output has no reader; the run is saved and ends")
             stop()
         else:
-            warn(f"standard output cannot be written ({error.strerror}); the run goes on without it")
+            warn(f"standard output cannot be written ({reason_of(error)}); the run goes on without it")
 
 
-def say(line: str) -> None:
+def say(line: str, *, end: str = "\n") -> None:
     """Prints a line that is no result. Where it cannot be printed, as on a full disk, it goes to standard error.
 
     Raises:
       BrokenPipeError: the reader has left.
     """
     try:
-        print(line, flush=True)
+        print(line, end=end, flush=True)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -4,6 +4,7 @@ JAX's coordination service, which process 0 hosts, carries short texts by name b
 service works before the devices are counted. Waiting is polling, so that signals are handled meanwhile.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -292,7 +293,8 @@ def fail(error: BaseException, line: str, status: int) -> NoReturn:
 
     An error of the runtime may follow from the end of another process. That process is named if it is found.
     """
-    sys.stdout.flush()
+    with contextlib.suppress(AttributeError, OSError):  # standard output is closed, or its disk is full
+        sys.stdout.flush()
     assert _watchdog is not None
     is_ours = str(error).startswith(("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
     if isinstance(error, jax.errors.JaxRuntimeError) and not is_ours:

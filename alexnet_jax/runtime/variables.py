@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.runtime import compat
 from alexnet_jax.runtime.errors import VariableError
 
@@ -56,6 +56,6 @@ def check() -> None:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise VariableError("JAX_DUMP_IR_TO", folder, error.strerror or str(error)) from error
+            raise VariableError("JAX_DUMP_IR_TO", folder, reason_of(error)) from error
     if os.environ.get("XLA_FLAGS") and (words := compat.xla_complaint()):
         raise VariableError("XLA_FLAGS", os.environ["XLA_FLAGS"], words)

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from alexnet_jax.errors import NO_ROOM, UsageError
+from alexnet_jax.errors import NO_ROOM, UsageError, reason_of
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import allocator, compat
@@ -115,14 +115,14 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
         processes = jax.process_count()
-        if processes > 1 and not read_only:
-            folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
         best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
         self.last_sound: int | None = None
         self._has_failed = False
         try:
+            if processes > 1 and not read_only:
+                folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
             self._manager = _Manager(
                 folder,
                 item_handlers=ocp.PyTreeCheckpointHandler(),
@@ -396,7 +396,7 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
                 os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
     except OSError as error:
         if error.errno in NO_ROOM:
-            return f"there is no room for {size:,} bytes in {folder} ({error.strerror})"
+            return f"there is no room for {size:,} bytes in {folder} ({reason_of(error)})"
     return None
 
 

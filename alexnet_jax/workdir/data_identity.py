@@ -48,7 +48,7 @@ def form_of(folder: epath.Path, name: str) -> str:
       folder: the workdir.
       name: in the config of the run.
     """
-    if not (folder / DATA_FILE).exists():
+    if not (folder / DATA_FILE).exists() or not has_checkpoints(folder):
         return name
     form = str(read_json(folder / DATA_FILE).get("name")).rpartition("/")[0]  # without the version
     return form if form.startswith(f"{name}/") else name

@@ -4,7 +4,7 @@ from typing import Any
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, reason_of
 
 
 class UnwritableWorkdirError(UsageError):
@@ -82,7 +82,7 @@ class UnreadableFileError(UsageError):
     """
 
     def __init__(self, file: epath.Path, reason: OSError):
-        super().__init__(f"{file} cannot be read: {reason.strerror or reason}")
+        super().__init__(f"{file} cannot be read: {reason_of(reason)}")
         self.file, self.reason = file, reason
 
 

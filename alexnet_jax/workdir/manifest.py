@@ -10,6 +10,7 @@ from collections.abc import Container
 
 from etils import epath
 
+from alexnet_jax.errors import reason_of
 from alexnet_jax.paths import is_file
 from alexnet_jax.workdir.atomic import write_atomically
 
@@ -50,7 +51,7 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
     except ValueError:
         return f"{FILE} has changed since it was written"
     except OSError as error:
-        return f"{FILE} cannot be read ({error.strerror})"
+        return f"{FILE} cannot be read ({reason_of(error)})"
     present = set(_names(folder))  # a forged manifest could name files outside the folder
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
@@ -60,7 +61,7 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
         try:
             size_now, digest_now = _measure(folder / name)
         except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+            return f"{name} cannot be read ({reason_of(error)})"
         if size_now != size:
             return f"{name} has {size_now:,} bytes, and {size:,} were written"
         if digest_now != digest:

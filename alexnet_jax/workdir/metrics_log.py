@@ -108,6 +108,9 @@ class MetricsLog:
         if not self._appends:
             self._file.write_text(self._rows)
             return
+        if not self._file.exists():  # removed since
+            self._file.touch()
+            self._written = 0
         with open(self._file, "r+", encoding="ascii") as file:
             file.seek(self._written)
             file.truncate()  # a failed write may have left a part of a row

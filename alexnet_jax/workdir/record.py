@@ -204,7 +204,10 @@ def read_config(folder: epath.Path) -> ConfigDict:
     config = read_json(file).get("config")
     if not isinstance(config, dict):
         raise DamagedFileError(file, "it holds no config")
-    return ConfigDict(config)
+    try:
+        return ConfigDict(config)
+    except ValueError as error:  # of a key with a dot
+        raise DamagedFileError(file, str(error)) from error
 
 
 def write_result(folder: epath.Path, result: dict[str, Any]) -> None:

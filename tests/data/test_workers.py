@@ -140,6 +140,18 @@ def test_training_and_evaluations_share_the_workers(source, open_workers, small_
     assert_same([*found, next(train)], expected)
 
 
+def test_an_iterator_that_is_closed_again_leaves_the_stream_to_the_next_one(source, open_workers):
+    workers = open_workers()
+    options = {"batch_size": 24, "views": 1, "shard": Shard(), "crop_size": CROP}
+    first, whole = eval_batches(source, workers=workers, **options), list(eval_batches(source, **options))
+    assert isinstance(first, Batches)
+    first.close()
+    second = eval_batches(source, workers=workers, **options)
+    first.close()  # as the garbage collector does
+    third = eval_batches(source, workers=workers, **options)
+    assert_same([next(second), next(third), next(second), next(third)], [whole[0], whole[0], whole[1], whole[1]])
+
+
 def test_a_batch_that_is_ready_is_known(source, open_workers):
     workers = open_workers()
     options = {"batch_size": 24, "views": 1, "shard": Shard(), "crop_size": CROP}

@@ -1,5 +1,6 @@
 """Fields of the config that follow from the data set."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -33,6 +34,26 @@ def test_splits_crop_and_counts_follow(tiny_config: Callable, splits: list[str],
     data = followed(tiny_config, dict.fromkeys(splits, 40))
     assert (data.train_split, data.eval_split) == expected
     assert (data.crop_size, data.classes, data.train_images) == (140, 3, 40)
+
+
+@pytest.mark.parametrize("train", ["train+validation", "validation+train", "train[:90%] + validation"])
+def test_a_split_of_which_a_part_is_trained_on_is_no_test(tiny_config: Callable, train: str):
+    three = dict.fromkeys(["train", "validation", "test"], 40)
+    assert followed(tiny_config, three, train_split=train).eval_split == "test"
+    with pytest.raises(UsageError, match="eval_split is None, and elpv/64 has the splits train, validation; name one"):
+        followed(tiny_config, dict.fromkeys(["train", "validation"], 40), train_split=train)
+
+
+def test_another_data_set_has_its_own_splits(tiny_config: Callable, data_dir: str):
+    settings = read_settings(tiny_config(**{"dataset.train_split": "train[:90%]", "dataset.eval_split": "train[90%:]"}))
+    data = open_dataset("elpv/64", data_dir)
+    for name, splits in (("elpv/64", ("train[:90%]", "train[90%:]")), ("other", ("train[:90%]", "train[90%:]"))):
+        found = follow.on_data(settings, data, name).dataset
+        assert (found.name, found.train_split, found.eval_split) == (name, *splits)
+    here = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, name="pets"))
+    found = follow.on_data(here, data, "elpv/64")
+    assert (found.dataset.train_split, found.dataset.eval_split) == (None, None)
+    assert follow.evaluation_split(found, data) == "test"
 
 
 def test_what_the_config_says_stays(tiny_config: Callable):

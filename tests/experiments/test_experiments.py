@@ -203,6 +203,21 @@ def test_a_reader_that_leaves_ends_the_runs(tmp_path: Path):
     assert ("b", 1) not in rows(tmp_path)
 
 
+def test_folders_below_the_home_folder_and_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    status, _, errors = command(tmp_path, "a", "--results=~/there", "--runs=~/runs")
+    assert status == 0, errors
+    assert (tmp_path / "there/some.jsonl").exists() and (tmp_path / "runs").exists()
+    status, _, errors = command(tmp_path, "a", "--runs=gs://bucket/runs")
+    assert status == 2 and "gs://bucket/runs" in errors
+
+
+def test_a_field_that_no_config_has_is_named():
+    for field in ("nosuch.x", "num_epochs.x"):
+        with pytest.raises(UsageError, match=f"a field of {field} is not in default"):
+            run_module.config_of(Run("e", "a", "default", {field: 1}, 0))
+
+
 def test_an_unknown_experiment_is_named_beside_the_known_ones(tmp_path: Path):
     status, _, errors = command(tmp_path, "a", experiment="figure2")
     assert status == 2 and "there is no experiment 'figure2'; known: " in errors and "figure1" in errors

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 from etils import epath
 
 from alexnet_jax.data import statistics
+from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import compat
 from alexnet_jax.runtime import processes as module
 from alexnet_jax.runtime.errors import JoinTimeoutError
@@ -235,6 +237,19 @@ def test_the_watchdog_ends_a_run_in_which_no_process_moves():
     assert str(find_failure(peers, 1000 + STALL_TIMEOUT + 1)).startswith(
         "no process has moved for 600 s; process 0 (h) is at update 3"
     )
+
+
+@pytest.mark.parametrize("stream", [None, "full"])
+def test_a_failure_is_told_though_standard_output_is_closed_or_full(monkeypatch: pytest.MonkeyPatch, stream):
+    watchdog = mock.Mock(end_run=mock.Mock(side_effect=SystemExit))
+    monkeypatch.setattr(module, "_watchdog", watchdog)
+    full = mock.Mock(flush=mock.Mock(side_effect=OSError(28, "No space left on device")))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full if stream else None)
+        with pytest.raises(SystemExit):
+            module.fail(UsageError("wrong"), "error: wrong", 2)
+    line, reason, status = watchdog.end_run.call_args.args
+    assert (line, status) == ("error: wrong", 2) and reason.endswith("stopped: wrong")
 
 
 LOSE = """

@@ -48,6 +48,13 @@ def test_a_run_without_an_identity_or_a_checkpoint_goes_on(tmp_path: Path):
     (tmp_path / "new").mkdir()
     data_identity.record(epath.Path(tmp_path / "new"), IDENTITY)
     data_identity.check(epath.Path(tmp_path / "new"), IDENTITY | {"classes": ["a"]})
+    assert data_identity.form_of(epath.Path(tmp_path / "new"), "pets") == "pets"
+
+
+def test_a_run_goes_on_with_the_form_of_its_data_set(tmp_path: Path):
+    folder = workdir(tmp_path)
+    data_identity.record(folder, IDENTITY)
+    assert [data_identity.form_of(folder, name) for name in ("pets", "pet", "pets/64")] == ["pets/64", "pet", "pets/64"]
 
 
 def test_an_identity_that_cannot_be_read_is_one_line(tmp_path: Path):

@@ -52,6 +52,15 @@ def test_rows_that_find_no_room_are_one_warning_and_written_later(tmp_path: Path
     log.close()
 
 
+def test_rows_that_a_user_removes_are_written_again(tmp_path: Path, capsys: pytest.CaptureFixture):
+    log = log_of(tmp_path)
+    log.write(1, {"train/loss": 1.0})
+    (tmp_path / "metrics.jsonl").unlink()
+    log.write(2, {"train/loss": 2.0})
+    assert [row["step"] for row in rows_of(tmp_path)] == [1, 2] and capsys.readouterr().out == ""
+    log.close()
+
+
 def test_curves_that_find_no_room_leave_the_rows_alone(tmp_path: Path, room, capsys: pytest.CaptureFixture):
     log = log_of(tmp_path)
     row = {f"train/{letter}": 5.0 for letter in "abcdefghij"}

@@ -74,7 +74,7 @@ def test_a_field_that_an_earlier_version_did_not_have_has_the_value_of_its_runs(
         record.check(workdir, changed(flips=8), later={"flips": 2})
 
 
-@pytest.mark.parametrize("content", [*DAMAGED, b"{}", b'{"config": 3}'])
+@pytest.mark.parametrize("content", [*DAMAGED, b"{}", b'{"config": 3}', b'{"config": {"a.b": 3}}'])
 def test_a_damaged_config_is_one_error_or_written_anew_where_there_are_no_checkpoints(
     workdir: epath.Path, content: bytes, capsys: pytest.CaptureFixture
 ):

@@ -27,7 +27,7 @@ from alexnet_jax.data.preparing.metadata import write_metadata
 from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
-from alexnet_jax.errors import DISK_FULL
+from alexnet_jax.errors import DISK_FULL, reason_of
 
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
@@ -112,7 +112,7 @@ def prepare(
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_full(work) from error
-        raise UnwritableFolderError(error.filename or work, error.strerror or str(error)) from error
+        raise UnwritableFolderError(error.filename or work, reason_of(error)) from error
     return folder
 
 

@@ -26,7 +26,7 @@ from alexnet_jax.data.errors import SourceError
 from alexnet_jax.data.preparing import images
 from alexnet_jax.data.preparing.listing import Item, Read
 from alexnet_jax.data.statistics import Sums
-from alexnet_jax.errors import DISK_FULL
+from alexnet_jax.errors import DISK_FULL, reason_of
 
 ENCODINGS = ("jpeg", "raw")
 # Records are read singly and at random; JPEG cannot be compressed further, and unpacking raw pixels would cost time.
@@ -165,7 +165,7 @@ def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
     try:
         data, label = job.read(item)
     except OSError as error:
-        raise images.BrokenImageError(f"cannot be read: {error.strerror or error}") from None
+        raise images.BrokenImageError(f"cannot be read: {reason_of(error)}") from None
     if not 0 <= label < len(job.class_names):
         raise SourceError(
             f"{item.name} has the label {label}, outside the {len(job.class_names)} classes; mend the source"

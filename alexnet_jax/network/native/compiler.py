@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from alexnet_jax.errors import reason_of
+
 FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", "-pthread")
 NATIVE_FLAGS = {"x86_64": "-march=native", "AMD64": "-march=native", "aarch64": "-mcpu=native", "arm64": "-mcpu=native"}
 INSTRUCTIONS = {  # by the macro that a compiler defines for them; the first one counts
@@ -89,7 +91,7 @@ def run(command: Sequence[str]) -> str:
             errors="replace",
         )
     except OSError as error:
-        raise BuildError(f"no C compiler: {command[0]} cannot be run: {error.strerror}") from error
+        raise BuildError(f"no C compiler: {command[0]} cannot be run: {reason_of(error)}") from error
     with process:
         try:
             out, err = _communicate(process, command[0])

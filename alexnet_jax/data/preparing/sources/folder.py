@@ -19,6 +19,7 @@ from alexnet_jax.data.folder_listing import (
 )
 from alexnet_jax.data.picture_files import composed
 from alexnet_jax.data.preparing.listing import Item, Listing, read_span
+from alexnet_jax.errors import reason_of
 
 # Folders of these names are splits, never classes.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
@@ -225,8 +226,8 @@ def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.Dir
             found = sorted(seen.count(entries, path, each=0), key=lambda entry: entry.name)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise MissingSourceError(f"{path} cannot be read: {error.strerror}") from error
-        message = f"{path} cannot be read: {error.strerror}; make the folder readable or move it out of the tree"
+            raise MissingSourceError(f"{path} cannot be read: {reason_of(error)}") from error
+        message = f"{path} cannot be read: {reason_of(error)}; make the folder readable or move it out of the tree"
         raise SourceError(message) from error
     yield from seen.count(found, path, each=int(counts))
 

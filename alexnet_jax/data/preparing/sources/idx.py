@@ -13,6 +13,7 @@ from PIL import Image
 
 from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.preparing.listing import Item, Listing
+from alexnet_jax.errors import reason_of
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 MAX_BYTES = 2**28  # of an unpacked file; the largest has 47 MB
@@ -74,6 +75,6 @@ def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, " count *shape"]:
     except FileNotFoundError as error:
         raise MissingSourceError(f"{path} is missing; Fashion-MNIST has four files of that kind") from error
     except PermissionError as error:
-        raise MissingSourceError(f"{path} cannot be read: {error.strerror}") from error
+        raise MissingSourceError(f"{path} cannot be read: {reason_of(error)}") from error
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise SourceError(f"{path} is no whole IDX file ({error}); download the file again") from error
