@@ -45,7 +45,8 @@ def main(command: str | None = None) -> None:
         if flags.FLAGS[flag].present and command not in measurements:
             raise UsageError(f"{command} has no use for --{flag}, a flag of {', '.join(measurements)}; leave it out")
     result, lines = COMMANDS[command]()
-    print(strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines))
+    text = strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines)
+    cli.print_results(f"{text}\n")
 
 
 def _input() -> tuple[Any, list[str]]:

@@ -315,5 +315,15 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     processes.check_devices()
     processes.silence_gloo()
     allocator.keep_memory()
-    compilation_cache.use(compilation_cache.default_folder())
-    return build.load(native).line
+    folder = compilation_cache.default_folder()
+    compilation_cache.use(folder)
+    line = build.load(native).line  # which has a cache of its own in that folder
+    # Process 0 alone writes entries. XLA divides the choice of a GPU's algorithms over the processes, and one that has
+    # to compile would wait for the part of those that find the program in their own cache.
+    if jax.default_backend() == "gpu" and "://" not in folder and not processes.have_in_common(Path(folder)):
+        jax.config.update("jax_enable_compilation_cache", False)
+        processes.log(
+            f"compiled programs are not cached: the processes have no folder {folder} in common; name one that they"
+            " share in JAX_COMPILATION_CACHE_DIR"
+        )
+    return line

@@ -84,7 +84,7 @@ def run_import(file: str | None) -> None:
     workdir.write(folder, network, epath.Path(file).name, say=cli_network.say)
     for note in network.notes:
         cli_network.say(f"note: {note}")
-    print(describe(network, str(folder)))
+    cli.print_results(f"{describe(network, str(folder))}\n")
 
 
 def describe(network: Imported, folder: str) -> str:
@@ -116,8 +116,10 @@ def run_export(word: str | None) -> None:
     net = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
     licence = card.licence_in(folder)
     network, *beside = export.export(net, file, kind, licence=licence)
-    print(f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}")
-    print(f"beside it: {', '.join(path.name for path in beside)}")
+    cli.print_results(
+        f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}\n"
+        f"beside it: {', '.join(path.name for path in beside)}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -67,13 +67,16 @@ def main() -> None:
         errors: dict[str, Any] = {}
         if examined is not None:
             errors = examined.tally.means() | {"count": int(examined.tally.count.sum()), "images": examined.name}
-        print(strict_json.dumps(found | {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}))
+        found |= {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}
+        cli.print_results(f"{strict_json.dumps(found)}\n")
         return
-    for line in kernels.tower_lines(towers) if TOWERS.value else []:
-        print(line)
+    lines = kernels.tower_lines(towers) if TOWERS.value else []
     *pictures, page = made.files
-    print(f"pictures: {', '.join(dict.fromkeys(file.stem for file in pictures))} (.png and .svg)")
-    print(f"page: {page}")
+    lines += [
+        f"pictures: {', '.join(dict.fromkeys(file.stem for file in pictures))} (.png and .svg)",
+        f"page: {page}",
+    ]
+    cli.print_results("".join(f"{line}\n" for line in lines))
 
 
 def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:

@@ -52,9 +52,10 @@ def main() -> None:
         if workdirs.has_checkpoints(epath.Path(workdir)):  # the run resumes, and starts from no other one
             settings = dataclasses.replace(settings, init_from=None, fresh=())
         data = follow.prepared(settings.dataset.name, DATA_DIR.value)
-        print(summary.describe(settings, None if data is None else follow.facts_of(data)))
+        text = summary.describe(settings, None if data is None else follow.facts_of(data))
         if data and (line := small_crops(data, settings.dataset.name, settings.dataset.crop_size)):
-            print(line)
+            text += f"\n{line}"
+        cli.print_results(f"{text}\n")
         return
     cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
     train_and_evaluate(config, workdir, DATA_DIR.value)

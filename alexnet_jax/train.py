@@ -134,9 +134,15 @@ def train_and_evaluate(
                 loop = Loop(experiment, feed, checkpoints, progress, interruption)
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)
-        finally:
+        except BaseException:
             progress.close()
-            checkpoints.close()
+            try:
+                checkpoints.close()
+            except SaveError as error:  # the error at hand has the reason and the exit status
+                processes.log(f"warning: {error}")
+            raise
+        progress.close()
+        checkpoints.close()
         if processes.index() == 0:
             workdirs.write_result(folder, result)
             run_card.write(folder, experiment, result, say=processes.log, trained_here=True)

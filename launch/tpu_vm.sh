@@ -14,8 +14,8 @@
 # go to `python -m alexnet_jax.main`. After a maintenance or a preemption: `create` if the VM is gone, then `copy` and
 # `run`.
 # Needs: the repository as the working directory; gcloud, signed in, with a default project that has the TPU API; a
-#   bucket that the TPU's service account may write; the prepared data on a disk that all workers mount at the same
-#   path.
+#   bucket that the TPU's service account may write (roles storage.objectUser and storage.legacyBucketReader); the
+#   prepared data on a disk that all workers mount at the same path.
 # Variables: NAME, ZONE, ACCELERATOR, RUNTIME, as `gcloud compute tpus` lists them. WORKDIR, on Cloud Storage, because
 #   each worker writes its part of a checkpoint. PREEMPTIBLE, `true` for a spot VM (false).
 set -euo pipefail

@@ -137,6 +137,23 @@ def test_a_run_on_whose_log_no_room_is_left_goes_on(tmp_path: Path, data_dir: st
     assert (tmp_path / "a/result.json").exists() and (tmp_path / "b/result.json").exists()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("words", [("main", "--dry_run"), ("convert", "export", "--to={tmp}/net.onnx")])
+def test_a_result_that_cannot_be_printed_is_one_line(finished: Path, data_dir: str, tmp_path: Path, words):
+    module, *rest = [word.format(tmp=tmp_path) for word in words]
+    rest += [f"--workdir={finished}"] + [CONFIG] * (module == "main")
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-u", "-m", f"alexnet_jax.{module}", f"--data_dir={data_dir}", *rest],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    expected = "error: standard output cannot be written: No space left on device"
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (2, expected) and "Traceback" not in run.stderr
+
+
 def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, data_dir: str, command):
     with command("main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}").process as training:
         next(line for line in training.stdout if line.startswith("first update"))

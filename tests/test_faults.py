@@ -20,9 +20,11 @@ from etils import epath
 
 from alexnet_jax import train as train_module
 from alexnet_jax.data import records, statistics
+from alexnet_jax.data.errors import ReaderDiedError
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
 from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import feed
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning import step as steps
 from alexnet_jax.learning.step import TrainState
@@ -445,3 +447,24 @@ def test_nothing_in_a_checkpoint_or_a_data_set_is_run(
     with pytest.raises(ValueError, match="allow_pickle"):
         statistics.load(epath.Path(tmp_path), 64)
     assert not struck.exists()
+
+
+def test_an_error_of_the_data_keeps_its_line_and_status_though_the_save_that_follows_fails(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def fetch(self, step, count):
+        if step < 5:
+            return made(self, step, count)
+        raise ReaderDiedError(7, "SIGKILL")
+
+    def wait(self):
+        if self._writing is not None:
+            raise self._failed(OSError("there is no room"))
+        waited(self)
+
+    made, waited = feed.FromDisk.fetch, Checkpoints.wait
+    monkeypatch.setattr(feed.FromDisk, "fetch", fetch)
+    monkeypatch.setattr(Checkpoints, "wait", wait)
+    with pytest.raises(ReaderDiedError, match="worker process 7"):
+        train_and_evaluate(tiny_config(save_every=100.0), str(tmp_path), data_dir)
+    assert "warning: the checkpoint of update 5 could not be written: there is no room" in capsys.readouterr().out

@@ -154,3 +154,12 @@ def test_every_room_and_file_is_seen():
 def test_training_does_without_torch():
     program = "import sys, alexnet_jax.train; assert 'torch' not in sys.modules; from tensorboardX import summary"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
+
+
+@pytest.mark.parametrize("name", [*sorted(COMMANDS), "experiments/__main__"])
+def test_commands_print_results_by_one_function(name: str):
+    """`cli.print_results` knows what to do where standard output cannot be written; `output.say` prints other lines."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    printing = [call for call in calls if call.func.id == "print"]
+    assert not [call.lineno for call in printing if "file" not in {keyword.arg for keyword in call.keywords}]

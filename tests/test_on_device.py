@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import feed
+from alexnet_jax.experiment import build, feed
+from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 
@@ -80,3 +81,20 @@ def test_images_that_do_not_fit_are_refused_with_both_sizes(tiny_config, data_di
     monkeypatch.setattr(feed, "_memory", lambda experiment: 2**20 + 1)
     with pytest.raises(UsageError, match=r"on_device is True, and the images take 1 MiB of the 1 MiB"):
         train_and_evaluate(config_of(tiny_config, True), str(tmp_path), data_dir)
+
+
+@pytest.mark.parametrize("wanted", [None, True])
+def test_a_gpu_that_hides_its_memory_gets_images_only_on_request(tiny_config, data_dir, monkeypatch, wanted):
+    """As with `XLA_PYTHON_CLIENT_ALLOCATOR=platform`. The machine's own memory says nothing about a GPU's."""
+
+    class OnDevice(feed.OnDevice):
+        def __init__(self, experiment, *, say):
+            pass
+
+    config = tiny_config()
+    config.dataset.on_device = wanted
+    experiment = build.build(read_settings(config), data_dir, say=print)
+    monkeypatch.setattr(feed.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(feed, "OnDevice", OnDevice)
+    monkeypatch.setattr(feed, "open_workers", lambda workers, say: None)
+    assert isinstance(feed.open_feed(experiment, say=print), OnDevice if wanted else feed.FromDisk)

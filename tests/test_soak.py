@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_and_then_is_not(small_disk: Path, wanted: str, tmp_
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of writers that orbax leaves at work
 def test_a_save_that_fails_halfway_leaves_nothing_and_the_next_one_works(tmp_path: Path):
     """The room was there when it was asked for."""
-    from tests.learning.test_checkpoint import state_of, target_of
+    from tests.workdir.test_checkpoint import state_of, target_of
 
     mesh = sharding.make_mesh(data=1, tower=1)
     checkpoints = Checkpoints(epath.Path(tmp_path))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -140,7 +141,10 @@ def _numbers(say: Callable[[str], None]) -> tuple[str, dict[str, list[float]]]:
     """Which operations are native, and the errors against float64."""
     say("comparing with float64")
     line, numbers = "", {}
-    with subprocess.Popen([sys.executable, "-m", f"{PACKAGE}.numbers"], stdout=subprocess.PIPE, text=True) as process:
+    command, environment = [sys.executable, "-m", f"{PACKAGE}.numbers"], dict(os.environ)
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        environment["JAX_PLATFORMS"] = f"{platforms},cpu"  # which computes in float64
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for name, errors in map(json.loads, process.stdout):
             say(_errors(name, errors) if errors else name)

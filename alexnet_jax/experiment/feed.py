@@ -181,9 +181,10 @@ def open_feed(experiment: Experiment, *, say: Callable[[str], None]) -> Feed:
     if wanted is None:
         wanted = jax.default_backend() != "cpu" and _fits(experiment, SHARE)
     elif wanted and not _fits(experiment, 1.0):
+        memory = _memory(experiment) or 0  # of this process; another one's may be too small
         raise UsageError(
             f"config.dataset.on_device is True, and the images take {size_of(experiment) / 2**20:,.0f} MiB of the"
-            f" {_memory(experiment) / 2**20:,.0f} MiB of a device's memory; use False, which reads them from disk"
+            f" {memory / 2**20:,.0f} MiB of a device's memory; use False, which reads them from disk"
         )
     if wanted:
         return OnDevice(experiment, say=say)
@@ -198,16 +199,21 @@ def size_of(experiment: Experiment) -> int:
 
 def _fits(experiment: Experiment, share: float) -> bool:
     """Whether the images take less than a share of the memory of a device, on all processes."""
-    fits = size_of(experiment) < share * _memory(experiment)
+    memory = _memory(experiment)
+    fits = share == 1.0 if memory is None else size_of(experiment) < share * memory
     processes.agree({"whether the images fit into the devices' memory": fits})
     return fits
 
 
-def _memory(experiment: Experiment) -> int:
-    """Bytes of the memory of the first device; that of the machine, where the device does not say."""
+def _memory(experiment: Experiment) -> int | None:
+    """Bytes of the memory of the first device, of a CPU that of the machine.
+
+    None: a GPU does not say, as with `XLA_PYTHON_CLIENT_ALLOCATOR=platform`.
+    """
+    if jax.default_backend() == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     device = next(device for device in experiment.mesh.devices.flat if device.process_index == jax.process_index())
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def _progress(what: str, count: int, say: Callable[[str], None]) -> Callable[[int], None]:

@@ -84,7 +84,7 @@ def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
             )
     except OSError as error:
         raise UnreadableFileError(folder, error) from error
-    checkpoints = Checkpoints(folder.resolve(), read_only=True)
+    checkpoints = Checkpoints(epath.Path(paths.absolute(str(folder))), read_only=True)
     try:
         if not checkpoints.steps():
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")

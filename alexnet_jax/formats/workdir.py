@@ -73,7 +73,9 @@ def _check_free(folder: epath.Path, config: ConfigDict) -> None:
 def card_of(imported: Imported, source: str) -> card.Card:
     """The model card of an imported network."""
     recipe, classes = imported.settings.network.recipe, imported.preprocessing.class_names
-    is_imagenet = imported.settings.dataset.name == "imagenet2012" and imported.kind != OURS
+    # A file that this program wrote says whose images they are.
+    is_published = imported.kind != OURS and not imported.licence
+    is_imagenet = imported.settings.dataset.name == "imagenet2012" and is_published
     published = PUBLISHED.get(recipe) if is_imagenet else None
     return card.Card(
         title=TITLES.get(recipe, recipe) if imported.kind != OURS else imported.settings.name,

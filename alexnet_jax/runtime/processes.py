@@ -11,7 +11,9 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -76,6 +78,9 @@ def start(mode: str) -> None:
             raise ClusterError(f"the other processes cannot be joined: {reason}") from error
         if described or mode == "on":
             raise MissingClusterError([name for name in VARIABLES if name not in described]) from error
+    if count() == 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+        # A shell that Slurm has started is a cluster of one process, for which JAX takes the first GPU alone.
+        jax.config.update("jax_cuda_visible_devices", "all")
     if count() > 1 and (client := compat.coordination_client()) is not None:
         address = str(compat.coordinator_address())
         _watchdog = Watchdog(client, index=index(), count=count(), coordinator=address)
@@ -219,6 +224,24 @@ def agree(facts: Mapping[str, Any]) -> None:
     difference = broadcast(first_difference([json.loads(text) for text in texts]))
     if difference:
         raise DifferenceError(difference)
+
+
+def have_in_common(folder: Path) -> bool:
+    """Whether the processes see one folder under this name, and not each host its own. All must call it."""
+    if _watchdog is None:
+        return True
+    name = broadcast(f".shared-{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        if index() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    broadcast("written")
+    seen = gather(str((folder / name).exists()))
+    answer = broadcast(str(seen.count("True") == count()))
+    with contextlib.suppress(OSError):
+        if index() == 0:
+            (folder / name).unlink(missing_ok=True)
+    return answer == "True"
 
 
 def first_difference(facts: list[dict[str, Any]]) -> str:

@@ -34,16 +34,32 @@ def open_atomically(file: epath.Path) -> Iterator[BinaryIO]:
     """
     part = part_of(file)
     try:
-        with part.open("wb") as opened:
-            yield opened
-            opened.flush()
-            if "://" not in str(file):
-                _flush(opened.fileno())
-        part.replace(file)
+        with storage_errors(file):
+            with part.open("wb") as opened:
+                yield opened
+                opened.flush()
+                if "://" not in str(file):
+                    _flush(opened.fileno())
+            part.replace(file)
     except BaseException:  # also Ctrl-C
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), storage_errors(file):
             part.unlink()  # a full disk needs the room
         raise
+
+
+@contextlib.contextmanager
+def storage_errors(file: epath.Path) -> Iterator[None]:
+    """Makes an `OSError` of what the package of a storage raises, such as for a 503 of `gs://`.
+
+    Raises:
+      OSError: the storage fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or "://" not in str(file):
+            raise
+        raise OSError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def part_of(file: epath.Path) -> epath.Path:

@@ -1,6 +1,7 @@
 """Checkpoints of the training state: the only file that knows orbax."""
 
 import contextlib
+import ctypes
 import datetime
 import json
 import math
@@ -144,7 +145,7 @@ class Checkpoints:
             )
         except OSError as error:
             raise UnreadableFileError(folder, error) from error
-        except ValueError as error:
+        except Exception as error:  # of orbax, or of the package of a storage, such as for a missing permission
             raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
 
     def steps(self) -> Sequence[int]:
@@ -280,8 +281,10 @@ class Checkpoints:
     def _list_files(self) -> None:
         """Writes the manifest of the checkpoint that is being completed, without the files that orbax writes later."""
         step = str(self._writing)
-        (folder,) = (path for path in self._folder.iterdir() if path.name.split(".")[0] == step)
-        manifest.extend(folder, but=LATE_FILES)
+        names = (path.name for path in self._folder.iterdir())
+        # A disk has it under a longer name until it is complete. A user's copy may be `12.bak`.
+        name = max((name for name in names if name == step or name.startswith(f"{step}{PART}")), key=len)
+        manifest.extend(self._folder / name, but=LATE_FILES)
 
     def wait(self) -> None:
         """Returns when the last save is complete on disk.
@@ -392,12 +395,22 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
     size = round(1.1 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))) + SMALL_FILES
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, size)  # unlike a count of free bytes, this knows quotas
+            _reserve(file.fileno(), size)  # unlike a count of free bytes, this knows quotas
     except OSError as error:
         if error.errno in NO_ROOM:
             return f"there is no room for {size:,} bytes in {folder} ({reason_of(error)})"
     return None
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Reserves room for a file, where the file system can: elsewhere `os.posix_fallocate` would write zeros.
+
+    Raises:
+      OSError: there is no room, or it cannot be reserved.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "fallocate") and library.fallocate(descriptor, 0, ctypes.c_long(0), ctypes.c_long(size)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _agreed(check: Callable[[], str | None]) -> str | None:

@@ -6,6 +6,7 @@ leaves threads behind that still read.
 
 import hashlib
 import json
+import os
 from collections.abc import Container
 
 from etils import epath
@@ -71,8 +72,13 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
 
 def _names(folder: epath.Path) -> list[str]:
     """All files below the folder but the manifest, relative to the folder."""
-    paths = [root / file for root, _, files in folder.walk() for file in files]
-    return sorted(path.relative_to(folder).as_posix() for path in paths if not path.name.startswith(FILE))
+    names = []  # not by `walk`, whose paths lack the `gs://` of the folder
+    for path in folder.iterdir():
+        if not path.is_dir():
+            names += [] if path.name.startswith(FILE) else [path.name]
+        elif not os.path.islink(path):
+            names += [f"{path.name}/{name}" for name in _names(path)]
+    return sorted(names)
 
 
 def _measure(path: epath.Path) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from etils import epath
 from alexnet_jax import strict_json
 from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import compat
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 from alexnet_jax.workdir.errors import DamagedFileError, UnreadableFileError, UnwritableWorkdirError
 
 ROWS_FILE = "metrics.jsonl"
@@ -89,10 +89,11 @@ class MetricsLog:
         epoch = round(step / self._steps_per_epoch, 4)
         self._rows += strict_json.dumps({"step": step, "epoch": epoch} | dict(scalars)) + "\n"
         try:
-            self._write_rows()
-            if self._events is None:
-                self._events = Events(self._workdir, purge_step=step)
-            self._events.add(step, scalars)
+            with storage_errors(self._file):
+                self._write_rows()
+                if self._events is None:
+                    self._events = Events(self._workdir, purge_step=step)
+                self._events.add(step, scalars)
             self._failed = False
         except OSError as error:
             self._close_events()
@@ -106,7 +107,7 @@ class MetricsLog:
 
     def _write_rows(self) -> None:
         if not self._appends:
-            self._file.write_text(self._rows)
+            write_atomically(self._file, self._rows)
             return
         if not self._file.exists():  # removed since
             self._file.touch()
@@ -119,7 +120,7 @@ class MetricsLog:
 
     def _close_events(self) -> None:
         if self._events is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), storage_errors(self._file):
                 self._events.close()
             self._events = None
 
@@ -156,7 +157,7 @@ class Events:
         """Closes the file."""
         try:
             self._writer.close()
-        except OSError:
+        except Exception:  # also of a storage's package
             compat.close_events_file(self._writer)
             raise
 

@@ -20,7 +20,7 @@ from alexnet_jax import strict_json
 from alexnet_jax.errors import NO_LOCKS, UsageError
 from alexnet_jax.paths import is_file, is_missing
 from alexnet_jax.runtime import processes
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
     LockedWorkdirError,
@@ -297,7 +297,9 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     if file.exists() and not is_file(file):
         raise DamagedFileError(file, "it is not a file")
     try:
-        value = json.loads(file.read_bytes().decode("utf-8-sig"))  # editors may add the mark of UTF-8
+        with storage_errors(file):
+            content = file.read_bytes()
+        value = json.loads(content.decode("utf-8-sig"))  # editors may add the mark of UTF-8
     except UnicodeDecodeError as error:
         raise DamagedFileError(file, "it is not UTF-8") from error
     except OSError as error:

@@ -109,7 +109,7 @@ def test_parts_beside_each_other_are_joined(data_dir: str, split: str):
 
 def test_mistakes_are_named(data_dir: str):
     data = open_dataset("elpv/64", data_dir)
-    with pytest.raises(DatasetError, match=r"no split 'validation'; it has test, train|train, test"):
+    with pytest.raises(DatasetError, match=r"no split 'validation'; it has (?:test, train|train, test)"):
         data.split("validation")
     with pytest.raises(DatasetError, match="holds no example"):
         data.split("train[:0]")

@@ -8,6 +8,7 @@ from alexnet_jax.experiment.settings import read_settings
 
 LAYERS = {"conv1": ["kernel", "bias"], "fc8": ["kernel", "bias"]}
 TABLE = ((0.0, 0.01), (0.5, 0.001))
+UPDATES = ((0.0, 0.01), (50.0, 0.001))
 
 
 def schedule_of(tiny_config, steps_per_epoch=100.0, **changes):
@@ -89,8 +90,8 @@ def test_a_run_has_only_so_many_updates(tiny_config):
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        (dict(schedule="epochs"), True),
-        (dict(schedule="steps"), True),
+        ({"schedule": "epochs", "rates.all.kernel": TABLE, "photometry.noise": TABLE, "warmup_epochs": 0.25}, True),
+        ({"schedule": "steps", "rates.all.kernel": UPDATES, "photometry.noise": UPDATES, "warmup_epochs": 0.25}, True),
         (dict(schedule="run"), True),
         ({"schedule": "run", "photometry.noise": TABLE}, False),
         ({"schedule": "run", "rates.all.bias": TABLE}, False),
@@ -104,10 +105,13 @@ def test_the_past_that_more_epochs_keep(tiny_config, changes, kept):
     assert past_is_kept(short) == past_is_kept(long) == kept
     if not kept:
         return
-    for step in (0, 99, 100, 150, 199):
+    drops = False
+    for step in (0, 10, 49, 50, 99, 100, 150, 199):
         values = []
         for settings in (short, long):
             schedule = Schedule(settings, 100.0)
             functions = schedule.rate(settings.rates["all"].kernel), schedule.noise()
             values.append([float(function(jnp.int32(step))) for function in functions])
         assert values[0] == values[1]
+        drops |= values[0][1] == pytest.approx(0.001)
+    assert drops == (changes["schedule"] != "run")

@@ -203,6 +203,15 @@ def test_the_licence_of_the_images_comes_back(recipe, kind, licence, tmp_path):
     assert workdir.card_of(read, file.name).license == licence
 
 
+def test_the_licence_of_convolutions_alone_comes_back(tmp_path):
+    """Such a file names no classes, and may hold a network of ImageNet's."""
+    net = made.network("torchvision_convolutions", classes=0, pixel_scale=np.ones(3, np.float32))
+    for licence, expected, data in (("CC0", "CC0", {}), ("", "ImageNet's terms", {"images"})):
+        [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"), "torchvision", licence=licence)
+        card = workdir.card_of(imported.read(file), file.name)
+        assert card.license.startswith(expected) and set(card.data) == set(data)
+
+
 @pytest.mark.parametrize("name", ["net.onnx", "net.stablehlo", "net.safetensors"])
 def test_the_page_beside_the_file_runs(name, tmp_path, monkeypatch):
     net = made.network()

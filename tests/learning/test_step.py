@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.learning import step
+from tests import small
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(2 * 2 * 3, 4)) / 200, jnp.float32)
@@ -56,3 +59,42 @@ def test_a_stream_is_a_function_of_its_name():
     streams = {name: tuple(np.asarray(jax.random.key_data(step.stream(key, name)))) for name in ("init", "noise")}
     assert streams["init"] != streams["noise"]
     assert streams["init"] == tuple(np.asarray(jax.random.key_data(step.stream(key, "init"))))
+
+
+def test_noise_and_dropout_are_functions_of_the_key_and_the_step_and_of_nothing_else():
+    """Each update has its own, and a repeated update has the same."""
+    drawn: list[tuple[int, ...]] = []
+
+    def bits(key) -> tuple[int, ...]:
+        return tuple(np.asarray(jax.random.key_data(key)).tolist())
+
+    def noisy(images, key, number):
+        drawn.append(bits(key))
+        return photometry(images, key, number)
+
+    def dropping(params, batch_stats, images, key):
+        drawn.append(bits(key))
+        return forward(params, batch_stats, images)
+
+    rates = small.piecewise([(0, 0.1)])
+    optimizer = small.krizhevsky_sgd({"layer": {"kernel": rates}}, momentum=0.9, weight_decay=0.0)
+    params = {"layer": {"kernel": KERNEL}}
+    batch = Batch(jnp.asarray(VIEWS[:, 0]), jnp.asarray(LABELS), jnp.ones(3, bool))
+
+    def keys_of(seed: int, number: int) -> list[tuple[int, ...]]:
+        drawn.clear()
+        state = dataclasses.replace(step.init_state(params, {}, optimizer), step=jnp.int32(number))
+        step.train_step(
+            state,
+            batch,
+            jax.random.key(seed),
+            forward=lambda params, *rest: dropping(params["layer"]["kernel"], *rest),
+            optimizer=optimizer,
+            photometry=noisy,
+        )
+        return list(drawn)
+
+    found = {(seed, number): keys_of(seed, number) for seed in (0, 1) for number in (0, 1, 2)}
+    assert keys_of(1, 2) == found[1, 2]
+    everything = [key for keys in found.values() for key in keys]
+    assert len(set(everything)) == len(everything) == 12

@@ -51,7 +51,7 @@ def test_the_bits_of_a_learnt_code_differ_and_are_about_half_set(learnt):
     x, encode = learnt
     bits = bits_of(encode(x))
     assert bits.shape == (900, 24)
-    assert (abs(bits.mean(axis=0) - 0.5) < 0.45).all()
+    assert (abs(bits.mean(axis=0) - 0.5) < 0.35).all()
     assert len(np.unique(bits, axis=1).T) == 24
 
 
@@ -62,7 +62,7 @@ def test_a_seed_gives_the_same_codes_and_another_seed_others():
     assert (first != other).any()
 
 
-def test_an_update_lowers_the_difference_of_what_a_code_makes(learnt):
+def test_only_the_signs_of_a_code_come_through_and_the_gradient_reaches_every_parameter(learnt):
     """The straight-through gradient is none of the signs, which have none."""
     import jax
     import jax.numpy as jnp
@@ -96,7 +96,7 @@ def test_moments_are_those_of_numpy():
 def test_hyperplanes_pass_through_the_mean():
     x = surface(300) + np.float32(50)
     bits = bits_of(codes.random_hyperplanes(codes.moments(vectors_of(x)), 64, seed=0)(x))
-    assert (abs(bits.mean(axis=0) - 0.5) < 0.4).all()
+    assert (abs(bits.mean(axis=0) - 0.5) < 0.3).all()
 
 
 def slow_ranking(queries, items, neighbours, depth, query_labels, labels, draws=4000):

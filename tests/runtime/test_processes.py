@@ -291,6 +291,30 @@ def test_a_hang_before_the_first_update_is_named(processes: Callable):
         assert err.splitlines()[-1].startswith(line), err
 
 
+SHARE = """
+import os
+from pathlib import Path
+
+from alexnet_jax import cli
+from alexnet_jax.runtime import processes
+
+def main():
+    processes.start("on")
+    shared = Path(os.environ["FOLDER"])
+    own = shared / str(processes.index())
+    found = [processes.have_in_common(folder) for folder in (shared / "new", Path("/proc/nowhere"))]
+    print(*found, processes.have_in_common(own), sorted(path.name for path in (shared / "new").iterdir()))
+
+cli.run(main)
+"""
+
+
+@pytest.mark.long
+def test_processes_know_whether_a_folder_is_one_for_all(processes: Callable, tmp_path: Path):
+    for status, out, err in processes(2, 1, start=("-c", SHARE), FOLDER=str(tmp_path)).finish():
+        assert (status, out) == (0, "True False False []\n"), err
+
+
 PREDICT = """
 import json
 
@@ -357,6 +381,28 @@ def test_a_wait_is_repeated_until_it_is_given_up(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 3 and set(lines) == {f"waiting for up to 3 of 4 processes at {address}"}
     monkeypatch.setattr(module, "_joining", False)
+
+
+def test_a_cluster_of_one_process_takes_all_gpus():
+    """A shell that Slurm started is one, with all GPUs of the job, and JAX would take the first alone."""
+    program = """
+        import jax
+        from alexnet_jax.runtime import processes
+
+        processes.start("auto")
+        print(processes.count(), jax.config.values["jax_cuda_visible_devices"])
+    """
+    slurm = {"JOB_ID": str(os.getpid()), "STEP_NODELIST": "localhost", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
+    variables = {f"SLURM_{name}": value for name, value in slurm.items()} | {"SLURM_STEP_NUM_NODES": "1"}
+    for more, expected in (({}, "1 all"), ({"JAX_LOCAL_DEVICE_IDS": "1"}, "1 1")):
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            env=os.environ | variables | more,
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+        )
+        assert run.stdout.strip() == expected, run.stderr
 
 
 def test_a_missing_or_incomplete_cluster_is_one_line():

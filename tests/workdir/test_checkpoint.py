@@ -323,7 +323,8 @@ def test_a_failed_save_leaves_no_part_of_it_and_every_copy_of_a_user(checkpoints
     state = state_of(1.0, sharding.make_mesh(data=1, tower=1))
     checkpoints.save(1, state, top1=0.5)
     checkpoints.wait()
-    shutil.copytree(tmp_path / "checkpoints/1", tmp_path / "checkpoints/1-keep")
+    for copy in ("1-keep", "3.bak"):
+        shutil.copytree(tmp_path / "checkpoints/1", tmp_path / "checkpoints" / copy)
 
     def full(step, **_):
         (tmp_path / f"checkpoints/{step}.orbax-checkpoint-tmp" / "default").mkdir(parents=True)
@@ -331,7 +332,11 @@ def test_a_failed_save_leaves_no_part_of_it_and_every_copy_of_a_user(checkpoints
 
     with mock.patch.object(checkpoints._manager, "save", full), pytest.raises(SaveError, match="No space left"):
         checkpoints.save(2, state, top1=0.5)
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "1-keep"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "1-keep", "3.bak"}
+    checkpoints.save(3, state, top1=0.5)
+    checkpoints.wait()
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "1-keep", "3", "3.bak"}
+    assert manifest.damage(epath.Path(tmp_path / "checkpoints/3")) is None
 
 
 def test_a_checkpoint_without_a_manifest_is_used_and_errors_of_orbax_are_reported(

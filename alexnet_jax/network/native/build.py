@@ -77,6 +77,7 @@ class Status:
 _plain = contextvars.ContextVar("_plain", default=False)
 _lock = threading.Lock()
 _status: Status | None = None  # of the last `load`
+OLDEST = 80  # the architecture, of 2020, since which a block may take the shared memory that the kernels want
 _registered: Status | None = None  # once the operations are registered with XLA, or cannot be
 
 
@@ -177,8 +178,11 @@ def _c_library() -> tuple[str, ctypes.CDLL]:
 
 def _cuda_library() -> tuple[str, ctypes.CDLL]:
     """What made the library, and the library, whose kernels the driver has loaded."""
-    architecture, nvrtc = _architecture(), find_nvrtc()
+    architecture = _architecture()
     assert architecture is not None
+    if int(architecture.removeprefix("sm_")) < OLDEST:
+        raise BuildError(f"this GPU is {architecture}, and the kernels want sm_{OLDEST} or newer")
+    nvrtc = find_nvrtc()
     library = load_cuda_library(find_compiler(), nvrtc, architecture, cache_folder())
     _load_kernels(library)
     return f"{nvrtc}, {architecture}", library

@@ -30,7 +30,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability="9.0")])
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 def test_the_kernels_compile_for_old_and_new_gpus(nvrtc: Nvrtc, architecture: str):
     assert nvrtc.compile(KERNELS, HEADERS, architecture).startswith(b"\x7fELF")
 
@@ -55,6 +55,15 @@ def test_without_a_driver_the_plain_form_runs_and_a_line_says_so(nvrtc: Nvrtc, g
     assert status.line.startswith(
         "CUDA operations: none (the CUDA driver's libcuda.so.1 is missing); norms and pooling"
     )
+
+
+def test_an_older_gpu_has_the_plain_form_and_a_line_says_so(gpu: None, monkeypatch: pytest.MonkeyPatch):
+    """A block of a kernel wants more shared memory than these have."""
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability="7.5")])
+    status = build.load()
+    assert not status.available
+    expected = "CUDA operations: none (this GPU is sm_75, and the kernels want sm_80 or newer); norms and pooling"
+    assert status.line.startswith(expected)
 
 
 def test_without_nvrtc_the_plain_form_runs_and_a_line_says_so(gpu: None, monkeypatch: pytest.MonkeyPatch):

@@ -28,7 +28,7 @@ def test_training_in_c_and_in_the_plain_form_ends_alike(tmp_path: Path, data_dir
             )
             status, out, err = run.finish(900)
             assert (status, err) == (0, "")
-            assert out.count(build.LINE) == 1 and (f"{build.LINE}off" in out) == (native == "off")
+            assert out.count(build.LINES["cpu"]) == 1 and (f"{build.LINES['cpu']}off" in out) == (native == "off")
             found.append(json.loads((workdir / "result.json").read_text())["loss_10_views"])
     print(f"\nloss of {EPOCHS} epochs, seeds {SEEDS}: in C {losses['auto']}, in the plain form {losses['off']}")
     for in_c, plain in zip(losses["auto"], losses["off"], strict=True):

@@ -42,7 +42,17 @@ def tfds_dataset(name: str, source_dir: str | None, *, say: Callable[[str], None
         say(f"split {split!r} of {name} is left out: its {len(splits.pop(split)):,} images have no labels")
     if not splits:
         raise SourceError(f"no split of {name} has labels, which training needs")
-    return Listing(info.name, class_names, splits, read, [], info.description or name)
+    licence = info.redistribution_info.license or None
+    return Listing(
+        info.name,
+        class_names,
+        splits,
+        read,
+        [],
+        info.description or name,
+        homepage=info.homepage or None,
+        license=licence,
+    )
 
 
 def _prepared(name: str, source_dir: str | None, say: Callable[[str], None]) -> Any:

@@ -29,6 +29,9 @@ KINDS = tfds.features.FeaturesDict(
 )
 
 
+ABOUT = {"homepage": "https://toys.example", "license": "CC BY 4.0"}
+
+
 def write_tfds(path, file_format, features=KINDS, *, unlabelled=()):
     """A data set of three images in TFDS's layout, and as many in each split of `unlabelled`."""
     from array_record.python import array_record_module
@@ -54,7 +57,7 @@ def write_tfds(path, file_format, features=KINDS, *, unlabelled=()):
                 writer.write(record)
             writer.close()
     identity = tfds.core.dataset_info.DatasetIdentity("toy", tfds.core.Version("1.0.0"), str(data), "elsewhere")
-    info = tfds.core.DatasetInfo(builder=identity, description="toys", features=features)
+    info = tfds.core.DatasetInfo(builder=identity, description="toys", features=features, **ABOUT)
     info.set_file_format(file_format)
     splits = []
     for name in names:
@@ -72,6 +75,7 @@ def test_tfds(tmp_path, file_format):
     write_tfds(tmp_path, file_format)
     listing = tfds_dataset("toy", str(tmp_path))
     assert listing.class_names == ["x", "y"] and listing.name == "toy"
+    assert (listing.homepage, listing.license) == (ABOUT["homepage"], ABOUT["license"])
     read = [listing.read(item) for item in listing.splits["train"]]
     assert read == [(jpeg(color_of(n)), n % 2) for n in range(3)]
 
