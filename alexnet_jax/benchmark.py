@@ -60,11 +60,11 @@ def _input() -> tuple[Any, list[str]]:
 
 def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import run as measurement
-    from alexnet_jax.experiment import build as experiment
+    from alexnet_jax.experiment import build
     from alexnet_jax.experiment.settings import read_settings
 
     settings = read_settings(cli.config_of(CONFIG))
-    cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
+    cli.start(cpu_devices=build.cpu_devices(settings), native=NATIVE.value)
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measurement.describe(result)
 

@@ -298,7 +298,7 @@ def use_no_device() -> None:
 def start(*, cpu_devices: int, native: str = "auto") -> str:
     """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
 
-    On a CPU it builds the C operations, or loads them from that cache, before JAX traces a program.
+    It builds the native kernels of the platform, or loads them from that cache, before JAX traces a program.
 
     Args:
       cpu_devices: of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.

@@ -12,7 +12,7 @@ from etils import epath
 
 from alexnet_jax import cli, loading, paths
 from alexnet_jax.errors import UsageError, reason_of
-from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import build
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
@@ -64,7 +64,7 @@ def start(workdirs: Sequence[epath.Path]) -> str:
       UsageError: a workdir holds no run.
     """
     settings = [read_settings(record.read_config(workdir)).on_any_mesh() for workdir in workdirs]
-    return cli.start(cpu_devices=max(map(experiments.cpu_devices, settings)), native=NATIVE.value)
+    return cli.start(cpu_devices=max(map(build.cpu_devices, settings)), native=NATIVE.value)
 
 
 def open_network() -> Trained:

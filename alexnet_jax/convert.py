@@ -56,6 +56,8 @@ COMMANDS = "import FILE, export"
 @hints()
 def main(command: str | None = None, file: str | None = None) -> None:
     """Runs the command that the first word names."""
+    if cli_network.NATIVE.present:
+        raise UsageError("--native is of no use here: nothing is computed; leave it out")
     if command == "import":
         return run_import(file)
     if command == "export":

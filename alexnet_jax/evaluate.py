@@ -151,8 +151,8 @@ def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(loading.open_checkpoints(folder)) for folder in folders]
         steps = [_step_of(folder, checkpoints) for folder, checkpoints in zip(folders, opened, strict=True)]
-        # With and without the C operations, the programs would wait for different sums.
-        facts: dict[str, Any] = {"the C operations": native.available()}
+        # With and without native kernels, the programs would wait for different sums.
+        facts: dict[str, Any] = {"the native kernels": native.available()}
         for folder, step in zip(folders, steps, strict=True):
             shown = is_file(folder / preprocessings.FILE_NAME)
             facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}

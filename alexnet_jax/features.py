@@ -14,10 +14,11 @@ describes the output and the measurements that are printed.
 Exit status: 0, all pictures were read; 1, some were not; 2, none was, or the command is wrong.
 """
 
+import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 if not __package__:  # `python alexnet_jax/features.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -147,14 +148,11 @@ def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> Sa
     Raises:
       UsageError: as in `feature_table.find_neighbours`.
     """
-    shows: list[Callable[[int], None]] = []
-
-    def progress(done: int, of: int) -> None:
-        shows[:] = shows or [cli_network.progress("searched", of)]
-        shows[0](done)
-
     assert NEIGHBOURS.value is not None, "the caller sees to it"
-    return feature_table.find_neighbours(table, queries, NEIGHBOURS.value, scratch=scratch, progress=progress)
+    show = functools.cache(lambda of: cli_network.progress("searched", of))
+    return feature_table.find_neighbours(
+        table, queries, NEIGHBOURS.value, scratch=scratch, progress=lambda done, of: show(of)(done)
+    )
 
 
 def learn_codes(table: Table, queries: Table | None, layer: str, scratch: Scratch) -> Trial:

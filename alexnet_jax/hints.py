@@ -1,4 +1,4 @@
-"""Advice for errors that rooms below the commands raise, by kind: those rooms do not know flags and config fields."""
+"""Advice for errors by kind: flags that help, of which the rooms that raise these errors know nothing."""
 
 import contextlib
 import shlex

@@ -17,8 +17,7 @@ from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import build as experiments
-from alexnet_jax.experiment import follow
+from alexnet_jax.experiment import build, follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import read_settings
@@ -182,8 +181,8 @@ def _quiet() -> Iterator[None]:
 
 def _empty(settings: Settings, preprocessing: Preprocessing) -> tuple[Mesh, Tower, dict[str, PyTree]]:
     """A mesh for the network of the settings, the network, and shapes and shardings of its parameters there."""
-    mesh = experiments.build_mesh(settings)
-    tower = experiments.build_tower(settings, len(preprocessing.class_names))
+    mesh = build.build_mesh(settings)
+    tower = build.build_tower(settings, len(preprocessing.class_names))
     init = functools.partial(init_variables, tower, image_size=preprocessing.crop_size)
     params, batch_stats = jax.eval_shape(lambda: init(key=jax.random.key(0)))
     return mesh, tower, sharding.placed({"params": params, "batch_stats": batch_stats}, mesh)
@@ -201,4 +200,4 @@ def preprocessing_of(folder: epath.Path, settings: Settings, data_dir: str | Non
     if file.exists():
         raise DatasetError(f"{file} is not a file; remove it, and the run's data set is read in its place")
     data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=lambda line: None))
-    return experiments.preprocessing_of(follow.follow(settings, follow.facts_of(data)), data)
+    return build.preprocessing_of(follow.follow(settings, follow.facts_of(data)), data)

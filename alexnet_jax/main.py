@@ -17,8 +17,7 @@ from absl import flags
 from etils import epath
 
 from alexnet_jax import cli, config_flag, paths
-from alexnet_jax.experiment import build as experiment
-from alexnet_jax.experiment import follow, summary
+from alexnet_jax.experiment import build, follow, summary
 from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
@@ -57,7 +56,7 @@ def main() -> None:
             text += f"\n{line}"
         cli.print_results(f"{text}\n")
         return
-    cli.start(cpu_devices=experiment.cpu_devices(settings), native=NATIVE.value)
+    cli.start(cpu_devices=build.cpu_devices(settings), native=NATIVE.value)
     train_and_evaluate(config, workdir, DATA_DIR.value)
 
 

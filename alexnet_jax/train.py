@@ -15,10 +15,11 @@ from alexnet_jax import paths
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
-from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import build
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.feed import Feed, open_feed
+from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
 from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, LATER, fill, read_settings
@@ -83,7 +84,7 @@ def train_and_evaluate(
     folder = epath.Path(workdir)
     processes.agree(workdirs.facts(config) | {"--workdir": workdir})
     may: dict[str, Any] = {
-        "may_change": _may_change(config),
+        "may_change": _may_change(settings),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
         "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
         "later": LATER,
@@ -92,7 +93,7 @@ def train_and_evaluate(
     with workdirs.lock(folder), Interruption() as interruption:
         processes.enter("opening the data set", slow=True)
         settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
-        experiment = experiments.build(settings, data_dir, say=processes.log)
+        experiment = build.build(settings, data_dir, say=processes.log)
         interruption.share(experiment.mesh)
         config = fill(config, experiment.settings)
         workdirs.check(folder, config, **may)
@@ -116,7 +117,7 @@ def train_and_evaluate(
         if processes.index() == 0:
             workdirs.record(folder, config)
             data_identity.record(folder, experiment.data.identity())
-            preprocessing = experiments.preprocessing_of(experiment.settings, experiment.data)
+            preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
             workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
         processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
         progress = Progress(
@@ -435,9 +436,9 @@ class Loop:
         self._interruption.leave()
 
 
-def _may_change(config: ConfigDict) -> list[str]:
+def _may_change(settings: Settings) -> list[str]:
     """Keys that may differ from those of the run in the workdir. A plateau schedule learns from evaluations."""
-    return [key for key in MAY_CHANGE if not (key == "evaluate_every" and config.get("schedule") == "plateau")]
+    return [key for key in MAY_CHANGE if not (key == "evaluate_every" and settings.schedule == "plateau")]
 
 
 def _errors(result: dict[str, float]) -> str:

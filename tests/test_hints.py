@@ -66,7 +66,7 @@ def test_an_error_gets_its_advice_and_stays_of_its_kind(error: UsageError, messa
     assert ("; " in str(caught.value)) == (kind is not UsageError)
 
 
-def test_rooms_below_the_commands_name_no_flag():
+def test_the_room_of_workdirs_names_no_flag():
     package = Path(errors.__file__).parent
     for file in package.glob("*.py"):
         assert "--workdir" not in file.read_text() and "--checkpoint" not in file.read_text(), file.name

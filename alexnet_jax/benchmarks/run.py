@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import build as experiments
+from alexnet_jax.experiment import build
 from alexnet_jax.experiment.feed import open_feed
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.network.native import build as native
@@ -45,7 +45,7 @@ def measure(settings: Settings, data_dir: str | None, *, updates: int | None) ->
     """
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         folder = epath.Path(temporary)
-        experiment = experiments.build(settings, data_dir, say=print)
+        experiment = build.build(settings, data_dir, say=print)
         if line := native.load_once().line:
             print(line)
         if updates is not None:

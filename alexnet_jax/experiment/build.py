@@ -75,7 +75,7 @@ class Experiment:
         return self.data.facts() | {
             "the mesh": f"data={self.mesh.shape[sharding.DATA]} tower={self.mesh.shape[sharding.TOWER]}",
             "the number of updates": self.num_steps,
-            "the C operations": native.available(),  # else their programs would wait for different sums
+            "the native kernels": native.available(),  # else their programs would wait for different sums
         }
 
 

@@ -71,11 +71,13 @@ class Folder:
         self.broken = len(seen.unreadable)
         if not self.total:
             raise UsageError(f"there is no picture in the folder {folder}")
-        one_level = all(name and os.sep not in name for name in folders)
-        classes = {composed(name) for name in folders} if one_level else set()
-        self.class_names = tuple(known) if classes <= set(map(composed, known)) else tuple(sorted(classes))
-        if not one_level:
-            self.class_names = ()
+        classes = {composed(name) for name in folders}
+        if not all(name and os.sep not in name for name in folders):
+            self.class_names: tuple[str, ...] = ()
+        elif classes <= set(map(composed, known)):
+            self.class_names = tuple(known)
+        else:
+            self.class_names = tuple(sorted(classes))
         self._labels = {composed(name): label for label, name in enumerate(self.class_names)}
 
     def read(self, size: int) -> Iterator[Picture]:

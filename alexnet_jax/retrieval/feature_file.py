@@ -64,11 +64,9 @@ def _write_npz(opened: BinaryIO, table: Table, queries: Table | None, facts: Map
         for prefix, part in (("", table), ("query_", queries)):
             if part is None:
                 continue
-            classes = np.array(part.class_names, str)
-            members: dict[str, Any] = {"names": part.names, "labels": part.labels}
-            members |= {"features": part.features, "codes": part.codes}
-            for name, column in {**members, "classes": classes}.items():
-                _write_member(archive, prefix + name, column)
+            for name in ("names", "labels", "features", "codes"):
+                _write_member(archive, prefix + name, getattr(part, name))
+            _write_member(archive, f"{prefix}classes", np.array(part.class_names, str))
         searching = queries or table
         _write_member(archive, "neighbours", searching.neighbours)
         _write_member(archive, "distances", searching.distances)

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import warnings
+from types import SimpleNamespace
 from unittest import mock
 
 import jax
@@ -21,7 +22,7 @@ from alexnet_jax.formats.export import export
 from alexnet_jax.formats.protobuf import Message
 from alexnet_jax.network.native import build
 from alexnet_jax.network.recipes import RECIPES, layers_of
-from tests.formats import made
+from tests.formats import made, networks
 
 # Among these, each operation and field of a tower occurs.
 GRAPHS = [
@@ -244,6 +245,52 @@ def test_a_page_of_each_kind_says_how_and_what(tmp_path):
         page = export(net, epath.Path(tmp_path / name), kind)[1].read_text()
         for wanted in ("bicubic", "99 x 99", "mean", "not recorded", "| 4 | class 4", recipe, "python"):
             assert wanted in page, (kind, wanted)
+
+
+def test_the_pixels_of_torchvisions_page_are_those_of_the_network(tmp_path, monkeypatch):
+    """The rest of the page's code is PyTorch's own."""
+    net = made.network("torchvision", crop_size=99, pixel_scale=np.float32([1 / 64, 1 / 32, 1 / 16]))
+    page = export(net, epath.Path(tmp_path / "net.safetensors"), "torchvision")[1].read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
+    [assigned] = [line for line in code.splitlines() if line.startswith("mean, scale = ")]
+    [pixels] = [line for line in code.splitlines() if line.startswith("pixels = ")]
+    crops = np.random.default_rng(0).integers(0, 256, (2, 99, 99, 3), np.uint8)
+    names: dict = {"np": np, "crops": crops, "torch": SimpleNamespace(from_numpy=lambda array: array)}
+    exec(f"{assigned}\n{pixels}", names)
+    expected = np.asarray(net.preprocessing.inputs(jax.numpy.asarray(crops))).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(names["pixels"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["bvlc", "caffenet"])
+def test_googles_library_reads_in_a_caffemodel_what_caffe_needs(recipe, tmp_path):
+    """Names, kinds, wires and options as in Caffe's own prototxt of the network."""
+    net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
+    file, *_ = export(net, epath.Path(tmp_path / "net.caffemodel"), "caffe")
+    message = networks.MESSAGES["Net"]()
+    message.ParseFromString(file.read_bytes())
+    assert [layer.name for layer in message.layers] == networks.GRAPHS[recipe].split()
+    bottom = ""
+    for layer in message.layers:
+        kind = "Input" if layer.name == "data" else networks.KINDS[layer.name[:-1]]
+        top = bottom if kind in ("ReLU", "Dropout") else layer.name
+        assert (layer.type, list(layer.bottom), list(layer.top)) == (kind, [bottom] if bottom else [], [top])
+        bottom = top
+        out = len(layer.blobs[1].data) if layer.blobs else 0
+        if kind == "Convolution":
+            options = layer.convolution
+            group = 2 if layer.name in ("conv2", "conv4", "conv5") else 1
+            assert (options.num_output, options.group) == (out, group)
+            assert list(options.pad) == [networks.PADDING.get(layer.name, 0)]
+            assert list(options.kernel_size) == [{"conv1": 11, "conv2": 5}.get(layer.name, 3)]
+            assert list(options.stride) == [4 if layer.name == "conv1" else 1]
+        elif kind == "InnerProduct":
+            assert layer.inner_product.num_output == out > 0
+        elif kind == "Dropout":
+            assert layer.dropout.dropout_ratio == 0.5
+        elif kind == "LRN":
+            assert (layer.lrn.local_size, layer.lrn.beta) == (5, 0.75) and layer.lrn.alpha == pytest.approx(1e-4)
+        elif kind == "Pooling":
+            assert (layer.pooling.pool, layer.pooling.kernel_size, layer.pooling.stride) == (0, 3, 2)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_mistakes_are_one_line_with_status_2(run, command, tmp_path):
         ("export", f"--workdir={run}", f"--to={tmp_path / 'a.caffemodel'}"): "cannot hold the recipe 'original'",
         ("export", f"--workdir={run}", to, "--mean=x"): "are for import",
         ("export", "net.onnx", f"--workdir={run}"): "--to=net.onnx",
+        ("export", f"--workdir={run}", to, "--native=off"): "--native is of no use here",
         ("import", "net.onnx", f"--workdir={empty}", to): "--to is for export",
     }
     for case, reason in cases.items():

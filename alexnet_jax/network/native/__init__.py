@@ -1,1 +1,1 @@
-"""The convolutions, norms and pooling of the network in C, for CPUs."""
+"""The network's operations as native kernels: in C for CPUs, in CUDA for NVIDIA GPUs."""

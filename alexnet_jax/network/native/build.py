@@ -125,7 +125,7 @@ def available(platform: str | None = None) -> bool:
 
 @contextlib.contextmanager
 def plain_form() -> Iterator[None]:
-    """Programs that this thread traces within the block have the plain form: for machines without the C kernels."""
+    """Programs that this thread traces within the block have the plain form: for exports, and as a reference."""
     token = _plain.set(True)
     try:
         yield

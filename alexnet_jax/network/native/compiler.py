@@ -26,7 +26,7 @@ SILENT_FOR, LINE_EVERY = 10.0, 30.0  # seconds until a line says that the progra
 
 
 class BuildError(Exception):
-    """The C kernels cannot be built or loaded; the message is one clause."""
+    """Native kernels cannot be built or loaded; the message is one clause."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Compiler:
 
     Attributes:
       command: the compiler and all flags.
-      macros: that the compiler defines, by name. They tell its version and the instructions of the target.
+      macros: that the compiler defines, by name. They give its version and the instructions of the target.
     """
 
     command: tuple[str, ...]

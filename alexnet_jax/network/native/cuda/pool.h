@@ -5,8 +5,6 @@
 
 #include "numbers.h"
 
-// ----------------------------
-
 enum { STRIDE = 2 };
 
 // The array of a group. An index would put the call into a thread's local memory.
