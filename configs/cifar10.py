@@ -59,15 +59,12 @@ VARIANTS = {
 
 def base() -> ConfigDict:
     """The 13 % net on CIFAR-10, unlocked."""
-    config = default.get_config()
-    config.unlock()
+    config = default.of_2012()
     config.dataset.update(
         name="cifar10/32_raw", train_split="train", eval_split="test", crop_size=24, classes=10, train_images=50_000
     )
-    config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
-    config.network.update(recipe="cifar_13pct", width=1.0, he_init=False, bfloat16=False)
-    config.photometry.update(noise=((0, 0.0),), standardize=False, each_image=False)
-    config.batch_size = 128
+    config.network.recipe = "cifar_13pct"
+    config.photometry.noise = ((0, 0.0),)
     config.num_epochs = 520.0
     config.schedule = "epochs"
     config.rates = ConfigDict({"all": dict(kernel=LONG, bias=tuple((epoch, 2 * rate) for epoch, rate in LONG))})

@@ -19,16 +19,13 @@ from alexnet_jax.configs import default
 
 def get_config() -> ConfigDict:
     """The config. Its workdir is `runs/cifar10_alexnet`."""
-    config = default.get_config()
-    config.unlock()
+    config = default.of_2012()
     config.name = "cifar10_alexnet"
     config.dataset.update(
         name="cifar10/64_raw", train_split="train", eval_split="test", crop_size=56, classes=10, train_images=50_000
     )
-    config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
-    config.network.update(recipe="original", width=0.5, he_init=True)
-    config.photometry.update(noise=((0, 0.1),), standardize=True, each_image=False)
-    config.batch_size = 128
+    config.network.update(width=0.5, he_init=True)
+    config.photometry.standardize = True  # which He's initial values want
     config.num_epochs = 20.0
     config.schedule = "cosine"
     config.rates = ConfigDict({"all": dict(kernel=((0, 0.01),), bias=((0, 0.02),))})

@@ -134,3 +134,14 @@ def get_config() -> ConfigDict:
     config.mesh.tower = config_dict.placeholder(int)
     config.lock()
     return config
+
+
+def of_2012() -> ConfigDict:
+    """The config, unlocked, with values of 2012 where a field above was chosen for ELPV. Other configs start here."""
+    config = get_config()
+    config.unlock()
+    config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
+    config.network.update(recipe="original", width=1.0, he_init=False)
+    config.photometry.update(standardize=False, each_image=False)
+    config.batch_size = 128  # A/convnet.py:177
+    return config

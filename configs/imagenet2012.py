@@ -170,8 +170,7 @@ VARIANTS = {
 
 def base() -> ConfigDict:
     """Net 145 on ILSVRC 2012, unlocked. The other configs for ImageNet start from it."""
-    config = default.get_config()
-    config.unlock()
+    config = default.of_2012()
     config.name = "imagenet2012-original"
     config.dataset.update(
         name="imagenet2012",
@@ -181,10 +180,7 @@ def base() -> ConfigDict:
         classes=1000,
         train_images=TRAIN_IMAGES,
     )
-    config.jitter.update(rotation=0.0, scale=0.0, symmetries=2)
-    config.network.update(recipe="original", width=1.0, he_init=False, bfloat16=False)
-    config.photometry.update(noise=((0, 0.1), (67, 0.0)), standardize=False, each_image=False)
-    config.batch_size = 128  # A/convnet.py:177
+    config.photometry.noise = ((0, 0.1), (67, 0.0))
     config.num_epochs = 91.0
     config.schedule = "epochs"
     config.rates = ConfigDict(LOG145)
