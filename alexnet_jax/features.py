@@ -32,7 +32,7 @@ from alexnet_jax.hints import hints
 from alexnet_jax.retrieval import code_trial, exact_search, feature_file, feature_table
 from alexnet_jax.retrieval.code_trial import Trial
 from alexnet_jax.retrieval.columns import Scratch
-from alexnet_jax.retrieval.feature_data import DEFAULT_SPLIT, Pictures, open_pictures
+from alexnet_jax.retrieval.feature_data import DEFAULT_SPLIT, MissingSplitError, Pictures, open_pictures
 from alexnet_jax.retrieval.feature_table import SameClass, Table
 from alexnet_jax.trained import Trained
 
@@ -115,14 +115,10 @@ def pictures_of(net: Trained, word: str, split: flags.FlagHolder) -> Pictures:
     Raises:
       UsageError: as in `open_pictures`.
     """
-    return open_pictures(
-        word,
-        split.value,
-        cli_network.DATA_DIR.value,
-        known=net.classes,
-        say=cli_network.say,
-        flag=f"--{split.name}",
-    )
+    try:
+        return open_pictures(word, split.value, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
+    except MissingSplitError as error:
+        raise UsageError(f"{error}, with --{split.name}") from error
 
 
 def compute(net: Trained, pictures: Pictures, layer: str, scratch: Scratch) -> Table:

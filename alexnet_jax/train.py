@@ -82,7 +82,7 @@ def train_and_evaluate(
     workdir = paths.absolute(os.fspath(workdir))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     folder = epath.Path(workdir)
-    processes.agree(workdirs.facts(config) | {"--workdir": workdir})
+    processes.agree(workdirs.facts(config) | {"the workdir": workdir})
     may: dict[str, Any] = {
         "may_change": _may_change(settings),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
@@ -103,7 +103,7 @@ def train_and_evaluate(
         if result is not None and result["step"] != experiment.num_steps:
             result = None  # of a shorter run, which goes on
         found = {"steps": list(checkpoints.steps()), "finished": result is not None}
-        processes.agree(experiment.facts() | {"what is in --workdir, which they must share": found})
+        processes.agree(experiment.facts() | {"what is in the workdir, which they must share": found})
 
         state = _first_state(experiment, checkpoints)
         start_step = int(state.step)
@@ -119,7 +119,7 @@ def train_and_evaluate(
             data_identity.record(folder, experiment.data.identity())
             preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
             workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
-        processes.agree({"whether --workdir, which they must share, shows config.json": workdirs.shows(folder)})
+        processes.agree({"whether the workdir, which they must share, shows config.json": workdirs.shows(folder)})
         progress = Progress(
             folder,
             num_steps=experiment.num_steps,
@@ -182,7 +182,7 @@ def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState |
     """
     state = restore_newest(checkpoints, target)
     if state is None and checkpoints.steps():
-        raise UsageError("no checkpoint of this workdir can be read; name another --workdir")
+        raise UsageError("no checkpoint of this workdir can be read; name another workdir")
     return state
 
 

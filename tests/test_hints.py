@@ -1,3 +1,5 @@
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ from etils import epath
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
 from alexnet_jax.workdir import errors
+from tests.test_imports import PACKAGE, ROOMS
 
 PATH = epath.Path("/runs/a")
 
@@ -66,7 +69,35 @@ def test_an_error_gets_its_advice_and_stays_of_its_kind(error: UsageError, messa
     assert ("; " in str(caught.value)) == (kind is not UsageError)
 
 
-def test_the_room_of_workdirs_names_no_flag():
-    package = Path(errors.__file__).parent
-    for file in package.glob("*.py"):
-        assert "--workdir" not in file.read_text() and "--checkpoint" not in file.read_text(), file.name
+FLAG = re.compile(r"(?<![\w`-])--[a-z]\w*")
+# Command lines to paste, and what explains a flag of the same name in every command.
+COMMAND_LINES = {
+    "experiment/data.py",
+    "formats/export_page.py",
+    "model_card/card.py",
+    "network/native/build.py",
+    "network/native/compiler.py",
+    "network/native/nvrtc.py",
+    "runtime/processes.py",
+}
+
+
+def texts_of(file: Path) -> list[str]:
+    """The string constants of a file, without docstrings."""
+    tree = ast.parse(file.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and docstring(node)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [node.value for node in constants if id(node) not in docstrings]
+
+
+def docstring(node: ast.AST) -> bool:
+    return ast.get_docstring(node) is not None
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms_below_the_commands_name_no_flag(room: str):
+    """Flags are the commands' matter: `hints` appends them."""
+    for file in sorted((PACKAGE / room).rglob("*.py")):
+        if file.relative_to(PACKAGE).as_posix() not in COMMAND_LINES:
+            assert not [text for text in texts_of(file) if FLAG.search(text)], file

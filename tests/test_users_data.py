@@ -123,7 +123,7 @@ def test_evaluation_on_any_split_and_data_set(run: Path, pets: Path, command):
         started[2:],
         (
             "has no split 'tset'; it has ",
-            "--dataset=renamed has other classes than the run's data set: class 0 is 'ant' and was 'cat'; name a data",
+            "renamed has other classes than the run's data set: class 0 is 'ant' and was 'cat'; name a data",
             "has other data than the data set here: class 0 is 'cat' there and 'ant' here; prepare that run's data",
         ),
         strict=True,

@@ -30,18 +30,18 @@ def read_weights(text: str | None, members: int) -> Float[np.ndarray, " members"
     try:
         weights = np.array([float(number) for number in text.split(",")])
     except ValueError as error:
-        raise UsageError(f"--weights={text} holds something else than numbers; write for example 0.6,0.4") from error
+        raise UsageError(f"the weights {text} hold something else than numbers; write for example 0.6,0.4") from error
     if len(weights) != members:
         raise UsageError(
-            f"--weights={text} has {len(weights)} number{'s' * (len(weights) > 1)}, and --workdir names {members};"
+            f"the weights {text} are {len(weights)} number{'s' * (len(weights) > 1)}, and there are {members} networks;"
             " give a weight for each"
         )
     if not (np.isfinite(weights).all() and (weights > 0).all()):
-        raise UsageError(f"--weights={text} holds a number that is not positive and finite; leave out such a member")
+        raise UsageError(f"the weights {text} hold a number that is not positive and finite; leave out such a member")
     weights = weights / weights.max()  # whose sum cannot overflow
     weights = weights / weights.sum()
     if not (weights > 0).all():
-        raise UsageError(f"--weights={text} holds a number too small beside another; leave out such a member")
+        raise UsageError(f"the weights {text} hold a number too small beside another; leave out such a member")
     return weights
 
 
@@ -63,7 +63,7 @@ def check_members(nets: Sequence[Trained]) -> None:
         if ours != theirs:
             raise UsageError(
                 f"{first.name} was trained on stored images of {ours} pixels and {net.name} on {theirs}, which no data"
-                " set has both; evaluate each alone with --predictions, and average the probabilities in the files"
+                " set has both; write the predictions of each alone, and average the probabilities in the files"
             )
 
 
@@ -81,7 +81,7 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
     Args:
       net: the network.
       data: the data set.
-      name: of the data set, as `--dataset` names it.
+      name: of the data set.
 
     Raises:
       UsageError: the classes or the sizes of images differ.
@@ -89,18 +89,18 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
     ours, theirs = net.classes, data.class_names
     if len(ours) != len(theirs):
         raise UsageError(
-            f"--dataset={name} has {len(theirs)} classes and the run's data set {len(ours)}; name a data set with the"
+            f"{name} has {len(theirs)} classes and the run's data set {len(ours)}; name a data set with the"
             " same classes"
         )
     if (label := first_other_class(ours, theirs)) is not None:
         raise UsageError(
-            f"--dataset={name} has other classes than the run's data set: class {label} is {theirs[label]!r} and was"
+            f"{name} has other classes than the run's data set: class {label} is {theirs[label]!r} and was"
             f" {ours[label]!r}; name a data set with the same classes"
         )
     if net.preprocessing.image_size != data.image_size:
         raise UsageError(
-            f"--dataset={name} has images of {data.image_size} pixels and the run's data set of"
-            f" {net.preprocessing.image_size}; prepare it with --size={net.preprocessing.image_size}"
+            f"{name} has images of {data.image_size} pixels and the run's data set of"
+            f" {net.preprocessing.image_size}; prepare it with images of {net.preprocessing.image_size}"
         )
 
 

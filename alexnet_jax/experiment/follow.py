@@ -77,7 +77,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     if data.classes is not None and data.classes != facts.classes:
         raise UsageError(
             f"config.dataset.classes is {data.classes} and {data.name} has {facts.classes} classes;"
-            " --config.dataset.classes=None takes the number from the data set"
+            " None takes the number from the data set"
         )
     train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
     used = {part.partition("[")[0].strip() for part in train.split("+")}

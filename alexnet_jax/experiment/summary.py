@@ -133,8 +133,8 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     if data.classes is None or data.train_images is None or data.crop_size is None:
         missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
         raise UsageError(
-            f"config.dataset.{missing} is None, and --dry_run finds no prepared data set {data.name}; prepare the data"
-            f" set, or give a number with --config.dataset.{missing}"
+            f"config.dataset.{missing} is None, and there is no prepared data set {data.name} to count; prepare"
+            f" it, or give config.dataset.{missing} a number"
         )
     settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)

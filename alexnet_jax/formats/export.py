@@ -106,7 +106,8 @@ def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, st
     if preprocessing.each_image and kind in ("caffe", "torchvision"):
         raise UsageError(
             "the network standardizes each crop by its own mean and deviation (config.photometry.each_image), which"
-            f" a file of {kind}'s layout cannot say; write an .onnx, .stablehlo or .safetensors file without --kind"
+            f" a file of {kind}'s layout cannot say; write an .onnx, a .stablehlo, or a .safetensors of this program's"
+            " own kind"
         )
     match kind:
         case "stablehlo":

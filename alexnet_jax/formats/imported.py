@@ -34,7 +34,7 @@ SQUASHED = "Caffe squashes pictures to {0}x{0} pixels; here the shorter side is 
 READ = "name a .safetensors, a .caffemodel or a .pth"
 UNREAD = {".onnx": "an ONNX file", ".stablehlo": "a StableHLO file", ".json": "JSON"}
 FILTER = "torchvision scales pictures with a bilinear filter, and this program with a bicubic one"
-NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and `features --layer=conv5` use them"
+NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and the features of conv5 use them"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +121,9 @@ def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Imported:
         else:
             found = _of_caffe(data, kind, path.suffix.lower())
         if mean is not None and found.recipe not in caffe.RECIPES:
-            raise FormatError("it is a network of torchvision, whose mean is known, and --mean is given; leave it out")
+            raise FormatError(
+                "it is torchvision's network, whose mean is known, and a mean image is given; leave it out"
+            )
         return _imported(found, mean, classes)
     except FormatError as error:
         raise error if str(path) in str(error) else FormatError(error.reason, file=path) from error
@@ -160,7 +162,7 @@ def _is_safetensors(data: bytes) -> bool:
 
 def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str, str]) -> _Found:
     if kind not in ("auto", "torchvision"):
-        raise FormatError(f"it holds a network of PyTorch, and --kind is {kind}; leave --kind out")
+        raise FormatError(f"it holds a network of PyTorch, and the kind {kind} is given; leave it out")
     layers = torchvision.layers_in(arrays)
     whole, own = "fc8" in layers, torchvision.pixels_in(metadata)
     return _Found(
@@ -181,10 +183,10 @@ def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
             raise
         raise FormatError(f"it is {UNREAD[suffix]}, which is not read; {READ}") from error
     if kind == "torchvision" or (kind != "auto" and network.recipe not in (None, kind)):
-        raise FormatError(f"it holds Caffe's {network.recipe or 'network'}, and --kind is {kind}; leave --kind out")
+        raise FormatError(f"it holds Caffe's {network.recipe or 'network'}, and the kind {kind} is given; leave it out")
     recipe = network.recipe or kind
     if recipe == "auto":
-        raise FormatError("it does not say where its norms are; add --kind=bvlc or --kind=caffenet")
+        raise FormatError("it does not say where its norms are; give its kind, bvlc or caffenet")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
     return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
 
@@ -235,7 +237,7 @@ def _names(count: int, found: _Found, classes: Any) -> tuple[tuple[str, ...], tu
 def _names_in(file: epath.Path, count: int) -> tuple[str, ...]:
     """A name a line; where every line begins with a WordNet id, as ImageNet's lists do, the ids."""
     if not count:
-        raise UsageError("--classes is given, and the file has no classifier; leave it out")
+        raise UsageError("names of classes are given, and the file has no classifier; leave them out")
     try:
         text = _bytes_of(file, "name a text file with the name of a class a line").decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -267,7 +269,7 @@ def _settings(recipe: str, width: float, crop_size: int, names: tuple[str, ...])
 def _ours(network: safetensors.Network, kind: str, mean: Any, classes: Any) -> Imported:
     """A network of a file that this program wrote, which knows its classes and pixels."""
     if kind != "auto" or mean is not None or classes is not None:
-        raise UsageError("the file is one of this program and knows its kind, mean and classes; leave the flags out")
+        raise UsageError("the file is one of this program and knows its kind, mean and classes; leave these out")
     return Imported(
         OURS,
         network.settings,

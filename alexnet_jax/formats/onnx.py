@@ -65,7 +65,7 @@ def to_bytes(
     )
     helper.set_model_props(model, dict(about))
     if (length := model.ByteSize()) > LARGEST_FILE:
-        raise UsageError(f"the network takes {length / 2**30:.1f} GiB, and an ONNX file holds 2; use --kind=stablehlo")
+        raise UsageError(f"the network takes {length / 2**30:.1f} GiB, and an ONNX file holds 2; export StableHLO")
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

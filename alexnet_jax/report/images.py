@@ -50,9 +50,7 @@ def neighbours_exhibit(found: Found, split: str, train: str, of: int) -> Exhibit
     same = sum(one == other for one, other in pairs)
     searched = f"all {of:,} images of {train}"
     if found.searched < of:
-        searched = (
-            f"{found.searched:,} of the {of:,} images of {train}, at even distances (--train_images sets the number)"
-        )
+        searched = f"{found.searched:,} of the {of:,} images of {train}, at even distances"
     return Exhibit(
         {"neighbours": neighbours.draw(found.queries)},
         Section(

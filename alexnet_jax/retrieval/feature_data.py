@@ -126,6 +126,10 @@ class Split:
         return Picture(f"{self._name}:{number}" if name is None else name, int(stored["label"]), pixels)
 
 
+class MissingSplitError(UsageError):
+    """No split is named, and the data set lacks the default one."""
+
+
 Pictures: TypeAlias = Folder | Split
 
 
@@ -136,7 +140,6 @@ def open_pictures(
     *,
     known: Sequence[str],
     say: Callable[[str], None],
-    flag: str = "--split",
 ) -> Pictures:
     """The pictures that a word names: a folder where there is one of that name, otherwise a prepared data set.
 
@@ -146,7 +149,6 @@ def open_pictures(
       data_dir: folder of prepared data sets; None: TFDS's own.
       known: the classes of the network, as in `Folder`.
       say: takes lines about what is left out, or prepared.
-      flag: that names the split.
 
     Raises:
       UsageError: there is neither, a split is given for a folder, or the data set has no such split.
@@ -168,9 +170,8 @@ def open_pictures(
             raise UsageError(f"there is no folder {word!r}, and {error}") from error
         raise
     if split is None and DEFAULT_SPLIT not in data.examples:
-        raise UsageError(
-            f"{word} has no split {DEFAULT_SPLIT!r}, which is the default; name one with {flag}:"
-            f" {' or '.join(data.examples)}"
+        raise MissingSplitError(
+            f"{word} has no split {DEFAULT_SPLIT!r}, which is the default; name one: {' or '.join(data.examples)}"
         )
     name = DEFAULT_SPLIT if split is None else split
     return Split(name, data.split(name), data.class_names)

@@ -114,8 +114,8 @@ def test_the_mean_of_probabilities_too_small_for_float32_is_finite():
         ("0.6,x", 2, "something else than numbers; write for example 0.6,0.4"),
         ("", 1, "something else than numbers"),
         ("1,,1", 2, "something else than numbers"),
-        ("1", 2, "has 1 number, and --workdir names 2; give a weight for each"),
-        ("1,2,3", 2, "has 3 numbers, and --workdir names 2"),
+        ("1", 2, "are 1 number, and there are 2 networks; give a weight for each"),
+        ("1,2,3", 2, "are 3 numbers, and there are 2 networks"),
         ("1,0", 2, "not positive and finite"),
         ("1,-1", 2, "not positive and finite"),
         ("nan,1", 2, "not positive and finite"),
@@ -147,7 +147,10 @@ def test_weights_add_up_to_one(text, expected):
         ),
         (dict(class_names=("cat", "dog", "cow")), "other has other classes than run0: 3 and 2; the members"),
         (dict(class_names=()), "other has no classifier"),
-        (dict(image_size=128), "run0 was trained on stored images of 64 pixels and other on 128.*evaluate each alone"),
+        (
+            dict(image_size=128),
+            "on stored images of 64 pixels and other on 128.*predictions of each alone",
+        ),
     ],
 )
 def test_members_that_no_data_set_serves_are_refused(members, changes, message):
@@ -167,11 +170,11 @@ def data_set() -> Dataset:
     [
         (dict(class_names=("cat", "cow")), "class 1 is 'dog' and was 'cow'; name a data set with the same classes"),
         (dict(class_names=("cat",)), "has 2 classes and the run's data set 1"),
-        (dict(image_size=128), "has images of 64 pixels and the run's data set of 128; prepare it with --size=128"),
+        (dict(image_size=128), "has images of 64 pixels and the run's data set of 128; prepare it with images of 128"),
     ],
 )
 def test_a_data_set_that_does_not_fit_is_refused(members, changes, message):
-    with pytest.raises(UsageError, match=f"--dataset=pets .*{message}"):
+    with pytest.raises(UsageError, match=f"pets .*{message}"):
         ensemble.check_data(changed(members[0], **changes), data_set(), "pets")
     ensemble.check_data(members[0], data_set(), "pets")
 

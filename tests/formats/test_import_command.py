@@ -117,7 +117,10 @@ def test_the_command(command, caffe_file, tmp_path):
         (["import"], "import which file?"),
         (["import", "FILE"], "--workdir is missing"),
         (["import", "none.pth", "--workdir=RUN"], "there is no file"),
-        (["import", "FILE", "--workdir=RUN", "--kind=torchvision"], "it holds Caffe's bvlc, and --kind is torchvision"),
+        (
+            ["import", "FILE", "--workdir=RUN", "--kind=torchvision"],
+            "Caffe's bvlc, and the kind torchvision is given",
+        ),
         (["import", "FILE", "--workdir=RUN", "--classes=FILE"], "is no text in UTF-8; store it as UTF-8"),
         (["import", "FILE", "--workdir=RUN", "--classes=README.md"], "and the network has 3; give a line for each"),
         (["import", "FILE", "--workdir=FILE/run"], "cannot be written: "),

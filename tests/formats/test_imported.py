@@ -320,7 +320,7 @@ WRONG = {
     "stride": (networks.caffemodel(SMALL_CAFFE, change=as_stride), "conv1 has padding 0, windows of 11, 1 groups"),
     "norm": (networks.caffemodel(SMALL_CAFFE, change=as_norm), "norm1 is another norm"),
     "pool": (networks.caffemodel(SMALL_CAFFE, change=as_pool), "pool5 is another pooling"),
-    "weights alone": (networks.caffemodel(SMALL_CAFFE, "weights alone"), "add --kind=bvlc or --kind=caffenet"),
+    "weights alone": (networks.caffemodel(SMALL_CAFFE, "weights alone"), "give its kind, bvlc or caffenet"),
     "layers": (
         networks.caffemodel({k: v for k, v in SMALL_CAFFE.items() if k != "fc7"}),
         "5 Convolution and 3 InnerProduct",
@@ -382,10 +382,10 @@ def test_flags_that_do_not_fit_the_file(tmp_path):
     model = write(tmp_path, networks.caffemodel(SMALL_CAFFE), "caffe")
     mean = write(tmp_path, networks.binaryproto(np.zeros((100, 100, 3), np.float32)), "mean")
     for arguments, expected in (
-        (dict(file=torch, kind="bvlc"), "--kind is bvlc"),
-        (dict(file=torch, mean=mean), "--mean is given"),
-        (dict(file=model, kind="torchvision"), "--kind is torchvision"),
-        (dict(file=model, kind="caffenet"), "Caffe's bvlc, and --kind is caffenet"),
+        (dict(file=torch, kind="bvlc"), "the kind bvlc is given"),
+        (dict(file=torch, mean=mean), "a mean image is given"),
+        (dict(file=model, kind="torchvision"), "the kind torchvision is given"),
+        (dict(file=model, kind="caffenet"), "Caffe's bvlc, and the kind caffenet is given"),
         (dict(file=model, mean=mean), "100 pixels a side, and crops have 227"),
         (dict(file=model, mean=model), "mean image is 3x256x256"),
     ):

@@ -117,12 +117,12 @@ def test_a_folder_goes_before_a_data_set_of_its_name(data_dir, tmp_path, monkeyp
         open_pictures("elpv/64", "test", data_dir, **options)
 
 
-def test_a_data_set_without_the_default_split_names_the_flag(monkeypatch):
+def test_a_data_set_without_the_default_split_names_its_splits(monkeypatch):
     data = SimpleNamespace(examples={"train": 3, "validation": 1})
     monkeypatch.setattr(feature_data, "open_data", lambda *_, **__: data)
-    message = r"no split 'test', which is the default; name one with --queries_split: train or validation"
-    with pytest.raises(UsageError, match=message):
-        open_pictures("own/64", None, None, known=CLASSES, say=silent, flag="--queries_split")
+    message = r"no split 'test', which is the default; name one: train or validation$"
+    with pytest.raises(feature_data.MissingSplitError, match=message):
+        open_pictures("own/64", None, None, known=CLASSES, say=silent)
 
 
 # ---- the table
