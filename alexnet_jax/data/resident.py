@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.data.decoders import Decode, decode
+from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
 from alexnet_jax.data.pipeline import threads
 
@@ -53,12 +53,11 @@ class Crops(NamedTuple):
     margin: Int32[Array, "... B"]
 
 
-def load(source: Source, *, decode: Decode = decode, say: Callable[[int], None] = lambda done: None) -> Resident:
+def load(source: Source, *, say: Callable[[int], None] = lambda done: None) -> Resident:
     """Decodes all examples of a split, in one thread a core.
 
     Args:
       source: examples.
-      decode: from JPEG to pixels.
       say: called with the number of examples done.
     """
     first = pixels_of(source[0], decode)

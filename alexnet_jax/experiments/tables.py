@@ -29,12 +29,12 @@ def ten_views(rows: Rows) -> list[float]:
     return [row["result"]["top1_10_views"] for row in rows]
 
 
-def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> str:
+def spread(values: Sequence[float], scale: float = 100.0) -> str:
     """`19.8 ± 0.5`: mean and standard deviation; of one value the value alone; of none a dash."""
     if not values:
         return "-"
-    mean = f"{scale * statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
+    mean = f"{scale * statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.stdev(values):.1f}"
 
 
 class Difference(NamedTuple):
@@ -50,12 +50,12 @@ class Difference(NamedTuple):
     margin: float
     seeds: int
 
-    def words(self, digits: int = 1, scale: float = 100.0) -> str:
-        """`+1.2 ± 0.4`, or a dash without seeds."""
+    def words(self) -> str:
+        """`+1.2 ± 0.4`, in points, or a dash without seeds."""
         if not self.seeds:
             return "-"
-        text = f"{scale * self.mean:+.{digits}f}"
-        return text if math.isinf(self.margin) else f"{text} ± {scale * self.margin:.{digits}f}"
+        text = f"{100 * self.mean:+.1f}"
+        return text if math.isinf(self.margin) else f"{text} ± {100 * self.margin:.1f}"
 
     @property
     def sign(self) -> str:
@@ -63,9 +63,9 @@ class Difference(NamedTuple):
         return "?" if not self.seeds or abs(self.mean) <= self.margin else "+" if self.mean > 0 else "-"
 
 
-def paired(base: Rows, other: Rows, measure: str = "top1_10_views") -> Difference:
-    """The differences of rows with the same seed."""
-    ours, theirs = ({row["seed"]: row["result"][measure] for row in rows} for rows in (base, other))
+def paired(base: Rows, other: Rows) -> Difference:
+    """The difference of the error with ten views, between rows with the same seed."""
+    ours, theirs = ({row["seed"]: row["result"]["top1_10_views"] for row in rows} for rows in (base, other))
     differences = [theirs[seed] - ours[seed] for seed in sorted(ours.keys() & theirs.keys())]
     count = len(differences)
     if count < 2:

@@ -384,12 +384,11 @@ def batch_norm(
     bias: Float[Array, " c"],
     mean: Float[Array, " c"],
     variance: Float[Array, " c"],
-    epsilon: float = EPSILON,
 ) -> Float[Array, "b *places c"]:
-    """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - mean) / sqrt(variance + epsilon) + bias`.
+    """Batch normalisation (Ioffe and Szegedy 2015): `scale (x - mean) / sqrt(variance + EPSILON) + bias`.
 
     In training `mean` and `variance` are the batch's (`batch_moments`), in evaluation their running averages.
     """
     axes = tuple(range(x.ndim - 1))
-    slope, bias, mean = (lax.expand_dims(leaf, axes) for leaf in (scale * lax.rsqrt(variance + epsilon), bias, mean))
+    slope, bias, mean = (lax.expand_dims(leaf, axes) for leaf in (scale * lax.rsqrt(variance + EPSILON), bias, mean))
     return (x - mean) * slope + bias
