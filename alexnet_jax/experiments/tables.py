@@ -29,12 +29,12 @@ def ten_views(rows: Rows) -> list[float]:
     return [row["result"]["top1_10_views"] for row in rows]
 
 
-def spread(values: Sequence[float], scale: float = 100.0) -> str:
+def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> str:
     """`19.8 ± 0.5`: mean and standard deviation; of one value the value alone; of none a dash."""
     if not values:
         return "-"
-    mean = f"{scale * statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.stdev(values):.1f}"
+    mean = f"{scale * statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
 
 
 class Difference(NamedTuple):
