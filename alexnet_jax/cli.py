@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -318,12 +318,14 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     folder = compilation_cache.default_folder()
     compilation_cache.use(folder)
     line = build.load(native).line  # which has a cache of its own in that folder
-    # Process 0 alone writes entries. XLA divides the choice of a GPU's algorithms over the processes, and one that has
-    # to compile would wait for the part of those that find the program in their own cache.
-    if jax.default_backend() == "gpu" and "://" not in folder and not processes.have_in_common(Path(folder)):
+    # JAX writes programs on process 0 alone, and XLA divides the choice of a GPU's algorithms over the processes. With
+    # a cache for each host, process 0 finds a program, and the others compile it and wait for the choices of process 0.
+    if jax.default_backend() == "gpu" and not processes.have_in_common(folder):
+        caches: Any = jax.config  # whose fields are made at run time
+        if caches.jax_enable_compilation_cache:
+            processes.log(
+                f"compiled programs are not cached: not all processes see what process 0 writes into {folder}; name a"
+                " folder that they share in JAX_COMPILATION_CACHE_DIR"
+            )
         jax.config.update("jax_enable_compilation_cache", False)
-        processes.log(
-            f"compiled programs are not cached: the processes have no folder {folder} in common; name one that they"
-            " share in JAX_COMPILATION_CACHE_DIR"
-        )
     return line

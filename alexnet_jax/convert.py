@@ -36,7 +36,8 @@ from alexnet_jax.hints import hints
 from alexnet_jax.model_card import card
 from alexnet_jax.network.sharding import count_params
 
-flags.adopt_module_key_flags(cli_network)  # so that --help lists them
+for flag in (cli_network.WORKDIR, cli_network.CHECKPOINT, cli_network.DATA_DIR):
+    flags.declare_key_flag(flag.name)  # so that --help lists it; --native is of no use here
 KIND = flags.DEFINE_enum(
     "kind",
     "auto",

@@ -17,9 +17,15 @@ class UsageError(ValueError):
 
     Attributes:
       status: the exit status of the command.
+      option: the parameter that helps, such as `kind=bvlc`, of which a command has a flag of that name; or empty.
     """
 
     status = 2
+    option = ""
+
+    def __init__(self, *arguments: object, option: str = ""):
+        super().__init__(*arguments)
+        self.option = option
 
 
 class MissingPackageError(UsageError):

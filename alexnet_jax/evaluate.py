@@ -46,7 +46,9 @@ from alexnet_jax.workdir.checkpoint import Checkpoints, choose_step
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 SPLIT = flags.DEFINE_string(
-    "split", None, "Split in TFDS's notation; default: that of the run, or of another data set."
+    "split",
+    None,
+    "Split in TFDS's notation; default: that of the run, or another --dataset's usual one.",
 )
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")

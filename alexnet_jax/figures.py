@@ -38,7 +38,9 @@ flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the figures; default: figures, in the workdir.")
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 SPLIT = flags.DEFINE_string(
-    "split", None, "Test images, in TFDS's notation; default: that of the run, or of another data set."
+    "split",
+    None,
+    "Test images, as TFDS writes splits; default: that of the run, or another --dataset's usual one.",
 )
 TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 20_000, "Training images among which neighbours are searched, at most.", lower_bound=1

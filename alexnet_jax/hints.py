@@ -22,6 +22,8 @@ def hints() -> Iterator[None]:
     except UsageError as error:
         if (hint := _hint(error)) is not None:
             error.args = (f"{error}; {hint}",)
+        elif error.option:
+            error.args = (f"{error} (--{error.option})",)
         raise
 
 

@@ -29,7 +29,7 @@ from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.model_card import card, run_card
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
-from alexnet_jax.runtime import processes, variables
+from alexnet_jax.runtime import output, processes, variables
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
@@ -63,7 +63,7 @@ def train_and_evaluate(
 ) -> TrainState:
     """Trains by the config, evaluates, and leaves checkpoints and metrics in the workdir.
 
-    A second call resumes from the last checkpoint, and ends with the same bits as a run without the break.
+    A second call resumes from the last checkpoint, and ends, on a CPU, with the same bits as a run without the break.
 
     Args:
       config: as in `configs/default.py`.
@@ -140,7 +140,8 @@ def train_and_evaluate(
             try:
                 checkpoints.close()
             except SaveError as error:  # the error at hand has the reason and the exit status
-                processes.log(f"warning: {error}")
+                if processes.index() == 0:
+                    output.warn(f"warning: {error}")
             raise
         progress.close()
         checkpoints.close()

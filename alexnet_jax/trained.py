@@ -267,7 +267,8 @@ class Trained:
         if not self.classes:
             raise UsageError(
                 f"{self.name} has no classifier: its last layer is {self.layers[-1]}; it serves `figures` and,"
-                f" for the output of {self.layers[-1]}, `features`"
+                f" for the output of {self.layers[-1]}, `features`",
+                option=f"layer={self.layers[-1]}",
             )
 
 

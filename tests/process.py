@@ -27,10 +27,10 @@ for name in ("HEARTBEAT_TIMEOUT", "PHASE_TIMEOUT", "SLOW_PHASE_TIMEOUT"):
 def arrange(method: str, nth: int) -> None:
     """Makes the `nth` call of the method first do what SEND names."""
     owner, name = {
-        "fetch": (train.experiments, "training_batches"),
+        "fetch": (train.build, "training_batches"),
         "evaluate": (train, "evaluate"),
         "save": (train.Checkpoints, "save"),
-        "build": (train.experiments, "build"),
+        "build": (train.build, "build"),
     }[method]
     original, calls = getattr(owner, name), itertools.count(1)
 

@@ -32,6 +32,7 @@ from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint, manifest, metrics_log
 from alexnet_jax.workdir.checkpoint import Checkpoints
+from alexnet_jax.workdir.errors import SaveError
 from alexnet_jax.workdir.progress import Progress
 from tests.conftest import ROOT
 
@@ -458,13 +459,14 @@ def test_an_error_of_the_data_keeps_its_line_and_status_though_the_save_that_fol
         raise ReaderDiedError(7, "SIGKILL")
 
     def wait(self):
-        if self._writing is not None:
-            raise self._failed(OSError("there is no room"))
+        writing = self._writing
         waited(self)
+        if writing is not None:
+            raise SaveError(writing, "there is no room")
 
     made, waited = feed.FromDisk.fetch, Checkpoints.wait
     monkeypatch.setattr(feed.FromDisk, "fetch", fetch)
     monkeypatch.setattr(Checkpoints, "wait", wait)
     with pytest.raises(ReaderDiedError, match="worker process 7"):
         train_and_evaluate(tiny_config(save_every=100.0), str(tmp_path), data_dir)
-    assert "warning: the checkpoint of update 5 could not be written: there is no room" in capsys.readouterr().out
+    assert "warning: the checkpoint of update 5 could not be written: there is no room" in "".join(capsys.readouterr())

@@ -56,6 +56,7 @@ PATH = epath.Path("/runs/a")
         (errors.NotFiniteCheckpointError(PATH), "its run diverged; name an earlier one with --checkpoint"),
         (errors.SaveError(7, "there is no room"), "there is no room; make room and run the same command again"),
         (UsageError("something else"), "something else"),
+        (UsageError("give its kind", option="kind=bvlc"), "give its kind (--kind=bvlc)"),
     ],
     ids=lambda value: type(value).__name__,
 )

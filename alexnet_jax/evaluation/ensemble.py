@@ -33,8 +33,8 @@ def read_weights(text: str | None, members: int) -> Float[np.ndarray, " members"
         raise UsageError(f"the weights {text} hold something else than numbers; write for example 0.6,0.4") from error
     if len(weights) != members:
         raise UsageError(
-            f"the weights {text} are {len(weights)} number{'s' * (len(weights) > 1)}, and there are {members} networks;"
-            " give a weight for each"
+            f"there are {members} network{'s' * (members > 1)} and {len(weights)} weight{'s' * (len(weights) > 1)}"
+            f" ({text}); give a weight for each"
         )
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise UsageError(f"the weights {text} hold a number that is not positive and finite; leave out such a member")
@@ -100,7 +100,8 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
     if net.preprocessing.image_size != data.image_size:
         raise UsageError(
             f"{name} has images of {data.image_size} pixels and the run's data set of"
-            f" {net.preprocessing.image_size}; prepare it with images of {net.preprocessing.image_size}"
+            f" {net.preprocessing.image_size}; prepare it with {net.preprocessing.image_size} pixels",
+            option=f"size={net.preprocessing.image_size}",
         )
 
 

@@ -101,7 +101,10 @@ _OR_NONE = (
 def _check_names(settings: Settings) -> None:
     data = settings.dataset
     if data.name.startswith("/") or {".", ".."} & set(data.name.split("/")):
-        raise UsageError(f"config.dataset.name is {data.name!r}, a path; name a prepared data set, such as elpv/160")
+        raise UsageError(
+            f"config.dataset.name is {data.name!r}, a path; name a data set, such as elpv/160, and its folder apart",
+            option="data_dir",
+        )
     for path, name, advice in (
         ("dataset.name", data.name, "name a prepared data set, such as elpv/160"),
         ("name", settings.name, "name the workdir, or None: the name of the data set"),

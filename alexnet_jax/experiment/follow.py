@@ -77,7 +77,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     if data.classes is not None and data.classes != facts.classes:
         raise UsageError(
             f"config.dataset.classes is {data.classes} and {data.name} has {facts.classes} classes;"
-            " None takes the number from the data set"
+            " with None, the data set gives the number"
         )
     train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
     used = {part.partition("[")[0].strip() for part in train.split("+")}
@@ -145,7 +145,7 @@ def is_data_of(settings: Settings, dataset: Dataset, name: str) -> bool:
 
 
 def on_data(settings: Settings, dataset: Dataset, name: str) -> Settings:
-    """The settings on a data set, opened by that name. Another one than theirs has its usual splits."""
+    """The settings on a data set, opened by that name. If it is another one, its usual splits replace theirs."""
     chosen = dataclasses.replace(settings.dataset, name=name)
     if not is_data_of(settings, dataset, name):
         chosen = dataclasses.replace(chosen, train_split=None, eval_split=None)

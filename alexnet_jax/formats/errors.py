@@ -10,6 +10,6 @@ class FormatError(UsageError):
       reason: without the file's name.
     """
 
-    def __init__(self, reason: str, *, file: object = None):
-        super().__init__(reason if file is None else f"{file}: {reason}")
+    def __init__(self, reason: str, *, file: object = None, option: str = ""):
+        super().__init__(reason if file is None else f"{file}: {reason}", option=option)
         self.reason = reason

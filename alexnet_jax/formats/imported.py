@@ -126,7 +126,7 @@ def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Imported:
             )
         return _imported(found, mean, classes)
     except FormatError as error:
-        raise error if str(path) in str(error) else FormatError(error.reason, file=path) from error
+        raise error if str(path) in str(error) else FormatError(error.reason, file=path, option=error.option) from error
 
 
 def _bytes_of(path: epath.Path, advice: str) -> bytes:
@@ -186,7 +186,7 @@ def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
         raise FormatError(f"it holds Caffe's {network.recipe or 'network'}, and the kind {kind} is given; leave it out")
     recipe = network.recipe or kind
     if recipe == "auto":
-        raise FormatError("it does not say where its norms are; give its kind, bvlc or caffenet")
+        raise FormatError("it does not say where its norms are; give its kind, bvlc or caffenet", option="kind=bvlc")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
     return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
 

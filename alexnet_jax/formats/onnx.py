@@ -65,7 +65,10 @@ def to_bytes(
     )
     helper.set_model_props(model, dict(about))
     if (length := model.ByteSize()) > LARGEST_FILE:
-        raise UsageError(f"the network takes {length / 2**30:.1f} GiB, and an ONNX file holds 2; export StableHLO")
+        raise UsageError(
+            f"the network takes {length / 2**30:.1f} GiB, and an ONNX file holds 2; export StableHLO",
+            option="kind=stablehlo",
+        )
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

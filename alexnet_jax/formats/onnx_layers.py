@@ -147,7 +147,10 @@ class Walk:
             case "dropout":
                 keep = self.graph.constant(np.array(tower.keep, np.float32))
                 return tuple(self.graph.add("Mul", x, keep) for x in xs), shape
-        raise UsageError(f"{layer.name} is followed by {operation}, which has no ONNX form here; export StableHLO")
+        raise UsageError(
+            f"{layer.name} is followed by {operation}, which has no ONNX form here; export StableHLO",
+            option="kind=stablehlo",
+        )
 
     def _each(self, operator: str, xs: Names, **attributes: Any) -> Names:
         return tuple(self.graph.add(operator, x, **attributes) for x in xs)

@@ -45,7 +45,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
             " with a connected layer at its end"
         )
     _check_places(tower, mesh)
-    build.load_once()  # which a user's program may not have done; tracing needs the kernels
+    build.load_once()  # tracing needs the kernels, and a user's program may not have loaded them
     axes = _axes(mesh)
     data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
     logits = PartitionSpec(*(axis if axis in axes else None for axis in (DATA, TOWER)))

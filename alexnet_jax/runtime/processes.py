@@ -226,22 +226,27 @@ def agree(facts: Mapping[str, Any]) -> None:
         raise DifferenceError(difference)
 
 
-def have_in_common(folder: Path) -> bool:
-    """Whether the processes see one folder under this name, and not each host its own. All must call it."""
+def have_in_common(folder: str) -> bool:
+    """Whether all processes see what process 0 writes into a folder: each host may have its own under this name.
+
+    An address such as `gs://...` is in common where all have the same. All must call it.
+    """
     if _watchdog is None:
         return True
-    name = broadcast(f".shared-{uuid.uuid4().hex}")
+    enter("comparing the processes", slow=True)
+    file = Path(folder, broadcast(f".shared-{uuid.uuid4().hex}"))
+    is_address = "://" in folder
     with contextlib.suppress(OSError):
-        if index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
+        if index() == 0 and not is_address:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     broadcast("written")
-    seen = gather(str((folder / name).exists()))
-    answer = broadcast(str(seen.count("True") == count()))
+    seen = gather(folder if is_address else "yes" if file.exists() else "no")
+    answer = broadcast("yes" if len(set(seen)) == 1 and seen[0] != "no" else "no")
     with contextlib.suppress(OSError):
-        if index() == 0:
-            (folder / name).unlink(missing_ok=True)
-    return answer == "True"
+        if index() == 0 and not is_address:
+            file.unlink(missing_ok=True)
+    return answer == "yes"
 
 
 def first_difference(facts: list[dict[str, Any]]) -> str:

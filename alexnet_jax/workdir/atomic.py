@@ -34,13 +34,16 @@ def open_atomically(file: epath.Path) -> Iterator[BinaryIO]:
     """
     part = part_of(file)
     try:
-        with storage_errors(file):
-            with part.open("wb") as opened:
-                yield opened
+        with contextlib.ExitStack() as stack:
+            with storage_errors(file):
+                opened = stack.enter_context(part.open("wb"))
+            yield opened
+            with storage_errors(file):
                 opened.flush()
                 if "://" not in str(file):
                     _flush(opened.fileno())
-            part.replace(file)
+                stack.close()
+                part.replace(file)
     except BaseException:  # also Ctrl-C
         with contextlib.suppress(OSError), storage_errors(file):
             part.unlink()  # a full disk needs the room

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import datetime
+import errno
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from alexnet_jax.runtime import allocator, compat
 from alexnet_jax.runtime.processes import log
 from alexnet_jax.strict_json import is_finite
 from alexnet_jax.workdir import manifest
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedCheckpointError,
     MismatchError,
@@ -37,6 +38,7 @@ from alexnet_jax.workdir.errors import (
     SaveError,
     UnreadableCheckpointError,
     UnreadableFileError,
+    UnwritableWorkdirError,
 )
 
 # Files of the checkpoint as a whole: its times, and the mark that it is complete. The arrays do not depend on them.
@@ -121,31 +123,35 @@ class Checkpoints:
         self._writing: int | None = None
         self.last_sound: int | None = None
         self._has_failed = False
-        try:
-            if processes > 1 and not read_only:
+        if processes > 1 and not read_only:
+            try:
                 folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
-            self._manager = _Manager(
-                folder,
-                item_handlers=ocp.PyTreeCheckpointHandler(),
-                options=ocp.CheckpointManagerOptions(
-                    step_name_format=_Names(),
-                    preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
-                    best_fn=_rank,
-                    best_mode="min",
-                    create=not read_only and processes == 1,
-                    read_only=read_only,
-                    cleanup_tmp_directories=not read_only,  # an interrupted save leaves such folders
-                    # One process calls it, after all have written and before the folder gets its name.
-                    async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
-                    # With named processes orbax waits through the coordination service, not by a collective operation.
-                    multiprocessing_options=ocp.options.MultiprocessingOptions(
-                        active_processes=set(range(processes)) if processes > 1 else None
+            except OSError as error:
+                raise UnwritableWorkdirError(folder, error) from error
+        try:
+            with storage_errors(folder):
+                self._manager = _Manager(
+                    folder,
+                    item_handlers=ocp.PyTreeCheckpointHandler(),
+                    options=ocp.CheckpointManagerOptions(
+                        step_name_format=_Names(),
+                        preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
+                        best_fn=_rank,
+                        best_mode="min",
+                        create=not read_only and processes == 1,
+                        read_only=read_only,
+                        cleanup_tmp_directories=not read_only,  # an interrupted save leaves such folders
+                        # One process calls it, after all have written and before the folder gets its name.
+                        async_options=ocp.options.AsyncOptions(post_finalization_callback=self._list_files),
+                        # With named processes orbax waits through the coordination service, not by a collective.
+                        multiprocessing_options=ocp.options.MultiprocessingOptions(
+                            active_processes=set(range(processes)) if processes > 1 else None
+                        ),
                     ),
-                ),
-            )
+                )
         except OSError as error:
             raise UnreadableFileError(folder, error) from error
-        except Exception as error:  # of orbax, or of the package of a storage, such as for a missing permission
+        except ValueError as error:
             raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
 
     def steps(self) -> Sequence[int]:
@@ -320,7 +326,11 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save, and ends orbax's threads."""
         self.wait()
-        self._manager.close()
+        if self._has_failed:
+            with contextlib.suppress(Exception):  # orbax raises the failure again, which was told
+                self._manager.close()
+        else:
+            self._manager.close()
 
 
 def restore_newest(checkpoints: Checkpoints, target: PyTree) -> PyTree | None:
@@ -403,14 +413,21 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Reserves room for a file, where the file system can: elsewhere `os.posix_fallocate` would write zeros.
+    """Reserves room for a file. Where the file system cannot, it counts the free bytes, and does not know quotas.
+
+    `os.posix_fallocate` would write zeros there, as on NFS before 4.2.
 
     Raises:
       OSError: there is no room, or it cannot be reserved.
     """
     library = ctypes.CDLL(None, use_errno=True)
-    if hasattr(library, "fallocate") and library.fallocate(descriptor, 0, ctypes.c_long(0), ctypes.c_long(size)):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if hasattr(library, "fallocate") and library.fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+        return
+    number = ctypes.get_errno() if hasattr(library, "fallocate") else errno.ENOTSUP
+    status = os.fstatvfs(descriptor)
+    if number in (errno.ENOTSUP, errno.ENOSYS) and status.f_bavail * status.f_frsize < size:
+        number = errno.ENOSPC
+    raise OSError(number, os.strerror(number))
 
 
 def _agreed(check: Callable[[], str | None]) -> str | None:

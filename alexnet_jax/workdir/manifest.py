@@ -13,7 +13,7 @@ from etils import epath
 
 from alexnet_jax.errors import reason_of
 from alexnet_jax.paths import is_file
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 
 FILE = "MANIFEST"  # the first line is the checksum of the rest, which is JSON: {name: [bytes, SHA-256]}
 CHUNK = 2**24  # bytes of one read
@@ -46,21 +46,26 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
     if (folder / FILE).exists() and not is_file(folder / FILE):
         return f"{FILE} is not a file"
     try:
-        listed = _read(folder)
+        with storage_errors(folder):
+            listed = _read(folder)
     except FileNotFoundError:
         return None
     except ValueError:
         return f"{FILE} has changed since it was written"
     except OSError as error:
         return f"{FILE} cannot be read ({reason_of(error)})"
-    present = set(_names(folder))  # a forged manifest could name files outside the folder
+    try:
+        present = set(_names(folder))  # a forged manifest could name files outside the folder
+    except OSError as error:
+        return f"{error.filename or folder} cannot be read ({reason_of(error)})"
     for name, (size, digest) in listed.items():
         if not name.startswith(below):
             continue
         if name not in present or not is_file(folder / name):
             return f"{name} is missing"
         try:
-            size_now, digest_now = _measure(folder / name)
+            with storage_errors(folder):
+                size_now, digest_now = _measure(folder / name)
         except OSError as error:
             return f"{name} cannot be read ({reason_of(error)})"
         if size_now != size:
@@ -71,7 +76,11 @@ def damage(folder: epath.Path, *, below: str = "") -> str | None:
 
 
 def _names(folder: epath.Path) -> list[str]:
-    """All files below the folder but the manifest, relative to the folder."""
+    """All files below the folder but the manifest, relative to the folder.
+
+    Raises:
+      OSError: a folder cannot be read.
+    """
     names = []  # not by `walk`, whose paths lack the `gs://` of the folder
     for path in folder.iterdir():
         if not path.is_dir():

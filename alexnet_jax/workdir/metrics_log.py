@@ -65,10 +65,11 @@ class MetricsLog:
         self._file = workdir / ROWS_FILE
         self._appends = "://" not in str(workdir)  # object stores rewrite a whole file
         try:
-            self._rows, unreadable = _rows_up_to(self._file, start_step)
-            self._written = len(self._rows)  # characters that are in the file; a row is ASCII
-            write_atomically(self._file, self._rows)
-            self._events = Events(workdir, purge_step=start_step + 1)
+            with storage_errors(self._file):
+                self._rows, unreadable = _rows_up_to(self._file, start_step)
+                self._written = len(self._rows)  # characters that are in the file; a row is ASCII
+                write_atomically(self._file, self._rows)
+                self._events = Events(workdir, purge_step=start_step + 1)
         except OSError as error:
             raise UnwritableWorkdirError(workdir, error) from error
         if unreadable:
@@ -177,7 +178,8 @@ def read_rows(workdir: epath.Path) -> list[dict[str, Any]]:
     if not is_file(file):
         raise DamagedFileError(file, "it is not a file")
     try:
-        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        with storage_errors(file):
+            lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
         raise UnreadableFileError(file, error) from error
     return [row for row in map(_parse, lines) if row]

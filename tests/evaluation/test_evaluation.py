@@ -114,8 +114,8 @@ def test_the_mean_of_probabilities_too_small_for_float32_is_finite():
         ("0.6,x", 2, "something else than numbers; write for example 0.6,0.4"),
         ("", 1, "something else than numbers"),
         ("1,,1", 2, "something else than numbers"),
-        ("1", 2, "are 1 number, and there are 2 networks; give a weight for each"),
-        ("1,2,3", 2, "are 3 numbers, and there are 2 networks"),
+        ("1", 2, "there are 2 networks and 1 weight .1.; give a weight for each"),
+        ("1,2,3", 2, "there are 2 networks and 3 weights .1,2,3.; give"),
         ("1,0", 2, "not positive and finite"),
         ("1,-1", 2, "not positive and finite"),
         ("nan,1", 2, "not positive and finite"),
@@ -170,7 +170,7 @@ def data_set() -> Dataset:
     [
         (dict(class_names=("cat", "cow")), "class 1 is 'dog' and was 'cow'; name a data set with the same classes"),
         (dict(class_names=("cat",)), "has 2 classes and the run's data set 1"),
-        (dict(image_size=128), "has images of 64 pixels and the run's data set of 128; prepare it with images of 128"),
+        (dict(image_size=128), "has images of 64 pixels and the run's data set of 128; prepare it with 128 pixels"),
     ],
 )
 def test_a_data_set_that_does_not_fit_is_refused(members, changes, message):

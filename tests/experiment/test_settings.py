@@ -45,7 +45,7 @@ def test_the_default_config_is_read_whole():
         ({"batch_size": None}, "config.batch_size is None and should be a whole number"),
         ({"dataset.train_images": 0}, "config.dataset.train_images is 0 and must be more than 0, or None"),
         ({"dataset.name": ""}, "config.dataset.name is empty; name a prepared data set"),
-        ({"dataset.name": "/data/flowers"}, "config.dataset.name is '/data/flowers', a path; name a prepared data set"),
+        ({"dataset.name": "/data/flowers"}, "config.dataset.name is '/data/flowers', a path; name a data set, such as"),
         ({"name": " "}, "config.name is empty; name the workdir"),
         ({"init_from": ""}, "config.init_from is empty; name the workdir of a run"),
     ],

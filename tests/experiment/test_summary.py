@@ -79,7 +79,7 @@ def test_counts_follow_from_the_data_set(tiny_config):
     config.dataset.train_images = 60  # for a dry run without the data set
     assert "flowers (5 classes, 70 training images)" in summary.describe(read_settings(config), flowers)
     config.dataset.classes = 4
-    with pytest.raises(UsageError, match=r"classes is 4 and flowers has 5 classes; None takes"):
+    with pytest.raises(UsageError, match=r"classes is 4 and flowers has 5 classes; with None, the data set"):
         summary.describe(read_settings(config), flowers)
 
 

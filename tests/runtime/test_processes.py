@@ -293,17 +293,16 @@ def test_a_hang_before_the_first_update_is_named(processes: Callable):
 
 SHARE = """
 import os
-from pathlib import Path
 
 from alexnet_jax import cli
 from alexnet_jax.runtime import processes
 
 def main():
     processes.start("on")
-    shared = Path(os.environ["FOLDER"])
-    own = shared / str(processes.index())
-    found = [processes.have_in_common(folder) for folder in (shared / "new", Path("/proc/nowhere"))]
-    print(*found, processes.have_in_common(own), sorted(path.name for path in (shared / "new").iterdir()))
+    shared, number = os.environ["FOLDER"], processes.index()
+    folders = [f"{shared}/new", "/proc/nowhere", f"{shared}/{number}", "gs://a/b", f"gs://a/{number}"]
+    folders.append("gs://a/b" if number else f"{shared}/new")
+    print(*map(processes.have_in_common, folders), os.listdir(f"{shared}/new"))
 
 cli.run(main)
 """
@@ -312,7 +311,7 @@ cli.run(main)
 @pytest.mark.long
 def test_processes_know_whether_a_folder_is_one_for_all(processes: Callable, tmp_path: Path):
     for status, out, err in processes(2, 1, start=("-c", SHARE), FOLDER=str(tmp_path)).finish():
-        assert (status, out) == (0, "True False False []\n"), err
+        assert (status, out) == (0, "True False False True False False []\n"), err
 
 
 PREDICT = """

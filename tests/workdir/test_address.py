@@ -7,9 +7,11 @@ from etils import epath
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import init_from
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.workdir import manifest, metrics_log, record
+from alexnet_jax.workdir.atomic import open_atomically
 from alexnet_jax.workdir.errors import UnreadableFileError, UnwritableWorkdirError
 
 
@@ -92,8 +94,23 @@ def test_a_failure_of_the_storage_is_one_line(bucket: Bucket):
         record.write_json(FOLDER, "result.json", {"step": 2})
     with pytest.raises(UnreadableFileError, match="503, Service Unavailable"):
         record.read_json(FOLDER / "result.json")
+    with pytest.raises(UnwritableWorkdirError, match="503, Service Unavailable"):
+        metrics_log.MetricsLog(FOLDER, steps_per_epoch=1.0, start_step=0, say=print)
     bucket.fails = False
     assert record.read_json(FOLDER / "result.json") == {"step": 1}
+
+
+def test_an_error_of_the_writer_stays_what_it_is(bucket: Bucket):
+    (FOLDER / "a").write_text("before")
+
+    def write():
+        with open_atomically(FOLDER / "a") as opened:
+            opened.write(b"part")
+            raise UsageError("a worker is dead")
+
+    with pytest.raises(UsageError, match="a worker is dead"):
+        write()
+    assert [path.name for path in FOLDER.iterdir()] == ["a"] and (FOLDER / "a").read_text() == "before"
 
 
 def test_a_run_starts_from_one_at_an_address(bucket: Bucket, tiny_config, monkeypatch: pytest.MonkeyPatch):

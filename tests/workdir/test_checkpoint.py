@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import jax
@@ -440,3 +441,36 @@ def test_a_network_alone_is_no_state_to_go_on_from(checkpoints: Checkpoints, tmp
         checkpoints.restore(0, target_of(state, mesh))
     assert error.value.folder == epath.Path(tmp_path)
     checkpoints.restore(0, {"params": target_of(state, mesh).params})
+
+
+def test_a_failure_that_was_told_is_not_told_again_at_the_end(tmp_path: Path):
+    for has_failed in (True, False):
+        checkpoints = Checkpoints(epath.Path(tmp_path))
+        checkpoints._has_failed = has_failed
+        close = checkpoints._manager.close
+        with mock.patch.object(checkpoints._manager, "close", side_effect=ValueError("the same failure")):
+            if has_failed:
+                checkpoints.close()
+            else:
+                with pytest.raises(ValueError, match="the same failure"):
+                    checkpoints.close()
+        close()
+
+
+def test_a_folder_of_a_checkpoint_that_cannot_be_read_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As where another process removes the checkpoint meanwhile."""
+    folder = epath.Path(tmp_path)
+    (folder / "data").write_text("1")
+    manifest.extend(folder)
+    monkeypatch.setattr(manifest, "_names", mock.Mock(side_effect=FileNotFoundError(2, "No such file", "/a/b")))
+    assert manifest.damage(folder) == "/a/b cannot be read (No such file)"
+
+
+@pytest.mark.parametrize("library", [SimpleNamespace(), SimpleNamespace(fallocate=lambda *_: -1)])
+def test_without_reservations_the_free_bytes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library):
+    monkeypatch.setattr(checkpoint.ctypes, "CDLL", lambda *_, **__: library)
+    monkeypatch.setattr(checkpoint.ctypes, "get_errno", lambda: errno.ENOTSUP)
+    state = {"few": np.zeros(3)}
+    assert checkpoint._no_room(epath.Path(tmp_path), state) is None
+    monkeypatch.setattr(checkpoint, "SMALL_FILES", 2**62)
+    assert "there is no room for 4,611" in str(checkpoint._no_room(epath.Path(tmp_path), state))

@@ -77,7 +77,7 @@ class Status:
 _plain = contextvars.ContextVar("_plain", default=False)
 _lock = threading.Lock()
 _status: Status | None = None  # of the last `load`
-OLDEST = 80  # the architecture, of 2020, since which a block may take the shared memory that the kernels want
+OLDEST = 80  # the kernels want 96 KiB of shared memory a block, of which sm_75 has 64; older ones are not tested
 _registered: Status | None = None  # once the operations are registered with XLA, or cannot be
 
 
