@@ -105,7 +105,7 @@ def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_d
     (tmp_path / "link").symlink_to(runs[0])
     cases = {
         (one, f"--workdir={tmp_path}/link"): f"--workdir={tmp_path}/link is given twice; name each member once",
-        (one, other, "--weights=1e-320,1e308"): "holds a number too small beside another; leave out such a member",
+        (one, other, "--weights=1e-320,1e308"): "hold a number too small beside another; leave out such a member",
         (one, one): f"--workdir={runs[0]} is given twice; name each member once",
         (one, other, "--weights=1"): "there are 2 networks and 1 weight (1)",
         (one, f"--workdir={tmp_path}"): f"{tmp_path} holds no run: config.json is missing; name the --workdir of a",

@@ -15,6 +15,7 @@ from alexnet_jax.data.preparing import make
 from alexnet_jax.data.preparing.sources.folder import folder
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.data import small_crops
+from alexnet_jax.hints import hints
 from alexnet_jax.train import train_and_evaluate
 
 pytestmark = pytest.mark.long
@@ -100,7 +101,7 @@ def test_the_config_for_users_images_takes_the_crop_from_the_data(pets: Path, tm
 )
 def test_other_data_are_refused(run: Path, pets: Path, data: str, message: str):
     config = config_of(default.get_config(), **{"dataset.name": "pets", "dataset.crop_size": 56})
-    with pytest.raises(UsageError, match=f"{message}.*; prepare that run's data set again, name another --workdir, or"):
+    with pytest.raises(UsageError, match=f"{message}.*; prepare that run's data set again, name another --w"), hints():
         train_and_evaluate(config, str(run), str(pets / data))
 
 
@@ -162,7 +163,10 @@ def test_a_run_whose_past_would_change_shows_the_way(tiny_config: Callable, data
     """More epochs of a cosine, and fewer epochs."""
     train_and_evaluate(tiny_config(**changes | {"num_epochs": 0.4}), str(tmp_path), data_dir)
     advice = rf"name another --workdir; --config.init_from={tmp_path} starts from that run's parameters. A run goes on"
-    with pytest.raises(UsageError, match=rf"num_epochs \(0.4 there, 0.[26] here\); {advice} here with more epochs"):
+    with (
+        pytest.raises(UsageError, match=rf"num_epochs \(0.4 there, 0.[26] here\); {advice} here with more epochs"),
+        hints(),
+    ):
         train_and_evaluate(tiny_config(**{"num_epochs": 0.6, **changes}), str(tmp_path), data_dir)
 
 
