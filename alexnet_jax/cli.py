@@ -302,10 +302,10 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
 
     Args:
       cpu_devices: of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.
-      native: whether operations run in C, as `--native` says.
+      native: whether operations run in native kernels, as `--native` says.
 
     Returns:
-      The line that says whether operations run in C; empty on accelerators other than NVIDIA's.
+      The line that says whether operations run in native kernels; empty on accelerators other than NVIDIA's.
 
     Raises:
       PlatformError: JAX cannot use the devices.
@@ -317,7 +317,7 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     allocator.keep_memory()
     folder = compilation_cache.default_folder()
     compilation_cache.use(folder)
-    line = build.load(native).line  # which has a cache of its own in that folder
+    line = build.load(native).line  # `load` caches native kernels in that folder, whatever follows
     # JAX writes programs on process 0 alone, and XLA divides the choice of a GPU's algorithms over the processes. With
     # a cache for each host, process 0 finds a program, and the others compile it and wait for the choices of process 0.
     if jax.default_backend() == "gpu" and not processes.have_in_common(folder):

@@ -18,7 +18,7 @@ from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
-from alexnet_jax.workdir.atomic import part_of, write_atomically
+from alexnet_jax.workdir.atomic import part_of, write_atomically, writing
 from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
 LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
@@ -153,7 +153,5 @@ def write_output(file: epath.Path, content: str | bytes) -> None:
     Raises:
       UsageError: the file cannot be written.
     """
-    try:
+    with writing(file):
         write_atomically(file, content)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {reason_of(error)}") from error

@@ -197,9 +197,10 @@ def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[
         )
     say, data_dir = cli_network.say, cli_network.DATA_DIR.value
     data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named="--dataset"))
+    identity = data.identity()
     for folder, net in zip(folders, nets, strict=True):
         if follow.is_data_of(net.settings, data, name):
-            data_identity.check(folder, data.identity())
+            data_identity.check(folder, identity)
         ensemble.check_data(net, data, name)
     return data, name
 

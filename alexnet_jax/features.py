@@ -118,7 +118,8 @@ def pictures_of(net: Trained, word: str, split: flags.FlagHolder) -> Pictures:
     try:
         return open_pictures(word, split.value, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
     except MissingSplitError as error:
-        raise UsageError(f"{error}, with --{split.name}") from error
+        error.option = split.name
+        raise
 
 
 def compute(net: Trained, pictures: Pictures, layer: str, scratch: Scratch) -> Table:

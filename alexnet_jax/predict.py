@@ -87,7 +87,7 @@ def main(*words: str) -> int:
     words = tuple(word if word == STDIN else paths.expand_home(word) for word in words)
     tally = Tally()
     total = count_pictures(words, tally)
-    left_out = tally.broken  # which are not among these
+    left_out = tally.broken  # folders, which `total` does not count
     net = cli_network.open_network()
     net.need_classifier()
     write = writer(min(TOP.value, len(net.classes)))

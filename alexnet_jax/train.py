@@ -103,7 +103,7 @@ def train_and_evaluate(
         if result is not None and result["step"] != experiment.num_steps:
             result = None  # of a shorter run, which goes on
         found = {"steps": list(checkpoints.steps()), "finished": result is not None}
-        processes.agree(experiment.facts() | {"what is in the workdir, which they must share": found})
+        processes.agree(experiment.facts() | {"the content of the workdir, which must be shared": found})
 
         state = _first_state(experiment, checkpoints)
         start_step = int(state.step)
@@ -119,7 +119,7 @@ def train_and_evaluate(
             data_identity.record(folder, experiment.data.identity())
             preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
             workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
-        processes.agree({"whether the workdir, which they must share, shows config.json": workdirs.shows(folder)})
+        processes.agree({"whether the workdir, which must be shared, has config.json": workdirs.shows(folder)})
         progress = Progress(
             folder,
             num_steps=experiment.num_steps,
@@ -129,22 +129,12 @@ def train_and_evaluate(
         )
         for line in _start_lines(experiment, workdir, start_step):
             progress.say(line)
-        try:
+        with _closing(checkpoints), contextlib.closing(progress):
             processes.enter("decoding the images", slow=True)
             with jax.transfer_guard("disallow"), contextlib.closing(open_feed(experiment, say=progress.say)) as feed:
                 loop = Loop(experiment, feed, checkpoints, progress, interruption)
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)
-        except BaseException:
-            progress.close()
-            try:
-                checkpoints.close()
-            except SaveError as error:  # the error at hand has the reason and the exit status
-                if processes.index() == 0:
-                    output.warn(f"warning: {error}")
-            raise
-        progress.close()
-        checkpoints.close()
         if processes.index() == 0:
             workdirs.write_result(folder, result)
             run_card.write(folder, experiment, result, say=processes.log, trained_here=True)
@@ -173,6 +163,25 @@ def _start_lines(experiment: Experiment, workdir: str, start_step: int) -> Itera
         yield warning
     if start_step:
         yield f"resuming after update {start_step:,}"
+
+
+@contextlib.contextmanager
+def _closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Closes the checkpoints after the block. After an error of the block, a save that fails is a warning alone.
+
+    Raises:
+      SaveError: the block has ended, and the last checkpoint could not be written.
+    """
+    try:
+        yield
+    except BaseException:
+        try:
+            checkpoints.close()
+        except SaveError as error:
+            if processes.index() == 0:
+                output.warn(f"warning: {error}")
+        raise
+    checkpoints.close()
 
 
 def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState | None:

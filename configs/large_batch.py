@@ -44,7 +44,7 @@ def get_config(variant: str = "4096") -> ConfigDict:
     config.name = f"large_batch-{variant}"
     config.network.recipe = "batch_norm"
     config.network.bfloat16 = True
-    config.photometry.update(noise=((0, 0.1),), standardize=True, each_image=False)
+    config.photometry.update(noise=((0, 0.1),), standardize=True)
     config.schedule = "cosine"
     config.num_epochs = 90.0
     config.lars_trust = 0.001

@@ -38,7 +38,7 @@ def get_config(name: str = "") -> ConfigDict:
     # The next three fields have the values of 2012; those of `configs/default.py` are chosen for solar cells.
     config.network.recipe = "original"  # has dropout, which helps a network that fits its training images
     config.jitter.symmetries = 2  # crops are mirrored, and never upside down: most pictures have a top
-    config.photometry.each_image = False  # crops keep their brightness, which may tell classes apart
+    config.photometry.each_image = False  # brightness may tell classes apart: a crop keeps its own
     # Images an update. With fewer than 32 training images, a batch lies across epochs. The rates are chosen for 32.
     config.batch_size = 32
     # Passes over the training images. None: 2000 / the root of their number, rounded, at least 10: 272 for 54 images,

@@ -65,6 +65,11 @@ class Dataset:
         """The folder of the data set, its version included."""
         return self._folder
 
+    @property
+    def name(self) -> str:
+        """NAME/FORM, such as `elpv/160`, without the version."""
+        return self._builder.info.full_name.rpartition("/")[0]
+
     def identity(self) -> dict[str, Any]:
         """The identity of the data as JSON: name, size, classes in order, examples of each split, and a digest.
 
@@ -100,7 +105,7 @@ class Dataset:
           DatasetError: the data set has no such split, the split is empty or overlaps itself, or its files are damaged.
         """
         known = list(self._builder.info.splits)
-        if any(part.split("[")[0].strip() not in known for part in name.split("+")):
+        if any(split not in known for split in splits_in(name)):
             raise DatasetError(f"{self._folder} has no split {name!r}; it has {', '.join(known)}")
         try:
             spans = _spans(name, self.examples)
@@ -116,10 +121,15 @@ class Dataset:
             source = Files(f"split {name!r} of {self._folder}", parts, shape).open()
             source.check()
         except Exception as error:  # array_record has no common error for missing or broken bytes
-            splits = (self._builder.info.splits[part.partition("[")[0].strip()] for part in name.split("+"))
+            splits = (self._builder.info.splits[split] for split in splits_in(name))
             files = [file for split in splits for file in split.filepaths]
             raise _unread(self._folder, f"split {name!r} cannot be read", files) from error
         return source
+
+
+def splits_in(name: str) -> list[str]:
+    """The splits of which TFDS's notation takes parts: `train` and `test` for `train[:25%]+test`."""
+    return [part.partition("[")[0].strip() for part in name.split("+")]
 
 
 def count_examples(split: str, examples: Mapping[str, int]) -> int:

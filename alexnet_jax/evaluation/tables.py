@@ -12,10 +12,11 @@ from jaxtyping import Int
 
 from alexnet_jax.data.filling import name_of
 from alexnet_jax.data.pipeline import Source
-from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.evaluation.predictions import Block
 from alexnet_jax.evaluation.tally import predicted_classes
-from alexnet_jax.workdir.atomic import open_atomically
+from alexnet_jax.workdir.atomic import open_atomically, writing
+
+ADVICE = "make room, or name another file"  # where a file cannot be written
 
 
 @contextlib.contextmanager
@@ -39,31 +40,18 @@ def prediction_rows(
       UsageError: the file cannot be written.
     """
     with contextlib.ExitStack() as stack:  # an error of the caller removes the part that is written
-        with _writing(file):
+        with writing(file, ADVICE):
             opened = stack.enter_context(open_atomically(file))
             opened.write(_csv([("name", "label", "prediction", *(f"p({name})" for name in class_names))]))
 
         def write(block: Block) -> None:
             content = _csv(_rows_of(block, class_names, source))
-            with _writing(file):
+            with writing(file, ADVICE):
                 opened.write(content)
 
         yield write
-        with _writing(file):
+        with writing(file, ADVICE):
             stack.close()
-
-
-@contextlib.contextmanager
-def _writing(file: epath.Path) -> Iterator[None]:
-    """Names the file that the block cannot write.
-
-    Raises:
-      UsageError: it cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {reason_of(error)}; make room, or name another file") from error
 
 
 def _rows_of(block: Block, class_names: Sequence[str], source: Source) -> Iterator[Sequence[str]]:

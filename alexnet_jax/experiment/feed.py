@@ -179,9 +179,9 @@ def open_feed(experiment: Experiment, *, say: Callable[[str], None]) -> Feed:
     """
     wanted = experiment.settings.dataset.on_device
     if wanted is None:
-        wanted = jax.default_backend() != "cpu" and _fits(experiment, SHARE)
-    elif wanted and not _fits(experiment, 1.0):
-        memory = _memory(experiment) or 0  # of this process; another one's may be too small
+        wanted = jax.default_backend() != "cpu" and _fits(experiment, SHARE, if_unknown=False)
+    elif wanted and not _fits(experiment, 1.0, if_unknown=True):
+        memory = _memory(experiment) or 0  # 0: unknown here, and too small in another process
         raise UsageError(
             f"config.dataset.on_device is True, and the images take {size_of(experiment) / 2**20:,.0f} MiB of the"
             f" {memory / 2**20:,.0f} MiB of a device's memory; use False, which reads them from disk"
@@ -197,10 +197,10 @@ def size_of(experiment: Experiment) -> int:
     return images * (experiment.data.image_size**2 * 3 + 4)
 
 
-def _fits(experiment: Experiment, share: float) -> bool:
+def _fits(experiment: Experiment, share: float, *, if_unknown: bool) -> bool:
     """Whether the images take less than a share of the memory of a device, on all processes."""
     memory = _memory(experiment)
-    fits = share == 1.0 if memory is None else size_of(experiment) < share * memory
+    fits = if_unknown if memory is None else size_of(experiment) < share * memory
     processes.agree({"whether the images fit into the devices' memory": fits})
     return fits
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from alexnet_jax.data.dataset import Dataset, count_examples, open_dataset
+from alexnet_jax.data.dataset import Dataset, count_examples, open_dataset, splits_in
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import automatic
 from alexnet_jax.errors import UsageError
@@ -80,8 +80,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
             " with None, the data set gives the number"
         )
     train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
-    used = {part.partition("[")[0].strip() for part in train.split("+")}
-    others = [name for name in facts.examples if name not in used]
+    others = [name for name in facts.examples if name not in splits_in(train)]
     names = tuple(name for name in EVAL_SPLITS if name in others) or tuple(others)
     evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
     check_crop(data.crop_size or 1, facts.image_size, data.name)
@@ -141,7 +140,7 @@ def followed(settings: Settings) -> tuple[str, str, int]:
 
 def is_data_of(settings: Settings, dataset: Dataset, name: str) -> bool:
     """Whether a data set, opened by that name, is the one of the settings."""
-    return settings.dataset.name in (name, dataset.identity()["name"].rpartition("/")[0])  # without the version
+    return settings.dataset.name in (name, dataset.name)
 
 
 def on_data(settings: Settings, dataset: Dataset, name: str) -> Settings:

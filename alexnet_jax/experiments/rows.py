@@ -1,18 +1,17 @@
 """The rows of an experiment in a file, one a line, as they were finished."""
 
-import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError, reason_of
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.errors import UsageError
+from alexnet_jax.workdir.atomic import write_atomically, writing
 
 Row: TypeAlias = dict[str, Any]
+ADVICE = "name another folder in --results"  # where a file cannot be read or written
 KEY = {"run", "config", "overrides", "seed"}  # by which a row belongs to its run
 
 
@@ -40,7 +39,7 @@ def add_row(file: Path, row: Row) -> None:
     Raises:
       UsageError: the file cannot be written.
     """
-    with writing(file):
+    with writing(file, ADVICE):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
 
@@ -51,27 +50,14 @@ def check_folder(file: Path) -> None:
     Raises:
       UsageError: it cannot.
     """
-    with writing(file):
+    with writing(file, ADVICE):
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
-
-
-@contextlib.contextmanager
-def writing(file: Path) -> Iterator[None]:
-    """Names the file, and the flag that helps, where the block cannot write it.
-
-    Raises:
-      UsageError: it cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {reason_of(error)}; name another folder in --results") from error
 
 
 def _whole_lines(file: Path) -> str:
     try:
         text = file.read_text() if file.exists() else ""
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}; name another folder in --results") from error
+        raise UsageError(f"{file} cannot be read: {error}; {ADVICE}") from error
     return text[: text.rfind("\n") + 1]

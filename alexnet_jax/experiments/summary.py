@@ -8,9 +8,9 @@ from etils import epath
 from alexnet_jax.drawing import canvas
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, Rows, rows_of, without_rows
-from alexnet_jax.experiments.rows import read_rows, writing
+from alexnet_jax.experiments.rows import ADVICE, read_rows
 from alexnet_jax.experiments.tables import made
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import write_atomically, writing
 
 HEAD = """# The paper's claims, measured
 
@@ -46,7 +46,7 @@ def write(folder: Path) -> None:
         rows = rows_of(experiment.runs(all_rows), all_rows)
         finished = any("result" in row for row in rows)
         parts.append(_section(experiment, rows, folder) if finished else _open(experiment))
-    with writing(page):
+    with writing(page, ADVICE):
         write_atomically(epath.Path(page), "\n".join(parts))
 
 
@@ -77,7 +77,7 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
     pictures = []
     for name, (figure, text) in experiment.pictures(rows).items():
         file = folder / f"{name}.png"
-        with writing(file):
+        with writing(file, ADVICE):
             file.write_bytes(canvas.as_bytes(figure, ".png"))
         pictures.append(f"![{text}]({folder.name}/{name}.png)\n")
     return "\n".join(

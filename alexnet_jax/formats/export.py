@@ -11,10 +11,10 @@ from jaxtyping import PyTree
 
 import alexnet_jax
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import caffe, export_page, onnx, safetensors, stablehlo, torchvision
 from alexnet_jax.trained import Trained
-from alexnet_jax.workdir.atomic import write_atomically
+from alexnet_jax.workdir.atomic import write_atomically, writing
 
 # The kinds of files, and their suffixes. Of two kinds with one suffix, the first is the one that the suffix names.
 KINDS = {
@@ -71,10 +71,8 @@ def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str =
     files: dict[str, str | bytes] = {file.name: contents.pop(""), f"{file.name}.README.md": page}
     files |= {f"{file.name}{ending}": content for ending, content in contents.items()}
     for name, content in files.items():
-        try:
+        with writing(file.parent / name):
             write_atomically(file.parent / name, content)
-        except OSError as error:
-            raise UsageError(f"{file.parent / name} cannot be written: {reason_of(error)}") from error
     return [file.parent / name for name in files]
 
 

@@ -67,7 +67,7 @@ def _check_free(folder: epath.Path, config: ConfigDict) -> None:
     has_checkpoint = checkpoints.exists() and any(path.name.isdigit() for path in checkpoints.iterdir())
     has_config = (folder / record.CONFIG_FILE).exists()
     if has_checkpoint or (has_config and record.differs(folder, config)):
-        raise UsageError(f"{folder} holds a run already; name another folder, or remove that one")
+        raise UsageError(f"the workdir {folder} holds a run already; name another workdir, or remove this one")
 
 
 def card_of(imported: Imported, source: str) -> card.Card:

@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from etils import epath
 
-from alexnet_jax.errors import MissingPackageError, UsageError, reason_of
+from alexnet_jax.errors import MissingPackageError
 from alexnet_jax.retrieval.columns import Names, Rows
 from alexnet_jax.retrieval.exact_search import rows_at_once
 from alexnet_jax.retrieval.feature_table import Table
-from alexnet_jax.workdir.atomic import open_atomically
+from alexnet_jax.workdir.atomic import open_atomically, writing
 
 SUFFIXES = (".npz", ".parquet")
 NAMES_AT_ONCE = 4096
@@ -51,12 +51,9 @@ def write(file: epath.Path, table: Table, queries: Table | None, facts: Mapping[
     Raises:
       UsageError: the file cannot be written.
     """
-    try:
-        with open_atomically(file) as opened:
-            form = _write_npz if file.suffix.lower() == ".npz" else _write_parquet
-            form(opened, table, queries, facts)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {reason_of(error)}; make room, or name another") from error
+    with writing(file, "make room, or name another"), open_atomically(file) as opened:
+        form = _write_npz if file.suffix.lower() == ".npz" else _write_parquet
+        form(opened, table, queries, facts)
 
 
 def _write_npz(opened: BinaryIO, table: Table, queries: Table | None, facts: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def compute(
     """
     names, labels, not_finite = Names(scratch), Rows(scratch, np.int64), Names(scratch)
     features: Rows | None = None
-    left_out = pictures.broken  # folders, which are not among the pictures
+    left_out = pictures.broken  # folders, which `pictures.total` does not count
     pixels = Rows(scratch, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
     for batch, made in _batches(net, pictures, layer):
         features = features or Rows(scratch, np.float32, made.shape[1:])

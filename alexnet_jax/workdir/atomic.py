@@ -8,6 +8,8 @@ from typing import BinaryIO
 
 from etils import epath
 
+from alexnet_jax.errors import UsageError, reason_of
+
 NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `fsync`
 
 
@@ -63,6 +65,24 @@ def storage_errors(file: epath.Path) -> Iterator[None]:
         if isinstance(error, OSError) or "://" not in str(file):
             raise
         raise OSError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def writing(file: object, advice: str = "") -> Iterator[None]:
+    """Names the file that the block cannot write.
+
+    Args:
+      file: its path.
+      advice: what helps, such as `name another file`; empty: nothing is known.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"{file} cannot be written: {reason_of(error)}"
+        raise UsageError(f"{reason}; {advice}" if advice else reason) from error
 
 
 def part_of(file: epath.Path) -> epath.Path:

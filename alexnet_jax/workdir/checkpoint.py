@@ -287,10 +287,9 @@ class Checkpoints:
     def _list_files(self) -> None:
         """Writes the manifest of the checkpoint that is being completed, without the files that orbax writes later."""
         step = str(self._writing)
-        names = (path.name for path in self._folder.iterdir())
-        # A disk has it under a longer name until it is complete. A user's copy may be `12.bak`.
-        name = max((name for name in names if name == step or name.startswith(f"{step}{PART}")), key=len)
-        manifest.extend(self._folder / name, but=LATE_FILES)
+        # On a disk an incomplete checkpoint has a longer name. A user's copy, such as `12.bak`, is another folder.
+        folders = [path for path in self._folder.iterdir() if path.name == step or path.name.startswith(step + PART)]
+        manifest.extend(max(folders, key=lambda path: len(path.name)), but=LATE_FILES)
 
     def wait(self) -> None:
         """Returns when the last save is complete on disk.
@@ -326,10 +325,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last save, and ends orbax's threads."""
         self.wait()
-        if self._has_failed:
-            with contextlib.suppress(Exception):  # orbax raises the failure again, which was told
-                self._manager.close()
-        else:
+        reported = (Exception,) if self._has_failed else ()  # orbax raises the failure of a save again when it closes
+        with contextlib.suppress(*reported):
             self._manager.close()
 
 
@@ -405,7 +402,7 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
     size = round(1.1 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))) + SMALL_FILES
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            _reserve(file.fileno(), size)  # unlike a count of free bytes, this knows quotas
+            _reserve(file.fileno(), size)
     except OSError as error:
         if error.errno in NO_ROOM:
             return f"there is no room for {size:,} bytes in {folder} ({reason_of(error)})"
@@ -413,17 +410,17 @@ def _no_room(folder: epath.Path, state: PyTree) -> str | None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Reserves room for a file. Where the file system cannot, it counts the free bytes, and does not know quotas.
+    """Reserves room for a file, which quotas limit. Where the file system cannot, the free bytes are compared alone.
 
     `os.posix_fallocate` would write zeros there, as on NFS before 4.2.
 
     Raises:
       OSError: there is no room, or it cannot be reserved.
     """
-    library = ctypes.CDLL(None, use_errno=True)
-    if hasattr(library, "fallocate") and library.fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+    reserve = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)  # None: macOS
+    if reserve is not None and reserve(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
         return
-    number = ctypes.get_errno() if hasattr(library, "fallocate") else errno.ENOTSUP
+    number = errno.ENOTSUP if reserve is None else ctypes.get_errno()
     status = os.fstatvfs(descriptor)
     if number in (errno.ENOTSUP, errno.ENOSYS) and status.f_bavail * status.f_frsize < size:
         number = errno.ENOSPC

@@ -23,7 +23,7 @@ def check(folder: epath.Path, identity: Mapping[str, Any]) -> None:
       DamagedFileError, UnreadableFileError: the file cannot be read.
     """
     file = folder / DATA_FILE
-    if not file.exists() or not has_checkpoints(folder):
+    if not _is_of_a_run(folder):
         return
     difference = first_difference(read_json(file), identity)
     if difference is not None:
@@ -48,10 +48,15 @@ def form_of(folder: epath.Path, name: str) -> str:
       folder: the workdir.
       name: in the config of the run.
     """
-    if not (folder / DATA_FILE).exists() or not has_checkpoints(folder):
+    if not _is_of_a_run(folder):
         return name
     form = str(read_json(folder / DATA_FILE).get("name")).rpartition("/")[0]  # without the version
     return form if form.startswith(f"{name}/") else name
+
+
+def _is_of_a_run(folder: epath.Path) -> bool:
+    """Whether the workdir has the file, and something that was trained on these data."""
+    return (folder / DATA_FILE).exists() and has_checkpoints(folder)
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:

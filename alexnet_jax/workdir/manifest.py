@@ -83,10 +83,10 @@ def _names(folder: epath.Path) -> list[str]:
     """
     names = []  # not by `walk`, whose paths lack the `gs://` of the folder
     for path in folder.iterdir():
-        if not path.is_dir():
-            names += [] if path.name.startswith(FILE) else [path.name]
-        elif not os.path.islink(path):
-            names += [f"{path.name}/{name}" for name in _names(path)]
+        if path.is_dir():
+            names += [f"{path.name}/{name}" for name in (() if os.path.islink(path) else _names(path))]
+        elif not path.name.startswith(FILE):
+            names.append(path.name)
     return sorted(names)
 
 
