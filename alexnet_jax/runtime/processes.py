@@ -242,11 +242,10 @@ def have_in_common(folder: str) -> bool:
             file.touch()
     broadcast("written")
     seen = gather(folder if is_address else "yes" if file.exists() else "no")
-    answer = broadcast("yes" if len(set(seen)) == 1 and seen[0] != "no" else "no")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # before the answer, so that no process finds the file afterwards
         if index() == 0 and not is_address:
             file.unlink(missing_ok=True)
-    return answer == "yes"
+    return broadcast("yes" if len(set(seen)) == 1 and seen[0] != "no" else "no") == "yes"
 
 
 def first_difference(facts: list[dict[str, Any]]) -> str:
