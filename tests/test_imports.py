@@ -57,7 +57,6 @@ HOMES = {
         "workdir/record.py",
     ],
     "tensorflow_datasets": ["data/"],
-    "grain": ["data/"],
     "tensorboardX": ["workdir/", "runtime/compat.py"],
     "tensorflow": [],
     "torch": ["benchmark.py", "benchmarks/"],

@@ -32,8 +32,7 @@ class Source(Protocol):
 class Randomness:
     """Random order and crops by place in the sequence, functions of `(seed, stream, number)`.
 
-    The numbers are drawn in blocks, since creating a generator is slow. Grain's shuffle takes 40 us an example under
-    the interpreter's lock, a lookup in a permutation almost nothing.
+    The numbers are drawn in blocks, since creating a generator is slow.
     """
 
     ORDER, CROPS = 0, 1  # streams

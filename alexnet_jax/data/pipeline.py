@@ -1,13 +1,16 @@
 """Batches of training and evaluation images, functions of `(seed, step)`, read from a prepared data set."""
 
+import collections
 import contextlib
+import itertools
 import math
 import os
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
 
 from alexnet_jax.data.batch import Batch, Shard
@@ -17,7 +20,7 @@ from alexnet_jax.data.records import Examples
 from alexnet_jax.data.workers import Workers
 
 AHEAD = 2  # prefetched batches
-FOREVER = 2**40  # batches; Grain needs a finite range
+FOREVER = 2**40  # batches
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in so many of the clock
 
 
@@ -74,7 +77,6 @@ def eval_batches(
     views: int,
     shard: Shard,
     crop_size: int,
-    decode: Decode = decode,
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """This shard of the batches that hold each example once, in order; the last batch is padded with mask False.
@@ -85,7 +87,7 @@ def eval_batches(
       views: 1 or 10 an example; images are `[batch, views, crop, crop, 3]`.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
-      decode, workers: as in `train_batches`.
+      workers: as in `train_batches`.
     """
     plan = EvalPlan(batch_size=batch_size, shard=shard, crop_size=crop_size, views=views)
     return _batches(source, plan, range(-(-len(source) // batch_size)), decode, workers)
@@ -110,19 +112,30 @@ def _batches(source: Source, plan: Plan, numbers: range, decode: Decode, workers
 
 
 def _from_threads(source: Source, plan: Plan, numbers: range, decode: Decode) -> Iterator[Batch]:
-    """The batches `numbers` of a plan, made in one thread a core.
+    """The batches `numbers` of a plan. Each is made by all cores, a thread for each, while earlier ones are used.
 
-    Decoders release the interpreter's lock, and the rest is a tenth of an image's time: threads give up to three cores'
-    worth of images. A thread fills a whole batch, because Grain takes about 40 us for each element, whatever its size.
+    Decoders release the interpreter's lock, and the rest is a tenth of an image's time.
     """
-    fill = plan.fill(source, decode)
+    fill, left, cores = plan.fill(source, decode), iter(numbers), threads()
+    bounds = [plan.rows * part // cores for part in range(cores + 1)]
+    pool = ThreadPoolExecutor(cores, "input")
+    # At exit too, before the interpreter drops what it needs. Without a wait: the storage may hang.
+    close = weakref.finalize(pool, pool.shutdown, wait=False, cancel_futures=True)
 
-    def make(number: int) -> Batch:
-        shape = plan.rows, *plan.row_shape
-        arrays: Any = np.empty(shape, np.uint8), np.empty(plan.rows, np.int32), np.empty(plan.rows, bool)
-        batch = Batch(*arrays)
-        fill(batch, number, range(plan.rows))
-        return batch
+    def begin(count: int) -> Iterator[tuple[Batch, list[Future[None]]]]:
+        for number in itertools.islice(left, count):
+            shape = plan.rows, *plan.row_shape
+            arrays: Any = np.empty(shape, np.uint8), np.empty(plan.rows, np.int32), np.empty(plan.rows, bool)
+            batch = Batch(*arrays)
+            yield batch, [pool.submit(fill, batch, number, range(*part)) for part in itertools.pairwise(bounds)]
 
-    batches = grain.MapDataset.range(numbers.start, numbers.stop).map(make)
-    yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=threads(), prefetch_buffer_size=AHEAD))
+    try:
+        making = collections.deque(begin(AHEAD))
+        while making:
+            batch, parts = making.popleft()
+            making.extend(begin(1))
+            for part in parts:
+                part.result()
+            yield batch
+    finally:
+        close()

@@ -5,7 +5,7 @@ input is a JSON list: `[stream, place, size, ring]` opens a stream, whose region
 `[stream, slot, batch, part]` is a part of a batch to fill. The answer to a part is `[stream, slot]` on the standard
 output, with an error as third.
 
-Nothing here imports JAX, Flax, Grain or TFDS: the process starts in less than a second and takes 60 MB.
+Nothing here imports JAX, Flax or TFDS: the process starts in less than a second and takes 60 MB.
 """
 
 import contextlib

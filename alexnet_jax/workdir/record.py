@@ -44,7 +44,6 @@ PACKAGES = [
     "flax",
     "optax",
     "orbax-checkpoint",
-    "grain",
     "tensorflow-datasets",
     "numpy",
     "pillow",
