@@ -202,9 +202,7 @@ class Trained:
         forward = make_forward(self.tower, self.mesh)
 
         def step(params, batch_stats, crops):
-            return predict_log_probs(
-                params, batch_stats, crops, forward=forward, photometry=lambda x, *_: self.preprocessing.inputs(x)
-            )
+            return predict_log_probs(params, batch_stats, crops, forward=forward, inputs=self.preprocessing.inputs)
 
         return self._compiled(step)
 

@@ -25,6 +25,7 @@ from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.photometry import photometry
+from alexnet_jax.data.preprocessing import of_colour
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.feed import FromDisk
@@ -72,10 +73,9 @@ class Ours:
         self._optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.0005)
         pixels = functools.partial(
             photometry,
-            mean_image=np.full((CROP_SIZE, CROP_SIZE, 3), 120, np.float32),
+            preprocessing=of_colour((), image_size=CROP_SIZE, crop_size=CROP_SIZE, mean=[120.0] * 3),
             color_directions=np.eye(3, dtype=np.float32) * 60,
             noise=piecewise([(0, 0.1)]),
-            pixel_scale=1.0,
         )
         self._steps = build_steps(
             tower=tower, optimizer=self._optimizer, photometry=pixels, mesh=mesh, image_size=CROP_SIZE

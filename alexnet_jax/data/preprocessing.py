@@ -49,12 +49,21 @@ class Preprocessing:
         return self.mean_image[start : start + self.crop_size, start : start + self.crop_size]
 
     def inputs(self, crops: UInt8[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
-        """Crops as the network takes them in evaluation: `photometry` without noise. Pure."""
+        """Crops as the network takes them in evaluation. Pure."""
+        return self.scaled(self.centred(crops))
+
+    def centred(self, crops: UInt8[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
+        """Crops minus the centre of the mean image, whatever their offset and flip (A/convdata_jpeg.py:95, 201-211)."""
         if self.each_image:
             return standardized(crops)
-        x = crops.astype(jnp.float32) - jnp.asarray(self.mean_crop, jnp.float32)[None]
+        return crops.astype(jnp.float32) - jnp.asarray(self.mean_crop, jnp.float32)[None]
+
+    def scaled(self, x: Float[Array, "B h w 3"]) -> Float[Array, "B h w 3"]:
+        """Centred pixels times the scale; those of `each_image` have theirs."""
+        if self.each_image:
+            return x
         scale = self.pixel_scale.astype(np.float32)
-        if (scale == scale[0]).all():  # as in training, where the scale is a number
+        if (scale == scale[0]).all():
             return x if scale[0] == 1 else x * float(scale[0])
         return x * scale[None, None, None, :]
 

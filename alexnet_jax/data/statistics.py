@@ -52,11 +52,6 @@ class Statistics:
         """Root of the mean variance of the three channels."""
         return float(np.sqrt(max(np.trace(self.covariance) / 3, 0)))  # rounding may leave less than 0
 
-    def crop(self, size: int) -> Float[np.ndarray, "size size 3"]:
-        """The centre of the mean image."""
-        start = (self.mean_image.shape[0] - size) // 2
-        return self.mean_image[start : start + size, start : start + size]
-
 
 @dataclasses.dataclass
 class Sums:

@@ -103,7 +103,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     steps = build_steps(
         tower=tower,
         optimizer=build_optimizer(settings, tower.leaf_names(), schedule),
-        photometry=build_photometry(settings, data, schedule.noise(), crop_size=crop_size),
+        photometry=build_photometry(settings, data, schedule.noise()),
         mesh=mesh,
         image_size=crop_size,
         label_smoothing=settings.label_smoothing,
@@ -245,22 +245,22 @@ def check_mesh(settings: Settings, data: int, tower: int) -> None:
         )
 
 
-def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule, *, crop_size: int) -> Photometry:
+def build_photometry(settings: Settings, data: Dataset, noise: optimizer.Schedule) -> Photometry:
     """Mean, scale and colour noise of the data set's training split.
 
+    Args:
+      settings: of the experiment, with the values that follow from the data set.
+      data: its data set.
+      noise: strength by step.
+
     Raises:
-      UsageError: the crop is larger than the stored images.
+      UsageError: all pixels of the training images are equal.
     """
-    statistics = data.statistics
-    follow.check_crop(crop_size, data.image_size, settings.dataset.name)
-    return functools.partial(
-        photometry,
-        mean_image=statistics.crop(crop_size).astype(np.float32),
-        color_directions=statistics.color_directions.astype(np.float32),
-        noise=noise,
-        pixel_scale=_pixel_scale(settings, data),
-        each_image=settings.photometry.each_image,
-    )
+    preprocessing = preprocessing_of(settings, data)
+    directions = data.statistics.color_directions.astype(np.float32)
+    if preprocessing.each_image:  # whose centred pixels are scaled already
+        directions *= _pixel_scale(settings, data)
+    return functools.partial(photometry, preprocessing=preprocessing, color_directions=directions, noise=noise)
 
 
 def _pixel_scale(settings: Settings, data: Dataset) -> float:

@@ -83,7 +83,11 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     others = [name for name in facts.examples if name not in splits_in(train)]
     names = tuple(name for name in EVAL_SPLITS if name in others) or tuple(others)
     evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
-    check_crop(data.crop_size or 1, facts.image_size, data.name)
+    if (data.crop_size or 1) > facts.image_size:
+        raise UsageError(
+            f"config.dataset.crop_size is {data.crop_size} and the images of {data.name} have {facts.image_size}"
+            f" pixels; use a smaller crop, such as {crop_of(facts.image_size)}, or larger images"
+        )
     dataset = dataclasses.replace(
         data,
         train_split=train,
@@ -93,19 +97,6 @@ def follow(settings: Settings, facts: Facts) -> Settings:
         train_images=facts.count(train) if data.train_images is None else data.train_images,
     )
     return with_epochs(dataclasses.replace(settings, dataset=dataset), facts.count(train))
-
-
-def check_crop(crop_size: int, image_size: int, name: str) -> None:
-    """Compares the crop with the stored images of the data set `name`.
-
-    Raises:
-      UsageError: the crop is larger.
-    """
-    if crop_size > image_size:
-        raise UsageError(
-            f"config.dataset.crop_size is {crop_size} and the images of {name} have {image_size} pixels; use a smaller"
-            f" crop, such as {crop_of(image_size)}, or larger images"
-        )
 
 
 def with_epochs(settings: Settings, train_images: int) -> Settings:

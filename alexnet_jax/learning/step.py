@@ -24,6 +24,7 @@ from alexnet_jax.network.tower import Tower
 # Streams of randomness: key(seed) -> fold_in(stream) -> fold_in(step). Never carried in the state.
 STREAMS = {"init": 0, "dropout": 1, "noise": 2}
 
+Inputs = Callable[[UInt8[Array, "B h w 3"]], Float[Array, "B h w 3"]]
 Photometry = Callable[[UInt8[Array, "B h w 3"], PRNGKeyArray | None, Int32[Array, ""] | None], Float[Array, "B h w 3"]]
 
 
@@ -154,23 +155,21 @@ def predict_log_probs(
     images: UInt8[Array, "B *views h w 3"],
     *,
     forward: Forward,
-    photometry: Photometry,
+    inputs: Inputs,
 ) -> Float[Array, "B classes"]:
     """Log of the softmax averaged over an image's views (paper section 4.1; A/src/layer.cu:1809-1831).
 
     The average is taken of log-probabilities: a probability too small for float32 keeps a finite logarithm.
     """
     views = images.reshape(-1, *images.shape[-3:])
-    logits, _ = forward(params, batch_stats, photometry(views, None, None), None)
+    logits, _ = forward(params, batch_stats, inputs(views), None)
     log_probs = jax.nn.log_softmax(logits).reshape(images.shape[0], -1, logits.shape[-1])
     return jax.nn.logsumexp(log_probs, axis=1) - math.log(log_probs.shape[1])
 
 
-def eval_step(
-    params: Params, batch_stats: BatchStats, batch: Batch, *, forward: Forward, photometry: Photometry
-) -> Metrics:
+def eval_step(params: Params, batch_stats: BatchStats, batch: Batch, *, forward: Forward, inputs: Inputs) -> Metrics:
     """The batch's metrics; error and loss are those of the averaged probabilities."""
-    log_probs = predict_log_probs(params, batch_stats, batch.image, forward=forward, photometry=photometry)
+    log_probs = predict_log_probs(params, batch_stats, batch.image, forward=forward, inputs=inputs)
     return measure(log_probs, batch.label, batch.mask)
 
 
@@ -216,7 +215,7 @@ def build_steps(
     Args:
       tower: of the network.
       optimizer: as `krizhevsky_sgd`.
-      photometry: pixels to the network's input.
+      photometry: pixels to the network's input; in evaluation key and step are None.
       mesh: of the devices.
       image_size: pixels along a side of the crops.
       label_smoothing: as in `loss_fn`.
@@ -241,7 +240,7 @@ def build_steps(
     update = functools.partial(
         train_step, forward=forward, optimizer=optimizer, photometry=photometry, label_smoothing=label_smoothing
     )
-    evaluate = functools.partial(eval_step, forward=forward, photometry=photometry)
+    evaluate = functools.partial(eval_step, forward=forward, inputs=lambda images: photometry(images, None, None))
     remember = observe and jax.jit(observe, out_shardings=replicated)
 
     def placed(resident: PyTree, crops: PyTree) -> Batch:

@@ -9,8 +9,9 @@ from alexnet_jax.learning.optimizer import piecewise
 
 DIRECTIONS = np.array([[1.0, -1.0, 0.0], [0.0, 2.0, 1.0], [30.0, 20.0, 40.0]], np.float32)
 IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (400, 2, 2, 3), np.uint8))
-MEAN = np.full((2, 2, 3), 100, np.float32)
-MEAN[0, 0] = 50
+MEAN = np.full((4, 4, 3), 100, np.float32)  # its border is subtracted from no crop
+MEAN[0], MEAN[1, 1] = 200, 50
+MEAN_CROP = MEAN[1:3, 1:3]
 
 
 def run(key, step, noise=((0, 0.1), (10, 0.0)), scale=1.0):
@@ -18,16 +19,15 @@ def run(key, step, noise=((0, 0.1), (10, 0.0)), scale=1.0):
         IMAGES,
         key,
         None if step is None else jnp.int32(step),
-        mean_image=MEAN,
+        preprocessing=Preprocessing((), 4, 2, MEAN, np.full(3, scale, np.float32)),
         color_directions=DIRECTIONS,
         noise=piecewise(noise),
-        pixel_scale=scale,
     )
 
 
 def test_evaluation_subtracts_the_mean_and_nothing_else():
-    np.testing.assert_array_equal(run(None, None), np.asarray(IMAGES, np.float32) - MEAN)
-    np.testing.assert_allclose(run(None, None, scale=0.5), 0.5 * (np.asarray(IMAGES, np.float32) - MEAN))
+    np.testing.assert_array_equal(run(None, None), np.asarray(IMAGES, np.float32) - MEAN_CROP)
+    np.testing.assert_allclose(run(None, None, scale=0.5), 0.5 * (np.asarray(IMAGES, np.float32) - MEAN_CROP))
 
 
 def test_noise_is_one_offset_an_image_then_all_is_divided():
@@ -51,16 +51,20 @@ def test_each_image_has_a_mean_of_0_and_a_deviation_of_1_whatever_its_brightness
     rng = np.random.default_rng(1)
     images = rng.integers(60, 90, (4, 8, 8, 3)).astype(np.uint8)
     flat = np.full((1, 8, 8, 3), 40, np.uint8)
-    shared = dict(mean_image=np.zeros((8, 8, 3), np.float32), color_directions=DIRECTIONS, noise=piecewise(((0, 0.1),)))
-    found = photometry(jnp.asarray(images), None, None, **shared, pixel_scale=0.02, each_image=True)
+    own = Preprocessing((), 8, 8, np.full((8, 8, 3), 90, np.float32), np.full(3, 0.02, np.float32), each_image=True)
+    found = own.inputs(jnp.asarray(images))
     x = images.astype(np.float64)
     x = x - x.mean(axis=(1, 2, 3), keepdims=True)
     np.testing.assert_allclose(found, x / (x.std(axis=(1, 2, 3), keepdims=True) + 4), atol=1e-5)
-    brighter = photometry(jnp.asarray(images + 100), None, None, **shared, pixel_scale=0.02, each_image=True)
-    np.testing.assert_allclose(brighter, found, atol=1e-5)
+    np.testing.assert_allclose(own.inputs(jnp.asarray(images + 100)), found, atol=1e-5)
     assert not np.asarray(standardized(jnp.asarray(flat))).any()
     noisy = photometry(
-        jnp.asarray(images), jax.random.key(0), jnp.int32(0), **shared, pixel_scale=0.02, each_image=True
+        jnp.asarray(images),
+        jax.random.key(0),
+        jnp.int32(0),
+        preprocessing=own,
+        color_directions=0.02 * DIRECTIONS,
+        noise=piecewise(((0, 0.1),)),
     )
     offsets = np.asarray(noisy) * 1.1 - np.asarray(found)
     np.testing.assert_allclose(offsets, np.broadcast_to(offsets[:, :1, :1], offsets.shape), atol=1e-5)

@@ -59,10 +59,18 @@ def test_the_steps_follow_the_config(tiny_config: Callable, data_dir: str, monke
     assert given["label_smoothing"] == 0.125
     statistics = experiment.data.statistics
     photometry = given["photometry"].keywords
-    assert photometry["each_image"] and photometry["pixel_scale"] == 1 / statistics.pixel_std
     assert float(photometry["noise"](jnp.int32(0))) == 0.25
-    np.testing.assert_array_equal(photometry["mean_image"], statistics.crop(56).astype(np.float32))
-    np.testing.assert_array_equal(photometry["color_directions"], statistics.color_directions.astype(np.float32))
+    preprocessing = photometry["preprocessing"]
+    assert preprocessing.each_image and preprocessing.crop_size == 56
+    np.testing.assert_array_equal(preprocessing.mean_image, statistics.mean_image.astype(np.float32))
+    np.testing.assert_allclose(preprocessing.pixel_scale, 1 / statistics.pixel_std)
+    # Of pixels as they are stored, while each crop is divided by its deviation before the noise.
+    np.testing.assert_allclose(
+        photometry["color_directions"], statistics.color_directions / statistics.pixel_std, rtol=1e-6
+    )
+    build.build(read_settings(tiny_config(**changes | {"photometry.each_image": False})), data_dir, say=print)
+    directions = given["photometry"].keywords["color_directions"]
+    np.testing.assert_allclose(directions, statistics.color_directions, rtol=1e-6)
 
 
 def test_the_optimizer_follows_the_config(tiny_config: Callable, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ def forward(params, batch_stats, images, key=None):
     return images.reshape(images.shape[0], -1) @ params, batch_stats
 
 
-def photometry(images, key, step):
+def inputs(images):
     return images.astype(jnp.float32) - 100
 
 
@@ -32,21 +32,21 @@ def test_views_are_averaged_as_probabilities():
     logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
     expected = softmax(logits).mean(axis=1)
     assert np.abs(expected - softmax(logits.mean(axis=1))).max() > 0.01, "the average of logits would do too"
-    found = step.predict_log_probs(KERNEL, {}, jnp.asarray(VIEWS), forward=forward, photometry=photometry)
+    found = step.predict_log_probs(KERNEL, {}, jnp.asarray(VIEWS), forward=forward, inputs=inputs)
     np.testing.assert_allclose(np.exp(found), expected, rtol=1e-5)
 
 
 def test_a_probability_that_underflows_has_a_finite_loss():
     images = np.full((1, 2, 2, 2, 3), 255, np.uint8)
     kernel = jnp.zeros_like(KERNEL).at[:, 0].set(1.0)
-    found = step.predict_log_probs(kernel, {}, jnp.asarray(images), forward=forward, photometry=photometry)
+    found = step.predict_log_probs(kernel, {}, jnp.asarray(images), forward=forward, inputs=inputs)
     np.testing.assert_allclose(found[0], [0, -1860, -1860, -1860], atol=1e-3)
 
 
 def test_an_evaluation_step_measures_the_average_and_leaves_padding_out():
     mask = np.array([True, True, False])
     batch = Batch(jnp.asarray(VIEWS), jnp.asarray(LABELS), jnp.asarray(mask))
-    metrics = step.eval_step(KERNEL, {}, batch, forward=forward, photometry=photometry)
+    metrics = step.eval_step(KERNEL, {}, batch, forward=forward, inputs=inputs)
     logits = (VIEWS.reshape(3, 10, -1).astype(np.float64) - 100) @ np.asarray(KERNEL, np.float64)
     probs = softmax(logits).mean(axis=1)
     assert float(metrics.count) == 2
@@ -70,7 +70,7 @@ def test_noise_and_dropout_are_functions_of_the_key_and_the_step_and_of_nothing_
 
     def noisy(images, key, number):
         drawn.append(bits(key))
-        return photometry(images, key, number)
+        return inputs(images)
 
     def dropping(params, batch_stats, images, key):
         drawn.append(bits(key))
