@@ -93,7 +93,7 @@ class Trained:
           UsageError: one of them is no picture.
         """
         squares = np.concatenate(list(self._squares(pictures, 1)))
-        crops = jax.device_put(crops_of(squares, self.preprocessing.crop_size, 1)[:, 0])
+        crops = jax.device_put(geometry.center_crop(squares, self.preprocessing.crop_size))
         return jax.jit(self.preprocessing.inputs)(crops)
 
     def square(self, picture: Picture) -> UInt8[np.ndarray, "size size 3"]:
@@ -177,7 +177,7 @@ class Trained:
         Raises:
           UsageError: the network has no classifier.
         """
-        crops = crops_of(squares, self.preprocessing.crop_size, views)
+        crops = geometry.views_of(squares, self.preprocessing.crop_size, views)
         return self._run(self.log_probs_step, crops)
 
     def features_of(self, squares: Squares, layer: str) -> Float[np.ndarray, "b ..."]:
@@ -186,7 +186,7 @@ class Trained:
         Raises:
           UsageError: the network has no such layer.
         """
-        crops = crops_of(squares, self.preprocessing.crop_size, 1)[:, 0]
+        crops = geometry.center_crop(squares, self.preprocessing.crop_size)
         return self._run(self.features_step(layer), crops)
 
     @functools.cached_property
@@ -279,8 +279,3 @@ def pad(images: UInt8[np.ndarray, "b ..."], length: int) -> UInt8[np.ndarray, "{
     """The images, and black ones after them up to a length."""
     missing = length - len(images)
     return np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)]) if missing else images
-
-
-def crops_of(squares: Squares, crop_size: int, views: int) -> UInt8[np.ndarray, "b views crop crop 3"]:
-    """The centre crop of each square, or the paper's ten views."""
-    return np.stack([geometry.views_of(square, crop_size, views) for square in squares])

@@ -48,13 +48,8 @@ class Randomness:
             lambda block: np.random.default_rng((seed, self.CROPS, block)).random((self.BLOCK, geometry.DRAWS))
         )
 
-    def example(self, place: int) -> int:
-        """The example at a place; each epoch has another permutation."""
-        epoch, within = divmod(place, self._examples)
-        return int(self._order(epoch)[within])
-
     def examples(self, places: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
-        """`example` of each place."""
+        """The example at each place in the sequence; each epoch has another permutation."""
         epochs, within = np.divmod(places, self._examples)
         found = np.empty(places.shape, np.int64)
         for epoch in np.unique(epochs):
@@ -62,13 +57,8 @@ class Randomness:
             found[here] = self._order(int(epoch))[within[here]]
         return found
 
-    def crop(self, group: int) -> Float[np.ndarray, " draws"]:
-        """Random numbers in [0, 1) for the crop of a group of places."""
-        block, within = divmod(group, self.BLOCK)
-        return self._draws(block)[within]
-
     def crops(self, groups: Int[np.ndarray, "*any"]) -> Float[np.ndarray, "*any draws"]:
-        """`crop` of each group."""
+        """Random numbers in [0, 1) for the crop of each group of places."""
         blocks, within = np.divmod(groups, self.BLOCK)
         found = np.empty((*groups.shape, geometry.DRAWS))
         for block in np.unique(blocks):
@@ -135,26 +125,33 @@ class TrainPlan(Plan):
 
     def fill(self, source: Source, decode: Decode) -> Fill:
         """Writes random crops."""
-        randomness, size = Randomness(self.seed, len(source)), self.crop_size
+        randomness = Randomness(self.seed, len(source))
 
         def fill(batch: Batch, number: int, rows: range) -> None:
-            first = number * self.batch_size + self.shard.index * self.rows
-            for row in rows:
-                example = source[randomness.example(first + row)]
+            places = number * self.batch_size + self.shard.index * self.rows + np.asarray(rows, np.int64)
+            examples = randomness.examples(places).tolist()
+            draws = randomness.crops(places // self.crop_group)
+            crops: list[geometry.Crop] = []  # drawn together, which takes a tenth of the time
+            for place, row in enumerate(rows):
+                example = source[examples[place]]
                 image, out = pixels_of(example, decode), np.asarray(batch.image[row])
-                draws = randomness.crop((first + row) // self.crop_group)
-                crop = geometry.random_crop(
-                    image.shape[0],
-                    size,
-                    draws,
-                    rotation=self.rotation,
-                    scale=self.scale,
-                    symmetries=self.symmetries,
-                )
-                geometry.cut(image, crop, out)
+                crops = crops or self._crops(image.shape[0], draws)
+                geometry.cut(image, crops[place], out)
                 batch.label[row], batch.mask[row] = example["label"], True
 
         return fill
+
+    def _crops(self, image_size: int, draws: Float[np.ndarray, "rows draws"]) -> list[geometry.Crop]:
+        """A crop for each row; the images of a data set have one size."""
+        crops = geometry.random_crop(
+            image_size,
+            self.crop_size,
+            draws,
+            rotation=self.rotation,
+            scale=self.scale,
+            symmetries=self.symmetries,
+        )
+        return [geometry.Crop(*fields) for fields in zip(*map(np.ndarray.tolist, crops), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Crops, flips and views on the host: NumPy arrays of `uint8` pixels, `[h, w, 3]`."""
+"""Crops, flips and views: `uint8` pixels, `[h, w, 3]`. Worker processes import this file: no JAX."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -23,7 +23,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 class Crop(NamedTuple):
-    """A square to cut out of an image.
+    """A square to cut out of an image, or squares: then arrays of one shape.
 
     Attributes:
       top, left: the first pixel.
@@ -34,21 +34,21 @@ class Crop(NamedTuple):
       transposed: whether to exchange rows and columns, before the square is mirrored.
     """
 
-    top: int
-    left: int
-    flip: bool
-    angle: float = 0.0
-    factor: float = 1.0
-    upside_down: bool = False
-    transposed: bool = False
+    top: Any
+    left: Any
+    flip: Any
+    angle: Any = 0.0
+    factor: Any = 1.0
+    upside_down: Any = False
+    transposed: Any = False
 
 
 DRAWS = 5  # numbers a crop takes
 
 
 def symmetry(
-    draw: Float[np.ndarray, "*any"], symmetries: int
-) -> tuple[Bool[np.ndarray, "*any"], Bool[np.ndarray, "*any"], Bool[np.ndarray, "*any"]]:
+    draw: Float[Any, "*any"], symmetries: int
+) -> tuple[Bool[Any, "*any"], Bool[Any, "*any"], Bool[Any, "*any"]]:
     """One of the symmetries of the square, all equally likely: mirrored left to right, top to bottom, transposed.
 
     Args:
@@ -65,32 +65,32 @@ def symmetry(
 def random_crop(
     image_size: int,
     size: int,
-    draws: Float[np.ndarray, " draws"],
+    draws: Float[np.ndarray, "*any draws"],
     *,
     rotation: float = 0.0,
     scale: float = 0.0,
     symmetries: int = 2,
 ) -> Crop:
-    """An offset of uniform distribution, both ends included, and a flip with probability 1/2.
+    """A crop for each row of draws: uniform offsets, both ends included, and a flip with probability 1/2.
 
     A crop of 224 in 256 has 33 x 33 offsets (A/convdata_jpeg.py:238-246). 2012 had no rotation and no scaling.
 
     Args:
       image_size: pixels along a side of the image.
       size: of the crop.
-      draws: uniform in [0, 1).
+      draws: uniform in [0, 1), `DRAWS` in a row.
       rotation: largest angle to either side, degrees.
       scale: enlargements lie from `1 / (1 + scale)` to `1 + scale`, uniform in their logarithm.
       symmetries: as in `symmetry`.
     """
     places = image_size - size + 1
-    flip, upside_down, transposed = (bit.item() for bit in symmetry(draws[2:3], symmetries))
+    flip, upside_down, transposed = symmetry(draws[..., 2], symmetries)
     return Crop(
-        top=int(draws[0] * places),
-        left=int(draws[1] * places),
+        top=(draws[..., 0] * places).astype(np.int32),
+        left=(draws[..., 1] * places).astype(np.int32),
         flip=flip,
-        angle=float(np.deg2rad(rotation) * (2 * draws[3] - 1)),
-        factor=float((1 + scale) ** (2 * draws[4] - 1)),
+        angle=np.deg2rad(rotation) * (2 * draws[..., 3] - 1),
+        factor=(1 + scale) ** (2 * draws[..., 4] - 1),
         upside_down=upside_down,
         transposed=transposed,
     )
@@ -127,19 +127,25 @@ def _rotated(image: Pixels, crop: Crop, size: int) -> UInt8[np.ndarray, "{size} 
     return np.asarray(source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
 
 
-def center_crop(image: Pixels, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+def center_crop(images: UInt8[np.ndarray, "*any h w 3"], size: int) -> UInt8[np.ndarray, "*any size size 3"]:
     """The central square: offset (16, 16) for 224 in 256."""
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size]
+    return views_of(images, size, 1)[..., 0, :, :, :]
 
 
-def views_of(image: Pixels, size: int, views: int) -> UInt8[np.ndarray, "{views} {size} {size} 3"]:
-    """1 view: the centre. 10 views: four corners, the centre, and their mirror images (A/convdata_jpeg.py:225-233)."""
-    if views == 1:
-        return center_crop(image, size)[None]
-    if views != 10:
+def views_of(images: UInt8[Any, "*any h w 3"], size: int, views: int) -> UInt8[Any, "*any views size size 3"]:
+    """1 view: the centre. 10 views: four corners, the centre, and their mirror images (A/convdata_jpeg.py:225-233).
+
+    Args:
+      images: of NumPy or JAX.
+      size: of a view, pixels along a side.
+      views: 1 or 10.
+    """
+    bottom, right = images.shape[-3] - size, images.shape[-2] - size
+    corners = [(top, left) for top in (0, bottom) for left in (0, right)]
+    places = {1: [], 10: corners}.get(views)
+    if places is None:
         raise ValueError(f"views must be 1 or 10, not {views}")
-    bottom, right = image.shape[0] - size, image.shape[1] - size
-    corners = [image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)]
-    five = np.stack([*corners, center_crop(image, size)])
-    return np.concatenate([five, five[:, :, ::-1]])
+    numpy = images.__array_namespace__()
+    places = [*places, (bottom // 2, right // 2)]
+    crops = numpy.stack([images[..., top : top + size, left : left + size, :] for top, left in places], axis=-4)
+    return crops if views == 1 else numpy.concat([crops, crops[..., ::-1, :]], axis=-4)

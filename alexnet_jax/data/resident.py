@@ -88,20 +88,19 @@ def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_s
     places = np.asarray(steps)[:, None] * plan.batch_size + plan.shard.index * plan.rows + np.arange(plan.rows)
     example = randomness.examples(places).astype(np.int32)
     draws = randomness.crops(places // plan.crop_group)
-    room = image_size - crop_size + 1
-    top, left = (draws[..., 0] * room).astype(np.int32), (draws[..., 1] * room).astype(np.int32)
-    angle = np.deg2rad(plan.rotation) * (2 * draws[..., 3] - 1)
-    factor = (1 + plan.scale) ** (2 * draws[..., 4] - 1)
+    crop = geometry.random_crop(
+        image_size, crop_size, draws, rotation=plan.rotation, scale=plan.scale, symmetries=plan.symmetries
+    )
     # As in `geometry.cut`, about the centre of the crop, in coordinates of the image without its margin.
     half, middle = (crop_size - 1) / 2, crop_size / 2
-    a, b = np.cos(angle) / factor, np.sin(angle) / factor
+    a, b = np.cos(crop.angle) / crop.factor, np.sin(crop.angle) / crop.factor
     reach = np.ceil(half * (np.abs(a) + np.abs(b))).astype(int) + 1
     margin = np.minimum(np.maximum(0, reach - int(half)), image_size - 1)
-    x, y = left + middle, top + middle
+    x, y = crop.left + middle, crop.top + middle
     matrix = np.stack([a, b, x - (a + b) * middle, -b, a, y + (b - a) * middle], axis=-1)
-    symmetry = geometry.symmetry(draws[..., 2], plan.symmetries)
-    arrays: Any = example, top, left, *symmetry, matrix.astype(np.float32), margin.astype(np.int32)
-    return Crops(*arrays)
+    fields: dict[str, Any] = {name: getattr(crop, name) for name in Crops._fields if hasattr(crop, name)}
+    fields |= {"example": example, "matrix": matrix.astype(np.float32), "margin": margin.astype(np.int32)}
+    return Crops(**fields)
 
 
 def cut(resident: Resident, crops: Crops, *, crop_size: int, jitter: bool, symmetries: int = 2) -> Batch:
@@ -164,21 +163,4 @@ def eval_batch(resident: Resident, first: Int32[Array, ""], *, batch_size: int, 
     place = first + jnp.arange(batch_size, dtype=jnp.int32)
     mask = place < resident.image.shape[0]
     place = jnp.where(mask, place, 0)
-    return Batch(views_of(resident.image[place], crop_size, views), resident.label[place], mask)
-
-
-def views_of(
-    image: UInt8[Array, "b h w 3"], crop_size: int, count: int
-) -> UInt8[Array, "b {count} {crop_size} {crop_size} 3"]:
-    """The centre crop or the ten views of images, as `geometry.views_of` cuts them."""
-    return jax.vmap(lambda square: _views(square, crop_size, count))(image)
-
-
-def _views(image: UInt8[Array, "h w 3"], size: int, count: int) -> UInt8[Array, "{count} {size} {size} 3"]:
-    bottom, right = image.shape[0] - size, image.shape[1] - size
-    centre = image[bottom // 2 : bottom // 2 + size, right // 2 : right // 2 + size]
-    if count == 1:
-        return centre[None]
-    corners = [image[top : top + size, left : left + size] for top in (0, bottom) for left in (0, right)]
-    five = jnp.stack([*corners, centre])
-    return jnp.concatenate([five, five[:, :, ::-1]])
+    return Batch(geometry.views_of(resident.image[place], crop_size, views), resident.label[place], mask)

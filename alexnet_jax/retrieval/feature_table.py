@@ -10,12 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.data.picture_files import composed
 from alexnet_jax.errors import UsageError
 from alexnet_jax.retrieval import exact_search
 from alexnet_jax.retrieval.columns import Names, Rows, Scratch
 from alexnet_jax.retrieval.feature_data import Picture, Pictures
-from alexnet_jax.trained import Trained, choose_batch_size, crops_of, pad
+from alexnet_jax.trained import Trained, choose_batch_size, pad
 
 PIXELS = 32  # side of the pictures from whose pixels codes are learnt, as in Krizhevsky and Hinton 2011
 ROUNDS = 8  # times `rows_at_once` queries are searched at a time
@@ -115,7 +116,7 @@ def _batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[lis
 
 def _small(square: np.ndarray, crop_size: int) -> np.ndarray:
     """The network's view of a picture, the centre crop, at the size from which codes of pixels are learnt."""
-    crop = crops_of(square[None], crop_size, 1)[0, 0]
+    crop = center_crop(square, crop_size)
     return np.asarray(Image.fromarray(crop).resize((PIXELS, PIXELS), Image.Resampling.BOX))
 
 

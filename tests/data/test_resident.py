@@ -90,7 +90,7 @@ def test_rotated_and_scaled_crops_differ_by_a_level_at_most(seed, size, rotation
 def test_views_are_those_of_the_host(count, size):
     images = np.stack([example["image"] for example in examples(3, 16)])
     expected = np.stack([geometry.views_of(image, size, count) for image in images])
-    np.testing.assert_array_equal(resident.views_of(jax.numpy.asarray(images), size, count), expected)
+    np.testing.assert_array_equal(geometry.views_of(jax.numpy.asarray(images), size, count), expected)
 
 
 @pytest.mark.parametrize("views", [1, 10])
