@@ -156,7 +156,9 @@ def test_bfloat16_is_what_flows_and_float32_what_stays(case: tuple):
     if case[2] == 1:
         del types["all_gather"], types["reduce_scatter"]
     wide = {"rsqrt", "exponential", "log"}  # response norm, softmax
-    assert types == {name: {"f32"} if name in wide else {"bf16"} for name in types}
+    logits = [results for operands, results in operations(exported, "dot_general") if "bf16" not in str(operands)]
+    assert len(logits) == 3 * case[1] * (3 - case[2]), "the logits, and both gradients of their layer"
+    assert types == {name: {"f32"} if name in wide else {"bf16"} for name in types} | {"dot_general": {"bf16", "f32"}}
     state, metrics = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     kinds = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state.velocity, metrics))}
     assert kinds == {jnp.dtype(jnp.float32)}

@@ -213,10 +213,11 @@ class Tower(nn.Module):
         xs = tuple(x.reshape(x.shape[0], -1) for x in xs)
         units = layer.features or math.ceil(self.num_classes / self.towers)
         kernels, biases = self._weights(layer, (xs[0].shape[1], units))
-        return tuple(
-            blocks.add_bias(self._cast(x) @ self._cast(kernel), bias)
-            for x, kernel, bias in zip(xs, kernels, biases, strict=True)
-        )
+        if layer.features:
+            products = (self._cast(x) @ self._cast(kernel) for x, kernel in zip(xs, kernels, strict=True))
+        else:  # logits, which bfloat16 would round until some are equal
+            products = (x.astype(kernel.dtype) @ kernel for x, kernel in zip(xs, kernels, strict=True))
+        return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, biases, strict=True))
 
     def _weights(
         self, layer: Layer, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None

@@ -140,6 +140,7 @@ def test_half_width_activations_leave_parameters_and_logits_wide(recipe):
     assert found.dtype == jnp.float32
     assert not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    assert not np.array_equal(found, found.astype(jnp.bfloat16)), "logits are rounded to bfloat16"
 
 
 def test_a_recipe_of_convolutions_alone_gives_maps_and_no_logits():
