@@ -133,6 +133,8 @@ def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
 
 def _change(text: str) -> tuple[str, object]:
     field, equals, value = text.partition("=")
+    if field in ("seed", "name"):
+        raise UsageError(f"--set={text}: each run of an experiment has its own {field}; set another field")
     try:
         return field, json.loads(value)
     except ValueError:

@@ -34,9 +34,15 @@ class Experiment:
 
 
 def rows_of(runs: Iterable[Run], rows: Rows) -> list[Mapping[str, Any]]:
-    """The rows that these runs left. Others are of other values, such as those of `--set`."""
+    """The rows that these runs left, one for each run: a run may have been made twice, as on two machines.
+
+    Others are of other values, such as those of `--set`.
+    """
     keys = {run.key for run in runs}
-    return [row for row in rows if key_of(row) in keys]
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        first.setdefault(key_of(row), row)
+    return [row for key, row in first.items() if key in keys]
 
 
 def without_rows(runs: Iterable[Run], rows: Rows) -> list[Run]:

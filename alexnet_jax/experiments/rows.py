@@ -1,14 +1,15 @@
 """The rows of an experiment in a file, one a line, as they were finished."""
 
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from etils import epath
-
 from alexnet_jax.errors import UsageError
-from alexnet_jax.workdir.atomic import write_atomically, writing
+from alexnet_jax.workdir.atomic import writing
 
 Row: TypeAlias = dict[str, Any]
 ADVICE = "name another folder in --results"  # where a file cannot be read or written
@@ -34,14 +35,22 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def add_row(file: Path, row: Row) -> None:
-    """Writes a row after the others, whole or not at all.
+    """Writes a row after the others, also those that another process adds meanwhile.
+
+    A row that is cut off, as by a full disk, is none, and gives way to the next one.
 
     Raises:
       UsageError: the file cannot be written.
     """
     with writing(file, ADVICE):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(epath.Path(file), _whole_lines(file) + json.dumps(row) + "\n")
+        with open(file, "ab") as added:
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(added, fcntl.LOCK_EX)
+            added.truncate(len(_whole_lines(file).encode()))
+            added.write(json.dumps(row).encode() + b"\n")
+            added.flush()
+            os.fsync(added.fileno())
 
 
 def check_folder(file: Path) -> None:

@@ -219,10 +219,12 @@ def _errors(errors: Sequence[Errors]) -> str:
 
 
 def _uncertainty(rate: float, count: int) -> str:
+    # The rate at which `count` images have no error in one of twenty draws: 0.05 = (1 - rate) ** count.
+    bound = 100 * (1 - 0.05 ** (1 / count))
     if rate == 0:
-        # The rate at which `count` images have no error in one of twenty draws: 0.05 = (1 - rate) ** count.
-        bound = 100 * (1 - 0.05 ** (1 / count))
         return f"No error among {count:,} images leaves room for an error rate of up to {bound:.2g}% (95% confidence)."
+    if rate == 1:
+        return f"Errors alone among {count:,} images leave room for a rate from {100 - bound:.3g}% on (95% confidence)."
     deviation = 100 * math.sqrt(rate * (1 - rate) / count)
     return (
         f"An error rate counted on {count:,} images has a standard error of about {deviation:.1f} points, from the"

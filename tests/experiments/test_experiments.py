@@ -20,7 +20,7 @@ from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.experiment import ensembles, grid
 from alexnet_jax.experiments.pool import Pool
-from alexnet_jax.experiments.rows import read_rows
+from alexnet_jax.experiments.rows import add_row, read_rows
 from alexnet_jax.experiments.run import Run, config_of
 from alexnet_jax.workdir.errors import OtherConfigError
 
@@ -132,6 +132,33 @@ def test_a_run_with_other_values_is_another_run(tmp_path: Path):
     assert command(tmp_path, "a", "--set=num_epochs=2.5", "--set=dataset.eval_split=test[:9]")[0] == 0
     found = [row["overrides"] for row in read_rows(tmp_path / "rows" / "some.jsonl")]
     assert found == 2 * [{"num_epochs": 1.0}] + 2 * [{"num_epochs": 2.5, "dataset.eval_split": "test[:9]"}]
+
+
+@pytest.mark.parametrize("flag", ["seed=3", "name=x"])
+def test_what_each_run_has_of_its_own_cannot_be_set(tmp_path: Path, flag: str):
+    """All seeds would be one, and their rows look like repeats without spread."""
+    status, _, err = command(tmp_path, "a", f"--set={flag}")
+    assert status == 2 and f"--set={flag}: each run of an experiment has its own {flag[:4]}; set another" in err
+
+
+ADD = """
+import sys
+from pathlib import Path
+from alexnet_jax.experiments.rows import add_row
+
+for number in range(50):
+    add_row(Path(sys.argv[1]), {"run": sys.argv[2], "config": "c", "overrides": {}, "seed": number})
+"""
+
+
+def test_two_commands_add_rows_to_one_file(tmp_path: Path):
+    file = tmp_path / "rows.jsonl"
+    adding = [subprocess.Popen([sys.executable, "-c", ADD, str(file), name]) for name in "ab"]
+    assert [process.wait(60) for process in adding] == [0, 0]
+    assert sorted((row["run"], row["seed"]) for row in read_rows(file)) == [(n, i) for n in "ab" for i in range(50)]
+    file.write_text(file.read_text() + '{"cut": "of')
+    add_row(file, {"run": "c", "config": "c", "overrides": {}, "seed": 0})
+    assert len(read_rows(file)) == 101
 
 
 def test_no_run_starts_after_the_seconds(tmp_path: Path):

@@ -61,6 +61,7 @@ def test_rows_of_other_values_and_diverged_runs_leave_the_page_sound(tmp_path: P
     folder = tmp_path / "results"
     for run in EXPERIMENTS["elpv"].runs([]):
         add_row(folder / "elpv.jsonl", row(run))
+        add_row(folder / "elpv.jsonl", row(run, result={"top1_10_views": 0.9, "top1_1_views": 0.9}))  # made twice
         trial = dataclasses.replace(run, overrides=dict(run.overrides) | {"num_epochs": 0.1})
         add_row(folder / "elpv.jsonl", row(trial, result={"top1_10_views": 0.5, "top1_1_views": 0.5}))
     for name in ("initialisation", "retrieval"):
