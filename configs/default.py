@@ -46,9 +46,9 @@ def get_config() -> ConfigDict:
     # the images take less than a quarter of a device's memory.
     config.dataset.on_device = config_dict.placeholder(bool)
     # Number of processes that read and crop the images, where the devices do not keep them; 0: threads. The batches are
-    # the same. Threads give at most some three cores' worth of images: 4,000 JPEG a second, where a GPU takes 69,000.
-    # None: on GPUs and TPUs one process a core, at most 64, or threads on one core; on CPUs threads. Of several runs or
-    # processes on one machine, each needs its share of the cores here.
+    # the same. Threads share the interpreter's lock and give a few cores' worth of images, where a GPU takes 69,000 a
+    # second. None: on GPUs and TPUs one process a core, at most 64, or threads on one core; on CPUs threads. Of several
+    # runs or processes on one machine, each needs its share of the cores here.
     config.dataset.workers = config_dict.placeholder(int)
 
     # Random rotation and scaling, in addition to the paper's crop and flip. 2012: 0. With crops of 112 and ten views,

@@ -1,6 +1,6 @@
 """Worker processes that read images: they fill batches in shared memory, from where the devices copy them.
 
-Threads stop at three cores' worth of images, for want of the interpreter's lock. The processes share no lock and pass
+Threads share the interpreter's lock, which is held for a tenth of an image's time. The processes share no lock and pass
 no pixels: a line of some bytes goes each way for a part of a batch.
 """
 

@@ -253,12 +253,14 @@ def _differences(differences: Sequence[Difference] | None) -> str:
     title = "What differs from 2012"
     if differences is None:
         return ""
+    order = "In 2012 all epochs had one order of the images; here each has another."
     if not differences:
-        return f"## {title}\n\nNothing: this is the training of net 145, the network of the paper's tables.\n"
+        nothing = "Nothing but the order: this is the training of net 145, the network of the paper's tables."
+        return f"## {title}\n\n{nothing} {order}\n"
     note = (
         "In 2012 is net 145 of Krizhevsky's logs, the paper's network, on ILSVRC 2012. The config in `config.json` has"
         " every field. A table such as `0.01, from 25 on 0.001` changes its value by the schedule's unit: epochs,"
-        " updates (`steps`), or shares of the run (`run`, `cosine`).\n"
+        f" updates (`steps`), or shares of the run (`run`, `cosine`). {order}\n"
     )
     return _table(title, ("", "here", "in 2012"), differences) + f"\n{note}"
 
