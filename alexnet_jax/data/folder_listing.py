@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd")
+RESOURCES = "__MACOSX"  # the folder of macOS's resources in an unpacked ZIP archive: it holds no picture
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 Entry = TypeVar("Entry")
@@ -85,6 +86,11 @@ class Seen:
             yield f"{by_ending(self._endings)} among these are pictures; convert them to JPEG to have them taken"
         elif total:
             yield f"{by_ending(self._endings)} among these is a picture; convert it to JPEG to have it taken"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out, as an entry that users do not see or did not make."""
+    return name.startswith(".") or name == RESOURCES
 
 
 def by_ending(endings: Counter[str]) -> str:

@@ -16,6 +16,7 @@ from alexnet_jax.data.folder_listing import (
     OUTSIDE,
     Seen,
     by_ending,
+    is_hidden,
 )
 from alexnet_jax.data.picture_files import composed
 from alexnet_jax.data.preparing.listing import Item, Listing, read_span
@@ -30,9 +31,9 @@ EXPECTED = "expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg, or CLASS/IMAGE"
 def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Callable[[str], None] = print) -> Listing:
     """The images of a tree; the classes are the folders of `train`, in alphabetical order.
 
-    Subfolders of a class belong to the class. A tree of class folders alone is the split `train`. Where `train` is the
-    only split, a share of each class becomes `validation`, chosen by a hash of the file names: the same on every
-    machine.
+    Subfolders of a class belong to the class. A tree of class folders alone is the split `train`: no folder is named as
+    a split, and an image lies directly in one of them. Where `train` is the only split, a share of each class becomes
+    `validation`, chosen by a hash of the file names: the same on every machine.
 
     Args:
       name: of the data set to prepare.
@@ -80,11 +81,17 @@ def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dic
     folders = _folders(root, seen)
     flat = {name: count for name in folders if (count := _count_images(root / name, seen))}
     if "train" not in folders:
-        if flat and len(flat) == len(folders) and not set(map(str.lower, folders)) & set(SPLIT_NAMES):
+        named_as_splits = set(map(str.lower, folders)) & set(SPLIT_NAMES)
+        if flat and not named_as_splits:
             what = f"{len(folders):,} folders of {root} are" if len(folders) > 1 else f"only folder of {root} is"
             say(f"no folder 'train': the {what} taken for the class{'es' * (len(folders) > 1)} of 'train'")
             return {"train": {name: root / name for name in folders}}
         some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
+        if folders and not named_as_splits:
+            raise SourceError(
+                f"{root} has no folder 'train', and its folders {some} may be splits or classes, for no image lies"
+                f" directly in one; {EXPECTED}: move classes into a folder 'train', or name the training split 'train'"
+            )
         held = f"holds the folders {some}" if folders else "holds no folder"
         raise SourceError(f"{root} has no folder 'train' and {held}; {EXPECTED}")
     splits = {split: {name: root / split / name for name in _folders(root / split, seen)} for split in folders}
@@ -162,7 +169,7 @@ def _kinds() -> str:
 def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, int]]:
     """The files below a folder with their sizes; links are followed, except back to a folder above."""
     for entry in _entries(path, seen):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
         elif (size := _file_size(entry)) is not None:
             yield prefix + entry.name, size
@@ -180,7 +187,7 @@ def _folders(path: Path, seen: Seen) -> list[str]:
     """The folders in a folder that should hold nothing else."""
     folders = []
     for entry in _entries(path, seen):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
         elif _is_folder(entry):
             folders.append(entry.name)
@@ -217,7 +224,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _count_images(path: Path, seen: Seen) -> int:
-    return sum(_is_image(entry) and not entry.name.startswith(".") for entry in _entries(path, seen, counts=False))
+    return sum(_is_image(entry) and not is_hidden(entry.name) for entry in _entries(path, seen, counts=False))
 
 
 def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.DirEntry[str]"]:

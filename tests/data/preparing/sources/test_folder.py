@@ -93,6 +93,40 @@ def test_class_folders_alone_are_the_training_split(tmp_path):
     assert listing.class_names == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (None, r"cross holds no image \(.jpg, .*\); fill the folder, or move it out of the tree"),
+        ("cross/1.heic", "cross holds no image but 1 .heic file; convert it to JPEG"),
+    ],
+)
+def test_a_class_folder_without_images_is_named(tmp_path, odd, message):
+    root = tree(tmp_path, ["bird/1.jpg", "circle/1.jpg"] + ([odd] if odd else []))
+    (tmp_path / "cross").mkdir(exist_ok=True)
+    with pytest.raises(DatasetError, match=message):
+        folder("mine", root)
+
+
+def test_all_images_of_a_class_may_lie_in_subfolders(tmp_path):
+    listing = folder("mine", tree(tmp_path, ["bird/1.jpg", "bird/2.jpg", "cross/red/1.jpg", "cross/blue/deep/2.jpg"]))
+    assert sorted(item.name for items in listing.splits.values() for item in items) == [
+        "bird/1.jpg",
+        "bird/2.jpg",
+        "cross/blue/deep/2.jpg",
+        "cross/red/1.jpg",
+    ]
+
+
+def test_the_folder_that_macos_adds_to_archives_is_no_class(tmp_path):
+    said: list[str] = []
+    files = ["cat/1.jpg", "dog/1.jpg", "dog/__MACOSX/._1.jpg", "__MACOSX/cat/._1.jpg"]
+    assert folder("mine", tree(tmp_path, files), say=said.append).class_names == ["cat", "dog"]
+    assert "ignoring 2 hidden files or folders, such as __MACOSX" in said
+    said.clear()
+    root = tree(tmp_path / "splits", [f"{top}train/{name}" for top in ("", "__MACOSX/") for name in files])
+    assert set(folder("mine", root, say=said.append).splits) == {"train"}
+
+
 def test_a_folder_without_images_makes_no_split(tmp_path):
     said: list[str] = []
     root = tree(tmp_path, [f"train/{kind}/{n}.jpg" for kind in "ab" for n in range(10)])
@@ -104,7 +138,11 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["a/x/1.jpg", "b/x/1.jpg"], r"no folder 'train' and holds the folders a, b; expected SPLIT/CLASS/IMAGE"),
+        (
+            ["a/x/1.jpg", "b/x/1.jpg"],
+            r"no folder 'train', and its folders a, b may be splits or classes, .* expected SPLIT/CLASS/IMAGE, .*"
+            r": move classes into a folder 'train', or name the training split 'train'",
+        ),
         (["Train/1.jpg", "Test/1.jpg"], r"no folder 'train' and holds the folders Test, Train; expected"),
         (["train/a/1.jpg"], r"'train' of .* has one class \(a\); at least two"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "has the class 'c', which 'train' has not"),
