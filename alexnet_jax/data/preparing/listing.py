@@ -1,7 +1,7 @@
 """The list of images that a source makes: where the bytes of each image lie, not yet opened."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 
@@ -57,3 +57,12 @@ def read_span(item: Item) -> tuple[bytes, int]:
     with open(item.file, "rb") as file:
         file.seek(item.offset)
         return file.read(item.size), item.label
+
+
+def missing_classes(split: str, class_names: list[str], labels: Collection[int]) -> str:
+    """A line on the classes of which a split has no image; empty: the split has all `labels`."""
+    missing = [name for label, name in enumerate(class_names) if label not in labels]
+    if not missing:
+        return ""
+    some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+    return f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"

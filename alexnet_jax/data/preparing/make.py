@@ -21,7 +21,7 @@ from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import RECORD_FILE, data_folder
 from alexnet_jax.data.errors import BrokenImagesError, DatasetError, SourceError, UnwritableFolderError
 from alexnet_jax.data.preparing import images, shards
-from alexnet_jax.data.preparing.listing import Item, Listing
+from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes
 from alexnet_jax.data.preparing.lock import locked
 from alexnet_jax.data.preparing.metadata import write_metadata
 from alexnet_jax.data.preparing.shards import Job, Summary
@@ -134,7 +134,7 @@ def _make(
         part.mkdir(exist_ok=True)
     jobs = plan(listing, options, work)
     write_missing([job for each in jobs.values() for job in each], options.processes, progress)
-    left_out = _finish(listing, options, jobs, work, record)
+    left_out = _finish(listing, options, jobs, work, record, say)
     (work / "data").rename(folder)
     if left_out:
         say(f"left out {left_out:,} broken image{'s' * (left_out > 1)}; {folder / RECORD_FILE} lists them: left_out")
@@ -182,11 +182,21 @@ def _hash(item: Item) -> bytes:
     return hashlib.blake2b(item.name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work: Path, record: dict[str, Any]) -> int:
+def _finish(
+    listing: Listing,
+    options: Options,
+    jobs: dict[str, list[Job]],
+    work: Path,
+    record: dict[str, Any],
+    say: Callable[[str], None],
+) -> int:
     """Writes the statistics, TFDS's metadata and the record, or the list of broken images.
 
     Returns:
       Images left out.
+
+    Raises:
+      SourceError: no image of a split, or of a class in `train`, can be read.
     """
     data = work / "data"
     summaries = {split: [_summary(job) for job in split_jobs] for split, split_jobs in jobs.items()}
@@ -204,6 +214,15 @@ def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work
         if not counts[split]:
             _write_problems(problems, work)
             raise SourceError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
+        lost = sorted({item.label for item in listing.splits[split] if item.label >= 0} - counts[split].keys())
+        if lost and split == "train":
+            _write_problems(problems, work)
+            raise SourceError(
+                f"no image of the class {listing.class_names[lost[0]]!r} in {split!r} can be read;"
+                f" {work / 'broken.txt'} gives the reasons; mend the images, or move the class out of the source"
+            )
+        if lost:
+            say(missing_classes(split, listing.class_names, counts[split]))
         for summary in written:
             if summary.sums is not None:
                 sums.merge(summary.sums)

@@ -215,6 +215,32 @@ def test_a_split_without_a_readable_image(tree, tmp_path):
         make(source, tmp_path / "data", skip_broken=True)
 
 
+def test_a_class_without_a_readable_training_image(tree, tmp_path):
+    """The network would have a class that training never shows."""
+    source = with_broken(tree, tmp_path / "tree")
+    for file in (source / "train/dog").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(
+        SourceError,
+        match=r"no image of the class 'dog' in 'train' can be read; .*broken.txt gives the reasons; mend the images",
+    ):
+        make(source, tmp_path / "data", skip_broken=True)
+    work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
+    assert (work / "broken.txt").read_text().count("train/dog/") == 12
+    shutil.rmtree(source / "train/dog")
+    shutil.copytree(tree / "train/dog", source / "train/dog")
+    assert make(source, tmp_path / "data", skip_broken=True).is_dir()
+
+
+def test_a_class_without_a_readable_image_in_another_split(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    for file in (source / "test/dog").iterdir():
+        file.write_bytes(b"x")
+    said: list[str] = []
+    make(source, tmp_path / "data", say=said.append, skip_broken=True)
+    assert said[0] == "the split 'test' has no image of 1 of the 2 classes: dog"
+
+
 def test_a_label_outside_the_classes(tmp_path):
     listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
     with pytest.raises(DatasetError, match="label 2, outside the 2 classes"):

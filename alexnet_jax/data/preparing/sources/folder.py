@@ -19,7 +19,7 @@ from alexnet_jax.data.folder_listing import (
     is_hidden,
 )
 from alexnet_jax.data.picture_files import composed
-from alexnet_jax.data.preparing.listing import Item, Listing, read_span
+from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes, read_span
 from alexnet_jax.errors import reason_of
 
 # Folders of these names are splits, never classes.
@@ -67,8 +67,9 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
         items = {split: listed for split, listed in items.items() if listed}
     elif held_out is not None:
         say(f"nothing is held out: the tree has the splits {', '.join(items)}")
-    for line in _missing_classes(items, class_names):
-        say(line)
+    for split, listed in items.items():
+        if line := missing_classes(split, class_names, {item.label for item in listed}):
+            say(line)
     return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
 
 
@@ -129,15 +130,6 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
                 " move it out of the tree"
             )
     return class_names
-
-
-def _missing_classes(items: dict[str, list[Item]], class_names: list[str]) -> Iterator[str]:
-    """A line for each split that has no image of some classes."""
-    for split, listed in items.items():
-        missing = [class_names[label] for label in sorted(set(range(len(class_names))) - {i.label for i in listed})]
-        if missing:
-            some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-            yield f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"
 
 
 def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int]]:
