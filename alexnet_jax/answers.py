@@ -20,6 +20,7 @@ from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation.tables import csv_line
+from alexnet_jax.paths import in_one_line
 from alexnet_jax.trained import Trained, pad
 
 STDIN = "-"  # the name of the picture on standard input
@@ -119,10 +120,11 @@ def truth_of(name: str, classes: Mapping[str, str]) -> str | None:
 
 def as_text(answer: Answer) -> str:
     """A line with the name, and one for each class."""
-    name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in answer.name)
     truth = "" if answer.truth is None else f"  (folder: {readable(answer.truth)})"
     pairs = zip(answer.classes, answer.probabilities, strict=True)
-    return f"{name}{truth}\n" + "".join(f"  {value:7.2%}  {readable(class_name)}\n" for class_name, value in pairs)
+    return f"{in_one_line(answer.name)}{truth}\n" + "".join(
+        f"  {value:7.2%}  {readable(class_name)}\n" for class_name, value in pairs
+    )
 
 
 def as_json(answer: Answer) -> str:

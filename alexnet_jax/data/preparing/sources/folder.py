@@ -21,6 +21,7 @@ from alexnet_jax.data.folder_listing import (
 from alexnet_jax.data.picture_files import composed
 from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes, read_span
 from alexnet_jax.errors import reason_of
+from alexnet_jax.paths import in_one_line
 
 # Folders of these names are splits, never classes.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
@@ -112,9 +113,11 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
         raise SourceError(
             f"the split 'train' of {root} has {found}; at least two classes are needed: one folder a class"
         )
-    odd = [name for name in class_names if not name.isprintable() or not name.strip()]
-    if odd:
-        raise SourceError(f"{root} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text")
+    for name in class_names:
+        if (stored := os.fsencode(name)) != name.encode(errors="replace"):
+            raise SourceError(f"{root} has the class {stored!r}, and the name is not UTF-8; rename it")
+        if in_one_line(name) != name or not name.strip():
+            raise SourceError(f"{root} has the class {name!r}; rename it: TFDS keeps the names in lines of a text")
     forms: dict[str, str] = {}
     for name in class_names:
         if (other := forms.setdefault(composed(name), name)) != name:

@@ -107,6 +107,17 @@ def test_a_class_folder_without_images_is_named(tmp_path, odd, message):
         folder("mine", root)
 
 
+def test_names_of_any_script_are_classes(tmp_path):
+    names = [
+        "caf\xa0noir",
+        "\u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
+        "\u732b\u3000\u72ac",
+        "\U0001f469\u200d\U0001f52c",
+    ]
+    listing = folder("mine", tree(tmp_path, [f"train/{name}/1.jpg" for name in names]))
+    assert listing.class_names == names
+
+
 def test_all_images_of_a_class_may_lie_in_subfolders(tmp_path):
     listing = folder("mine", tree(tmp_path, ["bird/1.jpg", "bird/2.jpg", "cross/red/1.jpg", "cross/blue/deep/2.jpg"]))
     assert sorted(item.name for items in listing.splits.values() for item in items) == [
@@ -158,6 +169,9 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
         ),
         (["train/a/1.jpg", "train/ /1.jpg"], "has the class ' '; rename it: TFDS keeps the names in lines of a text"),
         (["train/a/1.jpg", "train/b\n/1.jpg"], r"has the class 'b\\n'; rename it"),
+        (["train/a/1.jpg", "train/b\u2028c/1.jpg"], r"has the class 'b\\u2028c'; rename it"),
+        (["train/a/1.jpg", "train/b\x85c/1.jpg"], r"has the class 'b\\x85c'; rename it"),
+        (["train/a/1.jpg", "train/c\udce9/1.jpg"], r"has the class b'c\\xe9', and the name is not UTF-8; rename it"),
         (
             ["train/\xe9/1.jpg", "train/e\u0301/1.jpg"],
             r"has the class '.*' twice, in two Unicode forms \('e\\u0301' and '\\xe9'\); move the images of one into",
