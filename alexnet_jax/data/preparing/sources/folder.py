@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from alexnet_jax.data.errors import MissingSourceError, SourceError
@@ -50,11 +50,13 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
     seen = Seen(say, below=root)
     splits = _splits(root, seen, say)
     class_names = _class_names(root, splits)
+    labels = {composed(name): label for label, name in enumerate(class_names)}
     items: dict[str, list[Item]] = {}
     for split, classes in splits.items():
         items[split] = []
-        for class_name, path in classes.items():
-            label, images = class_names.index(class_name), _images(path, seen, needed=split == "train")
+        for name_there, path in classes.items():
+            label, images = labels[composed(name_there)], _images(path, seen, needed=split == "train")
+            class_name = class_names[label]
             items[split] += [Item(f"{class_name}/{inner}", label, str(path / inner), 0, size) for inner, size in images]
     for line in seen.lines():
         say(line)
@@ -118,21 +120,31 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
             raise SourceError(f"{root} has the class {stored!r}, and the name is not UTF-8; rename it")
         if in_one_line(name) != name or not name.strip():
             raise SourceError(f"{root} has the class {name!r}; rename it: TFDS keeps the names in lines of a text")
-    forms: dict[str, str] = {}
-    for name in class_names:
-        if (other := forms.setdefault(composed(name), name)) != name:
-            raise SourceError(
-                f"{root} has the class {name!r} twice, in two Unicode forms ({other!a} and"
-                f" {name!a}); move the images of one into the other"
-            )
+    known = _forms(root / "train", class_names)
     for split, classes in splits.items():
-        unknown = sorted(classes.keys() - set(class_names))
-        if unknown:
+        forms = _forms(root / split, classes)
+        if unknown := sorted(forms.keys() - known.keys()):
             raise SourceError(
-                f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add the class to 'train', or"
-                " move it out of the tree"
+                f"{root / split} has the class {forms[unknown[0]]!r}, which 'train' has not; add the class to 'train',"
+                " or move it out of the tree"
             )
     return class_names
+
+
+def _forms(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """The names of a split's class folders by Unicode's composed form; some systems store names in the other one.
+
+    Raises:
+      SourceError: two names differ in their forms alone.
+    """
+    forms: dict[str, str] = {}
+    for name in names:
+        if (other := forms.setdefault(composed(name), name)) != name:
+            raise SourceError(
+                f"{path} has the class {name!r} twice, in two Unicode forms ({other!a} and"
+                f" {name!a}); move the images of one into the other"
+            )
+    return forms
 
 
 def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int]]:

@@ -118,6 +118,14 @@ def test_names_of_any_script_are_classes(tmp_path):
     assert listing.class_names == names
 
 
+def test_a_class_has_either_form_of_unicode_in_each_split(tmp_path):
+    root = tree(tmp_path, ["train/e\u0301/1.jpg", "train/a/1.jpg", "validation/\xe9/2.jpg", "validation/a/2.jpg"])
+    listing = folder("mine", root)
+    assert listing.class_names == ["a", "e\u0301"]
+    assert listed(listing)["validation"] == [("a/2.jpg", 0), ("e\u0301/2.jpg", 1)]
+    assert listing.splits["validation"][1].file == f"{root}/validation/\xe9/2.jpg"
+
+
 def test_all_images_of_a_class_may_lie_in_subfolders(tmp_path):
     listing = folder("mine", tree(tmp_path, ["bird/1.jpg", "bird/2.jpg", "cross/red/1.jpg", "cross/blue/deep/2.jpg"]))
     assert sorted(item.name for items in listing.splits.values() for item in items) == [
@@ -175,6 +183,10 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
         (
             ["train/\xe9/1.jpg", "train/e\u0301/1.jpg"],
             r"has the class '.*' twice, in two Unicode forms \('e\\u0301' and '\\xe9'\); move the images of one into",
+        ),
+        (
+            ["train/\xe9/1.jpg", "train/b/1.jpg", "val/\xe9/1.jpg", "val/e\u0301/1.jpg"],
+            r"val has the class '.*' twice, in two Unicode forms",
         ),
         ([], "no folder 'train' and holds no folder; expected"),
     ],
