@@ -13,7 +13,8 @@ class Item(NamedTuple):
       label: the number of its class, or -1 where the record itself holds the label.
       file: path on this machine.
       offset: the first byte in the file, or the record's number.
-      size: bytes; a change of name, label or size means a change of the source.
+      size: bytes.
+      modified: when the file was last modified, in nanoseconds.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Item(NamedTuple):
     file: str
     offset: int
     size: int
+    modified: int
 
 
 Read = Callable[[Item], tuple[bytes, int]]  # the encoded image and its label; pickled for other processes

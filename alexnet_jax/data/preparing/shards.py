@@ -62,8 +62,8 @@ class Job:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The hash of everything that decides the shard's bytes, except the pixels of the source."""
-        listed = [[item.name, item.label, item.size] for item in self.items]
+        """The hash of everything that decides the shard's bytes. Paths and times stand for the files of the source."""
+        listed = [item._replace(file=os.path.abspath(item.file)) for item in self.items]
         shape = [self.class_names, self.size, self.encoding, self.measured, self.max_pixels]
         shape += [images.JPEG_QUALITY, PIL.__version__]
         return hashlib.sha256(json.dumps([shape, listed]).encode()).hexdigest()

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -242,7 +243,7 @@ def test_a_class_without_a_readable_image_in_another_split(tree, tmp_path):
 
 
 def test_a_label_outside_the_classes(tmp_path):
-    listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
+    listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10, 0)]}, lambda item: (b"x", 2), [], "")
     with pytest.raises(DatasetError, match="label 2, outside the 2 classes"):
         prepare(listing, Options(), str(tmp_path), record={}, progress=silent)
 
@@ -346,6 +347,29 @@ def test_another_source_under_the_same_name(tree, tmp_path):
     with pytest.raises(Break):
         make(tmp_path / "tree", tmp_path / "data", break_off, per_shard=4)
     assert content(make(tree, tmp_path / "data")) == content(make(tree, tmp_path / "whole"))
+
+
+def test_pictures_that_change_after_an_interruption_are_read_again(tmp_path):
+    """Names and sizes stay the same: files of a format without compression, in the same folder or in another one."""
+
+    def break_off(done: int, todo: int) -> None:
+        if done == 7:
+            raise Break
+
+    for source, colour in (("tree", "red"), ("other", "blue")):
+        for split, kind, number in itertools.product(("train", "test"), "ab", range(3)):
+            file = tmp_path / source / split / kind / f"{number}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (30, 30), colour).save(file)
+            os.utime(file, (1, 1))
+    blue = content(make(tmp_path / "other", tmp_path / "whole"))
+    for data in ("of_another_folder", "of_other_pictures"):
+        with pytest.raises(Break):
+            make(tmp_path / "tree", tmp_path / data, break_off)
+    assert content(make(tmp_path / "other", tmp_path / "of_another_folder")) == blue
+    for file in (tmp_path / "tree").rglob("*.bmp"):
+        Image.new("RGB", (30, 30), "blue").save(file)
+    assert content(make(tmp_path / "tree", tmp_path / "of_other_pictures"))["statistics.npz"] == blue["statistics.npz"]
 
 
 def test_what_open_dataset_says(tree, tmp_path):

@@ -57,7 +57,10 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
         for name_there, path in classes.items():
             label, images = labels[composed(name_there)], _images(path, seen, needed=split == "train")
             class_name = class_names[label]
-            items[split] += [Item(f"{class_name}/{inner}", label, str(path / inner), 0, size) for inner, size in images]
+            items[split] += [
+                Item(f"{class_name}/{inner}", label, str(path / inner), 0, size, modified)
+                for inner, size, modified in images
+            ]
     for line in seen.lines():
         say(line)
     for split in [split for split, listed in items.items() if not listed]:
@@ -147,17 +150,17 @@ def _forms(path: Path, names: Iterable[str]) -> dict[str, str]:
     return forms
 
 
-def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int]]:
-    """The images of a class with their sizes, by path below the class folder.
+def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int, int]]:
+    """The images of a class by path below the class folder, with their sizes and times of modification.
 
     Raises:
       SourceError: the folder holds none, and an image is `needed`, or the folder holds other pictures.
     """
     images, pictures = [], Counter[str]()
-    for inner, size in _files(path, "", (path.resolve(),), seen):
+    for inner, stat in _files(path, "", (path.resolve(),), seen):
         ending = os.path.splitext(inner)[1].lower()
         if ending in ENDINGS:
-            images.append((inner, size))
+            images.append((inner, stat.st_size, stat.st_mtime_ns))
         else:
             seen.leave_out_file(str(path / inner))
             pictures[ending] += ending in OTHER_PICTURES
@@ -173,13 +176,13 @@ def _kinds() -> str:
     return ", ".join(ENDINGS)
 
 
-def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, int]]:
-    """The files below a folder with their sizes; links are followed, except back to a folder above."""
+def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a folder; links are followed, except back to a folder above."""
     for entry in _entries(path, seen):
         if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
-        elif (size := _file_size(entry)) is not None:
-            yield prefix + entry.name, size
+        elif (stat := _file_stat(entry)) is not None:
+            yield prefix + entry.name, stat
         elif not _is_folder(entry):
             seen.leave_out(NO_FILE, str(path / entry.name))
         else:
@@ -211,13 +214,13 @@ def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", seen: Seen) -> None:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(ENDINGS) and _file_size(entry) is not None
+    return entry.name.lower().endswith(ENDINGS) and _file_stat(entry) is not None
 
 
-def _file_size(entry: "os.DirEntry[str]") -> int | None:
-    """The bytes of a file; None: the entry is no file, a link to nothing or a link to itself."""
+def _file_stat(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Size and times of a file; None: the entry is no file, a link to nothing or a link to itself."""
     try:
-        return entry.stat().st_size if entry.is_file() else None
+        return entry.stat() if entry.is_file() else None
     except OSError:
         return None
 
