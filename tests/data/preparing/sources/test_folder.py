@@ -22,7 +22,7 @@ def listed(listing) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
-    images = ["train/b/1.JPG", "train/a/1.jpg", "train/a/2.png", "train/a/more/deeper/3.jpg", "test/a/9.webp"]
+    images = ["train/b/1.JPG", "train/a/1.jpg", "train/a/2.png", "train/a/more/deeper/3.JFIF", "test/a/9.webp"]
     others = ["train/a/notes.txt", "train/a/4.heic", "train/5.jpg", "LICENSE", "train/a/._1.jpg", ".cache/x/y"]
     root = tree(tmp_path, images + others)
     (tmp_path / "train/a/back").symlink_to(tmp_path / "train")
@@ -32,7 +32,7 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
     assert listing.class_names == ["a", "b"]
     assert listed(listing) == {
         "test": [("a/9.webp", 0)],
-        "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.jpg", 0), ("b/1.JPG", 1)],
+        "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.JFIF", 0), ("b/1.JPG", 1)],
     }
     assert sorted(said) == [
         "1 .heic file among these is a picture; convert it to JPEG to have it taken",
@@ -40,7 +40,7 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
         "ignoring 1 image outside of class folders: train/5.jpg",
         "ignoring 1 link back to a folder above: train/a/back",
         "ignoring 2 hidden files or folders, such as .cache",
-        "ignoring 3 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as LICENSE",
+        "ignoring 3 files that do not end in .jpg, .jpeg, .jfif, .jpe, .jif, .png, .webp, .bmp, such as LICENSE",
         "the split 'test' has no image of 1 of the 2 classes: b",
     ]
     assert all(Path(item.file).read_bytes() for items in listing.splits.values() for item in items)
