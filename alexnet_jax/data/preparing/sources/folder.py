@@ -68,8 +68,13 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
         del items[split]
     if len(items) == 1:
         items = _hold_out(items["train"], HELD_OUT if held_out is None else held_out)
-        count = len(items["validation"])
-        say(f"no split but 'train': {count:,} image{' is' if count == 1 else 's are'} held out as 'validation'")
+        if count := len(items["validation"]):
+            say(f"no split but 'train': {count:,} image{' is' if count == 1 else 's are'} held out as 'validation'")
+        else:
+            say(
+                "no split but 'train', and no image is held out, for each class has one alone; to measure an error, add"
+                " images to the classes"
+            )
         items = {split: listed for split, listed in items.items() if listed}
     elif held_out is not None:
         say(f"nothing is held out: the tree has the splits {', '.join(items)}")

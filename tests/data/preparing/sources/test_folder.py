@@ -72,6 +72,16 @@ def test_a_folder_without_a_held_out_split(tmp_path):
     assert listing == folder("mine", str(tmp_path), held_out=0.2)
 
 
+def test_one_image_a_class_is_too_few_to_measure_an_error(tmp_path):
+    said: list[str] = []
+    listing = folder("mine", tree(tmp_path, ["train/a/1.jpg", "train/b/1.jpg"]), say=said.append)
+    assert said == [
+        "no split but 'train', and no image is held out, for each class has one alone; to measure an error, add images"
+        " to the classes"
+    ]
+    assert set(listing.splits) == {"train"}
+
+
 def test_a_share_to_hold_out_where_there_is_a_split_is_said_to_be_of_no_use(tmp_path):
     said: list[str] = []
     root = tree(tmp_path, [f"{split}/{kind}/1.jpg" for split in ("train", "val") for kind in "ab"])
