@@ -90,7 +90,8 @@ def answered(
         log_probs = net.log_probs(squares, views=views)[: len(batch)]
         sound = np.isfinite(log_probs).all(axis=1)
         for row in np.flatnonzero(~sound):
-            broken(f"{batch[row].name} has probabilities that are not finite: the numbers of the network overflow")
+            name = in_one_line(batch[row].name)
+            broken(f"{name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
         likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [

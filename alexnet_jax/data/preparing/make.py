@@ -28,6 +28,7 @@ from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.errors import DISK_FULL, reason_of
+from alexnet_jax.paths import in_one_line
 
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
@@ -264,6 +265,6 @@ def _broken(problems: list[tuple[str, str]], work: Path) -> BrokenImagesError:
 
 def _write_problems(problems: list[tuple[str, str]], work: Path) -> Path:
     file = work / "broken.txt"
-    lines = "".join(f"{name}\t{reason}\n" for name, reason in problems)
+    lines = "".join(f"{in_one_line(name)}\t{reason}\n" for name, reason in problems)
     file.write_text(lines, encoding="utf-8", errors="backslashreplace")
     return file

@@ -185,6 +185,11 @@ def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
     listed = dict(line.split("\t") for line in (work / "broken.txt").read_text().splitlines())
     assert listed.keys() == {"train/cat/0.jpg", "train/dog/1.png", "test/dog/0.jpg"}
     assert listed["train/cat/0.jpg"] == "empty file"
+    (source / "train/cat/0.jpg").rename(source / "train/cat/line\nbreak.jpg")
+    with pytest.raises(DatasetError, match=r"train/cat/line\\nbreak.jpg \(empty file\)"):
+        make(source, tmp_path / "data")
+    assert "train/cat/line\\nbreak.jpg\tempty file" in (work / "broken.txt").read_text().splitlines()
+    (source / "train/cat/line\nbreak.jpg").rename(source / "train/cat/0.jpg")
     # Mended, the data set is as if nothing had been wrong.
     for name in listed:
         (source / name).write_bytes((tree / name).read_bytes())
