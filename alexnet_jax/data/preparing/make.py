@@ -248,7 +248,21 @@ def _finish(
         "left_out": dict(problems),
     }
     (data / RECORD_FILE).write_text(strict_json.dumps(facts, indent=1) + "\n")
+    if line := _dark([summary for written in summaries.values() for summary in written]):
+        say(line)
     return len(problems)
+
+
+def _dark(summaries: list[Summary]) -> str:
+    """A line on images of 16 bits of which a quarter of the range or less has values, as from cameras; else empty."""
+    count, highest = sum(summary.deep for summary in summaries), max(summary.highest for summary in summaries)
+    factor = 2 ** (16 - highest.bit_length())
+    if factor < 4 or not highest:
+        return ""
+    return (
+        f"{count:,} image{'s' * (count > 1)} of 16 bits with no value above {2**16 // factor - 1:,} of 65,535: stored"
+        f" at 1/{factor} of the full brightness; multiply the values by {factor} and prepare under another name"
+    )
 
 
 def _summary(job: Job) -> Summary:

@@ -221,6 +221,22 @@ def test_a_split_without_a_readable_image(tree, tmp_path):
         make(source, tmp_path / "data", skip_broken=True)
 
 
+@pytest.mark.parametrize(("bits", "factor"), [(8, 256), (10, 64), (12, 16), (14, 4), (16, None)])
+def test_dark_images_of_16_bits_are_named(tree, tmp_path, bits: int, factor: int | None):
+    """Scaling each image by its own highest value would change what a dark picture shows."""
+    shutil.copytree(tree, tmp_path / "tree")
+    for kind in ("cat", "dog"):
+        values = np.linspace(0, 2**bits - 1, 30 * 40).reshape(30, 40).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "tree/train" / kind / "deep.png")
+    said: list[str] = []
+    make(tmp_path / "tree", tmp_path / "data", say=said.append)
+    line = (
+        f"2 images of 16 bits with no value above {2**bits - 1:,} of 65,535: stored at 1/{factor} of the full"
+        f" brightness; multiply the values by {factor} and prepare under another name"
+    )
+    assert said == ([line] if factor else [])
+
+
 def test_a_class_without_a_readable_training_image(tree, tmp_path):
     """The network would have a class that training never shows."""
     source = with_broken(tree, tmp_path / "tree")
