@@ -20,6 +20,7 @@ from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation.tables import csv_line
+from alexnet_jax.paths import in_one_line
 from alexnet_jax.trained import Trained, pad
 
 STDIN = "-"  # the name of the picture on standard input
@@ -89,7 +90,8 @@ def answered(
         log_probs = net.log_probs(squares, views=views)[: len(batch)]
         sound = np.isfinite(log_probs).all(axis=1)
         for row in np.flatnonzero(~sound):
-            broken(f"{batch[row].name} has probabilities that are not finite: the numbers of the network overflow")
+            name = in_one_line(batch[row].name)
+            broken(f"{name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
         likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [
@@ -119,10 +121,11 @@ def truth_of(name: str, classes: Mapping[str, str]) -> str | None:
 
 def as_text(answer: Answer) -> str:
     """A line with the name, and one for each class."""
-    name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in answer.name)
     truth = "" if answer.truth is None else f"  (folder: {readable(answer.truth)})"
     pairs = zip(answer.classes, answer.probabilities, strict=True)
-    return f"{name}{truth}\n" + "".join(f"  {value:7.2%}  {readable(class_name)}\n" for class_name, value in pairs)
+    return f"{in_one_line(answer.name)}{truth}\n" + "".join(
+        f"  {value:7.2%}  {readable(class_name)}\n" for class_name, value in pairs
+    )
 
 
 def as_json(answer: Answer) -> str:

@@ -1,12 +1,24 @@
-"""Paths and addresses that users name: `~` at their start, and storage that epath can reach."""
+"""Paths and addresses that users name: `~` at their start, storage that epath can reach, and their form in messages."""
 
 import os
+import unicodedata
 
 from etils import epath
 
 from alexnet_jax.errors import UsageError
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # which reach the storage, by scheme
+NO_TEXT = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # categories: control characters, bytes that are not UTF-8, ends of lines, paragraphs
+
+
+def in_one_line(name: str) -> str:
+    """A name of a file in one line: what breaks a line or is no text is escaped, as in Python's strings."""
+    return "".join(repr(letter)[1:-1] if unicodedata.category(letter) in NO_TEXT else letter for letter in name)
 
 
 def absolute(name: str) -> str:

@@ -9,7 +9,7 @@
 
 The result is `DATA_DIR/NAME/256/1.0.0`, or `DATA_DIR/NAME/256_raw/1.0.0` with `--encoding=raw`: ArrayRecord shards that
 TFDS opens, the statistics of the training split, and `prepared.json` with the command, the versions and the counts.
-Killed and run again, the command resumes.
+Killed and run again, the command resumes; images that have changed meanwhile are read again.
 """
 
 import dataclasses

@@ -27,6 +27,12 @@ def test_a_folder_is_absolute(monkeypatch: pytest.MonkeyPatch, folder: str, expe
     assert paths.absolute(folder) == expected
 
 
+def test_a_name_in_one_line():
+    assert paths.in_one_line("a\nb\x1b[m\u2028\udce9") == r"a\nb\x1b[m\u2028\udce9"
+    for name in ("C:\\photos\\1.png", "\u06a9\u200c\u0647", "\u732b\u3000\u72ac", "\U0001f469\u200d\U0001f52c", "it's"):
+        assert paths.in_one_line(name) == name
+
+
 @pytest.mark.parametrize("name", ["~nobody-at-all", "~nobody-at-all/run", "~nobody-at-all/../run"])
 def test_a_user_who_is_not_there_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

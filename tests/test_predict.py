@@ -165,13 +165,13 @@ def test_standard_input_holds_one_picture(run, tree):
 
 def test_broken_pictures_are_named_and_the_rest_go_on(predict, tree):
     (tree / "functional/aa.png").write_bytes((tree / "functional/a.png").read_bytes()[:100])
-    (tree / "functional/empty.jpg").write_bytes(b"")
+    (tree / "functional/emp\nty.jpg").write_bytes(b"")
     result = predict("photos/functional", "gone.png", "/dev/null", "--json")
     assert result.status == 1
     assert [json.loads(line)["image"][-5:] for line in result.out.splitlines()] == ["a.png", "b.png"]
     for words in (
         "error: photos/functional/aa.png is no picture: ",
-        "error: photos/functional/empty.jpg is no picture: empty file\n",
+        "error: photos/functional/emp\\nty.jpg is no picture: empty file\n",
         "error: gone.png cannot be read: No such file or directory\n",
         "error: /dev/null is no picture: not a file\n",
         "\n4 could not be read or predicted\n",

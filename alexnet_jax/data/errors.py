@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from alexnet_jax.errors import TEMPORARY, UsageError
+from alexnet_jax.paths import in_one_line
 
 
 class DatasetError(UsageError):
@@ -72,7 +73,7 @@ class BrokenImagesError(DatasetError):
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]], file: object, too_large: int):
-        first = "; ".join(f"{name} ({reason})" for name, reason in problems[:3])
+        first = "; ".join(f"{in_one_line(name)} ({reason})" for name, reason in problems[:3])
         count = f"{len(problems):,} images are" if len(problems) > 1 else "1 image is"
         super().__init__(
             f"{count} broken: {first}{'; ...' if len(problems) > 3 else ''}; {file} lists all;"

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+from alexnet_jax.paths import in_one_line
+
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".jpe", ".jif", ".png", ".webp", ".bmp")  # browsers save JPEGs as .jfif, too
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".tif", ".tiff", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd")
+RESOURCES = "__MACOSX"  # the folder of macOS's resources in an unpacked ZIP archive: it holds no picture
 SAY_EVERY = 10.0  # seconds between two lines of progress
 
 Entry = TypeVar("Entry")
@@ -80,11 +83,17 @@ class Seen:
         for reason, count in self._counts.items():
             example = Path(self._examples[reason])
             what = f"{count:,} {reason.several}, such as" if count > 1 else f"1 {reason.one}:"
-            yield f"ignoring {what} {example.relative_to(self._below) if self._below else example}"
+            shown = example.relative_to(self._below) if self._below else example
+            yield f"ignoring {what} {in_one_line(str(shown))}"
         if (total := self._endings.total()) > 1:
             yield f"{by_ending(self._endings)} among these are pictures; convert them to JPEG to have them taken"
         elif total:
             yield f"{by_ending(self._endings)} among these is a picture; convert it to JPEG to have it taken"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out, as an entry that users do not see or did not make."""
+    return name.startswith(".") or name == RESOURCES
 
 
 def by_ending(endings: Counter[str]) -> str:

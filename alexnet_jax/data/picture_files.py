@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 
-from alexnet_jax.data.folder_listing import ENDINGS, HIDDEN, LINK_BACK, NO_FILE, Seen
+from alexnet_jax.data.folder_listing import ENDINGS, HIDDEN, LINK_BACK, NO_FILE, Seen, is_hidden
 from alexnet_jax.errors import reason_of
 
 
@@ -34,7 +34,7 @@ def _below(folder: str, above: tuple[str, ...], seen: Seen) -> Iterator[str]:
         return
     for entry in seen.count(found, folder):
         path = os.path.join(folder, entry.name)
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             if os.path.isdir(path) or path.lower().endswith(ENDINGS):  # a .DS_Store is of no concern
                 seen.leave_out(HIDDEN, path)
         elif os.path.isdir(path):

@@ -29,7 +29,7 @@ class NotAPictureError(UsageError):
     """
 
     def __init__(self, name: str, reason: str, *, problem: str = "is no picture"):
-        super().__init__(f"{name} {problem}: {reason}")
+        super().__init__(f"{paths.in_one_line(name)} {problem}: {reason}")
         self.reason = reason
 
 

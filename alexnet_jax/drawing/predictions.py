@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing.canvas import FAINT, FIRST, INK, SECOND, Figure, new_figure, style
+from alexnet_jax.paths import in_one_line
 
 COLUMNS = 4  # as in the paper
 WIDTH, GAP, LABEL, BAR = 2.0, 0.25, 0.24, 0.2  # inches
@@ -100,11 +101,11 @@ def _write(text: Any, words: str, *, share: float, keep_end: bool = False) -> No
 
     Args:
       text: of matplotlib.
-      words: to write; a character that does not print is replaced.
+      words: to write; a character that has no place in a line is replaced.
       share: of the width.
       keep_end: the end is kept, not the start: that of a file's name says more.
     """
-    words = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    words = "".join(letter if in_one_line(letter) == letter else "\N{REPLACEMENT CHARACTER}" for letter in words)
     space = share * text.axes.get_window_extent().width
     text.set_text(words)
     while len(words) > 1 and (wide := text.get_window_extent().width) > space:

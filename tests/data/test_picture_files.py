@@ -17,7 +17,7 @@ def tree(tmp_path: Path) -> Path:
         "a.jpg",
         "a/deep/x.webp",
         "notes.txt",
-        "b/photo.heic",
+        "b/pho\nto.heic",
         ".hidden.jpg",
         ".DS_Store",
     ):
@@ -36,7 +36,8 @@ def test_pictures_are_sorted_and_the_rest_is_named(tree: Path):
     assert names(tree, seen) == ["a/deep/x.webp", "a.jpg", "b/10.png", "b/2.JPG"]
     assert list(seen.lines()) == [
         f"ignoring 1 hidden file or folder: {tree}/.hidden.jpg",
-        f"ignoring 2 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as {tree}/b/photo.heic",
+        "ignoring 2 files that do not end in .jpg, .jpeg, .jfif, .jpe, .jif, .png, .webp, .bmp, such as"
+        f" {tree}/b/pho\\nto.heic",
         "1 .heic file among these is a picture; convert it to JPEG to have it taken",
     ]
     assert seen.unreadable == []

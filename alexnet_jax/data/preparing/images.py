@@ -14,6 +14,7 @@ from alexnet_jax.data import geometry
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # by content: ImageNet has a PNG that is named .JPEG
 MAX_BYTES = 256 * 2**20  # of a file; the largest of ImageNet has 15 MB
 MAX_PIXELS = 89_478_485  # as decoded; Pillow's limit: a quarter of a gigabyte of RGB
+HIGHEST = "highest"  # in the `info` of a square: the highest value of an image of 16 bits
 JPEG_QUALITY = 95  # make-data.py:40 of cuda-convnet2; Pillow halves the resolution of colour, as OpenCV does there
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -68,7 +69,8 @@ class BrokenImageError(ValueError):
 def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in `data` upright, in RGB, the shorter side scaled to `size`, the centre cut out (paper section 2).
 
-    Grey, CMYK, palette and 16-bit images are converted; transparent parts become white, as a page shows them.
+    Grey, CMYK, palette and 16-bit images are converted; transparent parts become white, as a page shows them. The
+    `info` of the result has the highest value of a grey image of 16 bits as `HIGHEST`.
 
     Args:
       data: the file.
@@ -136,7 +138,10 @@ def _square(image: Image.Image, size: int, max_pixels: int, *, fractions: bool) 
     if small.mode == "RGBA":
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     # A central square turns into a central square: turning 256x256 pixels is cheaper than turning all.
-    return small.transpose(TURNS[orientation]) if orientation in TURNS else small
+    small = small.transpose(TURNS[orientation]) if orientation in TURNS else small
+    if _has_16_bits(image):
+        small.info[HIGHEST] = int(np.asarray(image).max())
+    return small
 
 
 def is_too_large(reason: str) -> bool:
@@ -186,10 +191,15 @@ def _orientation(image: Image.Image) -> int:
 
 def _resizable(image: Image.Image) -> Image.Image:
     """The whole image in RGB, or in RGBA where parts are transparent; in few copies, since the image may be large."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+    if _has_16_bits(image):  # Pillow's own conversion would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the image is grey with 16 bits; Pillow has 8 bits alone of other images."""
+    return image.mode.startswith("I")
 
 
 def as_jpeg(image: Image.Image) -> bytes:

@@ -1,7 +1,7 @@
 """The list of images that a source makes: where the bytes of each image lie, not yet opened."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 
@@ -13,7 +13,8 @@ class Item(NamedTuple):
       label: the number of its class, or -1 where the record itself holds the label.
       file: path on this machine.
       offset: the first byte in the file, or the record's number.
-      size: bytes; a change of name, label or size means a change of the source.
+      size: bytes.
+      modified: when the file was last modified, in nanoseconds.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Item(NamedTuple):
     file: str
     offset: int
     size: int
+    modified: int
 
 
 Read = Callable[[Item], tuple[bytes, int]]  # the encoded image and its label; pickled for other processes
@@ -57,3 +59,12 @@ def read_span(item: Item) -> tuple[bytes, int]:
     with open(item.file, "rb") as file:
         file.seek(item.offset)
         return file.read(item.size), item.label
+
+
+def missing_classes(split: str, class_names: list[str], labels: Collection[int]) -> str:
+    """A line on the classes of which a split has no image; empty: the split has all `labels`."""
+    missing = [name for label, name in enumerate(class_names) if label not in labels]
+    if not missing:
+        return ""
+    some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+    return f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"

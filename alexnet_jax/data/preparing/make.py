@@ -21,13 +21,14 @@ from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import RECORD_FILE, data_folder
 from alexnet_jax.data.errors import BrokenImagesError, DatasetError, SourceError, UnwritableFolderError
 from alexnet_jax.data.preparing import images, shards
-from alexnet_jax.data.preparing.listing import Item, Listing
+from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes
 from alexnet_jax.data.preparing.lock import locked
 from alexnet_jax.data.preparing.metadata import write_metadata
 from alexnet_jax.data.preparing.shards import Job, Summary
 from alexnet_jax.data.preparing.workers import Progress, write_missing
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.errors import DISK_FULL, reason_of
+from alexnet_jax.paths import in_one_line
 
 VERSION = "1.0.0"
 PER_SHARD = 1024  # images: 40 MB of JPEG, 200 MB raw
@@ -134,7 +135,7 @@ def _make(
         part.mkdir(exist_ok=True)
     jobs = plan(listing, options, work)
     write_missing([job for each in jobs.values() for job in each], options.processes, progress)
-    left_out = _finish(listing, options, jobs, work, record)
+    left_out = _finish(listing, options, jobs, work, record, say)
     (work / "data").rename(folder)
     if left_out:
         say(f"left out {left_out:,} broken image{'s' * (left_out > 1)}; {folder / RECORD_FILE} lists them: left_out")
@@ -182,11 +183,21 @@ def _hash(item: Item) -> bytes:
     return hashlib.blake2b(item.name.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work: Path, record: dict[str, Any]) -> int:
+def _finish(
+    listing: Listing,
+    options: Options,
+    jobs: dict[str, list[Job]],
+    work: Path,
+    record: dict[str, Any],
+    say: Callable[[str], None],
+) -> int:
     """Writes the statistics, TFDS's metadata and the record, or the list of broken images.
 
     Returns:
       Images left out.
+
+    Raises:
+      SourceError: no image of a split, or of a class in `train`, can be read.
     """
     data = work / "data"
     summaries = {split: [_summary(job) for job in split_jobs] for split, split_jobs in jobs.items()}
@@ -204,6 +215,15 @@ def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work
         if not counts[split]:
             _write_problems(problems, work)
             raise SourceError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
+        lost = sorted({item.label for item in listing.splits[split] if item.label >= 0} - counts[split].keys())
+        if lost and split == "train":
+            _write_problems(problems, work)
+            raise SourceError(
+                f"no image of the class {listing.class_names[lost[0]]!r} in {split!r} can be read;"
+                f" {work / 'broken.txt'} gives the reasons; mend the images, or move the class out of the source"
+            )
+        if lost:
+            say(missing_classes(split, listing.class_names, counts[split]))
         for summary in written:
             if summary.sums is not None:
                 sums.merge(summary.sums)
@@ -228,7 +248,21 @@ def _finish(listing: Listing, options: Options, jobs: dict[str, list[Job]], work
         "left_out": dict(problems),
     }
     (data / RECORD_FILE).write_text(strict_json.dumps(facts, indent=1) + "\n")
+    if line := _dark([summary for written in summaries.values() for summary in written]):
+        say(line)
     return len(problems)
+
+
+def _dark(summaries: list[Summary]) -> str:
+    """A line on images of 16 bits of which a quarter of the range or less has values, as from cameras; else empty."""
+    count, highest = sum(summary.deep for summary in summaries), max(summary.highest for summary in summaries)
+    factor = 2 ** (16 - highest.bit_length())
+    if factor < 4 or not highest:
+        return ""
+    return (
+        f"{count:,} image{'s' * (count > 1)} of 16 bits with no value above {2**16 // factor - 1:,} of 65,535: stored"
+        f" at 1/{factor} of the full brightness; multiply the values by {factor} and prepare under another name"
+    )
 
 
 def _summary(job: Job) -> Summary:
@@ -245,6 +279,6 @@ def _broken(problems: list[tuple[str, str]], work: Path) -> BrokenImagesError:
 
 def _write_problems(problems: list[tuple[str, str]], work: Path) -> Path:
     file = work / "broken.txt"
-    lines = "".join(f"{name}\t{reason}\n" for name, reason in problems)
+    lines = "".join(f"{in_one_line(name)}\t{reason}\n" for name, reason in problems)
     file.write_text(lines, encoding="utf-8", errors="backslashreplace")
     return file

@@ -62,8 +62,8 @@ class Job:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The hash of everything that decides the shard's bytes, except the pixels of the source."""
-        listed = [[item.name, item.label, item.size] for item in self.items]
+        """The hash of everything that decides the shard's bytes. Paths and times stand for the files of the source."""
+        listed = [item._replace(file=os.path.abspath(item.file)) for item in self.items]
         shape = [self.class_names, self.size, self.encoding, self.measured, self.max_pixels]
         shape += [images.JPEG_QUALITY, PIL.__version__]
         return hashlib.sha256(json.dumps([shape, listed]).encode()).hexdigest()
@@ -80,6 +80,8 @@ class Summary:
       payload: bytes of all records.
       problems: `(name, reason)` of the images left out.
       sums: of the pixels; None: the job is not measured.
+      deep: grey images of 16 bits.
+      highest: the highest value of these.
     """
 
     digest: str
@@ -88,6 +90,8 @@ class Summary:
     payload: int
     problems: list[tuple[str, str]]
     sums: Sums | None
+    deep: int
+    highest: int
 
 
 class DiskFullError(OSError):
@@ -126,17 +130,18 @@ def write(job: Job, progress: Callable[[], bool]) -> None:
 def _write_records(job: Job, part: str, progress: Callable[[], bool]) -> Summary:
     sums = Sums.zero(job.size) if job.measured else None
     counts: Counter[int] = Counter()
-    problems, payload = [], 0
+    problems, payload, highest = [], 0, list[int]()
     writer = array_record_module.ArrayRecordWriter(part, LAYOUT)
     try:
         for item in job.items:
             try:
-                stored, pixels, label = _image(job, item)
+                stored, pixels, label, values = _image(job, item)
             except images.BrokenImageError as error:
                 problems.append((item.name, str(error)))
             else:
                 if sums is not None:
                     sums.add(pixels)
+                highest += values
                 record = _record(stored, label, item.name)
                 writer.write(record)
                 counts[label] += 1
@@ -145,7 +150,9 @@ def _write_records(job: Job, part: str, progress: Callable[[], bool]) -> Summary
                 raise StoppedError
     finally:
         writer.close()
-    return Summary(job.digest, os.path.getsize(part), counts, payload, problems, sums)
+    return Summary(
+        job.digest, os.path.getsize(part), counts, payload, problems, sums, len(highest), max(highest, default=0)
+    )
 
 
 def _record(stored: bytes, label: int, name: str) -> bytes:
@@ -158,8 +165,8 @@ def _record(stored: bytes, label: int, name: str) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
-    """The stored bytes, the pixels that a reader will see (of measured jobs), and the label."""
+def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int, list[int]]:
+    """The stored bytes, the pixels that a reader will see (of measured jobs), the label, and the highest of 16 bits."""
     if item.size > images.MAX_BYTES:
         raise images.BrokenImageError(f"larger than {images.MAX_BYTES // 2**20} MiB")
     try:
@@ -171,14 +178,15 @@ def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int]:
             f"{item.name} has the label {label}, outside the {len(job.class_names)} classes; mend the source"
         )
     small = images.square(data, job.size, max_pixels=job.max_pixels)
+    highest = [small.info[images.HIGHEST]] if images.HIGHEST in small.info else []
     if job.encoding == "raw":
         pixels = np.asarray(small)
-        return pixels.tobytes(), pixels, label
+        return pixels.tobytes(), pixels, label, highest
     encoded = images.as_jpeg(small)
     if not job.measured:
-        return encoded, np.empty(0), label
+        return encoded, np.empty(0), label, highest
     with Image.open(io.BytesIO(encoded)) as decoded:
-        return encoded, np.asarray(decoded), label
+        return encoded, np.asarray(decoded), label, highest
 
 
 def _save(summary: Summary, path: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -184,6 +185,11 @@ def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
     listed = dict(line.split("\t") for line in (work / "broken.txt").read_text().splitlines())
     assert listed.keys() == {"train/cat/0.jpg", "train/dog/1.png", "test/dog/0.jpg"}
     assert listed["train/cat/0.jpg"] == "empty file"
+    (source / "train/cat/0.jpg").rename(source / "train/cat/line\nbreak.jpg")
+    with pytest.raises(DatasetError, match=r"train/cat/line\\nbreak.jpg \(empty file\)"):
+        make(source, tmp_path / "data")
+    assert "train/cat/line\\nbreak.jpg\tempty file" in (work / "broken.txt").read_text().splitlines()
+    (source / "train/cat/line\nbreak.jpg").rename(source / "train/cat/0.jpg")
     # Mended, the data set is as if nothing had been wrong.
     for name in listed:
         (source / name).write_bytes((tree / name).read_bytes())
@@ -215,8 +221,50 @@ def test_a_split_without_a_readable_image(tree, tmp_path):
         make(source, tmp_path / "data", skip_broken=True)
 
 
+@pytest.mark.parametrize(("bits", "factor"), [(8, 256), (10, 64), (12, 16), (14, 4), (16, None)])
+def test_dark_images_of_16_bits_are_named(tree, tmp_path, bits: int, factor: int | None):
+    """Scaling each image by its own highest value would change what a dark picture shows."""
+    shutil.copytree(tree, tmp_path / "tree")
+    for kind in ("cat", "dog"):
+        values = np.linspace(0, 2**bits - 1, 30 * 40).reshape(30, 40).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "tree/train" / kind / "deep.png")
+    said: list[str] = []
+    make(tmp_path / "tree", tmp_path / "data", say=said.append)
+    line = (
+        f"2 images of 16 bits with no value above {2**bits - 1:,} of 65,535: stored at 1/{factor} of the full"
+        f" brightness; multiply the values by {factor} and prepare under another name"
+    )
+    assert said == ([line] if factor else [])
+
+
+def test_a_class_without_a_readable_training_image(tree, tmp_path):
+    """The network would have a class that training never shows."""
+    source = with_broken(tree, tmp_path / "tree")
+    for file in (source / "train/dog").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(
+        SourceError,
+        match=r"no image of the class 'dog' in 'train' can be read; .*broken.txt gives the reasons; mend the images",
+    ):
+        make(source, tmp_path / "data", skip_broken=True)
+    work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
+    assert (work / "broken.txt").read_text().count("train/dog/") == 12
+    shutil.rmtree(source / "train/dog")
+    shutil.copytree(tree / "train/dog", source / "train/dog")
+    assert make(source, tmp_path / "data", skip_broken=True).is_dir()
+
+
+def test_a_class_without_a_readable_image_in_another_split(tree, tmp_path):
+    source = with_broken(tree, tmp_path / "tree")
+    for file in (source / "test/dog").iterdir():
+        file.write_bytes(b"x")
+    said: list[str] = []
+    make(source, tmp_path / "data", say=said.append, skip_broken=True)
+    assert said[0] == "the split 'test' has no image of 1 of the 2 classes: dog"
+
+
 def test_a_label_outside_the_classes(tmp_path):
-    listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10)]}, lambda item: (b"x", 2), [], "")
+    listing = Listing("odd", ["a", "b"], {"train": [Item("x", 2, __file__, 0, 10, 0)]}, lambda item: (b"x", 2), [], "")
     with pytest.raises(DatasetError, match="label 2, outside the 2 classes"):
         prepare(listing, Options(), str(tmp_path), record={}, progress=silent)
 
@@ -320,6 +368,29 @@ def test_another_source_under_the_same_name(tree, tmp_path):
     with pytest.raises(Break):
         make(tmp_path / "tree", tmp_path / "data", break_off, per_shard=4)
     assert content(make(tree, tmp_path / "data")) == content(make(tree, tmp_path / "whole"))
+
+
+def test_pictures_that_change_after_an_interruption_are_read_again(tmp_path):
+    """Names and sizes stay the same: files of a format without compression, in the same folder or in another one."""
+
+    def break_off(done: int, todo: int) -> None:
+        if done == 7:
+            raise Break
+
+    for source, colour in (("tree", "red"), ("other", "blue")):
+        for split, kind, number in itertools.product(("train", "test"), "ab", range(3)):
+            file = tmp_path / source / split / kind / f"{number}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (30, 30), colour).save(file)
+            os.utime(file, (1, 1))
+    blue = content(make(tmp_path / "other", tmp_path / "whole"))
+    for data in ("of_another_folder", "of_other_pictures"):
+        with pytest.raises(Break):
+            make(tmp_path / "tree", tmp_path / data, break_off)
+    assert content(make(tmp_path / "other", tmp_path / "of_another_folder")) == blue
+    for file in (tmp_path / "tree").rglob("*.bmp"):
+        Image.new("RGB", (30, 30), "blue").save(file)
+    assert content(make(tmp_path / "tree", tmp_path / "of_other_pictures"))["statistics.npz"] == blue["statistics.npz"]
 
 
 def test_what_open_dataset_says(tree, tmp_path):

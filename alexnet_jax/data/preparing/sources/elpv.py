@@ -30,7 +30,8 @@ def elpv() -> Listing:
     splits: dict[str, list[Item]] = {"train": [], "test": []}
     for name, probability, _ in rows:
         file = os.fspath(_folder() / name)
-        item = Item(name, int(probability >= DEFECTIVE_FROM), file, 0, os.path.getsize(file))
+        stat = os.stat(file)
+        item = Item(name, int(probability >= DEFECTIVE_FROM), file, 0, stat.st_size, stat.st_mtime_ns)
         splits["test" if name in held_out else "train"].append(item)
     return Listing(
         "elpv",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from alexnet_jax.data.errors import MissingSourceError, SourceError
@@ -16,10 +16,12 @@ from alexnet_jax.data.folder_listing import (
     OUTSIDE,
     Seen,
     by_ending,
+    is_hidden,
 )
 from alexnet_jax.data.picture_files import composed
-from alexnet_jax.data.preparing.listing import Item, Listing, read_span
+from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes, read_span
 from alexnet_jax.errors import reason_of
+from alexnet_jax.paths import in_one_line
 
 # Folders of these names are splits, never classes.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
@@ -30,9 +32,9 @@ EXPECTED = "expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg, or CLASS/IMAGE"
 def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Callable[[str], None] = print) -> Listing:
     """The images of a tree; the classes are the folders of `train`, in alphabetical order.
 
-    Subfolders of a class belong to the class. A tree of class folders alone is the split `train`. Where `train` is the
-    only split, a share of each class becomes `validation`, chosen by a hash of the file names: the same on every
-    machine.
+    Subfolders of a class belong to the class. A tree of class folders alone is the split `train`: no folder is named as
+    a split, and an image lies directly in one of them. Where `train` is the only split, a share of each class becomes
+    `validation`, chosen by a hash of the file names: the same on every machine.
 
     Args:
       name: of the data set to prepare.
@@ -48,12 +50,17 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
     seen = Seen(say, below=root)
     splits = _splits(root, seen, say)
     class_names = _class_names(root, splits)
+    labels = {composed(name): label for label, name in enumerate(class_names)}
     items: dict[str, list[Item]] = {}
     for split, classes in splits.items():
         items[split] = []
-        for class_name, path in classes.items():
-            label, images = class_names.index(class_name), _images(path, seen, needed=split == "train")
-            items[split] += [Item(f"{class_name}/{inner}", label, str(path / inner), 0, size) for inner, size in images]
+        for name_there, path in classes.items():
+            label, images = labels[composed(name_there)], _images(path, seen, needed=split == "train")
+            class_name = class_names[label]
+            items[split] += [
+                Item(f"{class_name}/{inner}", label, str(path / inner), 0, size, modified)
+                for inner, size, modified in images
+            ]
     for line in seen.lines():
         say(line)
     for split in [split for split, listed in items.items() if not listed]:
@@ -61,13 +68,19 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
         del items[split]
     if len(items) == 1:
         items = _hold_out(items["train"], HELD_OUT if held_out is None else held_out)
-        count = len(items["validation"])
-        say(f"no split but 'train': {count:,} image{' is' if count == 1 else 's are'} held out as 'validation'")
+        if count := len(items["validation"]):
+            say(f"no split but 'train': {count:,} image{' is' if count == 1 else 's are'} held out as 'validation'")
+        else:
+            say(
+                "no split but 'train', and no image is held out, for each class has one alone; to measure an error, add"
+                " images to the classes"
+            )
         items = {split: listed for split, listed in items.items() if listed}
     elif held_out is not None:
         say(f"nothing is held out: the tree has the splits {', '.join(items)}")
-    for line in _missing_classes(items, class_names):
-        say(line)
+    for split, listed in items.items():
+        if line := missing_classes(split, class_names, {item.label for item in listed}):
+            say(line)
     return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
 
 
@@ -80,11 +93,17 @@ def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dic
     folders = _folders(root, seen)
     flat = {name: count for name in folders if (count := _count_images(root / name, seen))}
     if "train" not in folders:
-        if flat and len(flat) == len(folders) and not set(map(str.lower, folders)) & set(SPLIT_NAMES):
+        named_as_splits = set(map(str.lower, folders)) & set(SPLIT_NAMES)
+        if flat and not named_as_splits:
             what = f"{len(folders):,} folders of {root} are" if len(folders) > 1 else f"only folder of {root} is"
             say(f"no folder 'train': the {what} taken for the class{'es' * (len(folders) > 1)} of 'train'")
             return {"train": {name: root / name for name in folders}}
         some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
+        if folders and not named_as_splits:
+            raise SourceError(
+                f"{root} has no folder 'train', and its folders {some} may be splits or classes, for no image lies"
+                f" directly in one; {EXPECTED}: move classes into a folder 'train', or name the training split 'train'"
+            )
         held = f"holds the folders {some}" if folders else "holds no folder"
         raise SourceError(f"{root} has no folder 'train' and {held}; {EXPECTED}")
     splits = {split: {name: root / split / name for name in _folders(root / split, seen)} for split in folders}
@@ -104,46 +123,49 @@ def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
         raise SourceError(
             f"the split 'train' of {root} has {found}; at least two classes are needed: one folder a class"
         )
-    odd = [name for name in class_names if not name.isprintable() or not name.strip()]
-    if odd:
-        raise SourceError(f"{root} has the class {odd[0]!r}; rename it: TFDS keeps the names in lines of a text")
-    forms: dict[str, str] = {}
     for name in class_names:
-        if (other := forms.setdefault(composed(name), name)) != name:
-            raise SourceError(
-                f"{root} has the class {name!r} twice, in two Unicode forms ({other!a} and"
-                f" {name!a}); move the images of one into the other"
-            )
+        if (stored := os.fsencode(name)) != name.encode(errors="replace"):
+            raise SourceError(f"{root} has the class {stored!r}, and the name is not UTF-8; rename it")
+        if in_one_line(name) != name or not name.strip():
+            raise SourceError(f"{root} has the class {name!r}; rename it: TFDS keeps the names in lines of a text")
+    known = _forms(root / "train", class_names)
     for split, classes in splits.items():
-        unknown = sorted(classes.keys() - set(class_names))
-        if unknown:
+        forms = _forms(root / split, classes)
+        if unknown := sorted(forms.keys() - known.keys()):
             raise SourceError(
-                f"{root / split} has the class {unknown[0]!r}, which 'train' has not; add the class to 'train', or"
-                " move it out of the tree"
+                f"{root / split} has the class {forms[unknown[0]]!r}, which 'train' has not; add the class to 'train',"
+                " or move it out of the tree"
             )
     return class_names
 
 
-def _missing_classes(items: dict[str, list[Item]], class_names: list[str]) -> Iterator[str]:
-    """A line for each split that has no image of some classes."""
-    for split, listed in items.items():
-        missing = [class_names[label] for label in sorted(set(range(len(class_names))) - {i.label for i in listed})]
-        if missing:
-            some = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-            yield f"the split {split!r} has no image of {len(missing):,} of the {len(class_names):,} classes: {some}"
+def _forms(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """The names of a split's class folders by Unicode's composed form; some systems store names in the other one.
+
+    Raises:
+      SourceError: two names differ in their forms alone.
+    """
+    forms: dict[str, str] = {}
+    for name in names:
+        if (other := forms.setdefault(composed(name), name)) != name:
+            raise SourceError(
+                f"{path} has the class {name!r} twice, in two Unicode forms ({other!a} and"
+                f" {name!a}); move the images of one into the other"
+            )
+    return forms
 
 
-def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int]]:
-    """The images of a class with their sizes, by path below the class folder.
+def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int, int]]:
+    """The images of a class by path below the class folder, with their sizes and times of modification.
 
     Raises:
       SourceError: the folder holds none, and an image is `needed`, or the folder holds other pictures.
     """
     images, pictures = [], Counter[str]()
-    for inner, size in _files(path, "", (path.resolve(),), seen):
+    for inner, stat in _files(path, "", (path.resolve(),), seen):
         ending = os.path.splitext(inner)[1].lower()
         if ending in ENDINGS:
-            images.append((inner, size))
+            images.append((inner, stat.st_size, stat.st_mtime_ns))
         else:
             seen.leave_out_file(str(path / inner))
             pictures[ending] += ending in OTHER_PICTURES
@@ -159,13 +181,13 @@ def _kinds() -> str:
     return ", ".join(ENDINGS)
 
 
-def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, int]]:
-    """The files below a folder with their sizes; links are followed, except back to a folder above."""
+def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a folder; links are followed, except back to a folder above."""
     for entry in _entries(path, seen):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
-        elif (size := _file_size(entry)) is not None:
-            yield prefix + entry.name, size
+        elif (stat := _file_stat(entry)) is not None:
+            yield prefix + entry.name, stat
         elif not _is_folder(entry):
             seen.leave_out(NO_FILE, str(path / entry.name))
         else:
@@ -180,7 +202,7 @@ def _folders(path: Path, seen: Seen) -> list[str]:
     """The folders in a folder that should hold nothing else."""
     folders = []
     for entry in _entries(path, seen):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
         elif _is_folder(entry):
             folders.append(entry.name)
@@ -197,13 +219,13 @@ def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", seen: Seen) -> None:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(ENDINGS) and _file_size(entry) is not None
+    return entry.name.lower().endswith(ENDINGS) and _file_stat(entry) is not None
 
 
-def _file_size(entry: "os.DirEntry[str]") -> int | None:
-    """The bytes of a file; None: the entry is no file, a link to nothing or a link to itself."""
+def _file_stat(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Size and times of a file; None: the entry is no file, a link to nothing or a link to itself."""
     try:
-        return entry.stat().st_size if entry.is_file() else None
+        return entry.stat() if entry.is_file() else None
     except OSError:
         return None
 
@@ -217,7 +239,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _count_images(path: Path, seen: Seen) -> int:
-    return sum(_is_image(entry) and not entry.name.startswith(".") for entry in _entries(path, seen, counts=False))
+    return sum(_is_image(entry) and not is_hidden(entry.name) for entry in _entries(path, seen, counts=False))
 
 
 def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.DirEntry[str]"]:

@@ -37,8 +37,10 @@ def fashion_mnist(source_dir: str) -> Listing:
             )
         if truth.size and truth.max() >= len(CLASSES):
             raise SourceError(f"{labels} has the label {truth.max()}, and there are {len(CLASSES)} classes")
-        size = images.stat().st_size
-        splits[split] = [Item(f"{split}/{n:05}", int(truth[n]), str(images), n, size) for n in range(count)]
+        stat = images.stat()
+        splits[split] = [
+            Item(f"{split}/{n:05}", int(truth[n]), str(images), n, stat.st_size, stat.st_mtime_ns) for n in range(count)
+        ]
     return Listing(
         "fashion_mnist", CLASSES, splits, read_image, [], "Fashion-MNIST: grey images of clothes in ten classes"
     )

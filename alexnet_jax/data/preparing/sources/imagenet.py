@@ -2,6 +2,7 @@
 
 import importlib.resources
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,7 @@ def _classes(
 ) -> list[Item]:
     """A tar of tars, one a class: `n01440764.tar` holds `n01440764_10026.JPEG` and so on."""
     say(f"listing {path}")
+    modified = os.stat(path).st_mtime_ns
     label_of, seen, items = {wordnet_id: label for label, wordnet_id in enumerate(ids)}, set(), []
     for outer in members(path):
         wordnet_id = outer.name.split("/")[-1].removesuffix(".tar")
@@ -125,7 +127,7 @@ def _classes(
         for member in members(path, outer.offset, outer.size):
             if _usable(member, f"{wordnet_id}/", problems):
                 label = label_of[wordnet_id]
-                items.append(Item(f"{wordnet_id}/{member.name}", label, path, member.offset, member.size))
+                items.append(Item(f"{wordnet_id}/{member.name}", label, path, member.offset, member.size, modified))
     missing = sorted(label_of.keys() - seen)
     if missing:
         raise SourceError(
@@ -147,7 +149,7 @@ def _numbered(
 ) -> list[Item]:
     """A flat tar of `ILSVRC2012_val_00000001.JPEG` and so on, in any order: the number finds the label."""
     say(f"listing {path}")
-    items = []
+    items, modified = [], os.stat(path).st_mtime_ns
     for member in members(path):
         if not _usable(member, "", problems):
             continue
@@ -157,7 +159,7 @@ def _numbered(
                 f"{path} holds {member.name!r}; expected {prefix}00000001.JPEG to {prefix}{len(truth):08}.JPEG:"
                 " the file is another archive"
             )
-        items.append(Item(member.name, truth[int(match[1]) - 1], path, member.offset, member.size))
+        items.append(Item(member.name, truth[int(match[1]) - 1], path, member.offset, member.size, modified))
     _check_count(path, len(items), partial)
     return items
 
@@ -183,7 +185,7 @@ def _devkit(source_dir: str, name: str) -> bytes:
     if packed.is_file():
         for member in members(str(packed)):
             if member.name.split("/")[-1] == name and member.problem is None and member.size <= MAX_DEVKIT_FILE:
-                return read_span(Item(name, -1, str(packed), member.offset, member.size))[0]
+                return read_span(Item(name, -1, str(packed), member.offset, member.size, 0))[0]
     raise MissingSourceError(
         f"{name} of the 2010 development kit is missing in {source_dir}; put ILSVRC2010_devkit-1.0.tar or the folder"
         " devkit-1.0 there (unpack .tar.gz with gunzip first)"

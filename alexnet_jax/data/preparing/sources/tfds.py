@@ -95,9 +95,9 @@ def _records(split: Any) -> Iterator[Item]:
     for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
         path = os.fspath(path)
         listed = _tfrecords(path) if ".tfrecord" in os.path.basename(path) else _array_records(path)
-        number = 0
+        number, modified = 0, os.stat(path).st_mtime_ns
         for place, size in listed:
-            yield Item(f"{os.path.basename(path)}:{number}", -1, path, place, size)
+            yield Item(f"{os.path.basename(path)}:{number}", -1, path, place, size, modified)
             number += 1
         if number != count:
             raise SourceError(

@@ -22,7 +22,7 @@ def listed(listing) -> dict[str, list[tuple[str, int]]]:
 
 
 def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
-    images = ["train/b/1.JPG", "train/a/1.jpg", "train/a/2.png", "train/a/more/deeper/3.jpg", "test/a/9.webp"]
+    images = ["train/b/1.JPG", "train/a/1.jpg", "train/a/2.png", "train/a/more/deeper/3.JFIF", "test/a/9.webp"]
     others = ["train/a/notes.txt", "train/a/4.heic", "train/5.jpg", "LICENSE", "train/a/._1.jpg", ".cache/x/y"]
     root = tree(tmp_path, images + others)
     (tmp_path / "train/a/back").symlink_to(tmp_path / "train")
@@ -32,7 +32,7 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
     assert listing.class_names == ["a", "b"]
     assert listed(listing) == {
         "test": [("a/9.webp", 0)],
-        "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.jpg", 0), ("b/1.JPG", 1)],
+        "train": [("a/1.jpg", 0), ("a/2.png", 0), ("a/more/deeper/3.JFIF", 0), ("b/1.JPG", 1)],
     }
     assert sorted(said) == [
         "1 .heic file among these is a picture; convert it to JPEG to have it taken",
@@ -40,7 +40,7 @@ def test_the_images_of_each_split_and_a_line_for_all_that_is_ignored(tmp_path):
         "ignoring 1 image outside of class folders: train/5.jpg",
         "ignoring 1 link back to a folder above: train/a/back",
         "ignoring 2 hidden files or folders, such as .cache",
-        "ignoring 3 files that do not end in .jpg, .jpeg, .png, .webp, .bmp, such as LICENSE",
+        "ignoring 3 files that do not end in .jpg, .jpeg, .jfif, .jpe, .jif, .png, .webp, .bmp, such as LICENSE",
         "the split 'test' has no image of 1 of the 2 classes: b",
     ]
     assert all(Path(item.file).read_bytes() for items in listing.splits.values() for item in items)
@@ -72,6 +72,16 @@ def test_a_folder_without_a_held_out_split(tmp_path):
     assert listing == folder("mine", str(tmp_path), held_out=0.2)
 
 
+def test_one_image_a_class_is_too_few_to_measure_an_error(tmp_path):
+    said: list[str] = []
+    listing = folder("mine", tree(tmp_path, ["train/a/1.jpg", "train/b/1.jpg"]), say=said.append)
+    assert said == [
+        "no split but 'train', and no image is held out, for each class has one alone; to measure an error, add images"
+        " to the classes"
+    ]
+    assert set(listing.splits) == {"train"}
+
+
 def test_a_share_to_hold_out_where_there_is_a_split_is_said_to_be_of_no_use(tmp_path):
     said: list[str] = []
     root = tree(tmp_path, [f"{split}/{kind}/1.jpg" for split in ("train", "val") for kind in "ab"])
@@ -93,6 +103,59 @@ def test_class_folders_alone_are_the_training_split(tmp_path):
     assert listing.class_names == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (None, r"cross holds no image \(.jpg, .*\); fill the folder, or move it out of the tree"),
+        ("cross/1.heic", "cross holds no image but 1 .heic file; convert it to JPEG"),
+    ],
+)
+def test_a_class_folder_without_images_is_named(tmp_path, odd, message):
+    root = tree(tmp_path, ["bird/1.jpg", "circle/1.jpg"] + ([odd] if odd else []))
+    (tmp_path / "cross").mkdir(exist_ok=True)
+    with pytest.raises(DatasetError, match=message):
+        folder("mine", root)
+
+
+def test_names_of_any_script_are_classes(tmp_path):
+    names = [
+        "caf\xa0noir",
+        "\u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
+        "\u732b\u3000\u72ac",
+        "\U0001f469\u200d\U0001f52c",
+    ]
+    listing = folder("mine", tree(tmp_path, [f"train/{name}/1.jpg" for name in names]))
+    assert listing.class_names == names
+
+
+def test_a_class_has_either_form_of_unicode_in_each_split(tmp_path):
+    root = tree(tmp_path, ["train/e\u0301/1.jpg", "train/a/1.jpg", "validation/\xe9/2.jpg", "validation/a/2.jpg"])
+    listing = folder("mine", root)
+    assert listing.class_names == ["a", "e\u0301"]
+    assert listed(listing)["validation"] == [("a/2.jpg", 0), ("e\u0301/2.jpg", 1)]
+    assert listing.splits["validation"][1].file == f"{root}/validation/\xe9/2.jpg"
+
+
+def test_all_images_of_a_class_may_lie_in_subfolders(tmp_path):
+    listing = folder("mine", tree(tmp_path, ["bird/1.jpg", "bird/2.jpg", "cross/red/1.jpg", "cross/blue/deep/2.jpg"]))
+    assert sorted(item.name for items in listing.splits.values() for item in items) == [
+        "bird/1.jpg",
+        "bird/2.jpg",
+        "cross/blue/deep/2.jpg",
+        "cross/red/1.jpg",
+    ]
+
+
+def test_the_folder_that_macos_adds_to_archives_is_no_class(tmp_path):
+    said: list[str] = []
+    files = ["cat/1.jpg", "dog/1.jpg", "dog/__MACOSX/._1.jpg", "__MACOSX/cat/._1.jpg"]
+    assert folder("mine", tree(tmp_path, files), say=said.append).class_names == ["cat", "dog"]
+    assert "ignoring 2 hidden files or folders, such as __MACOSX" in said
+    said.clear()
+    root = tree(tmp_path / "splits", [f"{top}train/{name}" for top in ("", "__MACOSX/") for name in files])
+    assert set(folder("mine", root, say=said.append).splits) == {"train"}
+
+
 def test_a_folder_without_images_makes_no_split(tmp_path):
     said: list[str] = []
     root = tree(tmp_path, [f"train/{kind}/{n}.jpg" for kind in "ab" for n in range(10)])
@@ -104,7 +167,11 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["a/x/1.jpg", "b/x/1.jpg"], r"no folder 'train' and holds the folders a, b; expected SPLIT/CLASS/IMAGE"),
+        (
+            ["a/x/1.jpg", "b/x/1.jpg"],
+            r"no folder 'train', and its folders a, b may be splits or classes, .* expected SPLIT/CLASS/IMAGE, .*"
+            r": move classes into a folder 'train', or name the training split 'train'",
+        ),
         (["Train/1.jpg", "Test/1.jpg"], r"no folder 'train' and holds the folders Test, Train; expected"),
         (["train/a/1.jpg"], r"'train' of .* has one class \(a\); at least two"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"], "has the class 'c', which 'train' has not"),
@@ -120,9 +187,16 @@ def test_a_folder_without_images_makes_no_split(tmp_path):
         ),
         (["train/a/1.jpg", "train/ /1.jpg"], "has the class ' '; rename it: TFDS keeps the names in lines of a text"),
         (["train/a/1.jpg", "train/b\n/1.jpg"], r"has the class 'b\\n'; rename it"),
+        (["train/a/1.jpg", "train/b\u2028c/1.jpg"], r"has the class 'b\\u2028c'; rename it"),
+        (["train/a/1.jpg", "train/b\x85c/1.jpg"], r"has the class 'b\\x85c'; rename it"),
+        (["train/a/1.jpg", "train/c\udce9/1.jpg"], r"has the class b'c\\xe9', and the name is not UTF-8; rename it"),
         (
             ["train/\xe9/1.jpg", "train/e\u0301/1.jpg"],
             r"has the class '.*' twice, in two Unicode forms \('e\\u0301' and '\\xe9'\); move the images of one into",
+        ),
+        (
+            ["train/\xe9/1.jpg", "train/b/1.jpg", "val/\xe9/1.jpg", "val/e\u0301/1.jpg"],
+            r"val has the class '.*' twice, in two Unicode forms",
         ),
         ([], "no folder 'train' and holds no folder; expected"),
     ],
