@@ -104,6 +104,8 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
             f"--codes={CODES.value} is no multiple of 8 from 8 to {MOST_BITS:,}; use 32 or 64, for example"
         )
     file = cli_network.output_file("--output", OUTPUT.value, feature_file.SUFFIXES)
+    named = [word for word in (*words, QUERIES.value) if word is not None]
+    cli_network.check_is_no_picture("--output", OUTPUT.value, file, map(os.path.expanduser, named))
     if file.suffix.lower() == ".parquet":
         feature_file.need_pyarrow()
     return file

@@ -90,6 +90,8 @@ def errors(tree, tmp_path):
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "photo.npz").symlink_to(tree / "a/00.png")
+    (tmp_path / "preprocessing.npz").write_text("of a run")
     return [
         ((out,), "no pictures are named"),
         ((tree, tree, out), "one word too many"),
@@ -97,6 +99,8 @@ def errors(tree, tmp_path):
         ((tree, "--output=x.csv"), "does not end in .npz or .parquet"),
         ((tree, f"--output={tmp_path}/nowhere/x.npz"), "cannot be written: No such file"),
         ((tree, f"--output={tmp_path}/pipe.npz"), "is not a file"),
+        ((tree, f"--output={tmp_path}/photo.npz"), f"lies in {tree}, whose pictures are read; name a file in another"),
+        ((tree, f"--output={tmp_path}/preprocessing.npz"), "is a file of a run, which needs it; name another file"),
         ((tree, out, "--queries=x"), "--queries is given without --neighbours or --codes"),
         ((tree, out, "--queries_split=test"), "--queries_split is given without --queries"),
         ((tree, out, "--seed=1"), "--seed is given without --codes, which alone reads the flag"),

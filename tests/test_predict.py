@@ -216,6 +216,8 @@ def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_
         (["photos", "--picture=photos"], "--picture=photos does not end in .png or .svg"),
         (["photos", "--picture=folder.png"], "--picture=folder.png is a folder"),
         (["photos", "--picture=nowhere/a.png"], "--picture=nowhere/a.png cannot be written: No such file"),
+        (["photos/functional/a.png", "--picture=link.png"], "--picture=link.png is one of the pictures; name another"),
+        (["photos", "--picture=photos/x.png"], "--picture=photos/x.png lies in photos, whose pictures are read; name"),
         (["photos", "--top=0"], "flag --top=0"),
         (["photos", "--views=3"], "flag --views=3"),
         (["photos", "--checkpoint=7"], "there is no checkpoint '7'"),
@@ -224,10 +226,13 @@ def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_
 def test_a_wrong_command_is_one_line(predict, tree, words, message):
     (tree / "empty").mkdir()
     (tree.parent / "folder.png").mkdir()
+    (tree.parent / "link.png").symlink_to(tree / "functional/a.png")
+    before = (tree / "functional/a.png").read_bytes()
     result = predict(*words)
     assert (result.status, result.out) == (2, "")
     assert result.err.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in result.err
+    assert (tree / "functional/a.png").read_bytes() == before
 
 
 def test_a_workdir_without_a_run_or_checkpoint_is_one_line(predict, run, tree, tmp_path):
