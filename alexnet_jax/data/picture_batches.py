@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from alexnet_jax.data.pictures import Picture, read_picture
+from alexnet_jax.data.pictures import OpenFile, Picture, bytes_of, read_picture
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
@@ -64,6 +64,11 @@ def _ready(picture: Picture, is_lent: bool) -> Picture:
                 copy = picture.copy()
                 copy.format = picture.format  # which says what the numbers mean
                 return copy
+    elif isinstance(picture, OpenFile):  # a generator may close it, and it may come twice
+        with contextlib.suppress(Exception):  # as above
+            return bytes_of(picture)
+    elif isinstance(picture, memoryview):
+        return bytes(picture)
     elif is_lent and isinstance(picture, (np.ndarray, bytearray)):
         return picture.copy()
     return picture
@@ -103,6 +108,5 @@ def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """The pictures one by one: a picture alone is one of one, and an array `[n, h, w, 3]` is n."""
     if isinstance(pictures, np.ndarray):
         return pictures if pictures.ndim == 4 else [pictures]
-    if isinstance(pictures, (str, bytes, bytearray, os.PathLike)) or not isinstance(pictures, Iterable):
-        return [pictures]
-    return pictures
+    alone = (str, bytes, bytearray, memoryview, os.PathLike, OpenFile)
+    return [pictures] if isinstance(pictures, alone) or not isinstance(pictures, Iterable) else pictures
