@@ -97,7 +97,7 @@ class Exact:
         """The shares that exact distances of other vectors find."""
         depths = self.depths(k)
         _, found = exact_search.nearest(wanted, vectors.blocks(), depths[-1])
-        hits = (found[:, :, None] == self.neighbours[:, None, :]).any(axis=2)
+        hits = np.stack([np.isin(*rows) for rows in zip(found, self.neighbours, strict=True)])
         recalls = [float(hits[:, :depth].sum(axis=1).mean() / k) for depth in depths]
         alike = self.labels[found[:, :k]] == self.query_labels[:, None]
         return Result(name, recalls, _mean(alike[self.query_labels >= 0]))
