@@ -54,7 +54,7 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
-    for name, square in read_ahead(names, functools.partial(_square_of, size=size)):
+    for name, square in read_ahead(names, functools.partial(_square_of, size=size), size):
         try:
             pixels = square.result()
         except NotAPictureError as error:

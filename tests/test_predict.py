@@ -147,6 +147,15 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
     assert [line.split("gone")[1].split(".")[0] for line in broken] == [str(number) for number in range(0, 40, 4)]
 
 
+@pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.threads())])
+def test_large_squares_are_read_less_far_ahead(size, most):
+    asked = iter(range(1000))
+    read = picture_batches.read_ahead(map(str, asked), lambda name: np.zeros((1, 1, 3), np.uint8), size)
+    next(read)
+    assert next(asked) == max(most, 2 * picture_batches.threads()) + 1
+    read.close()
+
+
 def test_standard_input_holds_one_picture(run, tree):
     def start(data: bytes, *words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "alexnet_jax.predict", f"--workdir={run}", "-", "--json", *words]

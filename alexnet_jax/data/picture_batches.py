@@ -15,7 +15,7 @@ from alexnet_jax.data.pictures import OpenFile, Picture, bytes_of, read_picture
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
-AHEAD = 256  # pictures that are read in advance
+AHEAD, AHEAD_BYTES = 256, 64 * 2**20  # pictures that are read in advance, at most, and their squares
 
 
 def picture_batches(
@@ -80,13 +80,14 @@ def _name_of(picture: Picture, number: int) -> str:
 
 
 def read_ahead(
-    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]]
+    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]], size: int
 ) -> Iterator[tuple[str, concurrent.futures.Future]]:
     """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
 
     Args:
       names: of pictures; some are taken in advance.
       read: the picture of a name. `Future.result` raises its errors.
+      size: pixels along a side of a picture.
     """
     each = iter(names)
     pool = concurrent.futures.ThreadPoolExecutor(threads())
@@ -94,7 +95,7 @@ def read_ahead(
     def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
         return [(name, pool.submit(read, name)) for name in itertools.islice(each, count)]
 
-    waiting = collections.deque(begin(AHEAD))
+    waiting = collections.deque(begin(max(2 * threads(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))))
     try:
         while waiting:
             name, picture = waiting.popleft()

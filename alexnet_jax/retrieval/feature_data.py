@@ -83,7 +83,7 @@ class Folder:
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
         paths = pictures_below(self._folder, Seen())
-        for path, square in read_ahead(paths, functools.partial(read_picture, size=size)):
+        for path, square in read_ahead(paths, functools.partial(read_picture, size=size), size):
             name = os.path.relpath(path, self._folder)
             try:
                 pixels = square.result()
