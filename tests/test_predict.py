@@ -308,6 +308,16 @@ def test_the_class_is_that_of_the_nearest_folder_in_either_form_of_unicode():
     assert answers.truth_of("-", classes) is None
 
 
+def test_a_folder_above_the_named_one_is_no_true_class(tmp_path, monkeypatch):
+    """Where classes are people, every picture below /home/anna would be of anna."""
+    (tmp_path / "cat/new").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cat/new")
+    classes = {"cat": "cat", "dog": "dog"}
+    for name in ("1.png", "./1.png", "../new/1.png", "dog/../1.png"):
+        assert answers.truth_of(name, classes) is None
+    assert answers.truth_of("dog/1.png", classes) == answers.truth_of("../new/dog/in/1.png", classes) == "dog"
+
+
 def test_wordnet_ids_have_names():
     answer = Answer("a.png", np.zeros((8, 8, 3), np.uint8), ["n02123045", "n01440764"], [0.75, 0.25], "n02123045")
     assert answers.as_text(answer) == (
