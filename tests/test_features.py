@@ -111,7 +111,10 @@ def errors(tree, tmp_path):
         ((tree, out, "--neighbours=12"), "12 neighbours were asked for, and there are 11 items"),
         ((tree, out, "--neighbours=11"), "11 neighbours were asked for, and there are 10 items"),  # one is broken
         ((tree, out, "--layer=fc9"), "no layer 'fc9'; its layers are conv1"),
-        ((tree, out, "--split=test"), "is a folder of pictures, and a folder has no split"),
+        (
+            (tree, out, "--split=test"),
+            "has no split 'test'; leave out the split, or name the prepared data set with its size, cells/SIZE",
+        ),
         (("nothing", out), "there is no folder 'nothing', and there is no data set 'nothing'"),
         ((f"{tmp_path}/file.txt", out), "is not a folder"),
         ((f"{tmp_path}/empty", out), "there is no picture in the folder"),

@@ -157,8 +157,8 @@ def open_pictures(
     if os.path.isdir(path):
         if split is not None:
             raise UsageError(
-                f"{word} is a folder of pictures, and a folder has no split {split!r}; leave out the split, or move the"
-                " folder away to name the prepared data set"
+                f"{word} is a folder of pictures, and a folder has no split {split!r}; leave out the split, or name the"
+                f" prepared data set with its size, {os.path.basename(os.path.abspath(path))}/SIZE"
             )
         return Folder(path, known=known, say=say)
     if os.path.lexists(path):
