@@ -224,7 +224,7 @@ def test_many_neighbours_take_no_memory_by_their_square():
 
 def test_too_few_pictures_are_one_line(scratch):
     for count in (1, 4, 12):
-        with pytest.raises(UsageError, match=r"6 neighbours .* 12 others, and there are") as error:
+        with pytest.raises(UsageError, match=r"6 nearest neighbours .* 12 others, and there are") as error:
             trial(scratch, table(scratch, surface(count)), k=6)
         assert "\n" not in str(error.value)
     assert trial(scratch, table(scratch, surface(13)), k=6, updates=1)[0].database == 12
