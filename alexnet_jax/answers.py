@@ -55,7 +55,7 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
-    for name, square in read_ahead(names, functools.partial(_square_of, size=size)):
+    for name, square in read_ahead(names, functools.partial(_square_of, size=size), size):
         try:
             pixels = square.result()
         except NotAPictureError as error:
@@ -107,15 +107,15 @@ def answered(
 
 
 def truth_of(name: str, classes: Mapping[str, str]) -> str | None:
-    """The class of the nearest folder around a picture that is named as a class; None: there is no such folder.
+    """The class of the nearest folder in a picture's name that is named as a class; None: there is no such folder.
 
     Args:
-      name: of the picture.
+      name: of the picture, as given or found. The folders above, which it does not have, say nothing of the picture.
       classes: by the name of a folder in Unicode's composed form; some systems store names in the other form.
     """
     if name == STDIN:
         return None
-    folders = (composed(folder.name) for folder in Path(os.path.abspath(name)).parents)
+    folders = (composed(folder.name) for folder in Path(os.path.normpath(name)).parents)
     return next((classes[folder] for folder in folders if folder in classes), None)
 
 

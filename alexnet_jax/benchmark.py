@@ -14,6 +14,10 @@ from typing import Any
 
 if not __package__:  # `python alexnet_jax/benchmark.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 from ml_collections import config_flags

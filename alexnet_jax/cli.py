@@ -20,7 +20,7 @@ except ValueError as _error:
     print(f"error: an environment variable of JAX has a wrong value: {_error}; correct or unset it", file=sys.stderr)
     sys.exit(2)
 
-from alexnet_jax import configs, paths
+from alexnet_jax import configs, paths, startup
 from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, output, processes, variables
@@ -40,6 +40,7 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _open_standard_streams()
     try:
+        startup.raise_on_interrupt()
         parse = functools.partial(_parse, words=words)
         app.run(lambda arguments: _check_and_run(main, arguments), flags_parser=parse)
         sys.exit()  # which `app.run` has done

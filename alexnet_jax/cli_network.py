@@ -5,12 +5,15 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from absl import flags
 from etils import epath
 
 from alexnet_jax import cli, loading, paths
+from alexnet_jax.data import preprocessing, statistics
+from alexnet_jax.data.folder_listing import ENDINGS
 from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.settings import read_settings
@@ -21,6 +24,7 @@ from alexnet_jax.workdir import record
 from alexnet_jax.workdir.atomic import part_of, write_atomically, writing
 from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
+READ_AGAIN = {preprocessing.FILE_NAME: "run", statistics.FILE_NAME: "data set"}  # whose file would be replaced
 LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
 
 WORKDIR = flags.DEFINE_multi_string(
@@ -89,7 +93,7 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
       kinds: the suffixes that it may have, such as `.csv`.
 
     Raises:
-      UsageError: the suffix is another one, or no file can be written there.
+      UsageError: the suffix is another one, a run or a data set needs the file, or no file can be written there.
     """
     file = epath.Path(paths.absolute(name))
     if file.suffix.lower() not in kinds:
@@ -101,6 +105,8 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
     if os.path.lexists(file) and not os.path.isfile(file):
         raise UsageError(f"{flag}={name} is not a file; name a file")
     file = epath.Path(os.path.realpath(file))  # a link stays
+    if os.path.exists(file) and file.name in READ_AGAIN:
+        raise UsageError(f"{flag}={name} is a file of a {READ_AGAIN[file.name]}, which needs it; name another file")
     if os.path.exists(file) and not os.access(file, os.W_OK):
         raise UsageError(f"{flag}={name} is there and write-protected; name another file")
     try:
@@ -109,6 +115,26 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
     except OSError as error:
         raise UsageError(f"{flag}={name} cannot be written: {reason_of(error)}; name another file") from error
     return file
+
+
+def check_is_no_picture(flag: str, name: str, file: epath.Path, words: Iterable[str]) -> None:
+    """Checks that a result replaces no picture that is read, and is none for the next command.
+
+    Args:
+      flag: such as `--picture`.
+      name: of the file, as the flag has it.
+      file: as `output_file` returns it.
+      words: files and folders of pictures.
+
+    Raises:
+      UsageError: the file is one of the pictures, or would be.
+    """
+    for word in words:
+        real = os.path.realpath(word)
+        if real == str(file):
+            raise UsageError(f"{flag}={name} is one of the pictures; name another file")
+        if file.suffix.lower() in ENDINGS and Path(real) in Path(file).parents:
+            raise UsageError(f"{flag}={name} lies in {word}, whose pictures are read; name a file in another folder")
 
 
 def say(line: str) -> None:

@@ -7,10 +7,10 @@
     python -m alexnet_jax.convert export --workdir=runs/bvlc --to=alexnet.caffemodel
     python -m alexnet_jax.convert export --workdir=runs/torchvision --to=alexnet.safetensors --kind=torchvision
 
-`import` reads Caffe's AlexNet and CaffeNet (.caffemodel), torchvision's alexnet (.safetensors or .pth), its
-convolutions alone (also a pickle of NumPy arrays), and what `export` wrote as .safetensors. It makes a workdir that
-`predict`, `evaluate`, `figures`, `features` and --config.init_from take as that of a training run. It needs neither
-Caffe nor PyTorch, and runs no code of a file.
+`import` reads Caffe's AlexNet and CaffeNet (.caffemodel), torchvision's alexnet (.safetensors, .pth or .ckpt, also in
+the dictionaries of a training script or of Lightning), its convolutions alone (also a pickle of NumPy arrays), and what
+`export` wrote as .safetensors. It makes a workdir that `predict`, `evaluate`, `figures`, `features` and
+--config.init_from take as that of a training run. It needs neither Caffe nor PyTorch, and runs no code of a file.
 
 `export` writes, by the ending of --to, .stablehlo (a program of JAX for CPUs, CUDA and TPUs), .onnx, .safetensors (the
 whole network, for `alexnet_jax.load` and `import`; with --kind=torchvision in torchvision's layout) or .caffemodel.
@@ -24,6 +24,10 @@ import sys
 
 if not __package__:  # `python alexnet_jax/convert.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 from etils import epath

@@ -11,7 +11,8 @@ The word names a folder where there is one of that name, and otherwise a prepare
 folder lies in CLASS/IMAGE, CLASS is its class. Pictures that cannot be read are named and left out. docs/retrieval.md
 describes the output and the measurements that are printed.
 
-Exit status: 0, all pictures were read; 1, some were not; 2, none was, or the command is wrong.
+Exit status: 0, all pictures were read; 1, some were not; 2, none was, the command is wrong, or neighbours or codes
+could not be found, as of features that are not finite. Features that were computed are written even then.
 """
 
 import functools
@@ -22,6 +23,10 @@ from collections.abc import Iterator
 
 if not __package__:  # `python alexnet_jax/features.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 from etils import epath
@@ -65,19 +70,31 @@ def main(*words: str) -> int:
     asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT)
     if NEIGHBOURS.value is not None:
         exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
+    if CODES.value is not None:
+        held = code_trial.held_out(data.total) if asked is None else asked.total
+        searched = data.total - held if asked is None else data.total
+        code_trial.check_counts(NEIGHBOURS.value or RECALLED, held, searched)
+    problem: UsageError | None = None
     with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
         table = compute(net, data, layer, scratch)
-        queries = None if asked is None else compute(net, asked, layer, scratch)
+        queries: Table | None = None
         lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {layer} each"]
-        if NEIGHBOURS.value is not None:
-            lines += about_neighbours(find_neighbours(table, queries, scratch))
-        if CODES.value is not None:
-            lines += about_codes(learn_codes(table, queries, layer, scratch))
+        try:
+            if asked is not None:
+                queries = compute(net, asked, layer, scratch)
+            if NEIGHBOURS.value is not None:
+                lines += about_neighbours(find_neighbours(table, queries, scratch))
+            if CODES.value is not None:
+                lines += about_codes(learn_codes(table, queries, layer, scratch))
+        except UsageError as error:  # of broken pictures, or of an overflow: the features may have taken hours
+            problem = error
         feature_file.write(file, table, queries, {"layer": layer, "step": net.step})
     cli.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
     broken = data.broken + (asked.broken if asked else 0)
     if broken:
         cli_network.say(f"{broken:,} could not be read and {'is' if broken == 1 else 'are'} not in {file}")
+    if problem is not None:
+        raise problem
     return SOME_BROKEN if broken else 0
 
 
@@ -104,6 +121,8 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
             f"--codes={CODES.value} is no multiple of 8 from 8 to {MOST_BITS:,}; use 32 or 64, for example"
         )
     file = cli_network.output_file("--output", OUTPUT.value, feature_file.SUFFIXES)
+    named = [word for word in (*words, QUERIES.value) if word is not None]
+    cli_network.check_is_no_picture("--output", OUTPUT.value, file, map(os.path.expanduser, named))
     if file.suffix.lower() == ".parquet":
         feature_file.need_pyarrow()
     return file

@@ -1,8 +1,8 @@
 """Figures of a trained network: `python -m alexnet_jax.figures --workdir=runs/elpv`.
 
 Draws figures 3 and 4 of the paper, curves, the confusion matrix and the worst mistakes as PNG and SVG files, and puts
-them into one page, `index.html`, which can be read offline. A figure whose data are missing is left out with a line.
-The run may still be training: its last checkpoint is shown.
+them into one page, `index.html`, which can be read offline and replaces no `index.html` of another program. A figure
+whose data are missing is left out with a line. The run may still be training: its last checkpoint is shown.
 
     python -m alexnet_jax.figures --workdir=runs/elpv --output=figures    # pictures and page in another folder
     python -m alexnet_jax.figures --workdir=runs/elpv --towers            # how colour-selective each tower is, too
@@ -15,6 +15,10 @@ from typing import Any
 
 if not __package__:  # `python alexnet_jax/figures.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 import numpy as np
 from absl import flags

@@ -50,6 +50,8 @@ def load(
     """
     variables.check_precision()
     text = os.fspath(name)
+    if not text.strip():
+        raise UsageError("the name of the network is empty; name a workdir or a file")
     paths.check_address(text)
     path = epath.Path(paths.absolute(text))
     if is_file(path) or (path.suffix.lower() in FILES and not path.is_dir()):

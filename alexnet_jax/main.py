@@ -12,6 +12,10 @@ if __name__ == "__main__":  # the imports take seconds, in which there is nothin
     signal.signal(signal.SIGTERM, lambda *_: os._exit(os.EX_TEMPFAIL))
 if not __package__:  # `python alexnet_jax/main.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 from etils import epath

@@ -7,8 +7,9 @@
     python -m alexnet_jax.predict --workdir=runs/elpv cells --picture=cells.png
 
 Standard output has a block of lines for each picture; with --json one JSON object a line (JSON Lines), with --csv one
-row. The true class of a picture is known where it lies in a folder that is named as a class. Pictures that cannot be
-read, or whose probabilities are not finite, are named on standard error, and the others go on.
+row. The true class of a picture is known where a folder in its name, as given or found, is named as a class: of
+`cells/a/1.png` that may be `cells` or `a`. Pictures that cannot be read, or whose probabilities are not finite, are
+named on standard error, and the others go on. --picture replaces none of the pictures.
 
 Exit status: 0, all pictures were predicted; 1, some were not; 2, none was, or the command is wrong.
 """
@@ -20,6 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 if not __package__:  # `python alexnet_jax/predict.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 from etils import epath
@@ -83,8 +88,8 @@ class Tally:
 @hints()
 def main(*words: str) -> int:
     """Prints the likeliest classes of the pictures that the words name."""
-    file = check_flags(words)
     words = tuple(word if word == STDIN else paths.expand_home(word) for word in words)
+    file = check_flags(words)
     tally = Tally()
     total = count_pictures(words, tally)
     left_out = tally.broken  # folders, which `total` does not count
@@ -139,7 +144,8 @@ def check_flags(words: Sequence[str]) -> epath.Path | None:
     """The file of `--picture`, if there is one; checks words and flags before the work.
 
     Raises:
-      UsageError: there is no word, flags contradict each other, or the picture cannot be drawn or written.
+      UsageError: there is no word, flags contradict each other, or the picture cannot be drawn or written,
+        or would replace one that is read.
     """
     if not words:
         raise UsageError("no picture is named; name files, folders, or - for standard input")
@@ -150,6 +156,7 @@ def check_flags(words: Sequence[str]) -> epath.Path | None:
     if PICTURE.value is None:
         return None
     file = cli_network.output_file("--picture", PICTURE.value, canvas.SUFFIXES)
+    cli_network.check_is_no_picture("--picture", PICTURE.value, file, words)
     canvas.need_matplotlib()
     return file
 

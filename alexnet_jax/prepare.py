@@ -23,6 +23,10 @@ import time
 
 if not __package__:  # `python alexnet_jax/prepare.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
 
 from absl import flags
 

@@ -100,7 +100,7 @@ class Trained:
         """A picture as the data set of the run would store it.
 
         Args:
-          picture: a file's name or bytes, a PIL image, or an array `[h, w, 3]` or `[h, w]` of `uint8`.
+          picture: a file's name or bytes, an open file, a PIL image, or an array `[h, w, 3]` or `[h, w]` of `uint8`.
 
         Raises:
           UsageError: it is no picture.

@@ -164,6 +164,29 @@ def test_ctrl_c_and_a_reader_that_leaves_together_save_a_run(tmp_path: Path, dat
     assert [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
 
 
+@pytest.mark.parametrize("name", ["main", "predict", "experiments"])
+def test_ctrl_c_while_libraries_are_imported_is_one_line(name: str):
+    words = [sys.executable, "-X", "importtime", "-m", f"alexnet_jax.{name}", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        next(line for line in process.stderr if line.split("|")[-1].strip() == "numpy")
+        process.send_signal(signal.SIGINT)
+        out, err = process.stdout.read(), process.stderr.read()
+    lines = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert (process.returncode, out, lines) == (130, "", ["interrupted"])
+
+
+def test_a_command_that_ignores_ctrl_c_ignores_it_while_libraries_are_imported():
+    words = [sys.executable, "-X", "importtime", "-m", "alexnet_jax.predict"]
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]  # as `nohup` and background jobs do
+    with subprocess.Popen(ignoring, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        next(line for line in process.stderr if line.split("|")[-1].strip() == "numpy")
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    lines = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert process.returncode == 2
+    assert lines == ["error: no picture is named; name files, folders, or - for standard input"]
+
+
 def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: Path, command):
     make_pictures(tmp_path)
     process = command("prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data").process

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,8 @@ def errors(tree, tmp_path):
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "photo.npz").symlink_to(tree / "a/00.png")
+    (tmp_path / "preprocessing.npz").write_text("of a run")
     return [
         ((out,), "no pictures are named"),
         ((tree, tree, out), "one word too many"),
@@ -97,6 +100,8 @@ def errors(tree, tmp_path):
         ((tree, "--output=x.csv"), "does not end in .npz or .parquet"),
         ((tree, f"--output={tmp_path}/nowhere/x.npz"), "cannot be written: No such file"),
         ((tree, f"--output={tmp_path}/pipe.npz"), "is not a file"),
+        ((tree, f"--output={tmp_path}/photo.npz"), f"lies in {tree}, whose pictures are read; name a file in another"),
+        ((tree, f"--output={tmp_path}/preprocessing.npz"), "is a file of a run, which needs it; name another file"),
         ((tree, out, "--queries=x"), "--queries is given without --neighbours or --codes"),
         ((tree, out, "--queries_split=test"), "--queries_split is given without --queries"),
         ((tree, out, "--seed=1"), "--seed is given without --codes, which alone reads the flag"),
@@ -105,9 +110,11 @@ def errors(tree, tmp_path):
         ((tree, out, "--codes=2048"), "no multiple of 8 from 8 to 1,024"),
         ((tree, out, "--neighbours=0"), "--neighbours=0"),
         ((tree, out, "--neighbours=12"), "12 neighbours were asked for, and there are 11 items"),
-        ((tree, out, "--neighbours=11"), "11 neighbours were asked for, and there are 10 items"),  # one is broken
         ((tree, out, "--layer=fc9"), "no layer 'fc9'; its layers are conv1"),
-        ((tree, out, "--split=test"), "is a folder of pictures, and a folder has no split"),
+        (
+            (tree, out, "--split=test"),
+            "has no split 'test'; leave out the split, or name the prepared data set with its size, cells/SIZE",
+        ),
         (("nothing", out), "there is no folder 'nothing', and there is no data set 'nothing'"),
         ((f"{tmp_path}/file.txt", out), "is not a folder"),
         ((f"{tmp_path}/empty", out), "there is no picture in the folder"),
@@ -115,7 +122,7 @@ def errors(tree, tmp_path):
         (("elpv/64", out, "--split=test[:0%]"), "holds no example"),
         (
             (tree, out, "--codes=8", "--code_updates=1"),
-            "among at least 20 others, and there are 10",
+            "among at least 20 others, and there are 11; give more pictures, or ask for fewer neighbours",
         ),
     ]
 
@@ -127,6 +134,36 @@ def test_mistakes_are_one_line_and_leave_nothing(features, tree, tmp_path):
         assert result.status == 2 and last.startswith("error: ") and part in last, (arguments, result)
         assert not files_of(tmp_path / "cwd") and not files_of(tmp_path / "tmp"), arguments
         assert "Traceback" not in result.err and len(result.err.splitlines()) <= MAX_LINES, result.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--neighbours=11", "11 neighbours were asked for, and there are 10 items"),
+        ("--codes=8 --neighbours=5", "among at least 10 others, and there are 9; give more pictures"),
+    ],
+)
+def test_features_are_kept_where_a_broken_picture_leaves_too_few(features, tree, tmp_path, flag, message):
+    few = tmp_path / "few"
+    shutil.copytree(tree, few)
+    if "--codes" in flag:
+        (few / "a/00.png").unlink()
+    result = features(few, "--output=x.npz", *flag.split())
+    assert result.status == 2 and message in result.err.splitlines()[-1], result.err
+    assert "written to " in result.out and result.err.splitlines()[-2].startswith("1 could not be read and is not in")
+    found = content(tmp_path / "cwd/x.npz")
+    count = 10 if "--codes" in flag else 11
+    assert len(found["names"]) == len(found["labels"]) == len(found["features"]) == count
+    assert "codes" not in found and ("neighbours" in found) == ("--codes" in flag)
+    assert files_of(tmp_path / "cwd") == ["x.npz"]
+
+
+def test_features_are_kept_where_no_query_can_be_read(features, tree, tmp_path):
+    (tmp_path / "queries").mkdir()
+    (tmp_path / "queries/x.png").write_bytes(b"no picture")
+    result = features(tree, "--output=x.npz", f"--queries={tmp_path}/queries", "--neighbours=1")
+    assert result.status == 2 and result.err.splitlines()[-1] == "error: no picture could be read", result.err
+    assert len(content(tmp_path / "cwd/x.npz")["features"]) == 11
 
 
 def test_a_missing_workdir_and_only_broken_pictures_are_one_line(features, tmp_path):

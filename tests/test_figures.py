@@ -227,17 +227,24 @@ def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, comma
             ["--output=/proc/nowhere"],
             "to /proc/nowhere: [Errno 2] No such file or directory: '/proc/nowhere'; name another folder with --output",
         ),
+        (
+            ["--output=FOLDER/site"],
+            "to FOLDER/site: its index.html is of another program, and would be replaced; name another folder with",
+        ),
         (["--split=nonsense"], "has no split 'nonsense'; it has train, test"),
         (["--train_images=0"], "flag --train_images=0: "),
     ],
 )
 def test_mistakes_are_one_line(run, data_dir, tmp_path, command, flags, message):
     (tmp_path / "file").write_text("")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("mine")
     flags = [flag.replace("FOLDER", str(tmp_path)) for flag in flags]
     status, out, err = command("figures", f"--workdir={run}", f"--data_dir={data_dir}", *flags).finish()
     assert (status, out) == (2, "")
     [line] = [line for line in err.splitlines() if not line.startswith("C operations")]
     assert line.startswith("error: ") and message.replace("FOLDER", str(tmp_path)) in line
+    assert [file.read_text() for file in (tmp_path / "site").iterdir()] == ["mine"]
 
 
 def test_grey_images_are_known_by_their_mean():

@@ -162,3 +162,24 @@ def test_commands_print_results_by_one_function(name: str):
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     printing = [call for call in calls if call.func.id == "print"]
     assert not [call.lineno for call in printing if "file" not in {keyword.arg for keyword in call.keywords}]
+
+
+STARTED = [file for file in FILES if "\n    cli.run(" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", STARTED, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_command_is_ready_for_ctrl_c_before_it_imports_libraries(file: Path):
+    guard = "if __name__ == '__main__':\n    from alexnet_jax import startup\n    startup.leave_on_interrupt()"
+    for node in ast.parse(file.read_text()).body:
+        if ast.unparse(node) == guard:
+            return
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert {str(name).split(".")[0] for name in names} <= sys.stdlib_module_names, ast.unparse(node)
+    raise AssertionError(f"{file} does not call startup.leave_on_interrupt")
+
+
+def test_every_command_is_seen():
+    assert {file.stem for file in STARTED} >= COMMANDS | {"__main__", "worker"}
+    names = [name.split(".")[0] for name in imports(PACKAGE / "startup.py")]
+    assert set(names) <= sys.stdlib_module_names

@@ -147,6 +147,15 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
     assert [line.split("gone")[1].split(".")[0] for line in broken] == [str(number) for number in range(0, 40, 4)]
 
 
+@pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.threads())])
+def test_large_squares_are_read_less_far_ahead(size, most):
+    asked = iter(range(1000))
+    read = picture_batches.read_ahead(map(str, asked), lambda name: np.zeros((1, 1, 3), np.uint8), size)
+    next(read)
+    assert next(asked) == max(most, 2 * picture_batches.threads()) + 1
+    read.close()
+
+
 def test_standard_input_holds_one_picture(run, tree):
     def start(data: bytes, *words: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "alexnet_jax.predict", f"--workdir={run}", "-", "--json", *words]
@@ -216,6 +225,8 @@ def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_
         (["photos", "--picture=photos"], "--picture=photos does not end in .png or .svg"),
         (["photos", "--picture=folder.png"], "--picture=folder.png is a folder"),
         (["photos", "--picture=nowhere/a.png"], "--picture=nowhere/a.png cannot be written: No such file"),
+        (["photos/functional/a.png", "--picture=link.png"], "--picture=link.png is one of the pictures; name another"),
+        (["photos", "--picture=photos/x.png"], "--picture=photos/x.png lies in photos, whose pictures are read; name"),
         (["photos", "--top=0"], "flag --top=0"),
         (["photos", "--views=3"], "flag --views=3"),
         (["photos", "--checkpoint=7"], "there is no checkpoint '7'"),
@@ -224,10 +235,13 @@ def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_
 def test_a_wrong_command_is_one_line(predict, tree, words, message):
     (tree / "empty").mkdir()
     (tree.parent / "folder.png").mkdir()
+    (tree.parent / "link.png").symlink_to(tree / "functional/a.png")
+    before = (tree / "functional/a.png").read_bytes()
     result = predict(*words)
     assert (result.status, result.out) == (2, "")
     assert result.err.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in result.err
+    assert (tree / "functional/a.png").read_bytes() == before
 
 
 def test_a_workdir_without_a_run_or_checkpoint_is_one_line(predict, run, tree, tmp_path):
@@ -292,6 +306,16 @@ def test_the_class_is_that_of_the_nearest_folder_in_either_form_of_unicode():
     assert answers.truth_of("/x/e\u0301te\u0301/1.png", classes) == "\u00e9t\u00e9"
     assert answers.truth_of("/x/cat.png", classes) is None
     assert answers.truth_of("-", classes) is None
+
+
+def test_a_folder_above_the_named_one_is_no_true_class(tmp_path, monkeypatch):
+    """Where classes are people, every picture below /home/anna would be of anna."""
+    (tmp_path / "cat/new").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cat/new")
+    classes = {"cat": "cat", "dog": "dog"}
+    for name in ("1.png", "./1.png", "../new/1.png", "dog/../1.png"):
+        assert answers.truth_of(name, classes) is None
+    assert answers.truth_of("dog/1.png", classes) == answers.truth_of("../new/dog/in/1.png", classes) == "dog"
 
 
 def test_wordnet_ids_have_names():

@@ -66,9 +66,47 @@ def test_one_picture_in_every_form_gives_the_same_answer(net, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(file := tmp_path / "bild ä.png")
     forms = [pixels, [pixels], pixels[None], file, str(file), file.read_bytes(), Image.open(file), [Image.open(file)]]
+    forms += [io.BytesIO(file.read_bytes()), [io.BytesIO(file.read_bytes())], memoryview(file.read_bytes())]
     expected = net.predict(pixels)
     for form in forms:
         np.testing.assert_array_equal(net.predict(form), expected)
+
+
+def test_an_open_file_is_one_picture_from_its_beginning(net, squares, tmp_path):
+    Image.fromarray(squares[0][0]).save(file := tmp_path / "a.png")
+    expected = net.predict(file)
+
+    class Upload:  # as Flask's, which is also iterated line by line
+        def __init__(self, opened):
+            self.read, self._opened = opened.read, opened
+
+        def __iter__(self):
+            return iter(self._opened)
+
+    with open(file, "rb") as opened:
+        np.testing.assert_array_equal(net.predict(Upload(opened)), expected)
+        opened.seek(9)
+        np.testing.assert_array_equal(net.predict(opened), expected)
+        np.testing.assert_array_equal(net.predict([opened] * 3), np.repeat(expected, 3, axis=0))
+
+    def lent():
+        for _ in range(3):
+            with open(file, "rb") as opened:
+                yield opened
+
+    np.testing.assert_array_equal(net.predict(lent()), np.repeat(expected, 3, axis=0))
+    with pytest.raises(UsageError, match=r"picture 0 \(BufferedReader\) cannot be read: .*closed file"):
+        net.predict(opened)
+    with open(file) as text, pytest.raises(UsageError, match=r"is no picture: a file opened as text; open it with"):
+        net.predict(text)
+
+
+def test_an_empty_name_is_no_folder(net, run, monkeypatch):
+    monkeypatch.chdir(run)
+    with pytest.raises(UsageError, match=r"^'' is no picture: the name of its file is empty$"):
+        net.predict("")
+    with pytest.raises(UsageError, match=r"^the name of the network is empty; name a workdir or a file$"):
+        alexnet_jax.load("")
 
 
 def test_apply_of_inputs_gives_the_logits_behind_the_predictions(net, squares):

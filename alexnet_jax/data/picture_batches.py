@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from alexnet_jax.data.pictures import Picture, read_picture
+from alexnet_jax.data.pictures import OpenFile, Picture, bytes_of, read_picture
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
-AHEAD = 256  # pictures that are read in advance
+AHEAD, AHEAD_BYTES = 256, 64 * 2**20  # pictures that are read in advance, at most, and their squares
 
 
 def picture_batches(
@@ -64,6 +64,11 @@ def _ready(picture: Picture, is_lent: bool) -> Picture:
                 copy = picture.copy()
                 copy.format = picture.format  # which says what the numbers mean
                 return copy
+    elif isinstance(picture, OpenFile):  # a generator may close it, and it may come twice
+        with contextlib.suppress(Exception):  # as above
+            return bytes_of(picture)
+    elif isinstance(picture, memoryview):
+        return bytes(picture)
     elif is_lent and isinstance(picture, (np.ndarray, bytearray)):
         return picture.copy()
     return picture
@@ -75,13 +80,14 @@ def _name_of(picture: Picture, number: int) -> str:
 
 
 def read_ahead(
-    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]]
+    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]], size: int
 ) -> Iterator[tuple[str, concurrent.futures.Future]]:
     """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
 
     Args:
       names: of pictures; some are taken in advance.
       read: the picture of a name. `Future.result` raises its errors.
+      size: pixels along a side of a picture.
     """
     each = iter(names)
     pool = concurrent.futures.ThreadPoolExecutor(threads())
@@ -89,7 +95,7 @@ def read_ahead(
     def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
         return [(name, pool.submit(read, name)) for name in itertools.islice(each, count)]
 
-    waiting = collections.deque(begin(AHEAD))
+    waiting = collections.deque(begin(max(2 * threads(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))))
     try:
         while waiting:
             name, picture = waiting.popleft()
@@ -103,6 +109,5 @@ def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """The pictures one by one: a picture alone is one of one, and an array `[n, h, w, 3]` is n."""
     if isinstance(pictures, np.ndarray):
         return pictures if pictures.ndim == 4 else [pictures]
-    if isinstance(pictures, (str, bytes, bytearray, os.PathLike)) or not isinstance(pictures, Iterable):
-        return [pictures]
-    return pictures
+    alone = (str, bytes, bytearray, memoryview, os.PathLike, OpenFile)
+    return [pictures] if isinstance(pictures, alone) or not isinstance(pictures, Iterable) else pictures

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,7 +18,16 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
 TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
 SIXTEEN_BITS = ("PNG", "PPM")  # files whose images of the mode `I` have 16 bits
 
-Picture: TypeAlias = str | bytes | bytearray | os.PathLike | Image.Image | np.ndarray
+
+@runtime_checkable
+class OpenFile(Protocol):
+    """A file opened in binary mode, such as an upload."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, from where the file stands."""
+
+
+Picture: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike | OpenFile | Image.Image | np.ndarray
 
 
 class NotAPictureError(UsageError):
@@ -37,17 +46,19 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     """The central square of a picture, upright, in RGB, scaled to `size` pixels a side.
 
     Args:
-      picture: a file's name, the bytes of a file, a PIL image, or pixels `[h, w, 3]`, `[h, w, 1]` or `[h, w]` of
-        `uint8`.
+      picture: a file's name, an open file, the bytes of a file, a PIL image, or pixels `[h, w, 3]`, `[h, w, 1]` or
+        `[h, w]` of `uint8`.
       size: pixels along a side.
       name: of the picture in errors; empty: that of the file, or its type.
 
     Raises:
       NotAPictureError: the file cannot be read, or it is no picture.
     """
-    name = name or (str(picture) if isinstance(picture, (str, os.PathLike)) else f"this {type(picture).__name__}")
+    name = name or (
+        str(picture) or "''" if isinstance(picture, (str, os.PathLike)) else f"this {type(picture).__name__}"
+    )
     try:
-        return np.asarray(images.square(_bytes_of(picture), size))
+        return np.asarray(images.square(bytes_of(picture), size))
     except images.BrokenImageError as error:
         raise NotAPictureError(name, str(error)) from error
     except OSError as error:
@@ -56,20 +67,41 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
         raise NotAPictureError(name, " ".join(str(error).split()), problem="cannot be read") from error
 
 
-def _bytes_of(picture: Picture) -> bytes:
-    """The bytes of a file that holds the picture."""
-    if isinstance(picture, (bytes, bytearray)):
+def bytes_of(picture: Picture) -> bytes:
+    """The bytes of a file that holds the picture.
+
+    Raises:
+      BrokenImageError: an object or a file is no picture.
+      OSError, ValueError: a file cannot be read.
+    """
+    if isinstance(picture, (bytes, bytearray, memoryview)):
         return bytes(picture)
     if isinstance(picture, (str, os.PathLike)):
+        if not os.fspath(picture):
+            raise images.BrokenImageError("the name of its file is empty")
         path = Path(paths.expand_home(os.fspath(picture)))
         if path.exists() and not path.is_file():  # the read of a device might never end
             raise images.BrokenImageError("a folder" if path.is_dir() else "not a file")
         if path.exists() and path.stat().st_size > images.MAX_BYTES:
             raise images.BrokenImageError(f"larger than {images.MAX_BYTES // 2**20} MiB")
         return path.read_bytes()
+    if isinstance(picture, OpenFile):
+        return _bytes_of_file(picture)
     file = io.BytesIO()
     _as_image(picture).save(file, "PNG", compress_level=0)
     return file.getvalue()
+
+
+def _bytes_of_file(file: OpenFile) -> bytes:
+    """The bytes of an open file, from its beginning where it can be rewound: it may have been shown before."""
+    if isinstance(file, io.TextIOBase):
+        raise images.BrokenImageError("a file opened as text; open it with the mode 'rb'")
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # a pipe has no beginning
+        file.seek(0)  # type: ignore[attr-defined]
+    data = file.read(images.MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise images.BrokenImageError(f"its file holds {type(data).__name__}; give one that holds bytes")
+    return data
 
 
 def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
@@ -81,7 +113,7 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
             raise images.BrokenImageError(f"its pixels cannot be read: {reason}") from error
         return _for_png(picture)
     if not isinstance(picture, np.ndarray):
-        raise images.BrokenImageError("give a file's name, its bytes, a PIL image or an array")
+        raise images.BrokenImageError("give a file's name, an open file, its bytes, a PIL image or an array")
     if picture.ndim == 3 and picture.shape[-1] == 1:
         picture = picture[..., 0]
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:

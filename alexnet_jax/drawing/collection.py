@@ -6,22 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from etils import epath
 
 from alexnet_jax.drawing.canvas import SUFFIXES, Figure, as_bytes
-from alexnet_jax.drawing.page import Section, page
+from alexnet_jax.drawing.page import POLICY, Section, page
 from alexnet_jax.errors import UsageError
+from alexnet_jax.paths import is_file
 from alexnet_jax.workdir.atomic import write_atomically
 
 PAGE = "index.html"
 
 
 class UnwritableOutputError(UsageError):
-    """The folder of the figures cannot be written.
+    """The folder of the figures cannot be written, or holds a page that would be lost.
 
     Attributes:
       folder: as named.
-      reason: of the operating system.
+      reason: of the operating system, or in words.
     """
 
-    def __init__(self, folder: epath.Path, reason: OSError):
+    def __init__(self, folder: epath.Path, reason: OSError | str):
         problem = "it is not a folder" if isinstance(reason, FileExistsError) else reason
         super().__init__(f"figures cannot be written to {folder}: {problem}")
         self.folder, self.reason = folder, reason
@@ -53,7 +54,7 @@ class Collection:
       say: takes a line about what is left out.
 
     Raises:
-      UnwritableOutputError: the folder cannot be written.
+      UnwritableOutputError: the folder cannot be written, or its page is of another program.
     """
 
     def __init__(self, folder: epath.Path, *, say: Callable[[str], None]):
@@ -63,8 +64,11 @@ class Collection:
         self._sections: list[Section] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            is_foreign = is_file(folder / PAGE) and POLICY.encode() not in (folder / PAGE).read_bytes()
         except OSError as error:
             raise UnwritableOutputError(folder, error) from error
+        if is_foreign:
+            raise UnwritableOutputError(folder, f"its {PAGE} is of another program, and would be replaced")
 
     def add(self, exhibit: Exhibit) -> None:
         """Takes in an exhibit, and writes its pictures at once: a later exhibit may take long.

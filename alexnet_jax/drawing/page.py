@@ -18,6 +18,7 @@ from alexnet_jax.drawing.predictions import Answer
 
 PHOTO = 200  # pixels along a side of a photograph in the page, at most
 REM_PER_INCH = 7  # a drawing is shown at most so large
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # also the mark of a page of this program
 SMALL = 64  # pixels along a side: smaller photographs are stored without loss
 
 
@@ -56,7 +57,7 @@ def page(title: str, facts: Iterable[tuple[str, str]], sections: Iterable[Sectio
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>

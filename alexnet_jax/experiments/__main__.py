@@ -11,6 +11,11 @@ import signal
 import time
 from pathlib import Path
 
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
+
 from absl import flags
 
 from alexnet_jax import cli, paths

@@ -13,6 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+if __name__ == "__main__":  # before the other imports
+    from alexnet_jax import startup
+
+    startup.leave_on_interrupt()
+
 import jax
 
 from alexnet_jax import cli

@@ -68,6 +68,7 @@ def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str =
     facts = about(net, licence)
     contents = _contents(net, kind, facts)
     page = export_page.render(net, kind, file.name, licence=licence)
+    page = page.encode("utf-8", "backslashreplace").decode()  # the name of the file may be no UTF-8
     files: dict[str, str | bytes] = {file.name: contents.pop(""), f"{file.name}.README.md": page}
     files |= {f"{file.name}{ending}": content for ending, content in contents.items()}
     for name, content in files.items():

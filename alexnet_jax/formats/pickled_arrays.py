@@ -25,10 +25,11 @@ TENSORS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 PARAMETER = "torch._utils _rebuild_parameter"
 NUMPY_ARRAYS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 NUMPY_BUFFERS = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")  # since pickle's protocol 5
+NUMPY_SCALARS = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")  # such as a best error; left out
 EMPTY, ENCODED = "builtins bytes", "_codecs encode"  # bytes as a text, in pickles for Python 2
 ALLOWED = {
-    *TENSORS, PARAMETER, *NUMPY_ARRAYS, *NUMPY_BUFFERS, EMPTY, ENCODED, "numpy ndarray", "numpy dtype", "builtins dict",
-    *(f"torch {name}Storage" for name in STORAGES),
+    *TENSORS, PARAMETER, *NUMPY_ARRAYS, *NUMPY_BUFFERS, *NUMPY_SCALARS, EMPTY, ENCODED, "numpy ndarray", "numpy dtype",
+    "builtins dict", *(f"torch {name}Storage" for name in STORAGES),
 }  # fmt: skip
 NUMPY_KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's files before 1.6

@@ -5,6 +5,7 @@ channel of pixels of 0 to 1 minus a mean and divided by a deviation (torchvision
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,9 +39,7 @@ NAMES = {
 MAX_SIZE = 4096  # pixels along a side
 COLOURS = {"mean": "mean", "scale": "pixel_scale"}  # the names in a file's metadata
 CONVOLUTION_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
-# Around the names of layers: the dictionary of a training script, `torch.nn.DataParallel`, which may hold the
-# convolutions alone.
-WRAPPERS = ("state_dict/", "model/", "model_state_dict/", "module.")
+FIRST = "features.0.weight"
 
 
 def layers_in(arrays: Mapping[str, np.ndarray]) -> Whole:
@@ -54,7 +53,7 @@ def layers_in(arrays: Mapping[str, np.ndarray]) -> Whole:
             return {
                 layer: _flax_layer(arrays, f"{folder}Conv_{i}", layer) for i, layer in enumerate(CONVOLUTION_LAYERS)
             }
-    named = {_plain(name): array for name, array in arrays.items()}
+    named = _of_network(arrays)
     names = [f"{name}.{leaf}" for name in NAMES.values() for leaf in ("weight", "bias")]
     has_classifier = any(name.startswith("classifier.") for name in named)
     wanted = names if has_classifier else names[: 2 * len(CONVOLUTION_LAYERS)]
@@ -123,10 +122,20 @@ def classes_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _plain(name: str) -> str:
-    """The name of an array without what training scripts put around it."""
-    shorter = next((name.removeprefix(wrapper) for wrapper in WRAPPERS if name.startswith(wrapper)), None)
-    return name.replace("features.module.", "features.") if shorter is None else _plain(shorter)
+def _of_network(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of the network, without what training scripts put around all their names: `state_dict/model.`.
+
+    Raises:
+      FormatError: the arrays are those of several networks.
+    """
+    # `torch.nn.DataParallel` may hold the convolutions alone.
+    named = {name.replace("features.module.", "features."): array for name, array in arrays.items()}
+    around = [name.removesuffix(FIRST) for name in named if re.search(rf"(^|[./]){re.escape(FIRST)}$", name)]
+    if len(around) > 1:
+        places = _listed([start.rstrip("./") or "the file itself" for start in around])
+        raise FormatError(f"it holds {len(around)} networks, in {places}; save one of them in a file of its own")
+    start = around[0] if around else ""
+    return {name.removeprefix(start): array for name, array in named.items() if name.startswith(start)}
 
 
 def _flax_layer(arrays: Mapping[str, np.ndarray], path: str, layer: str) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ class Exact:
         """The shares that exact distances of other vectors find."""
         depths = self.depths(k)
         _, found = exact_search.nearest(wanted, vectors.blocks(), depths[-1])
-        hits = (found[:, :, None] == self.neighbours[:, None, :]).any(axis=2)
+        hits = np.stack([np.isin(*rows) for rows in zip(found, self.neighbours, strict=True)])
         recalls = [float(hits[:, :depth].sum(axis=1).mean() / k) for depth in depths]
         alike = self.labels[found[:, :k]] == self.query_labels[:, None]
         return Result(name, recalls, _mean(alike[self.query_labels >= 0]))
@@ -148,9 +148,10 @@ def run(
     encode = learn(features, layer)
     for each in (table, queries):
         if each is not None:
-            each.codes = Rows(scratch, np.uint8, (options.bits // 8,))
+            coded = Rows(scratch, np.uint8, (options.bits // 8,))
             for block in each.features.blocks():
-                each.codes.append(encode(_flat(block)))
+                coded.append(encode(_flat(block)))
+            each.codes = coded
     planes = codes.random_hyperplanes(codes.moments(features), options.bits, seed=options.seed)
     results = [
         exact.measure(f"autoencoder on {layer}", encode, features, wanted, options.k),
@@ -162,6 +163,30 @@ def run(
     return Trial(len(exact.chosen), len(exact.kept), exact.depths(options.k), results)
 
 
+def held_out(count: int) -> int:
+    """How many of some pictures are queries, at most, where no others are given."""
+    return min(MOST_QUERIES, round(HELD_OUT * count))
+
+
+def check_counts(k: int, queries: int, database: int) -> None:
+    """Checks that there are pictures enough to measure codes.
+
+    Args:
+      k: as in `Options`.
+      queries: held-out pictures.
+      database: pictures that are searched.
+
+    Raises:
+      UsageError: there are not.
+    """
+    if not queries or database < ENOUGH * k:
+        raise UsageError(
+            f"codes are measured by the {k} nearest neighbours of held-out pictures among at least {ENOUGH * k} others,"
+            f" and there are {database:,}; give more pictures, or ask for fewer neighbours",
+            option="neighbours",
+        )
+
+
 def search(table: Table, queries: Table | None, options: Options) -> Exact:
     """Chooses queries and database by the seed, and finds the exact neighbours.
 
@@ -171,17 +196,13 @@ def search(table: Table, queries: Table | None, options: Options) -> Exact:
     most = min(MOST_QUERIES, max(1, QUERY_NUMBERS // max(1, math.prod(table.features.shape))))
     rng, count = np.random.default_rng(options.seed), len(table.names)
     if queries is None:
-        asking, held = table, min(most, round(HELD_OUT * count))
+        asking, held = table, min(most, held_out(count))
         chosen, kept = np.split(rng.permutation(count), [held])
     else:
         asking, kept = queries, np.arange(count)
         chosen = rng.permutation(len(queries.names))[:most]
     chosen, kept = np.sort(chosen), np.sort(kept)
-    if not len(chosen) or len(kept) < ENOUGH * options.k:
-        raise UsageError(
-            f"codes are measured by the {options.k} neighbours of held-out pictures among at least"
-            f" {ENOUGH * options.k} others, and there are {len(kept):,}; give more pictures, or ask for fewer of them"
-        )
+    check_counts(options.k, len(chosen), len(kept))
     vectors = vectors_of(table.features, kept)
     _, neighbours = exact_search.nearest(_flat(asking.features.take(chosen)), vectors.blocks(), options.k)
     return Exact(

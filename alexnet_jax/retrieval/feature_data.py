@@ -83,7 +83,7 @@ class Folder:
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
         paths = pictures_below(self._folder, Seen())
-        for path, square in read_ahead(paths, functools.partial(read_picture, size=size)):
+        for path, square in read_ahead(paths, functools.partial(read_picture, size=size), size):
             name = os.path.relpath(path, self._folder)
             try:
                 pixels = square.result()
@@ -157,8 +157,8 @@ def open_pictures(
     if os.path.isdir(path):
         if split is not None:
             raise UsageError(
-                f"{word} is a folder of pictures, and a folder has no split {split!r}; leave out the split, or move the"
-                " folder away to name the prepared data set"
+                f"{word} is a folder of pictures, and a folder has no split {split!r}; leave out the split, or name the"
+                f" prepared data set with its size, {os.path.basename(os.path.abspath(path))}/SIZE"
             )
         return Folder(path, known=known, say=say)
     if os.path.lexists(path):

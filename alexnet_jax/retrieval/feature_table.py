@@ -157,7 +157,7 @@ def find_neighbours(
       UsageError: there are fewer than `k` others, or a feature is NaN or infinite.
     """
     asking = queries or table
-    asking.neighbours, asking.distances = Rows(scratch, np.int64, (k,)), Rows(scratch, np.float64, (k,))
+    all_neighbours, all_distances = Rows(scratch, np.int64, (k,)), Rows(scratch, np.float64, (k,))
     count, total = len(asking.names), len(table.names)
     size = ROUNDS * exact_search.rows_at_once(math.prod(table.features.shape))
     labels, same, by_chance = table.labels.read(0, total), np.zeros(k), np.zeros(0)
@@ -171,10 +171,11 @@ def find_neighbours(
             leave_out=rows if queries is None else None,
             progress=functools.partial(_add_to, progress, start // size * total, -(-count // size) * total),
         )
-        asking.neighbours.append(indices)
-        asking.distances.append(distances)
+        all_neighbours.append(indices)
+        all_distances.append(distances)
         ours = asking.labels_among(table.class_names, rows)
         same += ((labels[indices] == ours[:, None]) & (ours >= 0)[:, None]).sum(axis=0)
         others = total - (queries is None)
         by_chance = np.append(by_chance, (sizes[ours[ours >= 0]] - (queries is None)) / others)
+    asking.neighbours, asking.distances = all_neighbours, all_distances
     return SameClass(len(by_chance), same / len(by_chance), float(by_chance.mean())) if len(by_chance) else None

@@ -100,15 +100,20 @@ def make(folder: epath.Path) -> None:
       UsageError: no checkpoint could be written and read below this name.
       UnwritableWorkdirError: it cannot be made.
     """
-    name = str(folder)
-    if odd := UNREADABLE.search(name):
-        raise UsageError(f"the workdir {name} has {odd[0]} in its path, below which orbax reads nothing; name another")
-    if name != name.encode("utf-8", "replace").decode():
-        raise UsageError(f"the workdir {name!r} has a name that is no UTF-8, and orbax writes no other; name another")
+    _check_name(folder, "name another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnwritableWorkdirError(folder, error) from error
+
+
+def _check_name(folder: epath.Path, advice: str) -> None:
+    """Checks that orbax can write and read checkpoints below a name."""
+    name = str(folder)
+    if odd := UNREADABLE.search(name):
+        raise UsageError(f"the workdir {name} has {odd[0]} in its path, below which orbax reads nothing; {advice}")
+    if name != name.encode("utf-8", "replace").decode():
+        raise UsageError(f"the workdir {name!r} has a name that is no UTF-8, and orbax knows no other; {advice}")
 
 
 def has_checkpoints(folder: epath.Path) -> bool:
@@ -191,6 +196,7 @@ def read_config(folder: epath.Path) -> ConfigDict:
       NoRunError: there is no config, or the workdir is a file.
       DamagedFileError: the config is no config.
       UnreadableFileError: the config or the folder cannot be read.
+      UsageError: orbax reads no checkpoint below this name.
     """
     file = folder / CONFIG_FILE
     if is_file(folder):
@@ -200,6 +206,7 @@ def read_config(folder: epath.Path) -> ConfigDict:
             raise NoRunError(folder)
     except OSError as error:
         raise UnreadableFileError(folder, error) from error
+    _check_name(folder, "rename it")
     config = read_json(file).get("config")
     if not isinstance(config, dict):
         raise DamagedFileError(file, "it holds no config")

@@ -65,6 +65,13 @@ def test_onnx_runtime_gives_the_same_probabilities(recipe, tmp_path):
     assert page.name == "net.onnx.README.md"
 
 
+@pytest.mark.parametrize("ending", ["onnx", "safetensors"])
+def test_a_name_that_is_no_utf_8_has_a_page(tmp_path, ending):
+    net = made.network(classes=2, crop_size=63)
+    file, page = export(net, epath.Path(tmp_path / f"p\udce9.{ending}"))
+    assert file.exists() and rf"'p\udce9.{ending}'" in page.read_text()  # as Python writes the name
+
+
 @pytest.mark.parametrize(("recipe", "size"), [("original", 80), ("original", 63), ("torchvision", 83), ("bvlc", 80)])
 def test_windows_that_hang_over_the_border_are_the_same_in_onnx(recipe, size, tmp_path):
     net = made.network(recipe, crop_size=size)

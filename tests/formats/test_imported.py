@@ -117,6 +117,15 @@ FORMS = {
     "pth": networks.pth,
     "legacy": networks.legacy_pth,
     "training script": lambda state: networks.pth(state, lambda tensors: {"epoch": 3, "state_dict": tensors}),
+    "any dictionary": lambda state: networks.pth(state, lambda tensors: {"net": {"weights": tensors}}),
+    "Lightning": lambda state: networks.pth(
+        {f"model.{name}": array for name, array in state.items()},
+        lambda tensors: {"state_dict": tensors, "best": np.float64(0.25)},
+    ),
+    "compiled": lambda state: networks.pth({f"_orig_mod.{name}": array for name, array in state.items()}),
+    "compiled and parallel": lambda state: networks.pth(
+        {f"_orig_mod.module.{name}": array for name, array in state.items()}, lambda tensors: {"model": tensors}
+    ),
     "data parallel": lambda state: networks.pth({f"module.{name}": array for name, array in state.items()}),
     "features parallel": lambda state: networks.pth(
         {name.replace("features.", "features.module."): array for name, array in state.items()}
@@ -315,6 +324,10 @@ WRONG = {
     "integers": (
         save(networks.state_dict(SMALL_TORCH) | {"features.0.weight": np.zeros((4, 3, 11, 11), np.int32)}),
         "conv1 has numbers of the type int32",
+    ),
+    "two networks": (
+        save({f"{place}.{k}": v for place in ("ours", "mean") for k, v in networks.state_dict(SMALL_TORCH).items()}),
+        "it holds 2 networks, in mean, ours; save one of them in a file of its own",
     ),
     "one class": (save(networks.state_dict(networks.whole(networks.TORCHVISION, width=1 / 16, classes=1))), "1 class"),
     "stride": (networks.caffemodel(SMALL_CAFFE, change=as_stride), "conv1 has padding 0, windows of 11, 1 groups"),

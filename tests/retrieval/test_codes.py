@@ -1,5 +1,7 @@
 """Binary codes of vectors near a surface of few dimensions, and the ranking that they give."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -207,9 +209,22 @@ def test_queries_of_their_own_search_the_whole_database_and_get_codes(scratch):
     assert by_lot.recalls == [5 / 200, 50 / 200]
 
 
+def test_many_neighbours_take_no_memory_by_their_square():
+    x, k = surface(2000, features=8), 200
+    rows, none = np.arange(100), np.full(2000, -1)
+    _, neighbours = exact_search.nearest(x[rows], [x], k)
+    exact = code_trial.Exact(rows, np.arange(2000), neighbours, none[rows], none)
+    tracemalloc.start()
+    result = exact.compare("itself", vectors_of(x), x[rows], k)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.recalls == [1, 1]
+    assert peak < 100 * 2000 * k  # a byte for each pair of a found item and a neighbour
+
+
 def test_too_few_pictures_are_one_line(scratch):
     for count in (1, 4, 12):
-        with pytest.raises(UsageError, match=r"6 neighbours .* 12 others, and there are") as error:
+        with pytest.raises(UsageError, match=r"6 nearest neighbours .* 12 others, and there are") as error:
             trial(scratch, table(scratch, surface(count)), k=6)
         assert "\n" not in str(error.value)
     assert trial(scratch, table(scratch, surface(13)), k=6, updates=1)[0].database == 12

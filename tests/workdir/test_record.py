@@ -105,13 +105,17 @@ def test_a_folder_without_a_config_holds_no_run(workdir: epath.Path):
     [
         ("lr[0.01]", r"has \[0\.01\] in its path, below which orbax reads nothing; name another"),
         ("a\\b/run", r"has \\ in its path, below which orbax"),
-        ("b\udcff", r"has a name that is no UTF-8, and orbax writes no other; name another"),
+        ("b\udcff", r"has a name that is no UTF-8, and orbax knows no other; name another"),
     ],
 )
 def test_a_name_below_which_no_checkpoint_can_be_read_is_refused(tmp_path, name, message):
     with pytest.raises(UsageError, match=message):
         record.make(epath.Path(tmp_path) / name)
     assert not list(tmp_path.iterdir())
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "config.json").write_text('{"config": {}}')
+    with pytest.raises(UsageError, match=message.replace("name another", "rename it")):
+        record.read_config(epath.Path(tmp_path) / name)
     record.make(epath.Path(tmp_path) / "a]b*c")
 
 
