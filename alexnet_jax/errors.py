@@ -31,7 +31,8 @@ class UsageError(ValueError):
 class MissingPackageError(UsageError):
     """A package that few users need is not installed.
 
-    Attributes:
+    Args:
+      need: what needs it.
       extra: of this package, which installs it.
     """
 
@@ -40,7 +41,6 @@ class MissingPackageError(UsageError):
             f"{need}; install it with pip install 'alexnet_jax[{extra}]', or with pip install '.[{extra}]' in a"
             " checkout"
         )
-        self.extra = extra
 
 
 class NotFiniteError(UsageError):

@@ -44,6 +44,7 @@ from alexnet_jax.workdir.errors import (
 # Files of the checkpoint as a whole: its times, and the mark that it is complete. The arrays do not depend on them.
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+KEPT = 3  # of the last checkpoints, beside the best one
 PART = ".orbax-checkpoint-tmp"  # in the name of an incomplete checkpoint
 SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
 NUMBERS = ("params", "batch_stats", "opt_state")  # fields of a state whose numbers are finite; a plateau's are not
@@ -106,7 +107,6 @@ class Checkpoints:
 
     Args:
       folder: of the checkpoints.
-      keep_last: how many of the last checkpoints stay, beside the best one.
       read_only: nothing is written or removed.
 
     Attributes:
@@ -116,7 +116,7 @@ class Checkpoints:
       UnreadableFileError, UnreadableCheckpointError: the folder cannot be read.
     """
 
-    def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
+    def __init__(self, folder: epath.Path, *, read_only: bool = False):
         processes = jax.process_count()
         best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
@@ -135,7 +135,7 @@ class Checkpoints:
                     item_handlers=ocp.PyTreeCheckpointHandler(),
                     options=ocp.CheckpointManagerOptions(
                         step_name_format=_Names(),
-                        preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
+                        preservation_policy=AnyPreservationPolicy([LatestN(n=KEPT), best]),
                         best_fn=_rank,
                         best_mode="min",
                         create=not read_only and processes == 1,
