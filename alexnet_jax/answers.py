@@ -16,7 +16,7 @@ from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.data.picture_batches import read_ahead
 from alexnet_jax.data.picture_files import composed, pictures_below
-from alexnet_jax.data.pictures import NotAPictureError, read_picture
+from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.evaluation.tables import csv_line
@@ -54,13 +54,8 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
-    for name, square in read_ahead(names, functools.partial(_square_of, size=size)):
-        try:
-            pixels = square.result()
-        except NotAPictureError as error:
-            broken(str(error))
-        else:
-            yield Read(name, pixels)
+    square_of = functools.partial(_square_of, size=size)
+    return itertools.starmap(Read, read_ahead(names, square_of, lambda error: broken(str(error))))
 
 
 def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from alexnet_jax.data.pictures import Picture, read_picture
+from alexnet_jax.data.pictures import NotAPictureError, Picture, read_picture
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
@@ -75,13 +75,16 @@ def _name_of(picture: Picture, number: int) -> str:
 
 
 def read_ahead(
-    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]]
-) -> Iterator[tuple[str, concurrent.futures.Future]]:
+    names: Iterable[str],
+    read: Callable[[str], UInt8[np.ndarray, "size size 3"]],
+    broken: Callable[[NotAPictureError], None],
+) -> Iterator[tuple[str, UInt8[np.ndarray, "size size 3"]]]:
     """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
 
     Args:
       names: of pictures; some are taken in advance.
-      read: the picture of a name. `Future.result` raises its errors.
+      read: the picture of a name.
+      broken: takes the error of a picture that cannot be read, in the place of the picture.
     """
     each = iter(names)
     pool = concurrent.futures.ThreadPoolExecutor(threads())
@@ -94,7 +97,12 @@ def read_ahead(
         while waiting:
             name, picture = waiting.popleft()
             waiting += begin(1)
-            yield name, picture
+            try:
+                pixels = picture.result()
+            except NotAPictureError as error:
+                broken(error)
+            else:
+                yield name, pixels
     finally:
         pool.shutdown(cancel_futures=True)
 
