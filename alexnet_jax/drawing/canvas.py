@@ -86,18 +86,13 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure with a constrained layout. It belongs to no window and to no global state.
+    """An empty figure with a constrained layout, within `style`. It belongs to no window and to no global state.
 
     Args:
       width, height: inches.
-
-    Raises:
-      MissingMatplotlibError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure as MatplotlibFigure
-    except ImportError as error:
-        raise MissingMatplotlibError from error
+    from matplotlib.figure import Figure as MatplotlibFigure
+
     return MatplotlibFigure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing.canvas import FAINT, FIRST, INK, SECOND, Figure, new_figure, style
 
-COLUMNS = 4  # as in the paper
+COLUMNS = 4  # pictures side by side, as in the paper
 WIDTH, GAP, LABEL, BAR = 2.0, 0.25, 0.24, 0.2  # inches
 POINTS = 8  # of the letters
 OPACITY = 0.45  # of a bar, with letters on it, on a light page and on a dark one
@@ -36,19 +36,18 @@ class Answer:
     truth: str | None = None
 
 
-def draw(answers: Sequence[Answer], *, columns: int = COLUMNS) -> Figure:
+def draw(answers: Sequence[Answer]) -> Figure:
     """Pictures in a grid; below each its true class, else its name, and a bar for each of the likeliest classes.
 
     The bar of the true class is orange, other bars are blue. A bar of full width is a probability of 1.
 
     Args:
       answers: at least one.
-      columns: pictures side by side.
 
     Raises:
       MissingMatplotlibError: matplotlib is not installed.
     """
-    columns = min(columns, len(answers))
+    columns = min(COLUMNS, len(answers))
     rows = -(-len(answers) // columns)
     cell = WIDTH + LABEL + BAR * max(len(answer.classes) for answer in answers) + GAP
     width, height = columns * (WIDTH + GAP) + GAP, rows * cell + GAP
