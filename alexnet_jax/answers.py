@@ -18,7 +18,7 @@ from alexnet_jax.data.picture_batches import read_ahead
 from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
-from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.drawing.predictions import Answer, likeliest
 from alexnet_jax.evaluation.tables import csv_line
 from alexnet_jax.trained import Trained, pad
 
@@ -86,16 +86,9 @@ def answered(
         for row in np.flatnonzero(~sound):
             broken(f"{batch[row].name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
-        likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [
-            Answer(
-                name=picture.name,
-                pixels=picture.pixels,
-                classes=[net.classes[label] for label in labels],
-                probabilities=[float(f"{np.exp(row[label]):.6g}") for label in labels],
-                truth=truth_of(picture.name, folders),
-            )
-            for picture, row, labels in zip(batch, log_probs, likeliest, strict=True)
+            Answer(name, pixels, *likeliest(row, net.classes, top), truth=truth_of(name, folders))
+            for (name, pixels), row in zip(batch, log_probs, strict=True)
         ]
 
 

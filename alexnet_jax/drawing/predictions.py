@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing.canvas import FAINT, FIRST, INK, SECOND, Figure, new_figure, style
@@ -34,6 +34,14 @@ class Answer:
     classes: Sequence[str]
     probabilities: Sequence[float]
     truth: str | None = None
+
+
+def likeliest(
+    log_probs: Float[np.ndarray, " classes"], class_names: Sequence[str], most: int
+) -> tuple[list[str], list[float]]:
+    """The likeliest classes, at most `most`, likeliest first, and their probabilities to six digits."""
+    labels = np.argsort(-log_probs, kind="stable")[:most]
+    return [class_names[label] for label in labels], [float(f"{np.exp(log_probs[label]):.6g}") for label in labels]
 
 
 def draw(answers: Sequence[Answer]) -> Figure:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import heapq
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Source, name_of, pixels_of
 from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.drawing.neighbours import Neighbour, Query
-from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.drawing.predictions import Answer, likeliest
 from alexnet_jax.evaluation import ensemble
 from alexnet_jax.evaluation.tally import Tally, predicted_classes
 from alexnet_jax.retrieval import exact_search, feature_table
@@ -63,14 +62,8 @@ class Images:
 
     def answer(self, index: int, log_probs: Float[np.ndarray, " classes"], most: int) -> Answer:
         """The image with its likeliest classes, at most `most`."""
-        order = np.argsort(-log_probs, kind="stable")[:most]
-        return Answer(
-            name=self.title(index),
-            pixels=self.pixels(index),
-            classes=[self.class_names[label] for label in order],
-            probabilities=[math.exp(log_probs[label]) for label in order],
-            truth=self.truth(index),
-        )
+        classes, probabilities = likeliest(log_probs, self.class_names, most)
+        return Answer(self.title(index), self.pixels(index), classes, probabilities, self.truth(index))
 
     def evenly(self, most: int) -> "Images":
         """At most so many of the images, at even distances: a split may be sorted by class."""
