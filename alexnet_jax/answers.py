@@ -16,9 +16,9 @@ from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.data.picture_batches import read_ahead
 from alexnet_jax.data.picture_files import composed, pictures_below
-from alexnet_jax.data.pictures import NotAPictureError, read_picture
+from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.data.preparing.images import MAX_BYTES
-from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.drawing.predictions import Answer, likeliest
 from alexnet_jax.evaluation.tables import csv_line
 from alexnet_jax.paths import in_one_line
 from alexnet_jax.trained import Trained, pad
@@ -55,13 +55,8 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
-    for name, square in read_ahead(names, functools.partial(_square_of, size=size), size):
-        try:
-            pixels = square.result()
-        except NotAPictureError as error:
-            broken(str(error))
-        else:
-            yield Read(name, pixels)
+    square_of = functools.partial(_square_of, size=size)
+    return itertools.starmap(Read, read_ahead(names, square_of, lambda error: broken(str(error)), size=size))
 
 
 def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -93,16 +88,9 @@ def answered(
             name = in_one_line(batch[row].name)
             broken(f"{name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
-        likeliest = np.argsort(-log_probs, axis=1, kind="stable")[:, :top]
         yield [
-            Answer(
-                name=picture.name,
-                pixels=picture.pixels,
-                classes=[net.classes[label] for label in labels],
-                probabilities=[float(f"{np.exp(row[label]):.6g}") for label in labels],
-                truth=truth_of(picture.name, folders),
-            )
-            for picture, row, labels in zip(batch, log_probs, likeliest, strict=True)
+            Answer(name, pixels, *likeliest(row, net.classes, top), truth=truth_of(name, folders))
+            for (name, pixels), row in zip(batch, log_probs, strict=True)
         ]
 
 

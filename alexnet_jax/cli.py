@@ -21,7 +21,7 @@ except ValueError as _error:
     sys.exit(2)
 
 from alexnet_jax import configs, paths, startup
-from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.errors import UsageError, reason_of, words_of
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import allocator, compilation_cache, output, processes, variables
 
@@ -184,7 +184,7 @@ def _flag_error(error: Exception) -> UsageError:
     """The error of a flag, of a config that cannot be loaded, or of an override that does not fit it, in one line."""
     text = str(error.args[0] if error.args else error)
     if isinstance(error, OSError):
-        reason = re.findall(r"\[Errno \d+\] .*", str(error)) or [_one_line(str(error))]
+        reason = re.findall(r"\[Errno \d+\] .*", str(error)) or [words_of(error)]
         return UsageError(f"--config names a file that cannot be read: {reason[-1]}{_similar_file(reason[-1])}")
     if isinstance(error, (SyntaxError, ImportError)):
         text = f"--config names a file that cannot be loaded: {error}{_place(error)}"

@@ -31,7 +31,8 @@ class UsageError(ValueError):
 class MissingPackageError(UsageError):
     """A package that few users need is not installed.
 
-    Attributes:
+    Args:
+      need: what needs it.
       extra: of this package, which installs it.
     """
 
@@ -40,7 +41,6 @@ class MissingPackageError(UsageError):
             f"{need}; install it with pip install 'alexnet_jax[{extra}]', or with pip install '.[{extra}]' in a"
             " checkout"
         )
-        self.extra = extra
 
 
 class NotFiniteError(UsageError):
@@ -49,4 +49,14 @@ class NotFiniteError(UsageError):
 
 def reason_of(error: OSError) -> str:
     """The reason in words, such as `No space left on device`. The errors of storage packages hold the words alone."""
-    return error.strerror or str(error)
+    return error.strerror or words_of(error)
+
+
+def words_of(error: BaseException, most: int | None = 200) -> str:
+    """The text of an error in one line, or the name of its type where it has none.
+
+    Args:
+      error: of a library.
+      most: letters; None: all.
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__

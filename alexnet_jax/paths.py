@@ -5,7 +5,7 @@ import unicodedata
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, words_of
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # which reach the storage, by scheme
 NO_TEXT = (
@@ -65,9 +65,8 @@ def check_address(name: str) -> None:
         package = PACKAGES[scheme]
         raise UsageError(f"{name}: the package for {scheme}:// is not installed; pip install {package}") from error
     except Exception as error:  # of the network or the credentials; the packages have no common error
-        words = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(
-            f"{name} cannot be reached: {words}; check the address, the network and who may read"
+            f"{name} cannot be reached: {words_of(error)}; check the address, the network and who may read"
         ) from error
 
 

@@ -66,6 +66,7 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
         assert each.truth == test.class_names[labels[index]]
         np.testing.assert_array_equal(each.pixels, squares[index][4:60, 4:60])
         np.testing.assert_allclose(each.probabilities, np.sort(probabilities[index])[::-1], rtol=1e-5)
+        assert each.probabilities == [float(f"{value:.6g}") for value in each.probabilities], "six digits, as predict"
 
 
 def test_probabilities_that_are_not_finite_are_counted_and_not_drawn(net, images):

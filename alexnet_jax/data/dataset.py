@@ -20,7 +20,7 @@ from alexnet_jax.data.errors import (
 )
 from alexnet_jax.data.filling import Source
 from alexnet_jax.data.records import Files
-from alexnet_jax.errors import reason_of
+from alexnet_jax.errors import reason_of, words_of
 from alexnet_jax.paths import is_file
 
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
@@ -226,7 +226,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS has no common error for damaged metadata
-        problem = f"TFDS cannot read it ({' '.join(str(error).split())[:100]})"
+        problem = f"TFDS cannot read it ({words_of(error, 100)})"
         raise _unread(folder, problem, [folder / file for file in METADATA_FILES]) from error
     return Dataset(builder)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from alexnet_jax.data.pictures import OpenFile, Picture, bytes_of, read_picture
+from alexnet_jax.data.pictures import NotAPictureError, OpenFile, Picture, bytes_of, read_picture
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
@@ -80,13 +80,18 @@ def _name_of(picture: Picture, number: int) -> str:
 
 
 def read_ahead(
-    names: Iterable[str], read: Callable[[str], UInt8[np.ndarray, "size size 3"]], size: int
-) -> Iterator[tuple[str, concurrent.futures.Future]]:
+    names: Iterable[str],
+    read: Callable[[str], UInt8[np.ndarray, "size size 3"]],
+    broken: Callable[[NotAPictureError], None],
+    *,
+    size: int,
+) -> Iterator[tuple[str, UInt8[np.ndarray, "size size 3"]]]:
     """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
 
     Args:
       names: of pictures; some are taken in advance.
-      read: the picture of a name. `Future.result` raises its errors.
+      read: the picture of a name.
+      broken: takes the error of a picture that cannot be read, in the place of the picture.
       size: pixels along a side of a picture.
     """
     each = iter(names)
@@ -100,7 +105,12 @@ def read_ahead(
         while waiting:
             name, picture = waiting.popleft()
             waiting += begin(1)
-            yield name, picture
+            try:
+                pixels = picture.result()
+            except NotAPictureError as error:
+                broken(error)
+            else:
+                yield name, pixels
     finally:
         pool.shutdown(cancel_futures=True)
 

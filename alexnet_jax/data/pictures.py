@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from alexnet_jax import paths
 from alexnet_jax.data.preparing import images
-from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.errors import UsageError, reason_of, words_of
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # of PIL images
 TRANSPARENT_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}  # PNG's mode by another mode
@@ -64,7 +64,7 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     except OSError as error:
         raise NotAPictureError(name, reason_of(error), problem="cannot be read") from error
     except ValueError as error:  # of a name with NUL
-        raise NotAPictureError(name, " ".join(str(error).split()), problem="cannot be read") from error
+        raise NotAPictureError(name, words_of(error), problem="cannot be read") from error
 
 
 def bytes_of(picture: Picture) -> bytes:
@@ -109,7 +109,7 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
         try:
             picture.load()
         except Exception as error:  # Pillow has no common error
-            reason = " ".join(str(error).split()) or "is its file closed?"
+            reason = "is its file closed?" if isinstance(error, AssertionError) else words_of(error)
             raise images.BrokenImageError(f"its pixels cannot be read: {reason}") from error
         return _for_png(picture)
     if not isinstance(picture, np.ndarray):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
@@ -98,21 +97,6 @@ class Sums:
         mean = mean_image.mean(axis=(0, 1))
         pixels = self.count * self.total.shape[0] * self.total.shape[1]
         return Statistics(mean_image, self.products / pixels - np.outer(mean, mean))
-
-
-def compute(images: Iterable[UInt8[np.ndarray, "size size 3"]]) -> Statistics:
-    """The statistics of images in any order, in one pass.
-
-    Raises:
-      ValueError: there is no image.
-    """
-    sums = None
-    for image in images:
-        sums = sums or Sums.zero(image.shape[0])
-        sums.add(image)
-    if sums is None:
-        raise ValueError("statistics need at least one image")
-    return sums.statistics()
 
 
 def save(statistics: Statistics, folder: epath.Path) -> None:

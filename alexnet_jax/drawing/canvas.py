@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from alexnet_jax.errors import MissingPackageError, UsageError
+from alexnet_jax.errors import MissingPackageError, UsageError, words_of
 
 Figure: TypeAlias = Any  # matplotlib.figure.Figure
 SUFFIXES = (".png", ".svg")
@@ -78,7 +78,7 @@ def style() -> Iterator[None]:
     except ImportError as error:
         raise MissingMatplotlibError from error
     except ValueError as error:  # of MPLBACKEND
-        words = " ".join(str(error).partition(";")[0].split())[:150]
+        words = words_of(error).partition(";")[0]
         raise UsageError(f"matplotlib refuses its settings: {words}; correct or unset MPLBACKEND") from error
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a class in a script without a font
@@ -86,18 +86,13 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure with a constrained layout. It belongs to no window and to no global state.
+    """An empty figure with a constrained layout, within `style`. It belongs to no window and to no global state.
 
     Args:
       width, height: inches.
-
-    Raises:
-      MissingMatplotlibError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure as MatplotlibFigure
-    except ImportError as error:
-        raise MissingMatplotlibError from error
+    from matplotlib.figure import Figure as MatplotlibFigure
+
     return MatplotlibFigure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing.canvas import FAINT, FIRST, INK, SECOND, Figure, new_figure, style
 from alexnet_jax.paths import in_one_line
 
-COLUMNS = 4  # as in the paper
+COLUMNS = 4  # pictures side by side, as in the paper
 WIDTH, GAP, LABEL, BAR = 2.0, 0.25, 0.24, 0.2  # inches
 POINTS = 8  # of the letters
 OPACITY = 0.45  # of a bar, with letters on it, on a light page and on a dark one
@@ -37,19 +37,26 @@ class Answer:
     truth: str | None = None
 
 
-def draw(answers: Sequence[Answer], *, columns: int = COLUMNS) -> Figure:
+def likeliest(
+    log_probs: Float[np.ndarray, " classes"], class_names: Sequence[str], most: int
+) -> tuple[list[str], list[float]]:
+    """The likeliest classes, at most `most`, likeliest first, and their probabilities to six digits."""
+    labels = np.argsort(-log_probs, kind="stable")[:most]
+    return [class_names[label] for label in labels], [float(f"{np.exp(log_probs[label]):.6g}") for label in labels]
+
+
+def draw(answers: Sequence[Answer]) -> Figure:
     """Pictures in a grid; below each its true class, else its name, and a bar for each of the likeliest classes.
 
     The bar of the true class is orange, other bars are blue. A bar of full width is a probability of 1.
 
     Args:
       answers: at least one.
-      columns: pictures side by side.
 
     Raises:
       MissingMatplotlibError: matplotlib is not installed.
     """
-    columns = min(columns, len(answers))
+    columns = min(COLUMNS, len(answers))
     rows = -(-len(answers) // columns)
     cell = WIDTH + LABEL + BAR * max(len(answer.classes) for answer in answers) + GAP
     width, height = columns * (WIDTH + GAP) + GAP, rows * cell + GAP

@@ -36,7 +36,7 @@ def predictions(
     source: Source,
     *,
     views: int = 1,
-    batch_size: int | None = None,
+    batch_size: int,
     workers: Workers | None = None,
 ) -> Iterator[Block]:
     """The network's predictions for every example of a split, in order, in constant memory.
@@ -47,20 +47,19 @@ def predictions(
       net: the network, with a classifier.
       source: a split of a data set whose stored images have the size that the network's preprocessing names.
       views: 1, the centre crop, or 10.
-      batch_size: examples of a block; None: `batch_size_of([net], views)`.
+      batch_size: examples of a block, as `batch_size_of` chooses them.
       workers: processes that read the images; None: threads read them.
 
     Raises:
       UsageError: the network has no classifier, or the storage fails.
     """
-    size = batch_size or batch_size_of([net], views)
     gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(net.mesh))
 
     def run(batch: Batch) -> tuple[jax.Array, ...]:
         return net.log_probs_step(net.params, net.batch_stats, batch.image), *gather(batch.label, batch.mask)
 
     done = 0
-    for log_probs, labels, mask in one_behind(_batches(net, source, views, size, workers), run):
+    for log_probs, labels, mask in one_behind(_batches(net, source, views, batch_size, workers), run):
         block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
         done += len(block.examples)
         yield block

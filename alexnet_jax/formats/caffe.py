@@ -24,7 +24,7 @@ MEAN = (123.0, 117.0, 104.0)  # of red, green and blue, with which Caffe's netwo
 IMAGE_SIZE, CROP_SIZE = 256, 227
 ORDER = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
-OLD_LAYERS, LAYERS, INPUT, INPUT_DIM, INPUT_SHAPE = 2, 100, 3, 4, 8  # of NetParameter
+OLD_LAYERS, LAYERS, INPUT_DIM, INPUT_SHAPE = 2, 100, 4, 8  # of NetParameter
 OLD_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
 INNER_PRODUCT, TRANSFORM = 117, 100  # of LayerParameter
 PAD, KERNEL_SIZE, GROUP, STRIDE = 3, 4, 5, 6  # of ConvolutionParameter

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from alexnet_jax.errors import words_of
 from alexnet_jax.formats import unpickle
 from alexnet_jax.formats.errors import FormatError
 from alexnet_jax.formats.unpickle import Call, Name, Stored
@@ -79,8 +80,8 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
     except FormatError:
         raise
     except Exception as error:  # of a damaged archive, zipfile raises errors of a dozen kinds
-        reason = " ".join(str(error).split())[:200]
-        raise FormatError(f"it is no archive of PyTorch, or is damaged ({type(error).__name__}: {reason})") from error
+        reason = f"{type(error).__name__}: {words_of(error)}"
+        raise FormatError(f"it is no archive of PyTorch, or is damaged ({reason})") from error
 
 
 def _read_legacy(file: io.BytesIO, data: bytes) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from alexnet_jax import strict_json
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
-from alexnet_jax.errors import MissingPackageError, UsageError, reason_of
+from alexnet_jax.errors import MissingPackageError, UsageError, reason_of, words_of
 from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
@@ -80,7 +80,7 @@ def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {reason_of(error)}") from error
     except (SafetensorError, TypeError, KeyError, ValueError, AttributeError) as error:  # the last four: odd types
-        raise UsageError(f"{file} is damaged, or no file .safetensors: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{file} is damaged, or no file .safetensors: {words_of(error)}") from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from alexnet_jax.errors import words_of
 from alexnet_jax.formats.errors import FormatError
 
 MAX_STEPS = 2_000_000  # of the machine; the pickle of a network with its optimizer takes some thousands
@@ -101,7 +102,7 @@ def read(file: io.BytesIO, allowed: Collection[str]) -> Any:
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, struct.error) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"its pickle is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise FormatError(f"its pickle is damaged: {words_of(error)}") from error
     raise FormatError("its pickle is cut off")
 
 

@@ -1,27 +1,22 @@
-"""What the figures of a trained network show: its predictions, its worst mistakes, nearest images and curves."""
+"""What the figures of a trained network show of images: its predictions, its worst mistakes and nearest images."""
 
 import dataclasses
 import heapq
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.decoders import decode
-from alexnet_jax.data.filling import name_of, pixels_of
+from alexnet_jax.data.filling import Source, name_of, pixels_of
 from alexnet_jax.data.geometry import center_crop
-from alexnet_jax.data.pipeline import Source, eval_batches
 from alexnet_jax.drawing.neighbours import Neighbour, Query
-from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.drawing.predictions import Answer, likeliest
 from alexnet_jax.evaluation import ensemble
-from alexnet_jax.evaluation.predictions import batch_size_of
 from alexnet_jax.evaluation.tally import Tally, predicted_classes
-from alexnet_jax.network import sharding
-from alexnet_jax.retrieval import exact_search
+from alexnet_jax.retrieval import exact_search, feature_table
+from alexnet_jax.retrieval.feature_data import Split
 from alexnet_jax.trained import Trained
 
 TEST_IMAGES, GUESSES = 8, 5  # figure 4, left
@@ -67,14 +62,8 @@ class Images:
 
     def answer(self, index: int, log_probs: Float[np.ndarray, " classes"], most: int) -> Answer:
         """The image with its likeliest classes, at most `most`."""
-        order = np.argsort(-log_probs, kind="stable")[:most]
-        return Answer(
-            name=self.title(index),
-            pixels=self.pixels(index),
-            classes=[self.class_names[label] for label in order],
-            probabilities=[math.exp(log_probs[label]) for label in order],
-            truth=self.truth(index),
-        )
+        classes, probabilities = likeliest(log_probs, self.class_names, most)
+        return Answer(self.title(index), self.pixels(index), classes, probabilities, self.truth(index))
 
     def evenly(self, most: int) -> "Images":
         """At most so many of the images, at even distances: a split may be sorted by class."""
@@ -193,7 +182,7 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
     queries = net.features_of(np.stack([test.square(index) for index in chosen]), layer)
     count = len(train.source)
     labels = np.zeros(len(net.classes), np.int64)
-    blocks = _feature_blocks(net, train.source, layer, labels)
+    blocks = _feature_blocks(net, train, layer, labels)
     distances, indices = exact_search.nearest(queries, blocks, min(NEIGHBOURS, count), progress=progress)
     shown = []
     for index, near, far in zip(chosen, indices, distances, strict=True):
@@ -207,14 +196,10 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
 
 
 def _feature_blocks(
-    net: Trained, source: Source, layer: str, labels: Int[np.ndarray, " classes"]
-) -> Iterator[Float[np.ndarray, "n features"]]:
+    net: Trained, train: Images, layer: str, labels: Int[np.ndarray, " classes"]
+) -> Iterator[Float[np.ndarray, "n ..."]]:
     """The features of the centre crops of all images, block by block; counts the images of each class in `labels`."""
-    step, size = net.features_step(layer), batch_size_of([net], 1)
-    for batch in eval_batches(
-        source, batch_size=size, views=1, shard=Shard(0, 1), crop_size=net.preprocessing.crop_size
-    ):
-        mask = np.asarray(batch.mask)
-        labels += np.bincount(np.asarray(batch.label)[mask], minlength=len(labels))
-        features = step(net.params, net.batch_stats, sharding.put_batch(batch.image[:, 0], net.mesh))
-        yield np.asarray(jax.device_get(features))[mask].reshape(int(mask.sum()), -1)
+    split = Split(train.name, train.source, train.class_names)
+    for pictures, features in feature_table.batches(net, split, layer):
+        labels += np.bincount([picture.label for picture in pictures], minlength=len(labels))
+        yield features

@@ -7,24 +7,20 @@ from jaxtyping import Int
 
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing import confusion, neighbours, page, predictions
-from alexnet_jax.drawing.canvas import style
 from alexnet_jax.drawing.collection import Exhibit
 from alexnet_jax.drawing.page import Section
 from alexnet_jax.report.examination import Examined, Found
 
-MISTAKE_COLUMNS = 4
 SPELLED = 10  # classes: the confusion matrix of more is not put into words whole
 CONFUSIONS = 10  # put into words and into a table
 
 
 def predictions_exhibit(found: Examined, split: str) -> Exhibit:
     """Figure 4, left half."""
-    with style():
-        figure = predictions.draw(found.chosen)
     guesses = len(found.chosen[0].classes)
     right = sum(each.classes[0] == each.truth for each in found.chosen)
     return Exhibit(
-        {"predictions": figure},
+        {"predictions": predictions.draw(found.chosen)},
         Section(
             "Predictions",
             page.answers(found.chosen),
@@ -70,8 +66,7 @@ def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -
     """Which classes are taken for which; None: there are too many classes."""
     if found.matrix is None:
         return None
-    with style():
-        figure = confusion.draw(found.matrix, class_names)
+    figure = confusion.draw(found.matrix, class_names)
     names = [readable(name) for name in class_names]
     listed = "" if len(names) <= SPELLED else _table_of_confusions(found.matrix, names)
     means, count = found.tally.means(), int(found.tally.count.sum())
@@ -113,10 +108,8 @@ def mistakes_exhibit(found: Examined, split: str) -> Exhibit | None:
     """The images of which the network is most certain and wrong; None: it makes no mistake."""
     if not found.mistakes:
         return None
-    with style():
-        figure = predictions.draw(found.mistakes, columns=MISTAKE_COLUMNS)
     return Exhibit(
-        {"mistakes": figure},
+        {"mistakes": predictions.draw(found.mistakes)},
         Section(
             "Worst mistakes",
             page.answers(found.mistakes),

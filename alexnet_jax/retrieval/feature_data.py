@@ -83,15 +83,13 @@ class Folder:
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; those that cannot be read are named."""
         paths = pictures_below(self._folder, Seen())
-        for path, square in read_ahead(paths, functools.partial(read_picture, size=size), size):
+        for path, pixels in read_ahead(paths, functools.partial(read_picture, size=size), self._leave_out, size=size):
             name = os.path.relpath(path, self._folder)
-            try:
-                pixels = square.result()
-            except NotAPictureError as error:
-                self.broken += 1
-                self._say(f"error: {error}")
-                continue
             yield Picture(name, self._labels.get(composed(os.path.dirname(name)), NO_CLASS), pixels)
+
+    def _leave_out(self, error: NotAPictureError) -> None:
+        self.broken += 1
+        self._say(f"error: {error}")
 
 
 class Split:

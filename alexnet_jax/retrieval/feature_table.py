@@ -87,7 +87,7 @@ def compute(
     features: Rows | None = None
     left_out = pictures.broken  # folders, which `pictures.total` does not count
     pixels = Rows(scratch, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
-    for batch, made in _batches(net, pictures, layer):
+    for batch, made in batches(net, pictures, layer):
         features = features or Rows(scratch, np.float32, made.shape[1:])
         features.append(made)
         names.append([picture.name for picture in batch])
@@ -105,8 +105,12 @@ def compute(
     return Table(names, labels, features, pictures.class_names, pixels)
 
 
-def _batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
-    """The pictures with their features; all batches run one program."""
+def batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
+    """The pictures that can be read, a batch at a time, with a layer's output for them; all batches run one program.
+
+    Raises:
+      UsageError: the network has no such layer, or the storage of a data set fails.
+    """
     size = choose_batch_size(pictures.total, 1)
     read = pictures.read(net.preprocessing.image_size)
     while batch := list(itertools.islice(read, size)):

@@ -10,20 +10,20 @@ class ClusterError(UsageError):
 class MissingClusterError(ClusterError):
     """JAX recognises no cluster.
 
-    Attributes:
+    Args:
       missing: environment variables that would describe one.
     """
 
     def __init__(self, missing: list[str]):
         super().__init__(f"JAX recognises no cluster here; set {', '.join(missing)}, or start under srun or mpirun")
-        self.missing = missing
 
 
 class JoinTimeoutError(ClusterError):
     """Not all processes have started in time. A later start may succeed.
 
-    Attributes:
+    Args:
       address: where process 0 listens.
+      index: of this process.
       seconds: of waiting.
     """
 
@@ -34,7 +34,6 @@ class JoinTimeoutError(ClusterError):
             f"process {index}: after {seconds:.0f} s not all processes have met at {address}, where process 0 listens;"
             " start the missing ones, and see that the address is reachable"
         )
-        self.address, self.seconds = address, seconds
 
 
 class DifferenceError(UsageError):
@@ -56,12 +55,13 @@ class VariableError(UsageError):
 class PlatformError(UsageError):
     """JAX cannot use the devices that were asked for.
 
-    Attributes:
+    Args:
+      variable: that names platforms.
       platforms: as the variable names them; empty: JAX chooses.
+      reason: of JAX.
     """
 
     def __init__(self, variable: str, platforms: str, reason: str):
         asked = f"{variable} is {platforms!r}, and " if platforms else ""
         mend = "unset it, or name an installed platform such as cpu" if platforms else "JAX_PLATFORMS=cpu needs none"
         super().__init__(f"{asked}JAX cannot use the devices of this machine: {reason}; {mend}")
-        self.platforms = platforms

@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from alexnet_jax.errors import UsageError
+from alexnet_jax.errors import UsageError, words_of
 from alexnet_jax.runtime import compat, output
 from alexnet_jax.runtime.errors import (
     ClusterError,
@@ -74,8 +74,7 @@ def start(mode: str) -> None:
     except Exception as error:  # JAX has no common error for a missing cluster and one that cannot be joined
         described = [name for name in VARIABLES if name in os.environ]
         if "be defined" not in str(error):
-            reason = " ".join(str(error).split())[:200]
-            raise ClusterError(f"the other processes cannot be joined: {reason}") from error
+            raise ClusterError(f"the other processes cannot be joined: {words_of(error)}") from error
         if described or mode == "on":
             raise MissingClusterError([name for name in VARIABLES if name not in described]) from error
     if count() == 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
@@ -325,7 +324,7 @@ def fail(error: BaseException, line: str, status: int) -> NoReturn:
     assert _watchdog is not None
     is_ours = str(error).startswith(("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
     if isinstance(error, jax.errors.JaxRuntimeError) and not is_ours:
-        _watchdog.await_failure(f"{' '.join(str(error).split())[:200]}: looking whether a process is dead")
+        _watchdog.await_failure(f"{words_of(error)}: looking whether a process is dead")
     words = str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
     reason = f"process {index()} ({socket.gethostname()}) stopped: {' '.join(words.split())[:500]}"
     _watchdog.end_run(line, reason, status)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from etils import epath
 
-from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.errors import UsageError, reason_of, words_of
 
 NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `fsync`
 
@@ -64,7 +64,7 @@ def storage_errors(file: epath.Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) or "://" not in str(file):
             raise
-        raise OSError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise OSError(words_of(error)) from error
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from alexnet_jax.errors import NO_ROOM, UsageError, reason_of
+from alexnet_jax.errors import NO_ROOM, UsageError, reason_of, words_of
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.paths import is_file
 from alexnet_jax.runtime import allocator, compat
@@ -44,6 +44,7 @@ from alexnet_jax.workdir.errors import (
 # Files of the checkpoint as a whole: its times, and the mark that it is complete. The arrays do not depend on them.
 LATE_FILES = ("_CHECKPOINT_METADATA", "commit_success.txt")
 
+KEPT = 3  # of the last checkpoints, beside the best one
 PART = ".orbax-checkpoint-tmp"  # in the name of an incomplete checkpoint
 SMALL_FILES = 2**18  # bytes of a checkpoint beside its arrays
 NUMBERS = ("params", "batch_stats", "opt_state")  # fields of a state whose numbers are finite; a plateau's are not
@@ -106,7 +107,6 @@ class Checkpoints:
 
     Args:
       folder: of the checkpoints.
-      keep_last: how many of the last checkpoints stay, beside the best one.
       read_only: nothing is written or removed.
 
     Attributes:
@@ -116,7 +116,7 @@ class Checkpoints:
       UnreadableFileError, UnreadableCheckpointError: the folder cannot be read.
     """
 
-    def __init__(self, folder: epath.Path, *, keep_last: int = 3, read_only: bool = False):
+    def __init__(self, folder: epath.Path, *, read_only: bool = False):
         processes = jax.process_count()
         best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
@@ -135,7 +135,7 @@ class Checkpoints:
                     item_handlers=ocp.PyTreeCheckpointHandler(),
                     options=ocp.CheckpointManagerOptions(
                         step_name_format=_Names(),
-                        preservation_policy=AnyPreservationPolicy([LatestN(n=keep_last), best]),
+                        preservation_policy=AnyPreservationPolicy([LatestN(n=KEPT), best]),
                         best_fn=_rank,
                         best_mode="min",
                         create=not read_only and processes == 1,
@@ -152,7 +152,7 @@ class Checkpoints:
         except OSError as error:
             raise UnreadableFileError(folder, error) from error
         except ValueError as error:
-            raise UnreadableCheckpointError(folder, _words(error)[:200]) from error
+            raise UnreadableCheckpointError(folder, words_of(error)) from error
 
     def steps(self) -> Sequence[int]:
         """The steps of complete checkpoints, ascending."""
@@ -256,7 +256,7 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=arguments)
         except Exception as error:  # orbax and tensorstore have no common error for missing or broken bytes
-            raise UnreadableCheckpointError(path, _words(error)[:200]) from error
+            raise UnreadableCheckpointError(path, words_of(error)) from error
         for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(restored):
             if isinstance(leaf, jax.ShapeDtypeStruct):  # orbax leaves what the checkpoint does not have as it was asked
                 name = jax.tree_util.keystr(leaf_path, simple=True, separator="/")
@@ -313,7 +313,7 @@ class Checkpoints:
         step, self._writing, self._has_failed = self._writing, None, True
         self._remove_parts()
         self._manager.reload()  # orbax counted the checkpoints that the failed one was to replace as deleted
-        return SaveError(step, _words(error)[-200:])  # tensorstore ends with the cause
+        return SaveError(step, words_of(error, None)[-200:])  # tensorstore ends with the cause
 
     def _remove_parts(self) -> None:
         """Removes incomplete checkpoints, while nothing is being written. A user's copies of checkpoints stay."""
@@ -389,10 +389,6 @@ def _metrics_of(top1: float | None, loss: float | None) -> dict[str, float] | No
     if top1 is None or not is_finite(top1) or (loss is not None and not is_finite(loss)):
         return None
     return {"top1": top1} if loss is None else {"top1": top1, "loss": loss}
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _no_room(folder: epath.Path, state: PyTree) -> str | None:

@@ -52,12 +52,11 @@ class OtherDataError(UsageError):
 
     Attributes:
       file: holds the identity of that run's data.
-      difference: the first, in words.
     """
 
     def __init__(self, file: epath.Path, difference: str):
         super().__init__(f"the run in {file.parent} has other data than the data set here: {difference}")
-        self.file, self.difference = file, difference
+        self.file = file
 
 
 class DamagedFileError(UsageError):

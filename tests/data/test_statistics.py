@@ -3,13 +3,14 @@ import pytest
 from etils import epath
 
 from alexnet_jax.data import statistics
+from tests.data.made import statistics_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 6, 6, 3), np.uint8)
 IMAGES[..., 1] = IMAGES[..., 0] // 2 + IMAGES[..., 1] // 2  # colours that go together
 
 
 def test_mean_and_covariance_are_those_of_all_pixels():
-    found = statistics.compute(IMAGES)
+    found = statistics_of(IMAGES)
     pixels = IMAGES.reshape(-1, 3).astype(float)
     np.testing.assert_allclose(found.mean_image, IMAGES.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.channel_means, pixels.mean(axis=0), rtol=1e-12)
@@ -18,8 +19,8 @@ def test_mean_and_covariance_are_those_of_all_pixels():
 
 
 def test_color_directions_give_back_the_covariance():
-    directions = statistics.compute(IMAGES).color_directions
-    np.testing.assert_allclose(directions.T @ directions, statistics.compute(IMAGES).covariance, rtol=1e-9)
+    directions = statistics_of(IMAGES).color_directions
+    np.testing.assert_allclose(directions.T @ directions, statistics_of(IMAGES).covariance, rtol=1e-9)
     deviations = np.linalg.norm(directions, axis=1)
     assert (np.diff(deviations) > 0).all()
 
@@ -35,7 +36,7 @@ def test_the_published_directions_come_out_of_their_covariance():
 
 
 def test_the_order_changes_no_bit(tmp_path):
-    forward, backward = statistics.compute(IMAGES), statistics.compute(IMAGES[::-1])
+    forward, backward = statistics_of(IMAGES), statistics_of(IMAGES[::-1])
     assert (forward.covariance == backward.covariance).all()
     statistics.save(forward, epath.Path(tmp_path))
     loaded = statistics.load(epath.Path(tmp_path), 6)
@@ -45,4 +46,4 @@ def test_the_order_changes_no_bit(tmp_path):
 
 def test_statistics_of_nothing():
     with pytest.raises(ValueError, match="at least one image"):
-        statistics.compute([])
+        statistics.Sums.zero(6).statistics()

@@ -16,7 +16,7 @@ from alexnet_jax.data import preprocessing
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import batches, ensemble, tables
-from alexnet_jax.evaluation.predictions import Block, predictions
+from alexnet_jax.evaluation.predictions import Block, batch_size_of, predictions
 from alexnet_jax.evaluation.tally import Tally, confusion, predicted_classes
 from alexnet_jax.experiment import build, reading
 from alexnet_jax.experiment.settings import read_settings
@@ -61,17 +61,20 @@ def members() -> list[Trained]:
 
 
 @pytest.mark.parametrize("views", [1, 10])
-@pytest.mark.parametrize("batch_size", [None, 2, 4])
-def test_predictions_are_those_of_each_image_in_order(members, batch_size, views, monkeypatch):
-    monkeypatch.setattr(batches, "MIN_CROPS", 40)
+@pytest.mark.parametrize("batch_size", [2, 4, 40])
+def test_predictions_are_those_of_each_image_in_order(members, batch_size, views):
     net = members[0]
     blocks = list(predictions(net, SOURCE, views=views, batch_size=batch_size))
-    size = batch_size or (4 if views == 10 else 40)
-    assert {len(block.examples) for block in blocks[:-1]} <= {size}
+    assert {len(block.examples) for block in blocks[:-1]} <= {batch_size}
     np.testing.assert_array_equal(np.concatenate([block.examples for block in blocks]), np.arange(11))
     np.testing.assert_array_equal(np.concatenate([block.labels for block in blocks]), np.arange(11) % 2)
     found = np.exp(np.concatenate([block.log_probs for block in blocks]))
     np.testing.assert_allclose(found, net.predict(IMAGES, views=views), atol=1e-5)
+
+
+def test_a_batch_of_ten_views_holds_a_tenth_of_the_images(members, monkeypatch):
+    monkeypatch.setattr(batches, "MIN_CROPS", 40)
+    assert [batch_size_of(members[:1], views) for views in (1, 10)] == [40, 4]
 
 
 def test_members_of_all_kinds_are_averaged(members, monkeypatch):

@@ -53,7 +53,7 @@ def target_of(state, mesh):
 
 @pytest.fixture
 def checkpoints(tmp_path: Path):
-    kept = Checkpoints(epath.Path(tmp_path / "checkpoints"), keep_last=3)
+    kept = Checkpoints(epath.Path(tmp_path / "checkpoints"))
     yield kept
     kept.close()
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax.data import geometry
+from alexnet_jax.errors import words_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # by content: ImageNet has a PNG that is named .JPEG
 MAX_BYTES = 256 * 2**20  # of a file; the largest of ImageNet has 15 MB
@@ -92,7 +93,7 @@ def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     except Image.UnidentifiedImageError:
         raise BrokenImageError(_kind(data)) from None
     except Exception as error:  # decoders raise nearly anything on hostile bytes: OSError, SyntaxError, struct.error
-        raise BrokenImageError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise BrokenImageError(words_of(error)) from None
 
 
 _lock = threading.Lock()

@@ -68,11 +68,6 @@ class Status:
     platform: str | None
     line: str
 
-    @property
-    def available(self) -> bool:
-        """Whether there are kernels for this machine."""
-        return self.platform is not None
-
 
 _plain = contextvars.ContextVar("_plain", default=False)
 _lock = threading.Lock()

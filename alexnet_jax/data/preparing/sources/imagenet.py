@@ -10,6 +10,7 @@ from pathlib import Path
 from alexnet_jax.data.errors import MissingSourceError, PartialArchiveError, SourceError
 from alexnet_jax.data.preparing.listing import Item, Listing, read_span
 from alexnet_jax.data.preparing.sources.archives import Member, members
+from alexnet_jax.errors import words_of
 
 MAX_DEVKIT_FILE = 64 * 2**20  # bytes
 
@@ -200,9 +201,8 @@ def _numbers_of_classes(meta: bytes) -> dict[int, str]:
         synsets = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         numbers = {int(row["ILSVRC2010_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
     except Exception as error:  # SciPy has no common error for damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
-            f"meta.mat of the 2010 development kit cannot be read ({reason}); use the official development kit"
+            f"meta.mat of the 2010 development kit cannot be read ({words_of(error)}); use the official development kit"
         ) from error
     if len(numbers) < 2:
         raise SourceError(f"meta.mat names {len(numbers)} classes; use the official development kit")

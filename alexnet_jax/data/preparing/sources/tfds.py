@@ -13,6 +13,7 @@ from array_record.python import array_record_module
 from alexnet_jax.data.dataset import data_folder
 from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.preparing.listing import Item, Listing
+from alexnet_jax.errors import words_of
 
 NO_LABEL = -1  # of TFDS
 TFRECORD_HEADER = struct.Struct("<QI")  # length and its checksum; four bytes of checksum also follow the record
@@ -60,16 +61,15 @@ def _prepared(name: str, source_dir: str | None, say: Callable[[str], None]) -> 
     try:
         builder = tfds.builder(name, data_dir=folder)
     except Exception as error:  # TFDS has no common error for an unknown name or config
-        text = " ".join(str(error).split())[:200]
-        raise MissingSourceError(f"TFDS cannot open {name!r} in {folder}: {text}") from error
+        raise MissingSourceError(f"TFDS cannot open {name!r} in {folder}: {words_of(error)}") from error
     if not builder.info.splits:
         say(f"downloading {name} to {builder.data_path}")
         try:
             builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # of the network, of a missing TensorFlow, of the data set's own code
-            text = " ".join(str(error).split())[:200]
+            reason = f"{type(error).__name__}: {words_of(error)}"
             raise MissingSourceError(
-                f"TFDS could not download and prepare {name} ({type(error).__name__}: {text}); prepare {name} where"
+                f"TFDS could not download and prepare {name} ({reason}); prepare {name} where"
                 " the network and TensorFlow allow (pip install alexnet_jax[tensorflow]) and copy TFDS's data folder"
             ) from error
     return builder

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.preparing.sources import elpv
+from tests.data.made import statistics_of
 
 # SHA-256 of 'NAME LABEL\n' of each image in order, as TFDS 4.9.10 wrote the first data sets.
 ORDERS = {
@@ -50,7 +50,7 @@ def test_the_prepared_images_have_the_order_labels_and_pixels_of_the_first_versi
 
 def test_the_statistics_are_those_of_the_decoded_training_images(data_dir: str):
     data = open_dataset("elpv/64", data_dir)
-    expected = statistics.compute(decode(example["image"]) for example in data.split("train"))
+    expected = statistics_of(decode(example["image"]) for example in data.split("train"))
     np.testing.assert_array_equal(data.statistics.mean_image, expected.mean_image)
     np.testing.assert_array_equal(data.statistics.covariance, expected.covariance)
     assert 100 < data.statistics.channel_means[0] < 200
