@@ -150,7 +150,7 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.threads())])
 def test_large_squares_are_read_less_far_ahead(size, most):
     asked = iter(range(1000))
-    read = picture_batches.read_ahead(map(str, asked), lambda name: np.zeros((1, 1, 3), np.uint8), size)
+    read = picture_batches.read_ahead(map(str, asked), lambda name: np.zeros((1, 1, 3), np.uint8), print, size=size)
     next(read)
     assert next(asked) == max(most, 2 * picture_batches.threads()) + 1
     read.close()
