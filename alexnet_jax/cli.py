@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -116,9 +116,8 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
 
 
 def _parse(arguments: list[str], *, words: int | None) -> list[str]:
-    arguments = [_expand_home(argument) for argument in arguments]
-    arguments = list(map(_installed_config, ["", *arguments], arguments))
-    for name in filter(None, map(_config_file, arguments, [*arguments[1:], ""])):
+    arguments = [_installed_config(_expand_home(argument)) for argument in _join_config(arguments)]
+    for name in filter(None, map(_config_file, arguments)):
         if (
             os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
         ):  # the import of a device might never end
@@ -149,30 +148,29 @@ def _expand_home(argument: str) -> str:
     return f"{name}={paths.expand_home(path)}" if is_path else argument
 
 
-def _config_file(argument: str, following: str) -> str:
-    """The file of `--config=FILE` or `--config FILE`, where a `:variant` may follow; empty: another argument."""
-    name, equals, value = argument.partition("=")
-    if not name.startswith("-") or name.lstrip("-") != "config":
-        return ""
-    return (value if equals else following).partition(":")[0]
+def _join_config(words: Iterable[str]) -> Iterator[str]:
+    """The words with `--config FILE` as `--config=FILE`: the flag takes the next word, whatever it is."""
+    left = iter(words)
+    for word in left:
+        takes_next = word.startswith("-") and word.lstrip("-") == "config"
+        yield "=".join([word, *itertools.islice(left, 1)]) if takes_next else word
 
 
-def _installed_config(before: str, argument: str) -> str:
-    """The argument, or where it names a file in configs/ that is not here, the file of that name in the package.
+def _config_file(argument: str) -> str:
+    """The file of `--config=FILE`, where a `:variant` may follow; empty: another argument."""
+    name, _, value = argument.partition("=")
+    return value.partition(":")[0] if name.startswith("-") and name.lstrip("-") == "config" else ""
 
-    Args:
-      before: the argument before it.
-      argument: `--config=configs/FILE`, `configs/FILE` after `--config`, or any other.
-    """
-    name, equals, value = argument.partition("=") if argument.startswith("-") else (before, "", argument)
-    file, colon, variant = value.partition(":")
-    is_config = name.startswith("-") and name.lstrip("-") == "config" and Path(file).parts[:1] == ("configs",)
-    if not is_config or os.path.lexists(file):
+
+def _installed_config(argument: str) -> str:
+    """The argument, or where it names a file in configs/ that is not here, the file of that name in the package."""
+    file = _config_file(argument)
+    if Path(file).parts[:1] != ("configs",) or os.path.lexists(file):
         return argument
     for folder in configs.__path__:
         if os.path.isfile(found := os.path.join(folder, *Path(file).parts[1:])):
             print(f"there is no {file} here; --config is the installed {found}", file=sys.stderr, flush=True)
-            return f"{name}={found}{colon}{variant}" if equals else f"{found}{colon}{variant}"
+            return argument.replace(file, found, 1)
     return argument
 
 
@@ -230,8 +228,8 @@ def _missing_module(name: str) -> str:
     """The advice for a config whose import finds no module."""
     if name == "configs":
         return "; outside of a checkout the configs are alexnet_jax.configs: `from alexnet_jax.configs import default`"
-    for before, argument in itertools.pairwise(["", *sys.argv, ""]):
-        file = Path(_config_file(before, argument) or "-")
+    for argument in _join_config(sys.argv):
+        file = Path(_config_file(argument) or "-")
         if (file.parent / f"{name}.py").exists():
             return f"; start in {file.parent}, or name that folder in PYTHONPATH"
     return ""

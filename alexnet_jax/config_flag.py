@@ -7,11 +7,26 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+
+class Literal(flags.ArgumentParser):
+    """Parses a number or a text: a field whose default is a plain None has no other type."""
+
+    def parse(self, argument: Any) -> Any:
+        """The number in the text, or the text."""
+        for kind in (int, float):
+            try:
+                return kind(argument)
+            except (TypeError, ValueError):
+                continue
+        return argument
+
+
 PARSERS: dict[type, flags.ArgumentParser] = {
     int: flags.IntegerParser(),
     float: flags.FloatParser(),
     bool: flags.BooleanParser(),
     str: flags.ArgumentParser(),
+    type(None): Literal(),
 }
 
 
@@ -37,29 +52,10 @@ class OrNone(flags.ArgumentParser):
         return f"{self._parser.flag_type()} or None"
 
 
-def _literal(argument: Any) -> Any:
-    """The number in the text, or the text: a field whose default is a plain None has no other type."""
-    for kind in (int, float):
-        try:
-            return kind(argument)
-        except (TypeError, ValueError):
-            continue
-    return argument
-
-
-class Untyped(flags.ArgumentParser):
-    """Parses the override of a field whose default is a plain None: a number or a text."""
-
-    def parse(self, argument: Any) -> Any:
-        """The value; None for `None`."""
-        return None if argument in ("None", None) else _literal(argument)
-
-
 def define(help_string: str) -> Callable[[], ConfigDict]:
     """Defines `--config`. The function that is returned gives the config, once flags are parsed."""
     for kind, parser in PARSERS.items():
         config_flags.register_flag_parser_for_type(kind, OrNone(parser))
-    config_flags.register_flag_parser_for_type(type(None), Untyped())
     try:
         holder = config_flags.DEFINE_config_file("config", help_string=help_string)
     except flags.Error as error:  # it reads the files of --flagfile, before any command can answer for them

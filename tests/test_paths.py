@@ -10,9 +10,10 @@ from alexnet_jax.runtime import compilation_cache
 
 
 def test_flags_that_name_a_path_expand_the_home_folder(tmp_path: Path, command):
-    status, out, err = command("main", "--config=~/no.py", HOME=str(tmp_path)).finish()
-    assert (status, out) == (2, "")
-    assert f"{tmp_path}/no.py" in err and err.count("\n") == 1
+    for words in (["--config=~/no.py"], ["--config", "~/no.py"]):
+        status, out, err = command("main", *words, HOME=str(tmp_path)).finish()
+        assert (status, out) == (2, "")
+        assert f"{tmp_path}/no.py" in err and err.count("\n") == 1
     status, out, err = command("evaluate", "--workdir=~/run", HOME=str(tmp_path)).finish()
     expected = f"error: {tmp_path}/run holds no run: config.json is missing; name the --workdir of a training run\n"
     assert (status, out, err) == (2, "", expected)

@@ -13,6 +13,7 @@ import alexnet_jax
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import caffe, export_page, onnx, safetensors, stablehlo, torchvision
+from alexnet_jax.model_card.card import NOT_RECORDED
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir.atomic import write_atomically, writing
 
@@ -86,7 +87,7 @@ def about(net: Trained, licence: str) -> dict[str, str]:
         "width": f"{network.width:g}",
         "step": str(net.step),
         "dataset": net.settings.dataset.name,
-        safetensors.LICENCE_KEY: licence or safetensors.NOT_RECORDED,
+        safetensors.LICENCE_KEY: licence or NOT_RECORDED,
         "preprocessing": export_page.in_words(preprocessing),
         "image_size": str(preprocessing.image_size),
         "crop_size": str(preprocessing.crop_size),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import alexnet_jax
 from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST, Preprocessing
-from alexnet_jax.model_card.card import plain
+from alexnet_jax.model_card.card import NOT_RECORDED, plain
 from alexnet_jax.network.sharding import count_params
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def render(net: "Trained", kind: str, file: str, *, licence: str) -> str:
         _limits(net, kind),
         _classes(preprocessing),
         "## Data\n\n"
-        f"Trained on {plain(net.settings.dataset.name)}. Licence of the images: {plain(licence or 'not recorded')}. It"
+        f"Trained on {plain(net.settings.dataset.name)}. Licence of the images: {plain(licence or NOT_RECORDED)}. It"
         " may bind the use of the network too.\n",
     ]
     return "\n".join(filter(None, parts))

@@ -23,11 +23,12 @@ from alexnet_jax.errors import MissingPackageError, UsageError, reason_of, words
 from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
+from alexnet_jax.model_card.card import NOT_RECORDED
 from alexnet_jax.paths import is_file
 
 VERSION = "1"  # of our layout
 VERSION_KEY = "alexnet_jax"  # of the metadata, in our files alone
-LICENCE_KEY, NOT_RECORDED = "licence_of_the_images", "not recorded"  # of the metadata
+LICENCE_KEY = "licence_of_the_images"  # of the metadata
 TREES = ("params", "batch_stats")
 MEAN_IMAGE, PIXEL_SCALE = "preprocessing/mean_image", "preprocessing/pixel_scale"
 

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats.errors import FormatError
 from alexnet_jax.network.forward import init_params
-from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
+from alexnet_jax.network.recipes import Layer, layers_of, towers_of
 from alexnet_jax.network.tower import Tower, make_tower
 
 Whole: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]  # kernel and bias by layer
@@ -35,7 +35,7 @@ def tower_of(recipe: str, whole: Whole, classes: int) -> tuple[Tower, float]:
     Raises:
       FormatError: no width gives these layers.
     """
-    towers = RECIPES[recipe].fields.get("towers", 2)
+    towers = towers_of(recipe)
     sizes = {layer.name: layer.features for layer in layers_of(recipe) if layer.features}
     width = _width_of({name: (size, len(whole[name][1]) / towers) for name, size in sizes.items()})
     try:

@@ -127,10 +127,10 @@ def test_rates_need_a_rule_for_all(tiny_config: Callable):
 
 def test_a_whole_number_is_a_name():
     """As the flag reads `--config.name=2024`, where the default is None."""
-    from alexnet_jax.config_flag import Untyped
+    from alexnet_jax.config_flag import Literal, OrNone
 
     for text, name in (("2024", "2024"), ("0", "0"), ("2024a", "2024a")):
         values = default.get_config().to_dict()
-        values["name"] = values["dataset"]["eval_split"] = Untyped().parse(text)
+        values["name"] = values["dataset"]["eval_split"] = OrNone(Literal()).parse(text)
         settings = read_settings(ConfigDict(values))
         assert (settings.name, settings.dataset.eval_split) == (name, name)
