@@ -151,6 +151,25 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
     return _count(f"split {split!r}", spans)
 
 
+def count_shared(split: str, other: str, examples: Mapping[str, int]) -> int:
+    """The number of examples that two splits, or parts of splits, have in common.
+
+    Args:
+      split, other: in TFDS's notation.
+      examples: of each split, by name.
+
+    Raises:
+      DatasetError: as in `count_examples`.
+    """
+    for name in (split, other):
+        count_examples(name, examples)
+    return sum(
+        max(0, min(one.end, two.end) - max(one.begin, two.begin))
+        for one, two in itertools.product(_spans(split, examples), _spans(other, examples))
+        if one.split == two.split
+    )
+
+
 class _Span(NamedTuple):
     """Examples `begin` to `end - 1` of a split."""
 

@@ -85,7 +85,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     Args:
       settings: of the experiment.
       data_dir: of prepared data sets; None: TFDS's.
-      say: prints a line of progress.
+      say: prints a line of progress, or a warning.
 
     Raises:
       UsageError: the settings do not fit the machine or the data.
@@ -94,6 +94,8 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     shard = Shard(*sharding.place_on_data_axis(mesh))
     data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=say))
     settings = follow.follow(settings, follow.facts_of(data))
+    if warning := follow.check_held_out(settings, follow.facts_of(data)):
+        say(warning)
     train_split, eval_split, crop_size = follow.followed(settings)
     train_source = data.split(train_split)
     eval_source = data.split(eval_split)

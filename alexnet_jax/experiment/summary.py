@@ -11,7 +11,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import init_from
 from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
 from alexnet_jax.experiment.fields import Settings, Table
-from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
+from alexnet_jax.experiment.follow import Facts, check_held_out, follow, followed, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.network.forward import init_variables
@@ -124,11 +124,11 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         count open without the data set.
     """
     data = settings.dataset
-    facts = facts or known_facts(data.name)
+    facts, warning = facts or known_facts(data.name), None
     if facts is not None:
         settings = follow(settings, facts)
-        train_split, eval_split, _ = followed(settings)
-        facts.count(eval_split)  # raises where there is no such part
+        warning = check_held_out(settings, facts)
+        train_split, _, _ = followed(settings)
         data = dataclasses.replace(settings.dataset, train_images=facts.count(train_split))  # as a run counts them
     if data.classes is None or data.train_images is None or data.crop_size is None:
         missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
@@ -158,6 +158,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             *_exchange(settings, rows),
             "",
             *_schedule(settings, schedule),
+            *filter(None, [warning]),
         ]
     )
 

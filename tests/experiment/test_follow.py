@@ -64,13 +64,50 @@ def test_what_the_config_says_stays(tiny_config: Callable):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["a", "b"], "config.dataset.train_split is None, and elpv/64 has the splits a, b; name one, or a part of one"),
-        (["train"], "config.dataset.eval_split is None, and elpv/64 has the splits train; name one, or a part of one"),
+        (["a", "b"], "config.dataset.train_split is None, and elpv/64 has the splits a, b; name one, or parts of one"),
+        (
+            ["train"],
+            r"eval_split is None, and elpv/64 has the splits train; name one, or parts of one for training and"
+            r" evaluation, such as config.dataset.train_split='train\[10%:\]' and"
+            r" config.dataset.eval_split='train\[:10%\]'$",
+        ),
     ],
 )
 def test_splits_that_cannot_follow(tiny_config: Callable, splits: list[str], message: str):
     with pytest.raises(UsageError, match=message):
         followed(tiny_config, dict.fromkeys(splits, 40))
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation", "shared"),
+    [
+        ("train", "test", 0),
+        ("train[10%:]", "train[:10%]", 0),
+        ("train", "train[:10%]", 4),
+        ("test+train[:20]", "train[15:25]+test[8:]", 6),
+    ],
+)
+def test_evaluation_images_that_are_training_images_are_a_warning(
+    tiny_config: Callable, train: str, evaluation: str, shared: int
+):
+    facts = follow.Facts(3, {"train": 40, "test": 9}, 160)
+
+    def check(schedule: str) -> str | None:
+        splits = {"dataset.train_split": train, "dataset.eval_split": evaluation}
+        return follow.check_held_out(
+            follow.follow(read_settings(tiny_config(schedule=schedule, **splits)), facts), facts
+        )
+
+    found = check("run")
+    if not shared:
+        assert found is None and check("plateau") is None
+        return
+    assert found and found.startswith(
+        f"warning: {shared} of the {facts.count(evaluation)} images of config.dataset.eva"
+    )
+    assert f"[10%:]' and config.dataset.eval_split='{train.partition('+')[0]}[:10%]'" in found
+    with pytest.raises(UsageError, match=f"'plateau' needs a validation set, and {shared} of the"):
+        check("plateau")
 
 
 def test_facts_that_are_known_without_the_data(data_dir: str):

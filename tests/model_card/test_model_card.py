@@ -180,6 +180,15 @@ def test_the_card_of_crops_that_are_standardized_one_by_one_says_so(tmp_path: Pa
     assert data["input of the network"].endswith("minus its own mean, divided by its own standard deviation plus 4")
 
 
+def test_the_card_says_that_evaluation_images_were_trained_on(
+    tmp_path: Path, data_dir: str, tiny_config: Callable, capsys: pytest.CaptureFixture
+):
+    config = tiny_config(**{"num_epochs": 0.2, "dataset.eval_split": "train[5%:10%]+test[:50]"})
+    train.train_and_evaluate(config, str(tmp_path), data_dir)
+    assert capsys.readouterr().out.count("warning: 99 of the 149 images of config.dataset.eval_split, ") == 1
+    assert "* 99 of the 149 evaluation images are training images too." in (tmp_path / "MODEL_CARD.md").read_text()
+
+
 def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):
     file = run / "MODEL_CARD.md"
     whole = file.read_text()
