@@ -78,6 +78,27 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert metrics == {name: row[f"eval/{name}"] for name in ("top1", "loss")}, "the best is chosen by both"
 
 
+def test_the_result_of_a_shorter_run_goes_when_a_longer_one_begins(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable
+):
+    def config(epochs: float):
+        made = tiny_config(num_epochs=epochs)
+        made.rates.all.update(kernel=((0, 0.01),), bias=((0, 0.02),))
+        return made
+
+    train_and_evaluate(config(0.4), str(tmp_path), data_dir)
+    files = tmp_path / "result.json", tmp_path / "MODEL_CARD.md"
+    assert all(file.exists() for file in files)
+    interrupt_after(1, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        train_and_evaluate(config(1.0), str(tmp_path), data_dir)
+    assert not any(file.exists() for file in files)
+
+    files[1].write_text("mine")
+    train_and_evaluate(config(1.0), str(tmp_path), data_dir)
+    assert json.loads(files[0].read_text())["step"] == 6 and files[1].read_text() == "mine"
+
+
 def test_a_damaged_checkpoint_is_passed_over(
     tiny_config: Callable, data_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

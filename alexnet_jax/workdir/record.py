@@ -237,6 +237,18 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
     return result
 
 
+def remove_result(folder: epath.Path) -> None:
+    """Removes the result of a shorter run, which goes on.
+
+    Raises:
+      UnwritableWorkdirError: it cannot be removed.
+    """
+    try:
+        (folder / RESULT_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise UnwritableWorkdirError(folder, error) from error
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number, by name."""
     installed = {"python": platform.python_version()}
