@@ -177,8 +177,8 @@ def build_optimizer(
       UsageError: rates are given for a layer that the network does not have.
     """
     layers = [name for name in leaf_names if not name.endswith("_norm")]
-    for key, given in (("rates", settings.rates), ("weight_decays", settings.weight_decays)):
-        unknown = sorted(set(given) - {*layers, "all"})
+    for key, given in (("rates", set(settings.rates) - {"all"}), ("weight_decays", set(settings.weight_decays))):
+        unknown = sorted(given - set(layers))
         if unknown:
             raise UsageError(f"config.{key}.{unknown[0]} names no layer; the layers are {', '.join(layers)}")
 
