@@ -159,7 +159,10 @@ def test_a_state_that_is_not_finite_is_never_saved(
         ({"dataset.crop_size": 80}, "crop_size is 80 and the images of elpv/64 have 64 pixels"),
         ({"dataset.crop_size": 10}, "image is too small: .*leaves none"),
         ({"rates.conv9": {"kernel": ((0, 0.1),), "bias": ((0, 0.1),)}}, "config.rates.conv9 names no layer"),
-        ({"rates.all.kernel": ((0, 0.1), (1.0, 0.2))}, "changes at step 12 of a run of 12"),
+        (
+            {"rates.all.kernel": ((0, 0.1), (1.0, 0.2))},
+            "config.rates.all.kernel changes at 1: .* are shares of the run",
+        ),
         ({"network.recipe": "lenet"}, "no recipe 'lenet'; known"),
     ],
 )

@@ -138,7 +138,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
 
 
 def _learning_rate(settings: Settings, schedule: Schedule) -> Callable[[Int[Array, ""], Plateau | None], Array]:
-    rate = schedule.rate(settings.rates["all"].kernel)
+    rate = schedule.rate(settings.rates["all"].kernel, "rates.all.kernel")
     return lambda step, plateau: rate(step) * (1.0 if plateau is None else plateau.factor)
 
 
@@ -183,8 +183,12 @@ def build_optimizer(
             raise UsageError(f"config.{key}.{unknown[0]} names no layer; the layers are {', '.join(layers)}")
 
     def rates_of(name: str, leaves: list[str]) -> PyTree:
-        rates = settings.rates.get(name.removesuffix("_norm"), settings.rates["all"])
-        return {leaf: schedule.rate(rates.bias if leaf == "bias" else rates.kernel) for leaf in leaves}
+        layer = name.removesuffix("_norm") if name.removesuffix("_norm") in settings.rates else "all"
+        kinds = {leaf: "bias" if leaf == "bias" else "kernel" for leaf in leaves}
+        return {
+            leaf: schedule.rate(getattr(settings.rates[layer], kind), f"rates.{layer}.{kind}")
+            for leaf, kind in kinds.items()
+        }
 
     def decays_of(name: str, leaves: list[str]) -> PyTree:
         decay = settings.weight_decays.get(name.removesuffix("_norm"), settings.weight_decay)

@@ -241,11 +241,12 @@ def _schedule(settings: Settings, schedule: Schedule) -> list[str]:
     if settings.warmup_epochs:
         lines.append(f"  rates rise from 0 over the first {schedule.warmup_steps:,} updates")
     for layer, rates in settings.rates.items():
-        lines.append(
-            f"  rate of {layer}: kernels {_steps(schedule, rates.kernel)}; biases {_steps(schedule, rates.bias)}"
+        kernels, biases = (
+            _steps(schedule, getattr(rates, kind), f"rates.{layer}.{kind}") for kind in ("kernel", "bias")
         )
-    return [*lines, f"  colour noise: {_steps(schedule, settings.photometry.noise)}"]
+        lines.append(f"  rate of {layer}: kernels {kernels}; biases {biases}")
+    return [*lines, f"  colour noise: {_steps(schedule, settings.photometry.noise, 'photometry.noise')}"]
 
 
-def _steps(schedule: Schedule, table: Table) -> str:
-    return ", ".join(f"{value:g} from update {step:,}" for step, value in schedule.by_step(table))
+def _steps(schedule: Schedule, table: Table, path: str) -> str:
+    return ", ".join(f"{value:g} from update {step:,}" for step, value in schedule.by_step(table, path))
