@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,17 @@ def test_another_config_is_refused_by_name(tiny_config: Callable, data_dir: str,
     train_and_evaluate(tiny_config(num_epochs=0.4), str(tmp_path), data_dir)
     with pytest.raises(UsageError, match=r"another config: momentum \(0.9 there, 0.8 here\)$"):
         train_and_evaluate(tiny_config(num_epochs=0.4, momentum=0.8), str(tmp_path), data_dir)
+
+
+def test_the_result_of_a_run_without_checkpoints_is_not_overwritten(
+    tiny_run: Path, tmp_path: Path, tiny_config, data_dir
+):
+    shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    kept = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    for config in (tiny_config(num_epochs=0.5), tiny_config(num_epochs=0.5, momentum=0.8)):
+        with pytest.raises(UsageError, match="run holds the result of a run whose checkpoints are gone"):
+            train_and_evaluate(config, tmp_path / "run", data_dir)
+    assert kept == {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
