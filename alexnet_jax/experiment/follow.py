@@ -76,7 +76,8 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     """The settings with the data set's splits, counts, crop and epochs in place of None.
 
     The training split is `train`. The evaluation split is the validation split, else the test split. A crop has
-    224 / 256 of the side of the stored images. `with_epochs` has the epochs.
+    224 / 256 of the side of the stored images. `with_epochs` has the epochs. The number of training images is always
+    that of the data set, in place of a number for dry runs without it.
 
     Raises:
       UsageError: the data set has no such split, other classes than the config says, or images smaller than the crop.
@@ -102,7 +103,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
         eval_split=evaluation,
         crop_size=data.crop_size or crop_of(facts.image_size),
         classes=facts.classes,
-        train_images=facts.count(train) if data.train_images is None else data.train_images,
+        train_images=facts.count(train),
     )
     return with_epochs(dataclasses.replace(settings, dataset=dataset), facts.count(train))
 

@@ -11,7 +11,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import init_from
 from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
 from alexnet_jax.experiment.fields import Settings, Table
-from alexnet_jax.experiment.follow import Facts, check_held_out, follow, followed, known_facts, with_epochs
+from alexnet_jax.experiment.follow import Facts, check_held_out, follow, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
 from alexnet_jax.network.forward import init_variables
@@ -128,8 +128,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     if facts is not None:
         settings = follow(settings, facts)
         warning = check_held_out(settings, facts)
-        train_split, _, _ = followed(settings)
-        data = dataclasses.replace(settings.dataset, train_images=facts.count(train_split))  # as a run counts them
+        data = settings.dataset
     if data.classes is None or data.train_images is None or data.crop_size is None:
         missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
         raise UsageError(
