@@ -142,12 +142,13 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
     Raises:
       DatasetError: no split has the name, or the part makes no sense, holds no example or overlaps itself.
     """
+    absent = f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
+    if any(name not in examples for name in splits_in(split)):  # TFDS takes 'all' for all splits together
+        raise DatasetError(absent)
     try:
         spans = _spans(split, examples)
     except Exception as error:  # TFDS has no common error for a bad slice
-        raise DatasetError(
-            f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
-        ) from error
+        raise DatasetError(absent) from error
     return _count(f"split {split!r}", spans)
 
 

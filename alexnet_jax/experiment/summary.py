@@ -14,7 +14,7 @@ from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.experiment.follow import Facts, check_held_out, follow, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
-from alexnet_jax.network.forward import init_variables
+from alexnet_jax.network.forward import check_classifier, init_variables
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
@@ -137,6 +137,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         )
     settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)
+    check_classifier(tower)
     check_mesh(settings, *_mesh(settings))
     rows = rows_of(tower, data.crop_size)
     if settings.init_from is not None:
