@@ -1,11 +1,14 @@
 """The flag `--config=FILE` and its overrides `--config.FIELD=VALUE`. Every field that may be None takes `None`."""
 
+import ast
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import tuple_parser
 
 
 class Literal(flags.ArgumentParser):
@@ -27,7 +30,7 @@ PARSERS: dict[type, flags.ArgumentParser] = {
     bool: flags.BooleanParser(),
     str: flags.ArgumentParser(),
     type(None): Literal(),
-}
+}  # of fields that may be None
 
 
 class OrNone(flags.ArgumentParser):
@@ -52,10 +55,31 @@ class OrNone(flags.ArgumentParser):
         return f"{self._parser.flag_type()} or None"
 
 
+class Tuple(tuple_parser.TupleParser):
+    """Parses the override of a tuple. The parser that it extends makes a tuple of the keys of a dictionary."""
+
+    def parse(self, argument: Any) -> Any:
+        """The tuple.
+
+        Raises:
+          ValueError: the text is a dictionary, a set or bytes.
+        """
+        value = None
+        if isinstance(argument, str):
+            with contextlib.suppress(ValueError, SyntaxError):  # a name without quotes is a tuple, too
+                value = ast.literal_eval(argument)
+        if isinstance(value, (dict, set, bytes)):
+            raise ValueError(
+                f"that is a {type(value).__name__}; write a tuple, such as ((0, 0.01), (30, 0.001)) or ('fc8',)"
+            )
+        return super().parse(argument)
+
+
 def define(help_string: str) -> Callable[[], ConfigDict]:
     """Defines `--config`. The function that is returned gives the config, once flags are parsed."""
     for kind, parser in PARSERS.items():
         config_flags.register_flag_parser_for_type(kind, OrNone(parser))
+    config_flags.register_flag_parser_for_type(tuple, Tuple())
     try:
         holder = config_flags.DEFINE_config_file("config", help_string=help_string)
     except flags.Error as error:  # it reads the files of --flagfile, before any command can answer for them

@@ -41,6 +41,8 @@ def _hint(error: UsageError) -> str | None:
     match error:
         case errors.OtherConfigError():
             return _other_config(error)
+        case errors.LostCheckpointsError():
+            return f"name another --workdir, or remove {error.file.name} there to train again from the beginning"
         case errors.OtherDataError():
             return (
                 f"prepare that run's data set again, name another --workdir, or remove {error.file.name} there to go on"

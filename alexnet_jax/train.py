@@ -115,6 +115,9 @@ def train_and_evaluate(
             return state
 
         if processes.index() == 0:
+            if result is None:  # else of a run that repeats its last updates, whose result will be the same
+                workdirs.remove_result(folder)
+                card.remove(folder)
             workdirs.record(folder, config)
             data_identity.record(folder, experiment.data.identity())
             preprocessing = build.preprocessing_of(experiment.settings, experiment.data)

@@ -279,6 +279,10 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, numbe
         ([CONFIG, "--config.rates.fc8.kernel=0.01"], "the config has no config.rates.fc8.kernel; a config file that"),
         ([CONFIG, "--config.weight_decays.fc8=0"], "the config has no config.weight_decays.fc8; a config file that"),
         ([CONFIG, "--config.rates.all.kernel=((0, 0.01)"], "is no table; a table is written ((0, 0.01), (30, 0.001))"),
+        (
+            [CONFIG, "--config.rates.all.kernel={0:0.01}"],
+            "kernel={0:0.01}: that is a dict; write a tuple, such as ((0",
+        ),
         (["--flagfile=/nowhere", CONFIG], "--flagfile: Unable to open flagfile: [Errno 2] No such file or directory"),
         ([CONFIG, "--nonsense"], "Unknown command line flag 'nonsense'"),
         ([CONFIG, "train"], "'train' is not a flag; flags start with --"),

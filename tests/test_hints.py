@@ -21,6 +21,10 @@ PATH = epath.Path("/runs/a")
             "another config: seed (0 there, 1 here); name another --workdir",
         ),
         (
+            errors.LostCheckpointsError(PATH, "result.json"),
+            "checkpoints are gone; name another --workdir, or remove result.json there to train again",
+        ),
+        (
             errors.UnwritableWorkdirError(PATH, OSError(28, "No space left")),
             "; make room, or name another with --workdir",
         ),

@@ -142,13 +142,33 @@ def count_examples(split: str, examples: Mapping[str, int]) -> int:
     Raises:
       DatasetError: no split has the name, or the part makes no sense, holds no example or overlaps itself.
     """
+    absent = f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
+    if any(name not in examples for name in splits_in(split)):  # TFDS takes 'all' for all splits together
+        raise DatasetError(absent)
     try:
         spans = _spans(split, examples)
     except Exception as error:  # TFDS has no common error for a bad slice
-        raise DatasetError(
-            f"there is no split {split!r}; there are {', '.join(examples)}, and parts such as 'train[:25%]'"
-        ) from error
+        raise DatasetError(absent) from error
     return _count(f"split {split!r}", spans)
+
+
+def count_shared(split: str, other: str, examples: Mapping[str, int]) -> int:
+    """The number of examples that two splits, or parts of splits, have in common.
+
+    Args:
+      split, other: in TFDS's notation.
+      examples: of each split, by name.
+
+    Raises:
+      DatasetError: as in `count_examples`.
+    """
+    for name in (split, other):
+        count_examples(name, examples)
+    return sum(
+        max(0, min(one.end, two.end) - max(one.begin, two.begin))
+        for one, two in itertools.product(_spans(split, examples), _spans(other, examples))
+        if one.split == two.split
+    )
 
 
 class _Span(NamedTuple):

@@ -85,7 +85,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     Args:
       settings: of the experiment.
       data_dir: of prepared data sets; None: TFDS's.
-      say: prints a line of progress.
+      say: prints a line of progress, or a warning.
 
     Raises:
       UsageError: the settings do not fit the machine or the data.
@@ -94,6 +94,8 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     shard = Shard(*sharding.place_on_data_axis(mesh))
     data = processes.first_then_rest(lambda: open_data(settings.dataset.name, data_dir, say=say))
     settings = follow.follow(settings, follow.facts_of(data))
+    if warning := follow.check_held_out(settings, follow.facts_of(data)):
+        say(warning)
     train_split, eval_split, crop_size = follow.followed(settings)
     train_source = data.split(train_split)
     eval_source = data.split(eval_split)
@@ -136,7 +138,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
 
 
 def _learning_rate(settings: Settings, schedule: Schedule) -> Callable[[Int[Array, ""], Plateau | None], Array]:
-    rate = schedule.rate(settings.rates["all"].kernel)
+    rate = schedule.rate(settings.rates["all"].kernel, "rates.all.kernel")
     return lambda step, plateau: rate(step) * (1.0 if plateau is None else plateau.factor)
 
 
@@ -175,14 +177,18 @@ def build_optimizer(
       UsageError: rates are given for a layer that the network does not have.
     """
     layers = [name for name in leaf_names if not name.endswith("_norm")]
-    for key, given in (("rates", settings.rates), ("weight_decays", settings.weight_decays)):
-        unknown = sorted(set(given) - {*layers, "all"})
+    for key, given in (("rates", set(settings.rates) - {"all"}), ("weight_decays", set(settings.weight_decays))):
+        unknown = sorted(given - set(layers))
         if unknown:
             raise UsageError(f"config.{key}.{unknown[0]} names no layer; the layers are {', '.join(layers)}")
 
     def rates_of(name: str, leaves: list[str]) -> PyTree:
-        rates = settings.rates.get(name.removesuffix("_norm"), settings.rates["all"])
-        return {leaf: schedule.rate(rates.bias if leaf == "bias" else rates.kernel) for leaf in leaves}
+        layer = name.removesuffix("_norm") if name.removesuffix("_norm") in settings.rates else "all"
+        kinds = {leaf: "bias" if leaf == "bias" else "kernel" for leaf in leaves}
+        return {
+            leaf: schedule.rate(getattr(settings.rates[layer], kind), f"rates.{layer}.{kind}")
+            for leaf, kind in kinds.items()
+        }
 
     def decays_of(name: str, leaves: list[str]) -> PyTree:
         decay = settings.weight_decays.get(name.removesuffix("_norm"), settings.weight_decay)

@@ -23,6 +23,10 @@ def check(settings: Settings) -> None:
         raise UsageError("config.fresh names layers to start anew, but config.init_from names no run to start from")
     if settings.schedule == "plateau":
         _check_plateau(settings)
+    if "all" in settings.weight_decays:
+        raise UsageError(
+            "config.weight_decays names 'all', and has the decays of single layers; use config.weight_decay for all"
+        )
     if "all" not in settings.rates:
         raise UsageError("config.rates.all is missing: the rates of every layer without rates of its own")
     _check_table("photometry.noise", settings.photometry.noise)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from alexnet_jax.data.dataset import Dataset, count_examples, open_dataset, splits_in
+from alexnet_jax.data.dataset import Dataset, count_examples, count_shared, open_dataset, splits_in
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import automatic
 from alexnet_jax.errors import UsageError
@@ -44,6 +44,14 @@ class Facts:
         """
         return count_examples(split, self.examples)
 
+    def shared(self, split: str, other: str) -> int:
+        """The examples that two splits or their parts have in common.
+
+        Raises:
+          DatasetError: the data set has no such part.
+        """
+        return count_shared(split, other, self.examples)
+
 
 def facts_of(dataset: Dataset) -> Facts:
     """The facts of a data set that is open."""
@@ -68,7 +76,8 @@ def follow(settings: Settings, facts: Facts) -> Settings:
     """The settings with the data set's splits, counts, crop and epochs in place of None.
 
     The training split is `train`. The evaluation split is the validation split, else the test split. A crop has
-    224 / 256 of the side of the stored images. `with_epochs` has the epochs.
+    224 / 256 of the side of the stored images. `with_epochs` has the epochs. The number of training images is always
+    that of the data set, in place of a number for dry runs without it.
 
     Raises:
       UsageError: the data set has no such split, other classes than the config says, or images smaller than the crop.
@@ -94,9 +103,33 @@ def follow(settings: Settings, facts: Facts) -> Settings:
         eval_split=evaluation,
         crop_size=data.crop_size or crop_of(facts.image_size),
         classes=facts.classes,
-        train_images=facts.count(train) if data.train_images is None else data.train_images,
+        train_images=facts.count(train),
     )
     return with_epochs(dataclasses.replace(settings, dataset=dataset), facts.count(train))
+
+
+def check_held_out(settings: Settings, facts: Facts) -> str | None:
+    """A line for evaluation images that are training images too; None: there are none.
+
+    Args:
+      settings: as `follow` returned them.
+      facts: of the data set.
+
+    Raises:
+      UsageError: there are such images, and the schedule needs an error on others; or there is no such split.
+    """
+    train, evaluation, _ = followed(settings)
+    shared = facts.shared(train, evaluation)
+    if not shared:
+        return None
+    found = (
+        f"{shared:,} of the {facts.count(evaluation):,} images of config.dataset.eval_split, {evaluation!r}, are in"
+        f" config.dataset.train_split, {train!r}"
+    )
+    advice = f"to hold images out, name parts without a common image, such as {_held_out(splits_in(train)[0])}"
+    if settings.schedule == "plateau":
+        raise UsageError(f"config.schedule 'plateau' needs a validation set, and {found}; {advice}")
+    return f"warning: {found}, so the error is in part that of training images; {advice}"
 
 
 def with_epochs(settings: Settings, train_images: int) -> Settings:
@@ -158,6 +191,11 @@ def _split(facts: Facts, field: str, names: tuple[str, ...], dataset: str) -> st
         if facts.examples.get(name):
             return name
     raise UsageError(
-        f"config.dataset.{field} is None, and {dataset} has the splits {', '.join(facts.examples)}; name one,"
-        " or a part of one, such as 'train[:10%]'"
+        f"config.dataset.{field} is None, and {dataset} has the splits {', '.join(facts.examples)}; name one, or parts"
+        f" of one for training and evaluation, such as {_held_out(next(iter(facts.examples)))}"
     )
+
+
+def _held_out(split: str) -> str:
+    """The fields that hold out a tenth of a split."""
+    return f"config.dataset.train_split='{split}[10%:]' and config.dataset.eval_split='{split}[:10%]'"

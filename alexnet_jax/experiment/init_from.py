@@ -9,11 +9,14 @@ from etils import epath
 from jaxtyping import PyTree
 
 from alexnet_jax import paths
+from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment.build import Experiment
+from alexnet_jax.experiment.build import Experiment, preprocessing_of
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import recipes
+from alexnet_jax.network.tower import Tower
 from alexnet_jax.paths import is_missing
 from alexnet_jax.runtime import processes
 from alexnet_jax.workdir import data_identity
@@ -22,12 +25,15 @@ from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
 from alexnet_jax.workdir.errors import UnreadableFileError
 from alexnet_jax.workdir.record import read_json
 
+SAME_SCALE = 2.0  # between the scales of pixels of two data sets, both divided by their deviations
+
 
 def init_from(experiment: Experiment) -> TrainState:
     """A fresh state whose layers, but for those of `config.fresh`, come from the last checkpoint of `config.init_from`.
 
     Velocities, rates and the step number begin anew. Layers that the other network alone has are left behind. A line
-    names a damaged checkpoint, in whose place the one before is taken, and a classifier of other classes.
+    names a damaged checkpoint, in whose place the one before is taken, a classifier of other classes, and a network of
+    other operations or of pixels on another scale.
 
     Raises:
       UsageError: there is no such run, `fresh` names no layer, or a layer that should be copied does not fit.
@@ -45,6 +51,12 @@ def init_from(experiment: Experiment) -> TrainState:
             f"warning: {last} comes from a run with other classes ({difference}); {last!r} in config.fresh starts it"
             " anew"
         )
+    for warning in (
+        _other_recipe(workdir, settings.network.recipe, fields["params"]),
+        _other_pixels(workdir, preprocessing_of(settings, experiment.data), fields["params"]),
+    ):
+        if warning:
+            processes.log(f"warning: {warning}")
     state = experiment.steps.init(experiment.key)
     return dataclasses.replace(
         state, params=state.params | copied["params"], batch_stats=state.batch_stats | copied["batch_stats"]
@@ -102,6 +114,74 @@ def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:
     file = workdir / data_identity.DATA_FILE
     there = read_json(file).get("classes") if file.exists() else None
     return data_identity.first_difference({"classes": there}, {"classes": list(classes)}) if there else None
+
+
+def _other_recipe(workdir: epath.Path, recipe: str, copied: Collection[str]) -> str | None:
+    """The first difference between the operations of the network in a workdir and those of a recipe; None: none.
+
+    Operations after the last layer before a fresh one may be fewer or more: the fresh layer learns from what it gets.
+
+    Args:
+      workdir: of the run before.
+      recipe: here.
+      copied: names of the layers that come from that run.
+    """
+    if not (workdir / workdirs.CONFIG_FILE).exists():
+        return None
+    network = workdirs.read_config(workdir).to_dict().get("network")
+    theirs = network.get("recipe") if isinstance(network, dict) else None
+    if theirs == recipe or not isinstance(theirs, str) or theirs not in recipes.RECIPES:
+        return None
+    advice = f"config.network.recipe is {recipe!r}, and {theirs!r} fits the weights"
+    there, here = recipes.RECIPES[theirs].fields, recipes.RECIPES[recipe].fields
+    default = {field.name: field.default for field in dataclasses.fields(Tower)}
+    for field in sorted((there.keys() | here.keys()) - {"he_init", "towers"}):
+        one, other = (fields.get(field, default[field]) for fields in (there, here))
+        if one != other:
+            return f"the weights come from a network whose {field} is {one} and not {other}; {advice}"
+    before, layers = {layer.name: layer.then for layer in recipes.layers_of(theirs)}, recipes.layers_of(recipe)
+    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+        if layer.name not in copied or layer.name not in before:
+            continue
+        one, other = before[layer.name], layer.then
+        if following is not None and following.name not in copied:
+            common = min(len(one), len(other))
+            one, other = one[:common], other[:common]
+        if one != other:
+            one, other = (", ".join(then) or "nothing" for then in (before[layer.name], layer.then))
+            return f"the weights come from a network in which {one} follows {layer.name}, and not {other}; {advice}"
+    return None
+
+
+def _other_pixels(workdir: epath.Path, here: Preprocessing, copied: Collection[str]) -> str | None:
+    """The difference between the pixels that the network in a workdir saw and those here; None: none, or not known.
+
+    Args:
+      workdir: of the run before.
+      here: of the run that starts.
+      copied: names of the layers that come from the run before.
+    """
+    file = workdir / preprocessings.FILE_NAME
+    if "conv1" not in copied or not file.exists():
+        return None
+    there = preprocessings.load(file)
+    if there.each_image and here.each_image:
+        return None
+    ratio = float(there.pixel_scale.mean() / here.pixel_scale.mean())
+    if there.each_image == here.each_image and 1 / SAME_SCALE < ratio < SAME_SCALE:
+        return None
+    standardize = there.each_image or not 1 / SAME_SCALE < float(there.pixel_scale.mean()) < SAME_SCALE
+    return (
+        f"the weights come from a network that saw pixels {_pixels(there)}, and here they are {_pixels(here)};"
+        f" config.photometry.standardize={standardize} and config.photometry.each_image={there.each_image} fit the"
+        " weights"
+    )
+
+
+def _pixels(preprocessing: Preprocessing) -> str:
+    if preprocessing.each_image:
+        return "standardized crop by crop"
+    return f"times {float(preprocessing.pixel_scale.mean()):.2g}"
 
 
 def _kept(layers: PyTree, fresh: Sequence[str]) -> PyTree:

@@ -8,6 +8,8 @@ from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.learning import optimizer, plateau
 
+SHARES = ("run", "cosine")  # schedules whose positions are shares of the run
+
 
 def past_is_kept(settings: Settings) -> bool:
     """Whether more epochs leave the rates and the noise of earlier updates as they are.
@@ -50,7 +52,7 @@ class Schedule:
                 f" {LARGEST_STEP:,}"
             )
         self.warmup_steps = max(1, round(settings.warmup_epochs * steps_per_epoch))
-        units = {"steps": 1.0, "run": self.num_steps, "cosine": self.num_steps}
+        units = {"steps": 1.0} | dict.fromkeys(SHARES, float(self.num_steps))
         self._unit = units.get(settings.schedule, steps_per_epoch)
         self.memory: plateau.Plateau | None = None
         self.observe: Callable[..., plateau.Plateau] | None = None
@@ -60,23 +62,36 @@ class Schedule:
                 plateau.observe, patience=settings.plateau.patience, max_drops=settings.plateau.drops
             )
 
-    def by_step(self, table: Table) -> list[tuple[int, float]]:
+    def by_step(self, table: Table, path: str) -> list[tuple[int, float]]:
         """The table with steps for positions.
+
+        Args:
+          table: of the config.
+          path: its field, such as `rates.all.kernel`.
 
         Raises:
           UsageError: a position lies past the end of the run.
         """
         by_step = [(round(position * self._unit), value) for position, value in table]
-        if by_step[-1][0] >= self.num_steps:
+        if by_step[-1][0] < self.num_steps:
+            return by_step
+        last, name = table[-1][0], self._settings.schedule
+        if name in SHARES and last >= 1:
             raise UsageError(
-                f"the schedule {table} changes at step {by_step[-1][0]} of a run of {self.num_steps};"
-                " shorten it, or raise config.num_epochs"
+                f"config.{path} changes at {last:g}: with config.schedule {name!r} positions are shares of the run,"
+                " at least 0 and less than 1"
             )
-        return by_step
+        raise UsageError(
+            f"config.{path} changes at {last:g}, which is step {by_step[-1][0]:,} of a run of {self.num_steps:,};"
+            " shorten it, or raise config.num_epochs"
+        )
 
-    def rate(self, table: Table) -> optimizer.Schedule:
-        """A learning rate: the table, times a cosine where the schedule is one, after the warm-up."""
-        schedule = optimizer.piecewise(self.by_step(table))
+    def rate(self, table: Table, path: str) -> optimizer.Schedule:
+        """A learning rate: the table, times a cosine where the schedule is one, after the warm-up.
+
+        The arguments and the errors are those of `by_step`.
+        """
+        schedule = optimizer.piecewise(self.by_step(table, path))
         if self._settings.schedule == "cosine":
             schedule = optimizer.cosine(schedule, num_steps=self.num_steps)
         if self._settings.warmup_epochs:
@@ -85,4 +100,4 @@ class Schedule:
 
     def noise(self) -> optimizer.Schedule:
         """Strength of the colour noise."""
-        return optimizer.piecewise(self.by_step(self._settings.photometry.noise))
+        return optimizer.piecewise(self.by_step(self._settings.photometry.noise, "photometry.noise"))

@@ -47,10 +47,14 @@ LATER = {"jitter.symmetries": 2, "photometry.each_image": False}
 
 
 def fill(config: ConfigDict, settings: Settings) -> ConfigDict:
-    """A copy of the config with the values of `follow.follow` in place of None: what a workdir records."""
+    """A copy of the config with the values of `follow.follow` in place of None: what a workdir records.
+
+    The number of training images is that of `follow.follow` whatever the config says.
+    """
     values = config.to_dict() | {"name": settings.name}
     values |= {field: getattr(settings, field) for field in FOLLOWING_EPOCHS if values[field] is None}
     followed = {field: getattr(settings.dataset, field) for field in FOLLOWING if values["dataset"][field] is None}
+    followed["train_images"] = settings.dataset.train_images
     return ConfigDict(values | {"dataset": values["dataset"] | followed}).lock()
 
 

@@ -11,10 +11,10 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import init_from
 from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
 from alexnet_jax.experiment.fields import Settings, Table
-from alexnet_jax.experiment.follow import Facts, follow, followed, known_facts, with_epochs
+from alexnet_jax.experiment.follow import Facts, check_held_out, follow, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
 from alexnet_jax.experiment.schedules import Schedule
-from alexnet_jax.network.forward import init_variables
+from alexnet_jax.network.forward import check_classifier, init_variables
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
@@ -124,12 +124,11 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         count open without the data set.
     """
     data = settings.dataset
-    facts = facts or known_facts(data.name)
+    facts, warning = facts or known_facts(data.name), None
     if facts is not None:
         settings = follow(settings, facts)
-        train_split, eval_split, _ = followed(settings)
-        facts.count(eval_split)  # raises where there is no such part
-        data = dataclasses.replace(settings.dataset, train_images=facts.count(train_split))  # as a run counts them
+        warning = check_held_out(settings, facts)
+        data = settings.dataset
     if data.classes is None or data.train_images is None or data.crop_size is None:
         missing = next(name for name in ("classes", "train_images", "crop_size") if getattr(data, name) is None)
         raise UsageError(
@@ -138,6 +137,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
         )
     settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)
+    check_classifier(tower)
     check_mesh(settings, *_mesh(settings))
     rows = rows_of(tower, data.crop_size)
     if settings.init_from is not None:
@@ -158,6 +158,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             *_exchange(settings, rows),
             "",
             *_schedule(settings, schedule),
+            *filter(None, [warning]),
         ]
     )
 
@@ -240,11 +241,12 @@ def _schedule(settings: Settings, schedule: Schedule) -> list[str]:
     if settings.warmup_epochs:
         lines.append(f"  rates rise from 0 over the first {schedule.warmup_steps:,} updates")
     for layer, rates in settings.rates.items():
-        lines.append(
-            f"  rate of {layer}: kernels {_steps(schedule, rates.kernel)}; biases {_steps(schedule, rates.bias)}"
+        kernels, biases = (
+            _steps(schedule, getattr(rates, kind), f"rates.{layer}.{kind}") for kind in ("kernel", "bias")
         )
-    return [*lines, f"  colour noise: {_steps(schedule, settings.photometry.noise)}"]
+        lines.append(f"  rate of {layer}: kernels {kernels}; biases {biases}")
+    return [*lines, f"  colour noise: {_steps(schedule, settings.photometry.noise, 'photometry.noise')}"]
 
 
-def _steps(schedule: Schedule, table: Table) -> str:
-    return ", ".join(f"{value:g} from update {step:,}" for step, value in schedule.by_step(table))
+def _steps(schedule: Schedule, table: Table, path: str) -> str:
+    return ", ".join(f"{value:g} from update {step:,}" for step, value in schedule.by_step(table, path))

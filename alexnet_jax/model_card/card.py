@@ -20,6 +20,7 @@ from alexnet_jax.model_card import hub_metadata
 from alexnet_jax.model_card.differences import Difference
 from alexnet_jax.paths import is_file
 from alexnet_jax.workdir import record
+from alexnet_jax.workdir.errors import UnwritableWorkdirError
 
 FILE_NAME = "MODEL_CARD.md"
 NEW_FILE_NAME = "MODEL_CARD.new.md"
@@ -97,6 +98,20 @@ def write(folder: epath.Path, card: Card, *, say: Callable[[str], None]) -> None
         return
     if name == NEW_FILE_NAME:
         say(f"{folder / FILE_NAME} has been edited and stays; the new model card is {NEW_FILE_NAME} beside it")
+
+
+def remove(folder: epath.Path) -> None:
+    """Removes the card of a network that is trained further, unless a user has edited the card.
+
+    Raises:
+      UnwritableWorkdirError: it cannot be removed.
+    """
+    for file in (folder / FILE_NAME, folder / NEW_FILE_NAME):
+        try:
+            if not is_edited(file):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise UnwritableWorkdirError(folder, error) from error
 
 
 def is_edited(file: epath.Path) -> bool:

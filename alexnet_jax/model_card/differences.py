@@ -100,7 +100,8 @@ def from_2012(settings: Settings) -> list[Difference]:
     found = [Difference(WORDS[key], _words(here[key]), _words(then[key])) for key in WORDS if here[key] != then[key]]
     found += _rates(settings.rates, settings_of_2012().rates)
     for layer, decay in settings.weight_decays.items():
-        found.append(Difference(f"weight decay of {layer}", _words(decay), _words(then["weight_decay"])))
+        if decay != then["weight_decay"]:
+            found.append(Difference(f"weight decay of {layer}", _words(decay), _words(then["weight_decay"])))
     return found + list(_of_recipe(settings.network.recipe, starts=not he_init))
 
 

@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 import alexnet_jax
+from alexnet_jax.data.dataset import count_shared
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST
 from alexnet_jax.data.provenance import provenance_of
@@ -190,6 +191,12 @@ def _limits(experiment: Experiment, licence: str) -> Iterator[str]:
         yield (
             f"{len(experiment.train_source):,} training images are few for this network. Pictures with another camera,"
             " light or subject may be told apart far worse than the evaluation images, which come from the same source."
+        )
+    train_split, eval_split, _ = follow.followed(settings)
+    if shared := count_shared(train_split, eval_split, experiment.data.examples):
+        yield (
+            f"{shared:,} of the {len(experiment.eval_source):,} evaluation images are training images too. On other"
+            " images the error is larger."
         )
     yield "The errors are those of one run with one seed. Another seed gives another error."
     if settings.schedule == "plateau":

@@ -27,6 +27,20 @@ Forward: TypeAlias = Callable[
 ]
 
 
+def check_classifier(tower: Tower) -> None:
+    """Checks that the network ends with a classifier.
+
+    Raises:
+      UsageError: it does not.
+    """
+    last = tower.layers[-1]
+    if last.window:
+        raise UsageError(
+            f"the network has no classifier: its last layer is {last.name}, whose output `features` gives; use a recipe"
+            " with a connected layer at its end"
+        )
+
+
 def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     """`forward(params, batch_stats, images, key) -> (logits [B, classes], batch_stats)` on this mesh.
 
@@ -38,12 +52,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
       UsageError: the mesh has more places on its tower axis than the network has towers, or the network has no
         classifier.
     """
-    last = tower.layers[-1]
-    if last.window:
-        raise UsageError(
-            f"the network has no classifier: its last layer is {last.name}, whose output `features` gives; use a recipe"
-            " with a connected layer at its end"
-        )
+    check_classifier(tower)
     _check_places(tower, mesh)
     build.load_once()  # tracing needs the kernels, and a user's program may not have loaded them
     axes = _axes(mesh)

@@ -47,6 +47,18 @@ class OtherConfigError(UsageError):
         self.folder, self.changes = folder, changes
 
 
+class LostCheckpointsError(UsageError):
+    """The workdir holds the result of a run, and its checkpoints are gone.
+
+    Attributes:
+      file: the result.
+    """
+
+    def __init__(self, folder: epath.Path, file: str):
+        super().__init__(f"{folder} holds the result of a run whose checkpoints are gone")
+        self.file = folder / file
+
+
 class OtherDataError(UsageError):
     """The workdir holds a run on other data.
 

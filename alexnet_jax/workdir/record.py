@@ -24,6 +24,7 @@ from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
     LockedWorkdirError,
+    LostCheckpointsError,
     NoRunError,
     OtherConfigError,
     UnreadableFileError,
@@ -72,10 +73,15 @@ def check(
     Raises:
       UsageError: as in `make`.
       OtherConfigError: another key has changed.
+      LostCheckpointsError: the workdir has the result of a run and no checkpoints, and a run would overwrite it.
       DamagedFileError, UnreadableFileError: the config of the run cannot be read.
     """
     make(folder)
-    if not (folder / CONFIG_FILE).exists() or not has_checkpoints(folder):
+    if not has_checkpoints(folder):
+        if (folder / RESULT_FILE).exists():
+            raise LostCheckpointsError(folder, RESULT_FILE)
+        return
+    if not (folder / CONFIG_FILE).exists():
         return
 
     def fits(key: str, old: Any, new: Any) -> bool:
@@ -242,6 +248,18 @@ def read_result(folder: epath.Path) -> dict[str, Any] | None:
         processes.log(f"warning: {error}; the run counts as not finished")
         return None
     return result
+
+
+def remove_result(folder: epath.Path) -> None:
+    """Removes the result of a shorter run, which goes on.
+
+    Raises:
+      UnwritableWorkdirError: it cannot be removed.
+    """
+    try:
+        (folder / RESULT_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise UnwritableWorkdirError(folder, error) from error
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.settings import fill, read_settings
 
 NONE = dict.fromkeys(["dataset.train_split", "dataset.eval_split", "dataset.crop_size"])
 
@@ -56,6 +56,12 @@ def test_another_data_set_has_its_own_splits(tiny_config: Callable, data_dir: st
     assert follow.evaluation_split(found, data) == "test"
 
 
+def test_the_number_of_training_images_is_that_of_the_data_set(tiny_config: Callable):
+    config = tiny_config(**{"dataset.train_split": "train[:10%]", "dataset.train_images": 1_281_167})
+    settings = follow.follow(read_settings(config), follow.Facts(2, {"train": 330, "test": 9}, 160))
+    assert settings.dataset.train_images == fill(config, settings).dataset.train_images == 33
+
+
 def test_what_the_config_says_stays(tiny_config: Callable):
     data = followed(tiny_config, {"train": 40, "test": 9}, eval_split="train[:10%]", crop_size=100, train_split="test")
     assert (data.train_split, data.eval_split, data.crop_size, data.train_images) == ("test", "train[:10%]", 100, 9)
@@ -64,13 +70,50 @@ def test_what_the_config_says_stays(tiny_config: Callable):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["a", "b"], "config.dataset.train_split is None, and elpv/64 has the splits a, b; name one, or a part of one"),
-        (["train"], "config.dataset.eval_split is None, and elpv/64 has the splits train; name one, or a part of one"),
+        (["a", "b"], "config.dataset.train_split is None, and elpv/64 has the splits a, b; name one, or parts of one"),
+        (
+            ["train"],
+            r"eval_split is None, and elpv/64 has the splits train; name one, or parts of one for training and"
+            r" evaluation, such as config.dataset.train_split='train\[10%:\]' and"
+            r" config.dataset.eval_split='train\[:10%\]'$",
+        ),
     ],
 )
 def test_splits_that_cannot_follow(tiny_config: Callable, splits: list[str], message: str):
     with pytest.raises(UsageError, match=message):
         followed(tiny_config, dict.fromkeys(splits, 40))
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation", "shared"),
+    [
+        ("train", "test", 0),
+        ("train[10%:]", "train[:10%]", 0),
+        ("train", "train[:10%]", 4),
+        ("test+train[:20]", "train[15:25]+test[8:]", 6),
+    ],
+)
+def test_evaluation_images_that_are_training_images_are_a_warning(
+    tiny_config: Callable, train: str, evaluation: str, shared: int
+):
+    facts = follow.Facts(3, {"train": 40, "test": 9}, 160)
+
+    def check(schedule: str) -> str | None:
+        splits = {"dataset.train_split": train, "dataset.eval_split": evaluation}
+        return follow.check_held_out(
+            follow.follow(read_settings(tiny_config(schedule=schedule, **splits)), facts), facts
+        )
+
+    found = check("run")
+    if not shared:
+        assert found is None and check("plateau") is None
+        return
+    assert found and found.startswith(
+        f"warning: {shared} of the {facts.count(evaluation)} images of config.dataset.eva"
+    )
+    assert f"[10%:]' and config.dataset.eval_split='{train.partition('+')[0]}[:10%]'" in found
+    with pytest.raises(UsageError, match=f"'plateau' needs a validation set, and {shared} of the"):
+        check("plateau")
 
 
 def test_facts_that_are_known_without_the_data(data_dir: str):

@@ -76,6 +76,33 @@ def test_a_classifier_of_another_name_is_named_too(tiny_config, data_dir, tmp_pa
     assert "warning: fc10 comes from a run with other classes (class 0 is " in capsys.readouterr().out
 
 
+def test_a_network_of_other_operations_or_other_pixels_is_named(run, tiny_config, data_dir, tmp_path, capsys):
+    def warnings(**changes):
+        capsys.readouterr()
+        init_from(build(tiny_config, data_dir, **{"init_from": run[0]} | changes))
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the weights come")]
+
+    assert warnings() == []
+    assert warnings(**{"network.recipe": "six_conv", "fresh": ("conv6", "fc6", "fc7", "fc8")}) == []
+    assert warnings(**{"network.recipe": "no_dropout", "fresh": ("fc7", "fc8")}) == []
+    assert warnings(**{"network.recipe": "no_norm"}) == [
+        "warning: the weights come from a network in which norm, pool, activation follows conv1, and not pool,"
+        " activation; config.network.recipe is 'no_norm', and 'original' fits the weights"
+    ]
+    assert warnings(**{"network.recipe": "paper"}) == [
+        "warning: the weights come from a network whose norm_alpha is 2e-05 and not 0.0001; config.network.recipe is"
+        " 'paper', and 'original' fits the weights"
+    ]
+    [line] = warnings(**{"photometry.standardize": False})
+    assert "saw pixels times 0.0" in line and "here they are times 1; config.photometry.standardize=True and" in line
+    [line] = warnings(**{"photometry.each_image": True})
+    assert line.endswith(
+        "standardized crop by crop; config.photometry.standardize=True and"
+        " config.photometry.each_image=False fit the weights"
+    )
+    assert warnings(**{"photometry.standardize": False, "fresh": ("conv1",)}) == []
+
+
 def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_config, data_dir):
     wider = build(tiny_config, data_dir, **{"init_from": run[0], "network.width": 0.05})
     with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):

@@ -17,29 +17,36 @@ def schedule_of(tiny_config, steps_per_epoch=100.0, **changes):
 
 @pytest.mark.parametrize(("schedule", "drop"), [("run", 100), ("cosine", 100), ("epochs", 50), ("plateau", 50)])
 def test_positions_are_epochs_or_shares_of_the_run(tiny_config, schedule, drop):
-    assert schedule_of(tiny_config, schedule=schedule).by_step(TABLE) == [(0, 0.01), (drop, 0.001)]
+    assert schedule_of(tiny_config, schedule=schedule).by_step(TABLE, "rates.all.kernel") == [(0, 0.01), (drop, 0.001)]
 
 
 def test_positions_are_updates(tiny_config):
-    assert schedule_of(tiny_config, schedule="steps").by_step(((0.0, 0.01), (150.0, 0.001))) == [
-        (0, 0.01),
-        (150, 0.001),
-    ]
+    table = ((0.0, 0.01), (150.0, 0.001))
+    assert schedule_of(tiny_config, schedule="steps").by_step(table, "rates.all.kernel") == [(0, 0.01), (150, 0.001)]
 
 
 def test_a_schedule_past_the_end_of_the_run(tiny_config):
-    with pytest.raises(UsageError, match=r"changes at step 200 of a run of 200; shorten it"):
-        schedule_of(tiny_config, schedule="steps").by_step(((0.0, 0.01), (200.0, 0.001)))
+    table = ((0.0, 0.01), (200.0, 0.001))
+    message = r"config.rates.conv1.kernel changes at 200, which is step 200 of a run of 200; shorten it, or raise"
+    with pytest.raises(UsageError, match=message):
+        schedule_of(tiny_config, schedule="steps").by_step(table, "rates.conv1.kernel")
+    message = r"config.rates.conv1.kernel changes at 25: .* {!r} positions are shares of the run, at least 0 and less"
+    for schedule in ("run", "cosine"):
+        config = tiny_config(schedule=schedule).unlock()
+        config.rates["conv1"] = dict(kernel=((0, 0.1), (25, 0.01)), bias=((0, 0.1),))
+        settings = read_settings(config)
+        with pytest.raises(UsageError, match=message.format(schedule)):
+            build_optimizer(settings, LAYERS, Schedule(settings, 100.0))
 
 
 def test_cosine_ends_at_nothing(tiny_config):
-    rate = schedule_of(tiny_config, schedule="cosine").rate(((0.0, 0.1),))
+    rate = schedule_of(tiny_config, schedule="cosine").rate(((0.0, 0.1),), "rates.all.kernel")
     found = [float(rate(jnp.int32(step))) for step in (0, 50, 100, 200)]
     assert found == pytest.approx([0.1, 0.1 * (1 + 2**-0.5) / 2, 0.05, 0.0], abs=1e-8)
 
 
 def test_warm_up_rises_by_equal_steps(tiny_config):
-    rate = schedule_of(tiny_config, schedule="epochs", warmup_epochs=0.04).rate(((0.0, 0.1),))
+    rate = schedule_of(tiny_config, schedule="epochs", warmup_epochs=0.04).rate(((0.0, 0.1),), "rates.all.kernel")
     found = [float(rate(jnp.int32(step))) for step in range(6)]
     assert found == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 
@@ -110,7 +117,7 @@ def test_the_past_that_more_epochs_keep(tiny_config, changes, kept):
         values = []
         for settings in (short, long):
             schedule = Schedule(settings, 100.0)
-            functions = schedule.rate(settings.rates["all"].kernel), schedule.noise()
+            functions = schedule.rate(settings.rates["all"].kernel, "rates.all.kernel"), schedule.noise()
             values.append([float(function(jnp.int32(step))) for function in functions])
         assert values[0] == values[1]
         drops |= values[0][1] == pytest.approx(0.001)

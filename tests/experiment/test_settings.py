@@ -40,6 +40,7 @@ def test_the_default_config_is_read_whole():
         ({"seed": 2**64}, r"config.seed is 18446744073709551616 and must be at least 0 and less than 2\*\*63"),
         ({"momentum": 1.0}, "config.momentum is 1.0 and must be at least 0 and less than 1"),
         ({"weight_decay": -0.1}, "config.weight_decay is -0.1 and must be at least 0$"),
+        ({"weight_decays.all": 0.1}, "config.weight_decays names 'all', .* use config.weight_decay for all"),
         ({"weight_decays.fc8": -0.1}, "config.weight_decays.fc8 is -0.1 and must be at least 0$"),
         ({"batch_size": 10**12}, "config.batch_size is 1000000000000 and must be at most 1,048,576"),
         ({"batch_size": None}, "config.batch_size is None and should be a whole number"),

@@ -91,6 +91,8 @@ def test_counts_follow_from_the_data_set(tiny_config):
         ({"mesh.data": 5}, "config.batch_size is 32 and cannot be divided by the mesh's data axis of 5"),
         ({"dataset.train_split": "train[:0%]"}, r"split 'train\[:0%\]' holds no example; ask for a larger part"),
         ({"dataset.eval_split": "train[90%:80%]"}, r"split 'train\[90%:80%\]' holds no example"),
+        ({"network.recipe": "torchvision_convolutions"}, "the network has no classifier: its last layer is conv5"),
+        ({"dataset.train_split": "all"}, "there is no split 'all'; there are train, test, and parts"),
         ({"dataset.eval_split": "nothing"}, "there is no split 'nothing'; there are train, test, and parts"),
     ],
 )

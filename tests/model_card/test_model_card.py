@@ -182,6 +182,15 @@ def test_the_card_of_crops_that_are_standardized_one_by_one_says_so(tmp_path: Pa
     assert data["input of the network"].endswith("minus its own mean, divided by its own standard deviation plus 4")
 
 
+def test_the_card_says_that_evaluation_images_were_trained_on(
+    tmp_path: Path, data_dir: str, tiny_config: Callable, capsys: pytest.CaptureFixture
+):
+    config = tiny_config(**{"num_epochs": 0.2, "dataset.eval_split": "train[5%:10%]+test[:50]"})
+    train.train_and_evaluate(config, str(tmp_path), data_dir)
+    assert capsys.readouterr().out.count("warning: 99 of the 149 images of config.dataset.eval_split, ") == 1
+    assert "* 99 of the 149 evaluation images are training images too." in (tmp_path / "MODEL_CARD.md").read_text()
+
+
 def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):
     file = run / "MODEL_CARD.md"
     whole = file.read_text()
@@ -283,11 +292,12 @@ def test_every_field_has_words_or_changes_no_number():
 def test_rates_and_tables_are_in_words(tiny_config: Callable):
     config = tiny_config(**{"weight_decay": 0.0, "init_from": "/home/me/runs/first/"})
     config.unlock()
-    config.weight_decays.fc8 = 0.1
+    config.weight_decays.fc8, config.weight_decays.fc7 = 0.1, 0.0005
     config.rates.fc8 = {"kernel": ((0, 0.5), (0.25, 0.1)), "bias": ((0, 0.028),)}
     found = {what: (here, then) for what, here, then in differences.from_2012(read_settings(config))}
     assert found["learning rate of kernels of fc8"][0] == "0.5, from 0.25 on 0.1"
     assert found["learning rate of kernels"] == ("0.014", "0.01, from 25 on 0.001, from 51 on 0.0001, from 79 on 1e-05")
     assert found["weight decay"] == ("0", "0.0005") and found["weight decay of fc8"] == ("0.1", "0.0005")
+    assert "weight decay of fc7" not in found
     assert found["starts from the parameters of"] == ("first", "none"), "no path of this machine"
     assert found["initial values of He et al. 2015"] == ("yes", "no")
