@@ -164,7 +164,7 @@ def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> Sa
     Raises:
       UsageError: as in `feature_table.find_neighbours`.
     """
-    assert NEIGHBOURS.value is not None, "the caller sees to it"
+    assert NEIGHBOURS.value is not None, "main searches only with --neighbours"
     show = functools.cache(lambda of: cli_network.progress("searched", of))
     return feature_table.find_neighbours(
         table, queries, NEIGHBOURS.value, scratch=scratch, progress=lambda done, of: show(of)(done)

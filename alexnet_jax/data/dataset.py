@@ -28,6 +28,20 @@ METADATA_FILES = ("dataset_info.json", "features.json")
 NAMES_FILE = "label.labels.txt"  # TFDS's, with a class a line
 
 
+class Provenance(NamedTuple):
+    """The origin of images. Empty: not recorded.
+
+    Attributes:
+      description: in a sentence or more.
+      homepage: an address.
+      license: of the images, in words.
+    """
+
+    description: str
+    homepage: str
+    license: str
+
+
 class Dataset:
     """A complete data set in a folder.
 
@@ -69,6 +83,13 @@ class Dataset:
     def name(self) -> str:
         """NAME/FORM, such as `elpv/160`, without the version."""
         return self._builder.info.full_name.rpartition("/")[0]
+
+    @property
+    def provenance(self) -> Provenance:
+        """The origin of the images, from TFDS's metadata."""
+        info = self._builder.info.as_proto
+        homepage = next(iter(info.location.urls), "")
+        return Provenance(info.description.strip(), homepage.strip(), info.redistribution_info.license.strip())
 
     def identity(self) -> dict[str, Any]:
         """The identity of the data as JSON: name, size, classes in order, examples of each split, and a digest.

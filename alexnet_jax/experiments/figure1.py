@@ -104,7 +104,7 @@ def make_table(rows: Rows) -> str:
         epochs = [value for row in found if (value := epochs_to_goal(row)) is not None]
         if epochs:
             means[net] = statistics.mean(epochs)
-        grid = ", ".join(f"{rate:g}: {_told(rows, net, rate)}" for rate in RATES)
+        grid = ", ".join(f"{rate:g}: {_reached(rows, net, rate)}" for rate in RATES)
         rate = best_rate(rows, net)
         best = "-" if rate is None else f"{rate:g}"
         lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
@@ -114,7 +114,8 @@ def make_table(rows: Rows) -> str:
     return text
 
 
-def _told(rows: Rows, net: str, rate: float) -> str:
+def _reached(rows: Rows, net: str, rate: float) -> str:
+    """Epochs until 25 % at a rate of the grid, in words, or the error at the end; `-`: the run has no row."""
     row = _longest(rows, net, rate, SEEDS[0])
     if row is None:
         return "-"

@@ -15,7 +15,6 @@ import alexnet_jax
 from alexnet_jax.data.dataset import count_shared
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST
-from alexnet_jax.data.provenance import provenance_of
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.build import Experiment
@@ -55,7 +54,7 @@ def card_of(folder: epath.Path, experiment: Experiment, result: Mapping[str, flo
     """The facts of a run that is through. The arguments are as in `write`."""
     settings, data = experiment.settings, experiment.data
     name, recipe, classes = settings.dataset.name, settings.network.recipe, len(data.class_names)
-    origin = provenance_of(data.folder)
+    origin = data.provenance
     width = "" if settings.network.width == 1 else f", with {settings.network.width:g} of its maps and units"
     versions = record.versions() if trained_here else _recorded_versions(folder)
     return Card(

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by Euclidean distance, as in the right half of figure 4, and the recall of a ranking.
+"""Exact nearest neighbours by Euclidean distance, as in the right half of figure 4.
 
 Matrix products on the device give approximate distances and a bound on their error. Every item that may be among the
 nearest by that bound is measured again on the host, in float64. The result is that of a search in float64, ties too.

@@ -97,14 +97,17 @@ class MetricsLog:
                 self._events.add(step, scalars)
             self._failed = False
         except OSError as error:
-            self._close_events()
+            self.close()
             if not self._failed:  # one warning until a write succeeds; points of TensorBoard curves are lost
                 self._say(f"warning: metrics cannot be written: {error}; training goes on")
             self._failed = True
 
     def close(self) -> None:
-        """Closes the TensorBoard file."""
-        self._close_events()
+        """Closes the TensorBoard file, which the next `write` opens anew."""
+        if self._events is not None:
+            with contextlib.suppress(OSError), storage_errors(self._file):
+                self._events.close()
+            self._events = None
 
     def _write_rows(self) -> None:
         if not self._appends:
@@ -118,12 +121,6 @@ class MetricsLog:
             file.truncate()  # a failed write may have left a part of a row
             file.write(self._rows[self._written :])
         self._written = len(self._rows)
-
-    def _close_events(self) -> None:
-        if self._events is not None:
-            with contextlib.suppress(OSError), storage_errors(self._file):
-                self._events.close()
-            self._events = None
 
 
 class Events:

@@ -165,6 +165,22 @@ def test_no_advice_to_remove_what_another_program_prepared(data_dir: str, tmp_pa
     assert (refused.value.name, refused.value.data_dir) == ("elpv/64", str(tmp_path))
 
 
+def test_the_origin_of_the_images_is_that_of_tfds_metadata(data_dir: str, tmp_path: Path):
+    folder = tmp_path / "elpv/64/1.0.0"
+    shutil.copytree(Path(data_dir, "elpv/64/1.0.0"), folder)
+    origin = open_dataset("elpv/64", str(tmp_path)).provenance
+    assert origin.description.startswith("Solar cells photographed by electroluminescence")
+    assert origin[1:] == ("https://github.com/zae-bayern/elpv-dataset", "CC BY-NC-SA 4.0")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for key in ("description", "location", "redistributionInfo"):
+        del info[key]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert open_dataset("elpv/64", str(tmp_path)).provenance == ("", "", "")
+    info |= {"description": " Cells.\n", "location": {"urls": []}, "redistributionInfo": {"license": "\tMIT "}}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert open_dataset("elpv/64", str(tmp_path)).provenance == ("Cells.", "", "MIT")
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_damaged_shards_are_named(data_dir: str, tmp_path: Path, damage: str):
     shutil.copytree(data_dir, tmp_path / "data")

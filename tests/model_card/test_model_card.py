@@ -14,7 +14,6 @@ from etils import epath
 
 from alexnet_jax import train
 from alexnet_jax.configs import imagenet2012
-from alexnet_jax.data.provenance import Provenance, provenance_of
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.model_card import card, differences, run_card
@@ -251,12 +250,6 @@ def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{cut o")
     assert run_card.time_of_updates(epath.Path(tmp_path), 4) == (20, 10 * 4 / 20 + 10 * 4 / 40)
     assert run_card.time_of_updates(epath.Path(tmp_path / "none"), 4) == (0, 0.0)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"location": [], "redistributionInfo": 3, "license": 2}'])
-def test_metadata_without_a_licence_record_none(tmp_path: Path, content: str):
-    (tmp_path / "dataset_info.json").write_text(content)
-    assert provenance_of(epath.Path(tmp_path)) == Provenance()
 
 
 def test_2012_does_not_differ_from_itself():
