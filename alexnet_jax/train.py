@@ -46,7 +46,8 @@ STUCK_LOSS_CAUSES = (
     " (config.rates)"
 )
 
-# Keys that change where and when things happen, but no number of the training.
+# Keys that change where and when things happen, and no number of the training but by rounding: another mesh adds sums
+# in another order, and devices that cut rotated or scaled crops round their pixels otherwise, by one level of 255.
 MAY_CHANGE = (
     "name",
     "dataset.train_images",  # which a dry run alone reads
