@@ -60,6 +60,7 @@ def main() -> None:
             text += f"\n{line}"
         cli.print_results(f"{text}\n")
         return
+    build.check_given_mesh(settings)  # before a CPU makes so many devices, which may take all memory
     cli.start(cpu_devices=build.cpu_devices(settings), native=NATIVE.value)
     train_and_evaluate(config, workdir, DATA_DIR.value)
 

@@ -1,5 +1,6 @@
 """Training: builds everything once, then loops: evaluate if due, save if due, fetch a batch, update, report."""
 
+import concurrent.futures
 import contextlib
 import os
 import time
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax import paths
 from alexnet_jax.data import preprocessing as preprocessings
+from alexnet_jax.data.filling import Source
 from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
 from alexnet_jax.experiment import build
@@ -25,7 +27,7 @@ from alexnet_jax.experiment.schedules import past_is_kept
 from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, LATER, fill, read_settings
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.learning.step import TrainState
-from alexnet_jax.learning.stuck_loss import StuckLoss
+from alexnet_jax.learning.stuck_loss import LABELS, StuckLoss
 from alexnet_jax.model_card import card, run_card
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
@@ -44,7 +46,8 @@ STUCK_LOSS_CAUSES = (
     " (config.rates)"
 )
 
-# Keys that change where and when things happen, but no number of the training.
+# Keys that change where and when things happen, and no number of the training but by rounding: another mesh adds sums
+# in another order, and devices that cut rotated or scaled crops round their pixels otherwise, by one level of 255.
 MAY_CHANGE = (
     "name",
     "dataset.train_images",  # which a dry run alone reads
@@ -235,7 +238,11 @@ class Loop:
         self._progress, self._interruption = progress, interruption
         self._running: Running | None = None
         self._last_metrics: Metrics | None = None  # of the final state with the centre crop
-        self._stuck_loss = StuckLoss(classes=len(experiment.data.class_names), num_steps=experiment.num_steps)
+        self._stuck_loss = StuckLoss(
+            classes=len(experiment.data.class_names),
+            num_steps=experiment.num_steps,
+            labels=lambda: _some_labels(experiment.train_source, LABELS),
+        )
 
     def run(self, state: TrainState, start_step: int) -> TrainState:
         """Makes exactly the updates from `start_step` to the end of the run."""
@@ -447,6 +454,14 @@ class Loop:
             there = "at the beginning" if last is None else f"after update {last:,}"
             self._progress.say(f"update {step:,} is not saved; the same command resumes {there}")
         self._interruption.leave()
+
+
+def _some_labels(source: Source, count: int) -> list[int]:
+    """The labels of so many examples, from places all over the split. Empty: they cannot be read."""
+    places = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
+    with contextlib.suppress(UsageError), concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda place: int(source[int(place)]["label"]), places))
+    return []
 
 
 def _may_change(settings: Settings) -> list[str]:

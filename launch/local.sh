@@ -86,6 +86,7 @@ while ((${#ids[@]})); do
       echo "process $id left with status $code; the others have $grace seconds" >&2
       (sleep "$grace" && kill -s USR1 $$) &
       timer=$!
+      disown "$timer" # bash prints no line about its end
     fi
   fi
 done

@@ -416,6 +416,13 @@ def test_a_platform_that_is_not_there_is_one_line(finished: Path, data_dir: str,
     assert err.endswith("; unset it, or name an installed platform such as cpu\n") and err.count("\n") == 1
 
 
+def test_a_mesh_that_cannot_be_is_refused_before_its_devices_are_made(tmp_path: Path, command):
+    """A million devices of a CPU take all memory. Here the devices are those of a platform that is not there."""
+    flags = CONFIG, f"--workdir={tmp_path}", "--config.mesh.data=1000000"
+    status, out, err = command("main", *flags, JAX_PLATFORMS="banana").finish()
+    assert (status, out, err.count("\n")) == (2, "", 1) and "divided by the mesh's data axis of 1000000; use" in err
+
+
 @pytest.mark.parametrize("name", ["main", "evaluate", "prepare", "benchmark"])
 def test_a_command_starts_by_its_file_too(name: str, tmp_path: Path):
     """As `python alexnet_jax/main.py`, from any folder."""

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import UsageError
+from alexnet_jax.learning import stuck_loss
+from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint
@@ -139,6 +141,17 @@ def test_the_result_of_a_run_without_checkpoints_is_not_overwritten(
         with pytest.raises(UsageError, match="run holds the result of a run whose checkpoints are gone"):
             train_and_evaluate(config, tmp_path / "run", data_dir)
     assert kept == {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+
+
+def test_a_network_that_learns_the_frequencies_of_the_classes_alone_is_a_warning(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stuck_loss, "WINDOW", 2)
+    monkeypatch.setattr(StuckLoss, "add", lambda self, step, _, add=StuckLoss.add: add(self, step, 0.66))
+    config = tiny_config(**{"num_epochs": 0.7, "dataset.train_split": "train[:20%]"})
+    train_and_evaluate(config, str(tmp_path), data_dir)
+    line = "warning: after 4 updates the loss, 0.6600, is still that of a network that has learned the frequencies of"
+    assert line in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(

@@ -232,6 +232,11 @@ def build_mesh(settings: Settings) -> Mesh:
     return sharding.make_mesh(data=data, tower=tower)
 
 
+def check_given_mesh(settings: Settings) -> None:
+    """Checks the axes that the settings give, without devices. Raises what `check_mesh` raises."""
+    check_mesh(settings, settings.mesh.data or 1, settings.mesh.tower or 1)
+
+
 def check_mesh(settings: Settings, data: int, tower: int) -> None:
     """Compares the axes of a mesh with the batch and with the network.
 

@@ -84,9 +84,10 @@ def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
     Raises:
       UsageError: there are no checkpoints, they cannot be read, or `config.fresh` names an unknown layer.
     """
-    unknown = sorted(set(settings.fresh) - set(layers))
+    names = [name for name in layers if not name.endswith("_norm")]  # a norm goes with its layer
+    unknown = sorted(set(settings.fresh) - set(names))
     if unknown:
-        raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(layers)}")
+        raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(names)}")
     paths.check_address(str(settings.init_from))
     folder = _workdir(settings) / workdirs.CHECKPOINTS
     try:

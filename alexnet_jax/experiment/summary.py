@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import init_from
-from alexnet_jax.experiment.build import build_optimizer, build_tower, check_mesh
+from alexnet_jax.experiment.build import build_optimizer, build_tower, check_given_mesh
 from alexnet_jax.experiment.fields import Settings, Table
 from alexnet_jax.experiment.follow import Facts, check_held_out, follow, known_facts, with_epochs
 from alexnet_jax.experiment.reading import describe_workers
@@ -138,7 +138,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     settings = with_epochs(settings, data.train_images)
     tower = build_tower(settings, data.classes)
     check_classifier(tower)
-    check_mesh(settings, *_mesh(settings))
+    check_given_mesh(settings)
     rows = rows_of(tower, data.crop_size)
     if settings.init_from is not None:
         init = functools.partial(init_variables, tower, image_size=data.crop_size)

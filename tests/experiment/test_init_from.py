@@ -118,6 +118,11 @@ def test_no_such_run_and_no_such_layer(run, tiny_config, data_dir, tmp_path):
         init_from(build(tiny_config, data_dir, init_from=str(tmp_path)))
     with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
         init_from(build(tiny_config, data_dir, init_from=run[0], fresh=("fc9",)))
+    changes = {"init_from": run[0], "network.recipe": "batch_norm", "fresh": ("conv1_norm",)}
+    with pytest.raises(
+        UsageError, match=r"config\.fresh names 'conv1_norm'; the layers are conv1, conv2, conv3, conv4"
+    ):
+        init_from(build(tiny_config, data_dir, **changes))
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(run, tiny_config, tmp_path):

@@ -86,6 +86,16 @@ def test_the_rest_is_killed_when_one_has_failed(start, how: list[str], status: i
     assert time.monotonic() - begun < 30
 
 
+def test_a_failure_is_one_line_where_the_others_leave_by_themselves(start, tmp_path: Path):
+    """Many times: the line of bash about the end of the timer came once in six."""
+    script = tmp_path / "late"
+    script.write_text('#!/bin/sh\n[ "$JAX_PROCESS_ID" = 1 ] || sleep 0.2\nexit 2\n')
+    script.chmod(0o755)
+    runs = [start(PYTHON=str(script)) for _ in range(20)]
+    errors = {run.communicate(timeout=60)[1] for run in runs}
+    assert errors == {"process 1 left with status 2; the others have 30 seconds\n"}
+
+
 @pytest.mark.long
 def test_a_run_in_two_processes_saves_on_sigterm(tmp_path: Path, data_dir: str, start):
     flags = ("--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}/run")
