@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.errors import words_of
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to read from storage that fails
 AT_RANDOM = "readahead_buffer_size:0"  # records are read singly
@@ -199,5 +200,5 @@ class Examples(Sequence[dict[str, Any]]):
         except Exception as error:
             raise DatasetError(
                 f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
-                f" {' '.join(str(error).split())[:200]}; check the storage, and run the same command again"
+                f" {words_of(error)}; check the storage, and run the same command again"
             ) from error
