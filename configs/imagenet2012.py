@@ -140,7 +140,7 @@ VARIANTS = {
         "no record from scratch; pre-trained (`configs/finetune.py`) 38.99 / 16.62", {"network.recipe": "six_conv"}
     ),
     "drop_conv3": Variant(
-        "no record; about 2 top-1 worse than `original` (paper section 7)", {"network.recipe": "drop_conv3"}
+        "that of `drop_conv4`, which differs in the first value of a bias", {"network.recipe": "drop_conv3"}
     ),
     "drop_conv4": Variant(
         "no record; about 2 top-1 worse than `original` (paper section 7)", {"network.recipe": "drop_conv4"}

@@ -17,8 +17,7 @@ EXPECTED = {
     "plain_pooling": "+ (3.4)",
     "no_exchange": "+ (the log)",
     "one_tower": "+ (3.2)",
-    "drop_conv3": "+ (7)",
-    "drop_conv4": "+ (7)",
+    "drop_conv4": "+ (7)",  # and `drop_conv3`, the same network with He's initial values
     "no_dropout": "+ (4.2)",
     "no_crops": "+ (4.1)",
     "no_noise": "+ (4.1)",
@@ -26,6 +25,10 @@ EXPECTED = {
     "paper": "none",
     "batch_norm": "- (later)",
 }
+SAME_NETWORK = (
+    "Without conv3 the network is that without conv4: the two are alike but for the first value of their bias, which is"
+    " the same in this config, and the first one that is left sees both towers."
+)
 
 
 def _variants(image_size: int) -> Mapping[str, Mapping[str, Any]]:
@@ -85,7 +88,7 @@ CIFAR10 = Experiment(
     "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
     " maps have a single pixel, and conv1's windows of 11 pixels see five and a half of the original ones. What helps,"
     " or parts the towers, at ImageNet's size need not do so here, nor the other way round. Three pairs of seeds make a"
-    " wide interval.",
+    " wide interval. " + SAME_NETWORK,
 )
 ELPV = Experiment(
     "ablations_elpv",
@@ -95,5 +98,5 @@ ELPV = Experiment(
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
     "The config is the default one, with 45 epochs in place of 120, and with dropout where the name does not say"
     " otherwise. The test split has 654 photographs, so an error of 20 % has a standard error of 1.6 points. Paired"
-    " runs are tested on the same photographs, so their difference has a smaller one.",
+    " runs are tested on the same photographs, so their difference has a smaller one. " + SAME_NETWORK,
 )

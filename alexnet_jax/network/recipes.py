@@ -146,7 +146,8 @@ SIX_CONV = _before(
 BOTTLENECK = _before(SIX_CONV, "fc8", Layer("bottleneck", 1024, exchange=True))
 
 # Section 7: "removing any of the middle layers results in a loss of about 2 %". No log of such a run is known. Without
-# conv3, conv4 sees both towers, so that depth alone changes.
+# conv3, conv4 sees both towers, so that depth alone changes. The network is then that without conv4, but for
+# a name and the first value of a bias.
 DROP_CONV3 = _change(_without(ORIGINAL, "conv3"), conv4=dict(exchange=True))
 
 # Not of 2012: batch norm (Ioffe and Szegedy 2015) where response norm was, before the activation.

@@ -1,5 +1,6 @@
 """Properties of the networks beside net 145: `tests/reference` has their numbers."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import forward as forwards
-from alexnet_jax.network import layers, sharding
+from alexnet_jax.network import layers, recipes, sharding
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import make_tower
 from tests import small
@@ -180,3 +181,12 @@ def test_he_initialisation_of_a_local_layer_counts_one_place():
 def test_fewer_than_two_classes(recipe):
     with pytest.raises(UsageError, match="has 1 class"):
         make_tower(recipe, num_classes=1)
+
+
+def test_without_conv3_the_network_is_that_without_conv4():
+    """But for the first value of a bias, so that experiments with He's initial values need one of the two."""
+    third, fourth = (recipes.layers_of(f"drop_conv{number}") for number in (3, 4))
+    assert [dataclasses.replace(layer, name="", bias=0) for layer in third] == [
+        dataclasses.replace(layer, name="", bias=0) for layer in fourth
+    ]
+    assert {layer.name for layer in third} ^ {layer.name for layer in fourth} == {"conv3", "conv4"}
