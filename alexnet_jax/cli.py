@@ -1,5 +1,6 @@
 """What every command does: flags, errors in one line, exit statuses, devices and caches."""
 
+import atexit
 import difflib
 import functools
 import itertools
@@ -39,6 +40,7 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _open_standard_streams()
+    atexit.register(output.drop_unwritten_errors)
     try:
         startup.raise_on_interrupt()
         parse = functools.partial(_parse, words=words)

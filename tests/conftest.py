@@ -19,6 +19,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("alexnet_jax", "tests.typecheck.check")
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # commands are tested as most users start them
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts background jobs; commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -72,6 +72,14 @@ def discard() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
+def drop_unwritten_errors() -> None:
+    """Drops what standard error could not take, as on a full disk. Python flushes it at exit, and would fail again."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def _number() -> int | None:
     """The file descriptor of standard output; None: it was closed at the start, or is no file."""
     try:
