@@ -118,7 +118,7 @@ def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:
 
 
 def check_is_no_picture(flag: str, name: str, file: epath.Path, words: Iterable[str]) -> None:
-    """Checks that a result replaces no picture that is read, and is none for the next command.
+    """Checks that an output file is not an input picture, and that no later command would read it as one.
 
     Args:
       flag: such as `--picture`.
@@ -127,7 +127,7 @@ def check_is_no_picture(flag: str, name: str, file: epath.Path, words: Iterable[
       words: files and folders of pictures.
 
     Raises:
-      UsageError: the file is one of the pictures, or would be.
+      UsageError: the file is an input picture, or has a picture's suffix and lies in an input folder.
     """
     for word in words:
         real = os.path.realpath(word)

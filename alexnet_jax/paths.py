@@ -8,12 +8,8 @@ from etils import epath
 from alexnet_jax.errors import UsageError, words_of
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}  # which reach the storage, by scheme
-NO_TEXT = (
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # categories: control characters, bytes that are not UTF-8, ends of lines, paragraphs
+# Unicode's categories of control characters, of bytes that are not UTF-8, and of ends of lines and paragraphs.
+NO_TEXT = ("Cc", "Cs", "Zl", "Zp")
 
 
 def in_one_line(name: str) -> str:

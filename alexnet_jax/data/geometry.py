@@ -140,12 +140,11 @@ def views_of(images: UInt8[Any, "*any h w 3"], size: int, views: int) -> UInt8[A
       size: of a view, pixels along a side.
       views: 1 or 10.
     """
-    bottom, right = images.shape[-3] - size, images.shape[-2] - size
-    corners = [(top, left) for top in (0, bottom) for left in (0, right)]
-    places = {1: [], 10: corners}.get(views)
-    if places is None:
+    if views not in (1, 10):
         raise ValueError(f"views must be 1 or 10, not {views}")
     numpy = images.__array_namespace__()
-    places = [*places, (bottom // 2, right // 2)]
+    bottom, right = images.shape[-3] - size, images.shape[-2] - size
+    corners = [(top, left) for top in (0, bottom) for left in (0, right)]
+    places = [*(corners if views == 10 else []), (bottom // 2, right // 2)]
     crops = numpy.stack([images[..., top : top + size, left : left + size, :] for top, left in places], axis=-4)
     return crops if views == 1 else numpy.concat([crops, crops[..., ::-1, :]], axis=-4)

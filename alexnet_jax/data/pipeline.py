@@ -119,7 +119,8 @@ def _from_threads(source: Source, plan: Plan, numbers: range, decode: Decode) ->
     fill, left, cores = plan.fill(source, decode), iter(numbers), threads()
     bounds = [plan.rows * part // cores for part in range(cores + 1)]
     pool = ThreadPoolExecutor(cores, "input")
-    # At exit too, before the interpreter drops what it needs. Without a wait: the storage may hang.
+    # The finalizer also runs at exit, while the modules that `shutdown` uses still exist. `shutdown` does not wait for
+    # the threads, because a read from storage may hang.
     close = weakref.finalize(pool, pool.shutdown, wait=False, cancel_futures=True)
 
     def begin(count: int) -> Iterator[tuple[Batch, list[Future[None]]]]:

@@ -98,8 +98,16 @@ def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_s
     margin = np.minimum(np.maximum(0, reach - int(half)), image_size - 1)
     x, y = crop.left + middle, crop.top + middle
     matrix = np.stack([a, b, x - (a + b) * middle, -b, a, y + (b - a) * middle], axis=-1)
-    fields: dict[str, Any] = {name: getattr(crop, name) for name in Crops._fields if hasattr(crop, name)}
-    fields |= {"example": example, "matrix": matrix.astype(np.float32), "margin": margin.astype(np.int32)}
+    fields: dict[str, Any] = dict(
+        example=example,
+        top=crop.top,
+        left=crop.left,
+        flip=crop.flip,
+        upside_down=crop.upside_down,
+        transposed=crop.transposed,
+        matrix=matrix.astype(np.float32),
+        margin=margin.astype(np.int32),
+    )
     return Crops(**fields)
 
 

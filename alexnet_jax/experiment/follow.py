@@ -109,14 +109,14 @@ def follow(settings: Settings, facts: Facts) -> Settings:
 
 
 def check_held_out(settings: Settings, facts: Facts) -> str | None:
-    """A line for evaluation images that are training images too; None: there are none.
+    """A warning that training and evaluation share images; None: they share none.
 
     Args:
       settings: as `follow` returned them.
       facts: of the data set.
 
     Raises:
-      UsageError: there are such images, and the schedule needs an error on others; or there is no such split.
+      UsageError: they share images and the schedule is `plateau`, or the data set has no such split.
     """
     train, evaluation, _ = followed(settings)
     shared = facts.shared(train, evaluation)

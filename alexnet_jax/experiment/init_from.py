@@ -120,7 +120,8 @@ def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:
 def _other_recipe(workdir: epath.Path, recipe: str, copied: Collection[str]) -> str | None:
     """The first difference between the operations of the network in a workdir and those of a recipe; None: none.
 
-    Operations after the last layer before a fresh one may be fewer or more: the fresh layer learns from what it gets.
+    A fresh layer learns from any input. So where the next layer is fresh, one of the two lists of operations may be
+    longer.
 
     Args:
       workdir: of the run before.

@@ -37,7 +37,7 @@ def read_rows(file: Path) -> list[Row]:
 def add_row(file: Path, row: Row) -> None:
     """Writes a row after the others, also those that another process adds meanwhile.
 
-    A row that is cut off, as by a full disk, is none, and gives way to the next one.
+    A full disk may cut off the last row. The next row replaces it.
 
     Raises:
       UsageError: the file cannot be written.

@@ -132,8 +132,8 @@ def _of_network(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     named = {name.replace("features.module.", "features."): array for name, array in arrays.items()}
     around = [name.removesuffix(FIRST) for name in named if re.search(rf"(^|[./]){re.escape(FIRST)}$", name)]
     if len(around) > 1:
-        places = _listed([start.rstrip("./") or "the file itself" for start in around])
-        raise FormatError(f"it holds {len(around)} networks, in {places}; save one of them in a file of its own")
+        places = _listed([start.rstrip("./") or "the top level" for start in around])
+        raise FormatError(f"it holds {len(around)} networks: {places}; save one network in a separate file")
     start = around[0] if around else ""
     return {name.removeprefix(start): array for name, array in named.items() if name.startswith(start)}
 

@@ -327,7 +327,7 @@ WRONG = {
     ),
     "two networks": (
         save({f"{place}.{k}": v for place in ("ours", "mean") for k, v in networks.state_dict(SMALL_TORCH).items()}),
-        "it holds 2 networks, in mean, ours; save one of them in a file of its own",
+        "it holds 2 networks: mean, ours; save one network in a separate file",
     ),
     "one class": (save(networks.state_dict(networks.whole(networks.TORCHVISION, width=1 / 16, classes=1))), "1 class"),
     "stride": (networks.caffemodel(SMALL_CAFFE, change=as_stride), "conv1 has padding 0, windows of 11, 1 groups"),
