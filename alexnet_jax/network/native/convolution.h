@@ -12,13 +12,14 @@ typedef struct {
   float* out;                    // y, or the kernel's gradient
   long images, rows, columns, channels;
   long out_rows, out_columns, maps;
-  long size, stride, pad;
+  long size, stride, pad, blocks;  // blocks: whether blocks of pixels may be the places of Winograd's algorithm
   // What follows from these:
   int vectors;                                        // registers of a panel of maps
   long block, maps_padded;                            // rows of a block; maps rounded up to panels
-  long padded_rows, padded_columns, padded_channels;  // of an image with its border
+  long padded_rows, padded_columns, padded_terms;  // of an image with its border
   long groups, group_size;  // of images whose gradients are summed apart, the same for any number of threads
-  // Of Winograd's algorithm:
+  // Of Winograd's algorithm, over blocks of `stride x stride` pixels. A place is a block, a term one of its numbers.
+  long window, terms;  // places along a side of a window; terms of a place
   long tile_out, tile_rows, tile_columns;  // pixels that a tile yields along a side; tiles of an image
   long chunk;                              // images of an item of work
   float *packed, *sums;                    // the kernel in panels, transformed; each group's sums
@@ -40,8 +41,12 @@ static inline void pad_image(const float* restrict image, long rows, long column
   }
 }
 
+// Places along a side of a window: pixels, or blocks of pixels, of which the last ones may be part of the window.
+static inline long window_of(const Conv* conv) { return ceil_div(conv->size, conv->stride); }
+
 static inline int winograd_applies(const Conv* conv) {
-  return conv->stride == 1 && (conv->size == 3 || conv->size == 5);
+  const long window = window_of(conv);
+  return (conv->stride == 1 || conv->blocks) && (window == 3 || window == 5);
 }
 
 XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv);

@@ -53,8 +53,9 @@ typedef struct {
   int vectors, add;  // add: to the values that c has
 } Matmul;
 
-// The number of registers that leaves the fewest columns over.
+// The number of registers that leaves the fewest columns over. One alone loads a number of `a` for every product.
 static inline int vectors_for(long columns) {
+  if (columns <= LANES) return 1;
   return round_up(columns, 3 * LANES) < round_up(columns, 2 * LANES) ? 3 : 2;
 }
 
@@ -83,8 +84,11 @@ INLINE void multiply_block(const Matmul* m, const int rows, const int vectors, c
   }
 }
 
-// Clang merges two calls of one inlined function, and then knows its loops' bounds only at run time: hence two
-// functions.
+// Clang merges calls of one inlined function, and then knows its loops' bounds only at run time: hence three functions.
+INLINE void multiply_block_1(const Matmul* m, const float* a, const float* b, float* c) {
+  multiply_block(m, ROWS_OF_2, 1, a, b, c);  // more rows would leave more of them over
+}
+
 INLINE void multiply_block_2(const Matmul* m, const float* a, const float* b, float* c) {
   multiply_block(m, ROWS_OF_2, 2, a, b, c);
 }
@@ -100,8 +104,10 @@ __attribute__((unused)) static void multiply(const Matmul* m) {
       float* c = m->c + row * m->c_row + panel * m->vectors * LANES;
       if (m->vectors == 3)
         multiply_block_3(m, a, b, c);
-      else
+      else if (m->vectors == 2)
         multiply_block_2(m, a, b, c);
+      else
+        multiply_block_1(m, a, b, c);
     }
 }
 

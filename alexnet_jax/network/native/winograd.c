@@ -1,6 +1,10 @@
 // Convolutions with kernels of 3 x 3 and 5 x 5 and stride 1 by Winograd's algorithm (Lavin and Gray 2015,
 // arXiv:1509.09308).
 //
+// With a larger stride, blocks of `stride x stride` pixels are the places, and the numbers of a block its terms: windows
+// of 11 x 11 pixels with 3 channels, 4 apart, are windows of 3 x 3 places with 48 terms, 1 apart. The kernel is 0 where
+// a block reaches past the window.
+//
 // A tile of 6 x 6 pixels and the kernel are transformed to 36 elements each. Their products for all channels are 36
 // matrix products, and the result is transformed back to 4 x 4 or 2 x 2 pixels. That takes 4 and 2.8 times fewer
 // multiplications than a direct sum, less what tiles hang over.
@@ -95,17 +99,26 @@ INLINE void transform_tiles(const Conv* conv, const float* m, const int side, co
     }
 }
 
-INLINE void transform_kernel(const Conv* conv, const float* m, const int size) {
-  const long width = conv->vectors * LANES, plane = conv->channels * conv->maps_padded;
-  for (long c = 0; c < conv->channels; c++)
+// Where the kernel has a term of a place of the window; -1: the term lies past the window.
+static inline long place_in_kernel(const Conv* conv, long place, long term) {
+  const long line = conv->stride * conv->channels;  // terms of a row of a block
+  const long row = place / conv->window * conv->stride + term / line;
+  const long column = place % conv->window * conv->stride + term % line / conv->channels;
+  if (row >= conv->size || column >= conv->size) return -1;
+  return ((row * conv->size + column) * conv->channels + term % conv->channels) * conv->maps;
+}
+
+INLINE void transform_kernel(const Conv* conv, const float* m, const int window) {
+  const long width = conv->vectors * LANES, plane = conv->terms * conv->maps_padded;
+  for (long term = 0; term < conv->terms; term++)
     for (long n = 0; n < conv->maps_padded; n += LANES) {
       Vector in[TILE * TILE], out[ELEMENTS];
-      for (int i = 0; i < size * size; i++) {
-        const long left = conv->maps - n;
-        in[i] = left > 0 ? load(conv->kernel + (i * conv->channels + c) * conv->maps + n, left) : (Vector){0};
+      for (int i = 0; i < window * window; i++) {
+        const long at = place_in_kernel(conv, i, term), left = conv->maps - n;
+        in[i] = at >= 0 && left > 0 ? load(conv->kernel + at + n, left) : (Vector){0};
       }
-      transform(m, TILE, size, 0, in, out);
-      float* to = conv->packed + (n / width * conv->channels + c) * width + n % width;
+      transform(m, TILE, window, 0, in, out);
+      float* to = conv->packed + (n / width * conv->terms + term) * width + n % width;
       for (int e = 0; e < ELEMENTS; e++) *(Vector*)(to + e * plane) = out[e];
     }
 }
@@ -120,7 +133,7 @@ typedef struct {
 
 // Floats of an image with its border; a kernel's gradient pads dy in the same place.
 static long padded_size(const Conv* conv) {
-  const long image = mul_size(conv->padded_rows * conv->padded_columns, conv->padded_channels);
+  const long image = mul_size(conv->padded_rows * conv->padded_columns, conv->padded_terms);
   const long out_pixels = conv->tile_rows * conv->tile_columns * conv->tile_out * conv->tile_out;
   return max(image, mul_size(out_pixels, conv->maps_padded));
 }
@@ -128,33 +141,55 @@ static long padded_size(const Conv* conv) {
 static Tiles tiles_of(const Conv* conv, long images, float* scratch) {
   Tiles t = {.count = images * conv->tile_rows * conv->tile_columns};
   t.count_padded = round_up(t.count, conv->block);
-  t.plane = t.count_padded * conv->padded_channels, t.out_plane = t.count_padded * conv->maps_padded;
+  t.plane = t.count_padded * conv->padded_terms, t.out_plane = t.count_padded * conv->maps_padded;
   t.padded = scratch, t.planes = t.padded + padded_size(conv), t.out_planes = t.planes + ELEMENTS * t.plane;
   return t;
 }
 
 // Sets the sizes for items of `tiles` tiles; returns the floats of scratch of an item.
 static long lay_out(Conv* conv, long tiles) {
-  conv->tile_out = TILE + 1 - conv->size;
+  conv->window = window_of(conv), conv->terms = conv->stride * conv->stride * conv->channels;
+  conv->tile_out = TILE + 1 - conv->window;
   conv->tile_rows = ceil_div(conv->out_rows, conv->tile_out);
   conv->tile_columns = ceil_div(conv->out_columns, conv->tile_out);
-  conv->padded_rows = conv->tile_rows * conv->tile_out + conv->size - 1;
-  conv->padded_columns = conv->tile_columns * conv->tile_out + conv->size - 1;
-  conv->padded_channels = round_up(conv->channels, LANES);
+  conv->padded_rows = conv->tile_rows * conv->tile_out + conv->window - 1;
+  conv->padded_columns = conv->tile_columns * conv->tile_out + conv->window - 1;
+  conv->padded_terms = round_up(conv->terms, LANES);
   conv->chunk = max(1, tiles / (conv->tile_rows * conv->tile_columns));
   const long count_padded = round_up(conv->chunk * conv->tile_rows * conv->tile_columns, conv->block);
-  return padded_size(conv) + mul_size(ELEMENTS * count_padded, conv->padded_channels + conv->maps_padded) + conv->block;
+  return padded_size(conv) + mul_size(ELEMENTS * count_padded, conv->padded_terms + conv->maps_padded) + conv->block;
 }
 
 // ---- convolution ---------------------------------------------------------------------------------------------------
 
+// Like `pad_image`, with the pixels of a block as the terms of its place.
+static void gather_blocks(const Conv* conv, const float* restrict image, float* restrict padded) {
+  memset(padded, 0, conv->padded_rows * conv->padded_columns * conv->padded_terms * sizeof *padded);
+  const long stride = conv->stride, line = stride * conv->channels;
+  for (long row = 0; row < min(conv->rows, conv->padded_rows * stride - conv->pad); row++) {
+    const float* from = image + row * conv->columns * conv->channels;
+    const long down = row + conv->pad;
+    float* to = padded + down / stride * conv->padded_columns * conv->padded_terms + down % stride * line;
+    for (long place = 0; place < conv->padded_columns; place++, to += conv->padded_terms) {
+      const long first = max(0, place * stride - conv->pad);
+      const long last = min(conv->columns, (place + 1) * stride - conv->pad);
+      if (first < last)
+        memcpy(to + (first + conv->pad - place * stride) * conv->channels, from + first * conv->channels,
+               (last - first) * conv->channels * sizeof *to);
+    }
+  }
+}
+
 // The i-th image of an item.
 static void transform_image(const Conv* conv, const Tiles* t, long image, long i) {
-  const long floats = conv->rows * conv->columns * conv->channels;
-  pad_image(conv->x + image * floats, conv->rows, conv->columns, conv->channels, conv->pad, t->padded,
-            conv->padded_rows, conv->padded_columns, conv->padded_channels);
-  transform_tiles(conv, FROM_PIXELS, TILE, 0, t->padded, conv->padded_columns, conv->padded_channels,
-                  t->planes + i * conv->tile_rows * conv->tile_columns * conv->padded_channels, t->plane);
+  const float* from = conv->x + image * conv->rows * conv->columns * conv->channels;
+  if (conv->stride == 1)
+    pad_image(from, conv->rows, conv->columns, conv->channels, conv->pad, t->padded, conv->padded_rows,
+              conv->padded_columns, conv->padded_terms);
+  else
+    gather_blocks(conv, from, t->padded);
+  transform_tiles(conv, FROM_PIXELS, TILE, 0, t->padded, conv->padded_columns, conv->padded_terms,
+                  t->planes + i * conv->tile_rows * conv->tile_columns * conv->padded_terms, t->plane);
 }
 
 INLINE void write_image(const Conv* conv, const Tiles* t, const float* m, const int tile_out, long image, long i) {
@@ -191,16 +226,16 @@ static void convolve(const void* call, long item, float* scratch) {
   const long width = conv->vectors * LANES;
   for (long e = 0; e < ELEMENTS; e++)
     multiply(&(Matmul){.a = t.planes + e * t.plane,
-                       .a_row = conv->padded_channels,
+                       .a_row = conv->padded_terms,
                        .a_step = 1,
-                       .b = conv->packed + e * conv->channels * conv->maps_padded,
+                       .b = conv->packed + e * conv->terms * conv->maps_padded,
                        .b_step = width,
-                       .b_panel = conv->channels * width,
+                       .b_panel = conv->terms * width,
                        .c = t.out_planes + e * t.out_plane,
                        .c_row = conv->maps_padded,
                        .rows = t.count_padded,
                        .panels = conv->maps_padded / width,
-                       .depth = conv->channels,
+                       .depth = conv->terms,
                        .segments = 1,
                        .vectors = conv->vectors});
   for (long i = 0; i < images; i++)
@@ -215,8 +250,8 @@ static void transform_kernel_5(const Conv* conv) { transform_kernel(conv, FROM_K
 
 XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv) {
   const long scratch = lay_out(conv, TILES);
-  TRY(alloc_floats(op, mul_size(ELEMENTS * conv->channels, conv->maps_padded), &conv->packed));
-  if (conv->size == 3)
+  TRY(alloc_floats(op, mul_size(ELEMENTS * conv->terms, conv->maps_padded), &conv->packed));
+  if (conv->window == 3)
     transform_kernel_3(conv);
   else
     transform_kernel_5(conv);
@@ -249,7 +284,7 @@ static void transform_gradient_2(const Conv* conv, const Tiles* t, long image, l
 static void sum_group(const void* call, long item, float* scratch) {
   const Conv* conv = call;
   const long width = conv->vectors * LANES, end = min(conv->images, (item + 1) * conv->group_size);
-  const long channels_padded = round_up(conv->channels, conv->block), plane = channels_padded * conv->maps_padded;
+  const long terms_padded = round_up(conv->terms, conv->block), plane = terms_padded * conv->maps_padded;
   for (long first = item * conv->group_size; first < end; first += conv->chunk) {
     const long images = min(conv->chunk, end - first);
     const Tiles t = tiles_of(conv, images, scratch);
@@ -263,13 +298,13 @@ static void sum_group(const void* call, long item, float* scratch) {
     for (long e = 0; e < ELEMENTS; e++)
       multiply(&(Matmul){.a = t.planes + e * t.plane,
                          .a_row = 1,
-                         .a_step = conv->padded_channels,
+                         .a_step = conv->padded_terms,
                          .b = t.out_planes + e * t.out_plane,
                          .b_step = conv->maps_padded,
                          .b_panel = width,
                          .c = conv->sums + (item * ELEMENTS + e) * plane,
                          .c_row = conv->maps_padded,
-                         .rows = channels_padded,
+                         .rows = terms_padded,
                          .panels = conv->maps_padded / width,
                          .depth = t.count,
                          .segments = 1,
@@ -278,19 +313,21 @@ static void sum_group(const void* call, long item, float* scratch) {
   }
 }
 
-INLINE void write_gradient(const Conv* conv, const float* m, const int size) {
-  const long plane = round_up(conv->channels, conv->block) * conv->maps_padded;
-  for (long c = 0; c < conv->channels; c++)
+INLINE void write_gradient(const Conv* conv, const float* m, const int window) {
+  const long plane = round_up(conv->terms, conv->block) * conv->maps_padded;
+  for (long term = 0; term < conv->terms; term++)
     for (long n = 0; n < conv->maps; n += LANES) {
       Vector in[ELEMENTS], out[TILE * TILE];
       for (int e = 0; e < ELEMENTS; e++) {
-        const float* from = conv->sums + e * plane + c * conv->maps_padded + n;
+        const float* from = conv->sums + e * plane + term * conv->maps_padded + n;
         in[e] = *(const Vector*)from;
         for (long group = 1; group < conv->groups; group++) in[e] += *(const Vector*)(from + group * ELEMENTS * plane);
       }
-      transform(m, size, TILE, 1, in, out);
-      for (int i = 0; i < size * size; i++)
-        store(conv->out + (i * conv->channels + c) * conv->maps + n, out[i], conv->maps - n);
+      transform(m, window, TILE, 1, in, out);
+      for (int i = 0; i < window * window; i++) {
+        const long at = place_in_kernel(conv, i, term);
+        if (at >= 0) store(conv->out + at + n, out[i], conv->maps - n);
+      }
     }
 }
 
@@ -299,11 +336,11 @@ static void write_gradient_5(const Conv* conv) { write_gradient(conv, FROM_KERNE
 
 XLA_FFI_Error* winograd_kernel_gradient(const Op* op, Conv* conv) {
   const long scratch = lay_out(conv, TILES_OF_GRADIENT);
-  const long channels_padded = round_up(conv->channels, conv->block);
-  TRY(alloc_floats(op, mul_size(conv->groups * ELEMENTS * channels_padded, conv->maps_padded), &conv->sums));
+  const long terms_padded = round_up(conv->terms, conv->block);
+  TRY(alloc_floats(op, mul_size(conv->groups * ELEMENTS * terms_padded, conv->maps_padded), &conv->sums));
   XLA_FFI_Error* error = parallel_for(op, sum_group, conv, conv->groups, scratch);
   if (!error) {
-    if (conv->size == 3)
+    if (conv->window == 3)
       write_gradient_3(conv);
     else
       write_gradient_5(conv);

@@ -215,10 +215,13 @@ static Call draw_call(int operation) {
     call.attrs[1] = integer("stride", stride);
     call.attributes = 2;
   } else {
-    const long size = random_between(0, 2) ? 2 * random_between(1, 2) + 1 : random_between(1, 7);
     const long maps = random_between(0, 9) ? random_between(1, 50) : random_between(51, 120);
     const int input = operation == convolution_input_gradient;
-    const long stride = input || random_between(0, 2) ? 1 : random_between(2, 4), pad = random_between(0, size - 1);
+    const long stride = input || random_between(0, 1) ? 1 : random_between(2, 4);
+    // Mostly of 3 or 5 pixels, or of as many blocks of `stride` pixels, the last of which may reach past the window.
+    const long whole = stride * (2 * random_between(1, 2) + 1);
+    const long size = random_between(0, 2) ? whole - random_between(0, stride - 1) : random_between(1, 7);
+    const long pad = random_between(0, size - 1);
     // `after` rows and columns of zeros lie after the image, or some of the image is left out.
     const long after = random_between(-1, size);
     const long high = rows + 2 * size, wide = columns + 2 * size;
@@ -231,7 +234,8 @@ static Call draw_call(int operation) {
     call.arguments = 2;
     call.attrs[0] = integer("pad", pad);
     call.attrs[1] = integer("stride", stride);
-    call.attributes = input ? 1 : 2;
+    call.attrs[2] = integer("blocks", random_between(0, 1));
+    call.attributes = input ? 1 : operation == convolution ? 3 : 2;
   }
   return call;
 }
@@ -510,8 +514,8 @@ static void check_faults(int operation) {
       wrong = call;
       wrong.attrs[i].integer = legal[j];
       const int failed = fails(&wrong, XLA_FFI_Error_Code_INVALID_ARGUMENT);
-      const int is_pad = !strcmp(call.attrs[i].name, "pad");
-      if (!failed && !is_pad && legal[j] == 0) describe(&wrong), fail("no error for 0");
+      const int may_be_0 = !strcmp(call.attrs[i].name, "pad") || !strcmp(call.attrs[i].name, "blocks");
+      if (!failed && !may_be_0 && legal[j] == 0) describe(&wrong), fail("no error for 0");
       if (!failed && operation <= spatial_norm_gradient && legal[j] == 2) describe(&wrong), fail("no error for 2");
     }
   }
