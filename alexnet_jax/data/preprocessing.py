@@ -74,8 +74,13 @@ LEAST_CONTRAST = 4.0  # levels of 255, added to a crop's deviation: noise of a c
 def standardized(crops: UInt8[Array, "B h w c"]) -> Float[Array, "B h w c"]:
     """Crops with a mean of 0, divided by their own standard deviation over all pixels and channels plus a constant."""
     x = crops.astype(jnp.float32)
-    x = x - x.mean(axis=(1, 2, 3), keepdims=True)
-    return x / (jnp.sqrt((x * x).mean(axis=(1, 2, 3), keepdims=True)) + LEAST_CONTRAST)
+    x = x - _mean_of_each(x)
+    return x / (jnp.sqrt(_mean_of_each(x * x)) + LEAST_CONTRAST)
+
+
+def _mean_of_each(x: Float[Array, "B h w c"]) -> Float[Array, "B 1 1 1"]:
+    """Rows first: on a CPU, XLA adds whole rows three times as fast as the numbers of a row."""
+    return x.mean(axis=1, keepdims=True).mean(axis=(2, 3), keepdims=True)
 
 
 def save(preprocessing: Preprocessing) -> bytes:

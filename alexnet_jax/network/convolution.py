@@ -119,7 +119,7 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: Padding, *, blocks:
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    # Over blocks, the sums of two equal windows may differ in the last bit. A pooling would then send the gradient of an
+    # Over blocks, the sums of two equal windows may differ in the last bit. Pooling would then send the gradient of an
     # evenly white region to one of them; in 2012 it went to all.
     return _convolve(x, kernel, stride, padding, blocks=False), (x, kernel)
 

@@ -14,12 +14,12 @@ typedef struct {
   long out_rows, out_columns, maps;
   long size, stride, pad, blocks;  // blocks: whether blocks of pixels may be the places of Winograd's algorithm
   // What follows from these:
-  int vectors;                                        // registers of a panel of maps
-  long block, maps_padded;                            // rows of a block; maps rounded up to panels
+  int vectors;                                     // registers of a panel of maps
+  long block, maps_padded;                         // rows of a block; maps rounded up to panels
   long padded_rows, padded_columns, padded_terms;  // of an image with its border
   long groups, group_size;  // of images whose gradients are summed apart, the same for any number of threads
   // Of Winograd's algorithm, over blocks of `stride x stride` pixels. A place is a block, a term one of its numbers.
-  long window, terms;  // places along a side of a window; terms of a place
+  long window, terms;                      // places along a side of a window; terms of a place
   long tile_out, tile_rows, tile_columns;  // pixels that a tile yields along a side; tiles of an image
   long chunk;                              // images of an item of work
   float *packed, *sums;                    // the kernel in panels, transformed; each group's sums

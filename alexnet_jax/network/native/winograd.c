@@ -1,9 +1,9 @@
 // Convolutions with kernels of 3 x 3 and 5 x 5 and stride 1 by Winograd's algorithm (Lavin and Gray 2015,
 // arXiv:1509.09308).
 //
-// With a larger stride, blocks of `stride x stride` pixels are the places, and the numbers of a block its terms: windows
-// of 11 x 11 pixels with 3 channels, 4 apart, are windows of 3 x 3 places with 48 terms, 1 apart. The kernel is 0 where
-// a block reaches past the window.
+// With a larger stride, blocks of `stride x stride` pixels are the places, and the numbers of a block its terms:
+// windows of 11 x 11 pixels with 3 channels, 4 apart, are windows of 3 x 3 places with 48 terms, 1 apart. The kernel is
+// 0 where a block reaches past the window.
 //
 // A tile of 6 x 6 pixels and the kernel are transformed to 36 elements each. Their products for all channels are 36
 // matrix products, and the result is transformed back to 4 x 4 or 2 x 2 pixels. That takes 4 and 2.8 times fewer
