@@ -313,9 +313,9 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
+    allocator.keep_memory()  # before JAX has threads, which would each have a heap
     processes.check_devices()
     processes.silence_gloo()
-    allocator.keep_memory()
     folder = compilation_cache.default_folder()
     compilation_cache.use(folder)
     line = build.load(native).line  # `load` caches native kernels in that folder, whatever follows

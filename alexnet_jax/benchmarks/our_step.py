@@ -200,13 +200,13 @@ def default_settings(batch_size: int) -> Settings:
 
 def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:
     """Serves net 145; when it is ready, it answers with the line that says which operations are native."""
+    allocator.keep_memory()  # before JAX has threads, which would each have a heap
     jax.config.update("jax_num_cpu_devices", 2)
     try:
         processes.check_devices()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
-    allocator.keep_memory()
     line = native.load(mode).line
     ours = Ours(int(batch_size), None if dtype == "float32" else jnp.dtype(dtype))
     turns.serve(
