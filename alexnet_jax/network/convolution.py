@@ -109,19 +109,12 @@ def _fits(kernel: Array, padding: Padding) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    return _convolve(x, kernel, stride, padding, blocks=True)
-
-
-def _convolve(x: Array, kernel: Array, stride: int, padding: Padding, *, blocks: bool) -> Array:
     plain = functools.partial(_plain, stride=stride, padding=padding)
-    attributes = dict(stride=stride, pad=padding[0][0], blocks=int(blocks))
-    return ops.on_cpu("convolution", plain, x, kernel, fits=_fits(kernel, padding), **attributes)
+    return ops.on_cpu("convolution", plain, x, kernel, fits=_fits(kernel, padding), stride=stride, pad=padding[0][0])
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    # Over blocks, the sums of two equal windows may differ in the last bit. Pooling would then send the gradient of an
-    # evenly white region to one of them; in 2012 it went to all.
-    return _convolve(x, kernel, stride, padding, blocks=False), (x, kernel)
+    return _convolution(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(stride: int, padding: Padding, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:

@@ -118,25 +118,13 @@ def test_a_convolution_and_its_gradients(form: str, case: dict):
     names = ["convolution", "convolution_kernel_gradient", *["convolution_input_gradient"] * (stride == 1)]
     convolve = functools.partial(convolution, stride=stride, padding=padding)
     y, dy, *gradients = value_and_gradients(form, convolve, x, kernel, names=names)
-    without_gradient = np.asarray(jax.jit(convolve)(*map(jnp.asarray, (x, kernel))))
     x, kernel = x.astype(np.float64), kernel.astype(np.float64)
     # Winograd's transforms round more than a sum does, but no more than some hundred of its terms.
     tolerance = {"c": 5e-6, "plain": 2e-6, "plain64": 1e-13}[form]
-    expected = formulas.convolution(x, kernel, stride=stride, padding=padding)
-    check(y, expected, tolerance)
-    check(without_gradient, expected, max(tolerance, 2e-6))  # float32 in all forms
+    check(y, formulas.convolution(x, kernel, stride=stride, padding=padding), tolerance)
     expected = formulas.convolution_gradients(x, kernel, dy, stride=stride, padding=padding)
     for gradient, wanted in zip(gradients, expected, strict=True):
         check(gradient, wanted, tolerance)
-
-
-@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
-def test_equal_windows_have_equal_sums_in_training(form: str):
-    """So that pooling sends the gradient of an evenly white region to all of its maxima, as in 2012."""
-    x, kernel = np.full((2, 59, 63, 3), 131.7, np.float32), draw_array(11, 11, 3, 48, seed=1)
-    convolve = functools.partial(convolution, stride=4, padding=((0, 0), (0, 0)))
-    y, *_ = value_and_gradients(form, convolve, x, kernel, names=["convolution", "convolution_kernel_gradient"])
-    assert (y == y[:1, :1, :1]).all()
 
 
 @pytest.mark.parametrize("seed", range(8))

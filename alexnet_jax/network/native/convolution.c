@@ -38,14 +38,12 @@ static XLA_FFI_Error* convolve(const Op* op, Conv* conv) {
   return winograd_applies(conv) ? winograd_convolution(op, conv) : direct_convolution(op, conv);
 }
 
-// x [batch, rows, columns, channels], kernel [size, size, channels, maps] -> y [batch, out_rows, out_columns, maps].
-// Without `blocks`, windows with a stride are direct sums: windows of equal pixels then have equal sums.
+// x [batch, rows, columns, channels], kernel [size, size, channels, maps] -> y [batch, out_rows, out_columns, maps]
 static XLA_FFI_Error* run_convolution(const Op* op) {
   Conv conv;
   TRY(check_buffers(op, 2));
   TRY(read_call(op, argument(op, 1), argument(op, 0), result(op), &conv));
   TRY(attr_i64(op, "stride", 1, INT32_MAX, &conv.stride));
-  TRY(attr_i64(op, "blocks", 0, 1, &conv.blocks));
   TRY(check_argument_shape(op, 1, SHAPE(conv.size, conv.size, conv.channels, conv.maps)));
   TRY(check_result_shape(op, SHAPE(conv.images, conv.out_rows, conv.out_columns, conv.maps)));
   if (!element_count(result(op))) return NULL;
@@ -96,7 +94,6 @@ static XLA_FFI_Error* run_convolution_kernel_gradient(const Op* op) {
   if (!element_count(result(op))) return NULL;
   if (!element_count(argument(op, 0)) || !element_count(argument(op, 1))) return zero_result(op);
   conv.x = argument(op, 0)->data, conv.dy = argument(op, 1)->data, conv.out = result(op)->data;
-  conv.blocks = 1;
   return winograd_applies(&conv) ? winograd_kernel_gradient(op, &conv) : direct_kernel_gradient(op, &conv);
 }
 

@@ -12,7 +12,7 @@ typedef struct {
   float* out;                    // y, or the kernel's gradient
   long images, rows, columns, channels;
   long out_rows, out_columns, maps;
-  long size, stride, pad, blocks;  // blocks: whether blocks of pixels may be the places of Winograd's algorithm
+  long size, stride, pad;
   // What follows from these:
   int vectors;                                     // registers of a panel of maps
   long block, maps_padded;                         // rows of a block; maps rounded up to panels
@@ -44,10 +44,7 @@ static inline void pad_image(const float* restrict image, long rows, long column
 // Places along a side of a window: pixels, or blocks of pixels, of which the last ones may be part of the window.
 static inline long window_of(const Conv* conv) { return ceil_div(conv->size, conv->stride); }
 
-static inline int winograd_applies(const Conv* conv) {
-  const long window = window_of(conv);
-  return (conv->stride == 1 || conv->blocks) && (window == 3 || window == 5);
-}
+static inline int winograd_applies(const Conv* conv) { return window_of(conv) == 3 || window_of(conv) == 5; }
 
 XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv);
 XLA_FFI_Error* winograd_kernel_gradient(const Op* op, Conv* conv);

@@ -234,8 +234,7 @@ static Call draw_call(int operation) {
     call.arguments = 2;
     call.attrs[0] = integer("pad", pad);
     call.attrs[1] = integer("stride", stride);
-    call.attrs[2] = integer("blocks", random_between(0, 1));
-    call.attributes = input ? 1 : operation == convolution ? 3 : 2;
+    call.attributes = input ? 1 : 2;
   }
   return call;
 }
@@ -514,8 +513,8 @@ static void check_faults(int operation) {
       wrong = call;
       wrong.attrs[i].integer = legal[j];
       const int failed = fails(&wrong, XLA_FFI_Error_Code_INVALID_ARGUMENT);
-      const int may_be_0 = !strcmp(call.attrs[i].name, "pad") || !strcmp(call.attrs[i].name, "blocks");
-      if (!failed && !may_be_0 && legal[j] == 0) describe(&wrong), fail("no error for 0");
+      const int is_pad = !strcmp(call.attrs[i].name, "pad");
+      if (!failed && !is_pad && legal[j] == 0) describe(&wrong), fail("no error for 0");
       if (!failed && operation <= spatial_norm_gradient && legal[j] == 2) describe(&wrong), fail("no error for 2");
     }
   }

@@ -19,7 +19,7 @@ GOOD = {
     "spatial_norm_gradient": ([X, X], X, NORM),
     "max_pool": ([X], HALF, POOL),
     "max_pool_gradient": ([X, HALF, HALF], X, POOL),
-    "convolution": ([X, KERNEL], Y, CONVOLUTION | dict(blocks=np.int64(0))),
+    "convolution": ([X, KERNEL], Y, CONVOLUTION),
     "convolution_input_gradient": ([Y, KERNEL], X, dict(pad=np.int64(1))),
     "convolution_kernel_gradient": ([X, Y], KERNEL, CONVOLUTION),
 }
@@ -82,7 +82,6 @@ def test_every_attribute_must_be_there_with_its_type(name: str):
         ("max_pool", "size", 20, "argument 0 has 9 x 8 pixels, which is too few"),
         ("convolution", "stride", 0, "attribute stride is 0, expected 1 to"),
         ("convolution", "pad", 3, "attribute pad is 3, expected 0 to 2"),
-        ("convolution", "blocks", 2, "attribute blocks is 2, expected 0 to 1"),
         ("convolution_input_gradient", "pad", -1, "attribute pad is -1, expected 0 to 2"),
         ("convolution_kernel_gradient", "stride", 2**40, f"attribute stride is {2**40}, expected 1 to"),
     ],
@@ -128,7 +127,7 @@ def test_an_empty_batch_and_no_channels_are_no_error(name: str):
 
 
 def test_a_convolution_of_no_channels_is_zero():
-    assert not call("convolution", [(2, 9, 8, 0), (3, 3, 0, 5)], Y, GOOD["convolution"][2]).any()
+    assert not call("convolution", [(2, 9, 8, 0), (3, 3, 0, 5)], Y, CONVOLUTION).any()
 
 
 @pytest.mark.parametrize(
