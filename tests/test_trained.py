@@ -335,8 +335,8 @@ def test_apply_is_mapped_and_has_jacobians(net, squares):
         return net.apply(net.params, image[None])[0]
 
     np.testing.assert_allclose(jax.jit(jax.vmap(alone))(inputs), expected, rtol=1e-4, atol=1e-5)
-    gradient = jax.grad(lambda image: alone(image)[1])(inputs[0])
-    np.testing.assert_allclose(jax.jacrev(alone)(inputs[0])[1], gradient, rtol=1e-4, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda image: alone(image)[1]))(inputs[0])
+    np.testing.assert_allclose(jax.jit(jax.jacrev(alone))(inputs[0])[1], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
