@@ -24,7 +24,7 @@ except ValueError as _error:
 from alexnet_jax import configs, paths, startup
 from alexnet_jax.errors import UsageError, reason_of, words_of
 from alexnet_jax.network.native import build
-from alexnet_jax.runtime import allocator, compilation_cache, output, processes, variables
+from alexnet_jax.runtime import compilation_cache, output, processes, variables
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
@@ -313,8 +313,7 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
-    allocator.keep_memory()  # before JAX has threads, which would each have a heap
-    processes.check_devices()
+    processes.make_devices()
     processes.silence_gloo()
     folder = compilation_cache.default_folder()
     compilation_cache.use(folder)

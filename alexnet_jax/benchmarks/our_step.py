@@ -200,10 +200,9 @@ def default_settings(batch_size: int) -> Settings:
 
 def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:
     """Serves net 145; when it is ready, it answers with the line that says which operations are native."""
-    allocator.keep_memory()  # before JAX has threads, which would each have a heap
     jax.config.update("jax_num_cpu_devices", 2)
     try:
-        processes.check_devices()
+        processes.make_devices()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)

@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from alexnet_jax.errors import reason_of
 
@@ -13,7 +14,7 @@ READER_LEFT = 128 + 13  # exit status, as of a program that SIGPIPE ends
 
 def has_lost_reader() -> bool:
     """Whether standard output is a pipe without a reader: a `BrokenPipeError` may also be that of another pipe."""
-    number = _number()
+    number = _number(sys.stdout)
     if number is None:
         return False
     poll = select.poll()
@@ -67,9 +68,7 @@ def warn(line: str) -> None:
 
 def discard() -> None:
     """Sends standard output to the null device, since Python flushes standard output at exit and would fail again."""
-    number = _number()
-    if number is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    _discard(sys.stdout)
 
 
 def drop_unwritten_errors() -> None:
@@ -77,12 +76,18 @@ def drop_unwritten_errors() -> None:
     try:
         sys.stderr.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _discard(sys.stderr)
 
 
-def _number() -> int | None:
-    """The file descriptor of standard output; None: it was closed at the start, or is no file."""
+def _discard(stream: Any) -> None:
+    number = _number(stream)
+    if number is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _number(stream: Any) -> int | None:
+    """The file descriptor of a standard stream; None: the stream was closed at the start, or is no file."""
     try:
-        return sys.stdout.fileno()
+        return stream.fileno()
     except (AttributeError, OSError, ValueError):
         return None

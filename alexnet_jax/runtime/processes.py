@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alexnet_jax.errors import UsageError, words_of
-from alexnet_jax.runtime import compat, output
+from alexnet_jax.runtime import allocator, compat, output
 from alexnet_jax.runtime.errors import (
     ClusterError,
     DifferenceError,
@@ -124,12 +124,16 @@ def _join(processes: int | None, process: int | None) -> None:
         raise errors[0]
 
 
-def check_devices() -> None:
-    """Counts the devices.
+def make_devices() -> None:
+    """Makes JAX's devices, and before them sets that freed memory is kept.
+
+    The devices of a CPU come with threads. Each thread that exists when memory is first kept has a heap of its own,
+    which returns large blocks to the system at once.
 
     Raises:
       PlatformError: JAX cannot use them.
     """
+    allocator.keep_memory()
     try:
         jax.devices()
     except Exception as error:  # JAX has no common error, and an assertion without a text among them

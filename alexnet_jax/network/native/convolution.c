@@ -1,7 +1,7 @@
 // Convolutions, and the gradients of their images and kernels, on a CPU, float32.
 //
-// Windows of 3 x 3 and 5 x 5 pixels with stride 1, or of as many blocks of pixels with the stride as their side, take
-// Winograd's algorithm, all others a direct sum. Kernels are square.
+// Winograd's algorithm convolves windows of 3 x 3 and of 5 x 5 places. A place is a pixel, or where there is a stride,
+// a block of `stride x stride` pixels that has few numbers. All other windows are direct sums. Kernels are square.
 // `pad` rows and columns of zeros lie before an image. After an image there are as many as the result's size asks for.
 
 #include "convolution.h"
