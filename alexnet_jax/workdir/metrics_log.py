@@ -19,7 +19,7 @@ from alexnet_jax.workdir.errors import DamagedFileError, UnreadableFileError, Un
 
 ROWS_FILE = "metrics.jsonl"
 DAMAGED_FILE = f"{ROWS_FILE}.damaged"
-ROW_EVERY = 10.0  # seconds between two rows of training metrics, at most
+ROW_EVERY = 10.0  # seconds until a row of training metrics; a third more at most: see `Progress.step`
 ROWS = 100  # of training metrics in a run, at least
 
 
@@ -36,7 +36,12 @@ def row_due(step: int, num_steps: int) -> bool:
       step: updates done.
       num_steps: of the whole run.
     """
-    return step * ROWS // num_steps > (step - 1) * ROWS // num_steps
+    return updates_to_row(step - 1, num_steps) == 1
+
+
+def updates_to_row(step: int, num_steps: int) -> int:
+    """Updates after update `step` that complete a hundredth of the run. Arguments as for `row_due`."""
+    return -(-(step * ROWS // num_steps + 1) * num_steps // ROWS) - step
 
 
 class MetricsLog:

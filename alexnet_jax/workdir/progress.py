@@ -135,7 +135,8 @@ class Progress:
     ) -> None:
         """Adds an update, or several that were made together.
 
-        A row is written after `ROW_EVERY` seconds, and where `row_due` says so.
+        A row is written where `row_due` says so. It is also written after `ROW_EVERY` seconds, unless less than a third
+        as many updates are left to the next row that is due: a row of few updates is noise.
 
         Args:
           step: updates done, with this one.
@@ -199,7 +200,9 @@ class Progress:
             output.write("", stop=self._stop)
 
     def _write(self, step: int, now: float) -> None:
-        if now - self._row_at < metrics_log.ROW_EVERY and not metrics_log.row_due(step, self._num_steps):
+        left = metrics_log.updates_to_row(step, self._num_steps)
+        late = now - self._row_at >= metrics_log.ROW_EVERY and self._written.updates <= 3 * left
+        if not late and not metrics_log.row_due(step, self._num_steps):
             return
         means = self._written.metrics.means() | self._written.rates()
         self.log.write(step, {f"train/{name}": value for name, value in means.items()} | self._scalars)

@@ -153,3 +153,16 @@ def test_without_a_terminal_lines_come_every_ten_seconds_and_at_the_end(
     assert lines[0] == "first update after 1.0 s"
     assert [line.split()[1] for line in lines[1:]] == ["11/23", "21/23", "23/23"]
     assert lines[-1] == "step 23/23  left 0:00  loss 22.5000  error 50.0%  1 images/s  epoch 7.7  input wait 0.0%"
+
+
+@pytest.mark.parametrize("seconds", [0.1389, 0.16, 0.25])
+def test_no_row_has_few_updates(tmp_path: Path, clock: Clock, seconds: float):
+    """Hundredths of the run took 10.3 s, and one update was left after a row of 72 in ten seconds."""
+    num_steps = 7_388
+    progress = progress_of(tmp_path, num_steps)
+    for step in range(1, num_steps + 1):
+        progress.step(step, batch(), waited=0.0)
+        clock.now += seconds
+    progress.close()
+    steps = [row["step"] for row in rows_of(tmp_path)]
+    assert min(np.diff(steps)) >= 18
