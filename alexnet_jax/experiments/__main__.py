@@ -89,7 +89,7 @@ def _make(experiment: Experiment, until: float) -> int:
         made += 1
         left = len(without_rows(runs, rows))
         seconds = (time.monotonic() - begun) * left / made
-        print_line(f"{_result_of(row)}; {left} runs left, about {duration(seconds)}")
+        print_line(f"{_result_of(row)}; {left} run{'s' * (left != 1)} left, about {duration(seconds)}")
 
     pool = Pool(
         jobs=JOBS.value,
@@ -117,7 +117,7 @@ def _make(experiment: Experiment, until: float) -> int:
             signal.signal(number, handler)
     left = len(without_rows(runs, rows))
     cli.print_results(
-        f"{experiment.name}: {made} runs made, {left} left; the same command goes on\n"
+        f"{experiment.name}: runs made: {made}, left: {left}; the same command goes on\n"
         if left
         else f"{experiment.name}: all {len(runs)} runs have rows in {file}\n"
     )
@@ -152,7 +152,8 @@ def _result_of(row: Row) -> str:
     words = {"top1_1_views": "centre", "top1_10_views": "ten views"}
     found = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
     errors = ", ".join(found) or row["failed"]
-    return f"{row['run']}, seed {row['seed']}: {errors} in {duration(row['seconds'])}"
+    time_taken = "" if row["seconds"] is None else f" in {duration(row['seconds'])}"
+    return f"{row['run']}, seed {row['seed']}: {errors}{time_taken}"
 
 
 def _line(experiment: Experiment) -> str:

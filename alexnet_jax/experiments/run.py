@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs.variants import Variant, vary
@@ -20,7 +21,7 @@ from alexnet_jax.experiments.measures import MEASURES, rounded
 from alexnet_jax.model_card.run_card import processor
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir.errors import OtherConfigError
-from alexnet_jax.workdir.record import RESULT_FILE, versions
+from alexnet_jax.workdir.record import RESULT_FILE, has_checkpoints, versions
 
 ENSEMBLE = ", ensemble"
 
@@ -104,10 +105,11 @@ def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]
         # A finished member returns at once.
         folders = [_train(member, runs_dir, data_dir) for member in run.members]
         return row_of(run, measure_ensemble(folders, data_dir), seconds=time.monotonic() - begun)
+    resumed = has_checkpoints(epath.Path(runs_dir / run.folder))
     workdir = _train(run, runs_dir, data_dir)
     result = json.loads((workdir / RESULT_FILE).read_text())
     measured = {name: MEASURES[name](workdir, data_dir) for name in run.measure}
-    return row_of(run, result, seconds=time.monotonic() - begun) | measured
+    return row_of(run, result, seconds=None if resumed else time.monotonic() - begun) | measured
 
 
 def _train(run: Run, runs_dir: Path, data_dir: str | None) -> Path:
@@ -120,13 +122,13 @@ def _train(run: Run, runs_dir: Path, data_dir: str | None) -> Path:
     return workdir
 
 
-def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error: str = "") -> dict[str, Any]:
+def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float | None, error: str = "") -> dict[str, Any]:
     """The row of a finished run; without a result that of a failed one.
 
     Args:
       run: which ended.
       result: errors in [0, 1] and losses in nats by name, the number of images and the updates.
-      seconds: from the start of this process's work on the run to its end, compilation included.
+      seconds: from the start of the run to its end, compilation included; None: it failed, or was resumed.
       error: why it failed.
     """
     device = jax.devices()[0]
@@ -138,7 +140,7 @@ def row_of(run: Run, result: Mapping[str, Any] | None, *, seconds: float, error:
         "seed": run.seed,
         **({"ensemble": list(run.ensemble)} if run.ensemble else {}),
         **({"failed": error} if result is None else {"result": {k: rounded(v) for k, v in result.items()}}),
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "device": device.device_kind if device.platform != "cpu" else f"CPU, {processor()}",
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),

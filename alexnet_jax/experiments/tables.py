@@ -139,9 +139,10 @@ def made(rows: Rows) -> str:
         groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
     parts = []
     for (device, version), group in groups.items():
-        seconds = _span(sorted(row["seconds"] for row in group), "{:,.0f}")
+        seconds = sorted(row["seconds"] for row in group if row["seconds"] is not None)
+        each = f", {_span(seconds, '{:,.0f}')} s each" if seconds else ""
         dates = _span(sorted(row["date"] for row in group), "{}")
-        parts.append(f"{len(group)} runs on {device}, {seconds} s each; JAX {version}; {dates}")
+        parts.append(f"{len(group)} runs on {device}{each}; JAX {version}; {dates}")
     return ". ".join(parts)
 
 

@@ -42,11 +42,10 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
     os.dup2(2, 1)  # what runs print would mix with the answers
     for line in sys.stdin:
         run = Run(**json.loads(line))
-        begun = time.monotonic()
         try:
             row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir)
         except NotFiniteError as error:
-            row = row_of(run, None, seconds=time.monotonic() - begun, error=str(error))
+            row = row_of(run, None, seconds=None, error=str(error))
         print(json.dumps(row), file=answers, flush=True)
         jax.clear_caches()  # of the run's programs, which no other run uses
 

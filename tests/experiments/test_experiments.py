@@ -46,7 +46,8 @@ WORKER = """
             os.mkdir(sys.argv[1] + "/../rows/some.jsonl")  # no file can take its place
         if run["name"] == "brief":
             time.sleep(0.5)  # in which the other workers start
-        print(json.dumps(row | {"result": result, "seconds": 1.0, "cores": cores}), flush=True)
+        seconds = None if run["name"] == "resumed" else 1.0
+        print(json.dumps(row | {"result": result, "seconds": seconds, "cores": cores}), flush=True)
 """
 COMMAND = """
     import sys
@@ -108,8 +109,9 @@ def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b")
     assert status == 0 and "all 4 runs have rows" in out
     assert (tmp_path / "rows" / "some.jsonl").read_text().startswith(before)
-    status, _, _ = command(tmp_path, "a,b,c")
-    assert status == 0 and ("c", 1) in rows(tmp_path) and len(read_rows(tmp_path / "rows" / "some.jsonl")) == 6
+    status, out, _ = command(tmp_path, "a,b,resumed")
+    assert "resumed, seed 0: centre 20.0%, ten views 10.0%; 1 run left" in out
+    assert status == 0 and ("resumed", 1) in rows(tmp_path) and len(read_rows(tmp_path / "rows" / "some.jsonl")) == 6
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot bind processes to cores")
@@ -163,7 +165,7 @@ def test_two_commands_add_rows_to_one_file(tmp_path: Path):
 
 def test_no_run_starts_after_the_seconds(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--seconds=0")
-    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "0 runs made, 4 left; the same command goes on" in out
+    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "runs made: 0, left: 4; the same command goes on" in out
 
 
 def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):
@@ -319,6 +321,17 @@ def test_a_workdir_of_other_values_is_one_error_with_advice_that_works(monkeypat
     with pytest.raises(UsageError, match=r"there, 45.0 here\); remove this folder, or .* in --runs") as raised:
         run_module.perform(Run("e", "a", "default", {}, 0), runs_dir=tmp_path, data_dir=None)
     assert not isinstance(raised.value, OtherConfigError)  # whose hint names flags of `main`
+
+
+def test_a_run_that_was_resumed_has_no_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def train(config, workdir, data_dir):
+        (Path(workdir) / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
+        (Path(workdir) / "result.json").write_text('{"top1_1_views": 0.25}')
+
+    monkeypatch.setattr(run_module, "train_and_evaluate", train)
+    made = [run_module.perform(Run("e", "a", "default", {}, 0), runs_dir=tmp_path, data_dir=None) for _ in range(2)]
+    assert [row["result"] for row in made] == [{"top1_1_views": 0.25}] * 2
+    assert made[0]["seconds"] < 60 and made[1]["seconds"] is None
 
 
 @pytest.mark.long

@@ -79,3 +79,14 @@ def test_rows_of_other_values_and_diverged_runs_leave_the_page_sound(tmp_path: P
 def test_a_page_that_cannot_be_written_is_one_error(tmp_path: Path):
     with pytest.raises(UsageError, match=f"{tmp_path}/nowhere/.*results.md.* cannot be written: No such file"):
         summary.write(tmp_path / "nowhere" / "results")
+
+
+def test_the_page_gives_the_time_of_runs_without_a_break(tmp_path: Path):
+    first, *others = EXPERIMENTS["elpv"].runs([])
+    for run in others:
+        add_row(tmp_path / "results" / "elpv.jsonl", row(run, seconds=None))
+    summary.write(tmp_path / "results")
+    assert f"`elpv`: {len(others)} runs on a GPU; JAX 0.11.2" in (tmp_path / "results.md").read_text()
+    add_row(tmp_path / "results" / "elpv.jsonl", row(first))
+    summary.write(tmp_path / "results")
+    assert f"`elpv`: {len(others) + 1} runs on a GPU, 12 s each; JAX" in (tmp_path / "results.md").read_text()
