@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import re
 import unicodedata
 import warnings
@@ -46,6 +47,24 @@ SETTINGS: dict[Any, Any] = {
     "image.composite_image": False,
     "svg.hashsalt": "alexnet_jax",  # the same picture is the same file
 }
+# For letters that matplotlib's own font lacks, such as a class named in Japanese: fonts of several systems.
+MORE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Apple SD Gothic Neo",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Sans Devanagari",
+    "Nirmala UI",
+    "Noto Sans Thai",
+    "Leelawadee UI",
+)
 
 
 class MissingMatplotlibError(MissingPackageError):
@@ -75,14 +94,24 @@ def style() -> Iterator[None]:
     """
     try:
         import matplotlib
+        from matplotlib import font_manager
     except ImportError as error:
         raise MissingMatplotlibError from error
     except ValueError as error:  # of MPLBACKEND
         words = words_of(error).partition(";")[0]
         raise UsageError(f"matplotlib refuses its settings: {words}; correct or unset MPLBACKEND") from error
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+    installed = set(font_manager.get_font_names()).intersection(MORE_FONTS)
+    own = [family for family in matplotlib.rcParams["font.family"] if family not in MORE_FONTS]
+    fonts = {"font.family": own + sorted(installed, key=MORE_FONTS.index)}
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    with matplotlib.rc_context(SETTINGS | fonts), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a class in a script without a font
-        yield
+        log.setLevel(logging.ERROR)  # no line where a font has another weight
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def new_figure(width: float, height: float) -> Figure:

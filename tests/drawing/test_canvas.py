@@ -2,8 +2,12 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 
 from alexnet_jax.drawing import canvas, curves
 
@@ -33,6 +37,38 @@ def test_names_that_a_picture_cannot_show(name: str, shown: str):
 def test_a_script_without_a_font_is_no_error():
     figure = curves.draw([curves.Curve("猫", [0, 1], [2.0, 1.0]), curves.Curve("犬", [0], [1.0])], "猫", "犬")
     assert canvas.as_bytes(figure, ".png")
+
+
+def test_a_letter_that_the_first_font_lacks_comes_from_an_installed_one(tmp_path: Path):
+    pen = TTGlyphPen(None)
+    for move, point in zip((pen.moveTo, pen.lineTo, pen.lineTo), ((0, 0), (900, 0), (0, 900)), strict=True):
+        move(point)
+    pen.closePath()
+    builder = FontBuilder(unitsPerEm=1000)
+    builder.setupGlyphOrder([".notdef", "cat"])
+    builder.setupCharacterMap({ord("猫"): "cat"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (500, 0), "cat": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": canvas.MORE_FONTS[3], "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "font.ttf")
+
+    def drawn() -> tuple[bytes, bytes]:
+        names = ("猫", "cat")
+        return tuple(canvas.as_bytes(curves.draw([curves.Curve("a", [0], [1.0])], name, ""), ".png") for name in names)
+
+    before = drawn()
+    fonts = font_manager.fontManager.ttflist
+    count = len(fonts)
+    font_manager.fontManager.addfont(tmp_path / "font.ttf")
+    try:
+        after = drawn()
+    finally:
+        del fonts[count:]
+    assert before[0] != after[0] and before[1] == after[1]
+    assert drawn() == before
 
 
 def test_a_noisy_curve_gets_a_running_mean_that_keeps_its_place():
