@@ -1,4 +1,4 @@
-"""ImageNet of fall 2009: 10,184 classes, 8.9 million images, half of them for training (paper section 6.1).
+"""ImageNet of fall 2009: 10,184 classes, 8.9 million images, half of them for training (paper section 6).
 
 Reproduces 67.4 % top-1 and 40.9 % top-5 error of a network with a sixth convolution. The log has no record of this
 network. The closest are 69.42 / 43.73 and 69.38 / 43.65, of other networks (A/layers/layer-params-131-2009.cfg:171,
@@ -19,7 +19,7 @@ from alexnet_jax.configs.imagenet2012 import QUARTERS
 from alexnet_jax.configs.variants import Variant, vary
 
 VARIANTS = {
-    "six_conv": Variant("67.4 / 40.9 (paper section 6.1); no record of this network from scratch"),
+    "six_conv": Variant("67.4 / 40.9 (paper section 6); no record of this network from scratch"),
 }
 
 

@@ -18,7 +18,8 @@ HEAD = """# The paper's claims, measured
 `python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
 many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
 which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
-seconds. ELPV is prepared by itself; CIFAR-10 by
+seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. ELPV is prepared by
+itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`):
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
