@@ -123,6 +123,11 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     if is_there:
         output.say(f"{folder} is there already; remove it to prepare it anew")
         return 0
+    if command == "folder" and SOURCE_DIR.value is not None and _lies_in(folder, SOURCE_DIR.value):
+        raise UsageError(
+            f"the data set would be {folder}, within --source_dir={SOURCE_DIR.value}, and be taken for images when the"
+            " command runs again; name another folder with --data_dir"
+        )
     record = {
         "command": "python -m alexnet_jax.prepare " + shlex.join(sys.argv[1:]),
         "versions": workdirs.versions(),
@@ -150,7 +155,7 @@ def check_flags(command: str) -> None:
     """Checks that each flag that is given is of use.
 
     Raises:
-      UsageError: the source reads no such flag, its value is no number, or the data set would be among its images.
+      UsageError: the source reads no such flag, or its value is no number.
     """
     if HELD_OUT.value is not None and math.isnan(HELD_OUT.value):
         raise UsageError("--held_out is nan and should be a share from 0.01 to 0.5")
@@ -161,12 +166,12 @@ def check_flags(command: str) -> None:
     ):
         if flag.present and command not in commands:
             raise UsageError(f"{command} has no use for --{flag.name}, a flag of {', '.join(commands)}; leave it out")
-    folders = [os.path.realpath(flag.value) for flag in (SOURCE_DIR, DATA_DIR) if flag.value is not None]
-    if command == "folder" and len(folders) > len(set(folders)):
-        raise UsageError(
-            f"--data_dir and --source_dir are both {SOURCE_DIR.value}, where the data set would be taken for images;"
-            " name another --data_dir"
-        )
+
+
+def _lies_in(path: os.PathLike, folder: str) -> bool:
+    """Whether a path leads into a folder, by links or without."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(path), real]) == real
 
 
 def name_of(command: str, name: str | None) -> str:
@@ -236,7 +241,8 @@ def advice_on(error: DatasetError, command: str, options: preparation.Options) -
         case UnwritableFolderError():
             return "name another folder with --data_dir"
         case WorkerDiedError():
-            return f"where memory was short, with fewer than --processes={error.processes}"
+            fewer = f"fewer than --processes={error.processes} or " if error.processes > 1 else ""
+            return f"where memory was short, with {fewer}a smaller --max_pixels"
     return ""
 
 

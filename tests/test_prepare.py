@@ -173,7 +173,11 @@ def test_names(words, name):
         (["elpv/64", "mine"], "elpv takes no name, and 'mine' was given"),
         (
             ["folder", "pets", "--source_dir=broken", "--data_dir=./broken/"],
-            "are both broken, where the data set would",
+            "would be broken/pets/256/1.0.0, within --source_dir=broken, and be taken for images when the command",
+        ),
+        (
+            ["folder", "pets", "--source_dir=.", "--data_dir=broken/out"],
+            "/256/1.0.0, within --source_dir=., and be",
         ),
         (["elpv/64", "--data_dir=file"], "cannot be written: Not a directory; name another folder with --data_dir"),
         (["folder", "pets", "--source_dir=broken", "--processes=1"], "or leave them out with --on_error=skip"),

@@ -149,6 +149,7 @@ def test_a_wrong_layer_names_the_layers(net, squares):
         (np.zeros((3, 64, 64), np.uint8), "channels last"),
         (np.zeros((64, 64, 3)), "float64"),
         (np.zeros((0, 64, 3), np.uint8), "shape"),
+        (Image.new("RGB", (64, 64)).crop((8, 8, 8, 20)), "0 x 12 pixels, as of an empty crop"),
     ],
 )
 def test_what_is_no_picture_is_one_line(net, picture, reason):

@@ -26,6 +26,7 @@ from alexnet_jax.paths import is_file
 RECORD_FILE = "prepared.json"  # how and of which images a data set was prepared
 METADATA_FILES = ("dataset_info.json", "features.json")
 NAMES_FILE = "label.labels.txt"  # TFDS's, with a class a line
+TRAIN_SPLITS = ("train", "training")  # names of the split to train on, the first of these that is there
 
 
 class Provenance(NamedTuple):
@@ -47,7 +48,7 @@ class Dataset:
 
     Attributes:
       class_names: in the order of the labels.
-      statistics: of the training split.
+      statistics: of the training split; of all splits where there is none.
       image_size: pixels along a side.
 
     Raises:
@@ -60,7 +61,7 @@ class Dataset:
         features = builder.info.features
         if not {"image", "label"} <= set(features):
             raise DatasetError(f"{self._folder} has the features {', '.join(features)}; image and label are needed")
-        self.class_names = _with_blanks(features["label"].names, self._folder / NAMES_FILE)
+        self.class_names = _class_names(self._folder, features["label"].num_classes)
         self.image_size: int = features["image"].shape[0]
         self._raw = not isinstance(features["image"], tfds.features.Image)
         try:
@@ -259,7 +260,7 @@ def open_dataset(name: str, data_dir: str | None) -> Dataset:
       DatasetError: no prepared data set has the name, or a part of it is missing or damaged.
     """
     folder = _find(name, data_folder(data_dir))
-    missing = [file for file in (*METADATA_FILES, statistics.FILE_NAME) if not is_file(folder / file)]
+    missing = [file for file in (*METADATA_FILES, NAMES_FILE, statistics.FILE_NAME) if not is_file(folder / file)]
     if missing and not _is_ours(folder):
         raise ForeignDatasetError(folder, data_folder(data_dir), missing[0])
     if missing:
@@ -283,15 +284,22 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
     return IncompleteDatasetError(folder, problem)
 
 
-def _with_blanks(names: list[str], file: epath.Path) -> list[str]:
-    """The names of the classes with the blanks at their ends, which TFDS drops: `cat` and `cat ` may be two classes."""
-    if not is_file(file):
-        return names
+def _class_names(folder: epath.Path, count: int) -> list[str]:
+    """The names of the classes, as they are. TFDS drops blanks at their ends, and `cat` and `cat ` may be two classes.
+
+    TFDS takes a file of names that is missing or cut off for that of other classes, without an error.
+
+    Raises:
+      DatasetError: the file does not hold `count` names, or cannot be read.
+    """
+    file = folder / NAMES_FILE
     try:
-        lines = [line.rstrip("\r") for line in file.read_text().split("\n") if line.strip()]
-    except (OSError, ValueError):  # TFDS has the names from elsewhere
-        return names
-    return lines if [line.strip() for line in lines] == names else names
+        names = [line.rstrip("\r") for line in file.read_text().split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
+        raise _unread(folder, f"{NAMES_FILE} cannot be read", [file]) from error
+    if len(names) != count:
+        raise IncompleteDatasetError(folder, f"{NAMES_FILE} has {len(names):,} names, and there are {count:,} classes")
+    return names
 
 
 def _absolute(path: str) -> str:
@@ -311,6 +319,9 @@ def _is_ours(folder: epath.Path) -> bool:
 
 def _find(name: str, data_dir: epath.Path) -> epath.Path:
     """The newest version of `name`, which may leave out the config where there is one alone."""
+    known = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
+    if name.startswith("/") or {".", ".."} & set(name.split("/")):  # a path, which may lead elsewhere
+        raise UnknownDatasetError(name, data_dir, known)
     folder = data_dir / name
     forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
     newest = {form: versions[-1] for form, versions in forms.items() if versions}
@@ -321,7 +332,6 @@ def _find(name: str, data_dir: epath.Path) -> epath.Path:
         return next(iter(newest.values()))
     if newest:
         raise DatasetError(f"{folder} has several forms; name one: {', '.join(newest)}")
-    known = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
     raise UnknownDatasetError(name, data_dir, known)
 
 

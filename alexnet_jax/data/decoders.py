@@ -38,13 +38,15 @@ def _decoders() -> Iterator[tuple[str, Decode]]:
         )
     try:
         import cv2
-    except ImportError:
+
+        color = cv2.IMREAD_COLOR_RGB
+    except (ImportError, AttributeError):  # before OpenCV 4.11
         pass
     else:
         cv2.setNumThreads(1)  # the pipeline's threads keep the cores busy
 
         def opencv(encoded: bytes) -> Pixels:
-            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), color)
             return _pillow(encoded) if pixels is None else pixels
 
         yield "opencv", opencv

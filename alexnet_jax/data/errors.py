@@ -97,7 +97,7 @@ class WorkerDiedError(DatasetError):
     """
 
     def __init__(self, processes: int):
-        super().__init__("a worker process died, killed or out of memory; run the same command to go on")
+        super().__init__("a process was killed or found no memory; run the same command to go on")
         self.processes = processes
 
 

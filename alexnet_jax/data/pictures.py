@@ -111,6 +111,8 @@ def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
         except Exception as error:  # Pillow has no common error
             reason = "is its file closed?" if isinstance(error, AssertionError) else words_of(error)
             raise images.BrokenImageError(f"its pixels cannot be read: {reason}") from error
+        if 0 in picture.size:
+            raise images.BrokenImageError(f"{picture.width} x {picture.height} pixels, as of an empty crop")
         return _for_png(picture)
     if not isinstance(picture, np.ndarray):
         raise images.BrokenImageError("give a file's name, an open file, its bytes, a PIL image or an array")

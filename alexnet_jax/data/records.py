@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from alexnet_jax.errors import words_of
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to read from storage that fails
 AT_RANDOM = "readahead_buffer_size:0"  # records are read singly
+OPEN_FILES = 2**16  # of a process; systems allow 1,024 at first, and ImageNet has 1,300 shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +43,21 @@ class Files:
         return Examples(self.name, lambda: Records(self.parts), self.shape, files=self)
 
 
+def _open_at_once() -> int:
+    """How many files of a split may be open: half of what the system allows this process, at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if resource.RLIM_INFINITY != soft < allowed:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OPEN_FILES if soft == resource.RLIM_INFINITY else max(1, soft // 2)
+
+
 class Records(Sequence[bytes]):
     """The records of several files, indexed at random. A file is opened when first read, for all threads.
+
+    Where the system allows fewer files than there are, all are closed when there are too many.
 
     Args:
       parts: as in `Files`.
@@ -51,7 +66,8 @@ class Records(Sequence[bytes]):
     def __init__(self, parts: Sequence[tuple[str, int, int]]):
         self._parts = parts
         self._ends = list(itertools.accumulate(count for _, _, count in parts))
-        self._readers: list[Any] = [None] * len(parts)
+        self._readers: dict[int, Any] = {}
+        self._most = _open_at_once()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -61,12 +77,18 @@ class Records(Sequence[bytes]):
         """The bytes of the record number `index`, from 0."""
         part = bisect.bisect_right(self._ends, index)
         path, first, count = self._parts[part]
-        if self._readers[part] is None:
+        reader = self._readers.get(part)
+        if reader is None:
             with self._lock:
-                self._readers[part] = self._readers[part] or array_record_module.ArrayRecordReader(
-                    path, options=AT_RANDOM, file_reader_buffer_size=2**15
-                )
-        return self._readers[part].read([first + index - (self._ends[part] - count)])[0]
+                reader = self._readers.get(part)
+                if reader is None:
+                    if len(self._readers) >= self._most:
+                        self._readers = {}  # another thread may still read; its file is closed with the last reference
+                    reader = array_record_module.ArrayRecordReader(
+                        path, options=AT_RANDOM, file_reader_buffer_size=2**15
+                    )
+                    self._readers[part] = reader
+        return reader.read([first + index - (self._ends[part] - count)])[0]
 
 
 # The messages of `tf.train.Example` that a data set uses; TFDS's own would import TFDS.

@@ -4,14 +4,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from alexnet_jax.data.dataset import Dataset, count_examples, count_shared, open_dataset, splits_in
+from alexnet_jax.data.dataset import TRAIN_SPLITS, Dataset, count_examples, count_shared, open_dataset, splits_in
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import automatic
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.checks import check
 from alexnet_jax.experiment.fields import Settings
 
-TRAIN_SPLITS = ("train", "training")
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test", "testing", "eval")  # the first of these that is there
 RECIPE_SHARE = 224 / 256  # side of the crops, as a share of the side of the stored images (paper section 4.1)
 

@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from alexnet_jax.data import dataset as datasets
 from alexnet_jax.data.dataset import count_examples, data_folder, open_dataset
 from alexnet_jax.data.errors import DatasetError, ForeignDatasetError, IncompleteDatasetError, UnknownDatasetError
 from alexnet_jax.data.records import Example, RawPixels
+from tests.conftest import ROOT
 
 SHAPE = 9, 16, 3  # 432 bytes: lengths of two bytes before them
 
@@ -119,11 +124,27 @@ def test_mistakes_are_named(data_dir: str):
         open_dataset("elvp/64", data_dir)
 
 
-@pytest.mark.parametrize("missing", ["dataset_info.json", "statistics.npz", "features.json"])
+@pytest.mark.parametrize("name", ["{folder}", "../data/elpv/64", "./elpv/64"])
+def test_a_path_is_no_name(data_dir: str, name: str):
+    with pytest.raises(UnknownDatasetError, match=r"no data set '.*/elpv/64' in .*; there are elpv"):
+        open_dataset(name.format(folder=Path(data_dir, "elpv/64")), data_dir)
+
+
+@pytest.mark.parametrize("missing", ["dataset_info.json", "statistics.npz", "features.json", "label.labels.txt"])
 def test_a_missing_file_is_named(data_dir: str, tmp_path: Path, missing: str):
     shutil.copytree(data_dir, tmp_path / "data")
     (tmp_path / "data/elpv/64/1.0.0" / missing).unlink()
     with pytest.raises(IncompleteDatasetError, match=f"half prepared: .*{missing}.*remove the folder and run again"):
+        open_dataset("elpv/64", str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("text", ["functional\n", "", "functional\ndefective\nodd\n"])
+def test_names_of_other_classes_are_named(data_dir: str, tmp_path: Path, text: str):
+    """TFDS takes the names without an error, as after a copy that was cut off."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data/elpv/64/1.0.0/label.labels.txt").write_text(text)
+    count = len(text.split())
+    with pytest.raises(IncompleteDatasetError, match=f"label.labels.txt has {count} names, and there are 2 classes"):
         open_dataset("elpv/64", str(tmp_path / "data"))
 
 
@@ -200,3 +221,27 @@ def test_the_home_folder_of_a_user(data_dir: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(datasets.tfds.core.constants, "DATA_DIR", "~/sets")  # TFDS reads TFDS_DATA_DIR on import
     assert str(data_folder(None)) == f"{tmp_path}/sets"
     assert str(data_folder("gs://bucket/sets")) == "gs://bucket/sets"
+
+
+@pytest.mark.parametrize("hard", [512, 48])
+def test_more_files_than_a_process_may_open(tmp_path: Path, hard: int):
+    """As of ImageNet's 1,300 shards, with a limit that can be raised and with one that cannot."""
+    program = """
+        import resource, sys
+        from array_record.python import array_record_module
+        from alexnet_jax.data.records import Records
+
+        folder, hard = sys.argv[1], int(sys.argv[2])
+        parts = []
+        for number in range(100):
+            parts.append((f"{folder}/{number}", 0, 1))
+            writer = array_record_module.ArrayRecordWriter(parts[-1][0], "group_size:1")
+            writer.write(b"%d" % number)
+            writer.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+        records = Records(parts)
+        for number in [*range(100), 0, 99, 50]:
+            assert records[number] == b"%d" % number
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), str(hard)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})

@@ -80,6 +80,7 @@ def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
 
     Raises:
       BrokenImageError: the bytes are empty, truncated, no image, or too large to be decoded safely.
+      MemoryError: there is no memory to decode the image.
     """
     if not data:
         raise BrokenImageError("empty file")
@@ -88,7 +89,7 @@ def square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
     try:
         with _lenient(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _square(image, size, max_pixels, fractions=_has_one_scan(data))
-    except BrokenImageError:
+    except (BrokenImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise BrokenImageError(_kind(data)) from None

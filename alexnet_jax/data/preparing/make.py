@@ -18,7 +18,7 @@ from etils import epath
 
 from alexnet_jax import strict_json
 from alexnet_jax.data import statistics
-from alexnet_jax.data.dataset import RECORD_FILE, data_folder
+from alexnet_jax.data.dataset import RECORD_FILE, TRAIN_SPLITS, data_folder
 from alexnet_jax.data.errors import BrokenImagesError, DatasetError, SourceError, UnwritableFolderError
 from alexnet_jax.data.preparing import images, shards
 from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes
@@ -150,6 +150,7 @@ def plan(listing: Listing, options: Options, work: Path) -> dict[str, list[Job]]
       SourceError: a split holds no image, or has a name that TFDS cannot read.
     """
     jobs: dict[str, list[Job]] = {}
+    train = train_split(listing)
     for split, items in listing.splits.items():
         if not re.fullmatch(r"[\w-]+", split) or split == "all":
             raise SourceError(
@@ -171,12 +172,17 @@ def plan(listing: Listing, options: Options, work: Path) -> dict[str, list[Job]]
                 class_names=listing.class_names,
                 size=options.size,
                 encoding=options.encoding,
-                measured=split == "train",
+                measured=train in (None, split),
                 max_pixels=options.max_pixels,
             )
             for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True)
         ]
     return jobs
+
+
+def train_split(listing: Listing) -> str | None:
+    """The split whose pixels the statistics are taken of; None: there is no such split, and all are measured."""
+    return next((name for name in TRAIN_SPLITS if name in listing.splits), None)
 
 
 def _hash(item: Item) -> bytes:
@@ -197,10 +203,17 @@ def _finish(
       Images left out.
 
     Raises:
-      SourceError: no image of a split, or of a class in `train`, can be read.
+      SourceError: no image of a split, or of a class in the training split, can be read.
     """
     data = work / "data"
-    summaries = {split: [_summary(job) for job in split_jobs] for split, split_jobs in jobs.items()}
+    sums, summaries = Sums.zero(options.size), dict[str, list[Summary]]()
+    for split, split_jobs in jobs.items():
+        summaries[split] = []
+        for job in split_jobs:
+            summary = _summary(job)
+            if summary.sums is not None:
+                sums.merge(summary.sums)
+            summaries[split].append(dataclasses.replace(summary, sums=None))  # 1.6 MB of each of thousands of shards
     problems = listing.problems + [
         (f"{split}/{name}", reason)
         for split, written in summaries.items()
@@ -209,14 +222,14 @@ def _finish(
     ]
     if problems and not options.skip_broken:
         raise _broken(problems, work)
-    sums, counts = Sums.zero(options.size), dict[str, Counter[int]]()
+    counts, train = dict[str, Counter[int]](), train_split(listing)
     for split, written in summaries.items():
         counts[split] = sum((summary.images for summary in written), Counter[int]())
         if not counts[split]:
             _write_problems(problems, work)
             raise SourceError(f"no image of the split {split!r} can be read; {work / 'broken.txt'} gives the reasons")
         lost = sorted({item.label for item in listing.splits[split] if item.label >= 0} - counts[split].keys())
-        if lost and split == "train":
+        if lost and split == train:
             _write_problems(problems, work)
             raise SourceError(
                 f"no image of the class {listing.class_names[lost[0]]!r} in {split!r} can be read;"
@@ -224,9 +237,6 @@ def _finish(
             )
         if lost:
             say(missing_classes(split, listing.class_names, counts[split]))
-        for summary in written:
-            if summary.sums is not None:
-                sums.merge(summary.sums)
     planned = {Path(job.path).name for split_jobs in jobs.values() for job in split_jobs}
     for path in data.iterdir():  # of an attempt with another source
         if path.name not in planned:

@@ -46,7 +46,7 @@ class Job:
       class_names: of the data set.
       size: pixels along a side.
       encoding: `jpeg` or `raw`.
-      measured: sum the pixels for statistics, as in the training split.
+      measured: sum the pixels for the statistics.
       max_pixels: an image of more is broken.
     """
 
@@ -58,7 +58,7 @@ class Job:
     size: int
     encoding: str
     measured: bool
-    max_pixels: int = images.MAX_PIXELS
+    max_pixels: int
 
     @functools.cached_property
     def digest(self) -> str:
@@ -120,7 +120,8 @@ def write(job: Job, progress: Callable[[], bool]) -> None:
         os.replace(part, job.path)
         _save(summary, job.summary)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
-        if getattr(error, "errno", None) in DISK_FULL or "No space left" in str(error):
+        words = map(os.strerror, DISK_FULL)  # in the text of array_record's error, which has no number
+        if getattr(error, "errno", None) in DISK_FULL or any(reason in str(error) for reason in words):
             raise DiskFullError(errno.ENOSPC, "no space left", job.path) from error
         raise
     finally:

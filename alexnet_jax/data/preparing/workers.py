@@ -39,29 +39,38 @@ def write_missing(jobs: list[Job], processes: int, progress: Progress) -> None:
         progress(done, todo)
         return False
 
-    if processes == 1 or len(missing) < 2:
-        for job in missing:
-            shards.write(job, one_more)
-        return
+    try:
+        if processes == 1 or len(missing) < 2:
+            for job in missing:
+                shards.write(job, one_more)
+        else:
+            _write_in_processes(missing, processes, lambda done: progress(done, todo))
+    except (BrokenProcessPool, MemoryError) as error:
+        raise WorkerDiedError(processes) from error
+
+
+def _write_in_processes(jobs: list[Job], processes: int, progress: Callable[[int], None]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the workers keep all cores busy
     context = multiprocessing.get_context("spawn")  # forking a process with threads may lock it up
     counter, stop = context.Value("q", 0), context.Event()
-    try:
-        with ProcessPoolExecutor(min(processes, len(missing)), context, _start, (counter, stop)) as pool:
-            pending = {pool.submit(_work, job) for job in missing}
-            try:
-                while pending:
-                    ended, pending = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
-                    progress(counter.value, todo)
-                    for future in ended:
-                        future.result()
-            except BaseException:
-                stop.set()
-                for future in pending:
-                    future.cancel()
-                raise
-    except BrokenProcessPool as error:
-        raise WorkerDiedError(processes) from error
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, _start, (counter, stop)) as pool:
+        # A new process inherits the mask; Ctrl-C would end its imports with a traceback.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            pending = {pool.submit(_work, job) for job in jobs}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            while pending:
+                ended, pending = wait(pending, timeout=0.5, return_when="FIRST_COMPLETED")
+                progress(counter.value)
+                for future in ended:
+                    future.result()
+        except BaseException:
+            stop.set()
+            for future in pending:
+                future.cancel()
+            raise
 
 
 _counter: Any = None

@@ -1,5 +1,6 @@
 """Prepared data sets: their content, which neither an interruption nor the number of processes changes."""
 
+import dataclasses
 import errno
 import fcntl
 import io
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,9 +20,9 @@ from PIL import Image
 
 from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.errors import DatasetError, SourceError, UnwritableFolderError
+from alexnet_jax.data.errors import DatasetError, SourceError, UnwritableFolderError, WorkerDiedError
+from alexnet_jax.data.preparing import images, shards
 from alexnet_jax.data.preparing import make as preparation
-from alexnet_jax.data.preparing import shards
 from alexnet_jax.data.preparing.listing import Item, Listing
 from alexnet_jax.data.preparing.make import Options, prepare
 from alexnet_jax.data.preparing.sources.folder import folder
@@ -323,6 +325,52 @@ def test_a_split_name_with_a_hyphen_opens(tree, tmp_path):
     (tmp_path / "tree/test").rename(tmp_path / "tree/my-val2")
     make(tmp_path / "tree", tmp_path)
     assert len(open_dataset("pets", str(tmp_path)).split("my-val2[:50%]")) == 3
+
+
+def listing_of(tree, splits: dict[str, str]) -> Listing:
+    """The tree's images with its splits under other names."""
+    whole = folder("pets", str(tree), say=lambda _: None)
+    return dataclasses.replace(whole, splits={splits[name]: items for name, items in whole.splits.items()})
+
+
+@pytest.mark.parametrize(("train", "measured"), [("training", ["training"]), ("test2", ["test2", "test"])])
+def test_a_source_without_the_split_train(tree, tmp_path, train, measured):
+    """As TFDS's `imagenet_v2`, which has the split `test` alone: statistics are those of all images."""
+    options = Options(size=SIZE, per_shard=5, encoding="raw")
+    prepare(listing_of(tree, {"train": train, "test": "test"}), options, str(tmp_path), record=RECORD, progress=silent)
+    data = open_dataset("pets", str(tmp_path))
+    images = [example["image"] for split in measured for example in data.split(split)]
+    np.testing.assert_array_equal(data.statistics.mean_image, np.stack(images).mean(0))
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])
+def test_a_disk_that_the_library_finds_full(tree, tmp_path, monkeypatch, words):
+    class Writer:
+        def __init__(self, path, options):
+            Path(path).touch()
+
+        def write(self, record):
+            raise RuntimeError(f"pwrite() failed: {words}, writing a file")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(shards.array_record_module, "ArrayRecordWriter", Writer)
+    with pytest.raises(DatasetError, match=r"the disk of .* is full; make room and run the same command"):
+        make(tree, tmp_path)
+
+
+def test_want_of_memory_is_no_broken_image(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(images.geometry, "resize_and_crop", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(WorkerDiedError, match="killed or found no memory; run the same command"):
+        make(tree, tmp_path, skip_broken=True)
+
+
+def test_a_source_folder_whose_name_is_no_text(tree, tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tree, source)
+    make(source, tmp_path / "data")
+    assert open_dataset("pets", str(tmp_path / "data")).provenance.description == r"Images of caf\udce9"
 
 
 @pytest.fixture

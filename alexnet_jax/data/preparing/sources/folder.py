@@ -81,7 +81,7 @@ def folder(name: str, source_dir: str, *, held_out: float | None = None, say: Ca
     for split, listed in items.items():
         if line := missing_classes(split, class_names, {item.label for item in listed}):
             say(line)
-    return Listing(name, class_names, items, read_span, [], f"Images of {root.resolve().name}")
+    return Listing(name, class_names, items, read_span, [], f"Images of {in_one_line(root.resolve().name)}")
 
 
 def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dict[str, Path]]:
