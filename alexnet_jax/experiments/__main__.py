@@ -117,7 +117,7 @@ def _make(experiment: Experiment, until: float) -> int:
             signal.signal(number, handler)
     left = len(without_rows(runs, rows))
     cli.print_results(
-        f"{experiment.name}: runs made: {made}, left: {left}; the same command goes on\n"
+        f"{experiment.name}: {made} run{'s' * (made != 1)} made, {left} left; the same command goes on\n"
         if left
         else f"{experiment.name}: all {len(runs)} runs have rows in {file}\n"
     )
@@ -131,9 +131,10 @@ def _folder(flag: str, name: str) -> Path:
 
 
 def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
-    """The runs, with the values of `--set`."""
+    """The runs; with the values of `--set`, those that follow from no row."""
     changes = dict(map(_change, SET.value))
-    return [dataclasses.replace(run, overrides=dict(run.overrides) | changes) for run in experiment.runs(rows)]
+    runs = experiment.runs([] if changes else rows)
+    return [dataclasses.replace(run, overrides=dict(run.overrides) | changes) for run in runs]
 
 
 def _change(text: str) -> tuple[str, object]:

@@ -97,20 +97,26 @@ def at_best_rate(rows: Rows, net: str) -> Rows:
 
 def make_table(rows: Rows) -> str:
     """Epochs until 25 %: at the best rate with all seeds, and over the grid."""
-    lines = []
-    means = {}
+    lines, reached = [], {}
     for net in NETS:
         found = at_best_rate(rows, net)
         epochs = [value for row in found if (value := epochs_to_goal(row)) is not None]
-        if epochs:
-            means[net] = statistics.mean(epochs)
+        if len(epochs) == len(SEEDS):
+            reached[net] = epochs
         grid = ", ".join(f"{rate:g}: {_reached(rows, net, rate)}" for rate in RATES)
         rate = best_rate(rows, net)
         best = "-" if rate is None else f"{rate:g}"
         lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
     text = table(["", "best rate", "epochs until 25 %", "runs that reach it", "the grid of rates, one seed"], lines)
-    if len(means) == len(NETS):
-        text += f"\n\nTanh takes {means['tanh'] / means['relu']:.1f} times as many epochs as ReLU; the paper: 6 times."
+    if len(reached) == len(NETS):
+        # The first seed chose the rates, and is for that the luckier one at the rate chosen.
+        times, others = (
+            statistics.mean(reached["tanh"][first:]) / statistics.mean(reached["relu"][first:]) for first in (0, 1)
+        )
+        text += (
+            f"\n\nTanh takes {times:.1f} times as many epochs as ReLU, and {others:.1f} times without the seed that"
+            " chose the rates; the paper: 6 times."
+        )
     return text
 
 

@@ -30,12 +30,12 @@ def runs(rows: Rows) -> list[Run]:
 
 def make_table(rows: Rows) -> str:
     """Errors by batch size."""
-    lines = [
-        [f"{batch:,}"]
-        + [tables.spread(tables.ten_views(tables.of_run(rows, f"{name}, {batch}"))) for name in ("SGD", "LARS")]
-        for batch in BATCHES
-    ]
+    lines = [[f"{batch:,}", *(_cell(rows, f"{name}, {batch}") for name in ("SGD", "LARS"))] for batch in BATCHES]
     return tables.table(["images an update", "SGD, ten views, %", "LARS, ten views, %"], lines)
+
+
+def _cell(rows: Rows, name: str) -> str:
+    return tables.spread(tables.ten_views(tables.of_run(rows, name))) + tables.diverged(rows, name)
 
 
 LARGE_BATCH = Experiment(

@@ -1,5 +1,6 @@
 """Writes docs/results.md and its pictures from the rows of all experiments."""
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -26,8 +27,9 @@ python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
 python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw
 ```
 
-Errors are top-1 errors on images that no run has seen, as mean and standard deviation over the seeds. A difference is
-the mean over pairs of runs with the same seed; its margin is half of the 95 % confidence interval of Student's t.
+Errors are top-1 errors, on images that no run has seen where an experiment does not say otherwise, as mean and standard
+deviation over the seeds. A difference is the mean over pairs of runs with the same seed; its margin is half of the 95 %
+confidence interval of Student's t. That of an ensemble is from the mean of its members.
 """
 
 
@@ -41,6 +43,7 @@ def write(folder: Path) -> None:
       UsageError: a row is damaged, or the page cannot be written.
     """
     canvas.need_matplotlib()
+    folder = Path(os.path.abspath(folder))  # `.` has no name
     parts, page = [HEAD], folder.parent / f"{folder.name}.md"
     for experiment in EXPERIMENTS.values():
         all_rows = read_rows(folder / f"{experiment.name}.jsonl")

@@ -75,6 +75,12 @@ def paired(base: Rows, other: Rows) -> Difference:
     return Difference(statistics.mean(differences), float(margin), count)
 
 
+def diverged(rows: Rows, name: str) -> str:
+    """`, 1 diverged`; empty: no run of the name did."""
+    count = sum(row["run"] == name and "failed" in row for row in rows)
+    return f", {count} diverged" if count else ""
+
+
 def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) -> str:
     """Errors of runs in percent, ten views and centre crop.
 
@@ -86,12 +92,11 @@ def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) 
     lines = []
     for name in names:
         found = of_run(rows, name)
-        failed = sum(row["run"] == name and "failed" in row for row in rows)
         lines.append(
             [
                 f"`{name}`",
                 *(spread([row["result"][f"top1_{views}_views"] for row in found]) for views in (10, 1)),
-                _count(found) + (f", {failed} diverged" if failed else ""),
+                _count(found) + diverged(rows, name),
                 published.get(name, ""),
             ]
         )
@@ -113,7 +118,7 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
       expected: `+`, `-` or a remark, by name of the others.
     """
     whole = of_run(rows, base)
-    lines = [[f"`{base}`", spread(ten_views(whole)), "", "", "", _count(whole)]]
+    lines = [[f"`{base}`", spread(ten_views(whole)), "", "", "", _count(whole) + diverged(rows, base)]]
     if together := of_run(rows, base + ENSEMBLE):
         [error] = ten_views(together)
         change = error - statistics.mean(ten_views(whole))
@@ -122,7 +127,8 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         found = of_run(rows, name)
         difference = paired(whole, found)
         seen = difference.sign if difference.seeds else ""
-        lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, f"{difference.seeds}"])
+        seeds = f"{difference.seeds}{diverged(rows, name)}"
+        lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, seeds])
     legend = (
         "Expected and found: the sign of the change of the error, `none` for no change, and `?` where the interval"
         " holds 0 and the sign is not known. In brackets: the section of the paper behind the expected sign."
@@ -133,14 +139,18 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
 
 
 def made(rows: Rows) -> str:
-    """Where and when the rows were made: `12 runs on NVIDIA H100, 31 to 58 s each; JAX 0.11.2; 2026-11-27`."""
+    """Where and when the rows were made: `12 runs on NVIDIA H100, 31 to 58 s each; JAX 0.11.2; 2026-11-27`.
+
+    The time is that of the runs that were not resumed.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in (row for row in rows if "ensemble" not in row):
         groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
     parts = []
     for (device, version), group in groups.items():
         seconds = sorted(row["seconds"] for row in group if row["seconds"] is not None)
-        each = f", {_span(seconds, '{:,.0f}')} s each" if seconds else ""
+        some = f"{len(seconds)} of them without a break, " if len(seconds) < len(group) else ""
+        each = f", {some}{_span(seconds, '{:,.0f}')} s each" if seconds else ""
         dates = _span(sorted(row["date"] for row in group), "{}")
         parts.append(f"{len(group)} runs on {device}{each}; JAX {version}; {dates}")
     return ". ".join(parts)

@@ -56,7 +56,8 @@ COMMAND = """
     from alexnet_jax.experiments.experiment import Experiment, grid
 
     names = sys.argv.pop().split(",")
-    runs = lambda rows: grid("some", "default", {name: {"num_epochs": 1.0} for name in names}, range(2))
+    follow = lambda rows: ["b"] if rows and "follow" in names else []
+    runs = lambda rows: grid("some", "default", {name: {"num_epochs": 1.0} for name in names + follow(rows)}, range(2))
     main.EXPERIMENTS["some"] = Experiment("some", "Some", "nothing", runs, lambda rows: "", "")
     worker.command = lambda runs_dir, data_dir: [sys.executable, "-c", WORKER, str(runs_dir)]
     cli.run(main.main, words=None)
@@ -136,6 +137,13 @@ def test_a_run_with_other_values_is_another_run(tmp_path: Path):
     assert found == 2 * [{"num_epochs": 1.0}] + 2 * [{"num_epochs": 2.5, "dataset.eval_split": "test[:9]"}]
 
 
+def test_with_other_values_no_run_follows_from_rows(tmp_path: Path):
+    assert command(tmp_path, "follow")[0] == 0
+    assert rows(tmp_path) == {(name, seed) for name in ("follow", "b") for seed in range(2)}
+    status, out, _ = command(tmp_path, "follow", "--set=num_epochs=2.5")
+    assert status == 0 and "2 of 2 runs to make" in out
+
+
 @pytest.mark.parametrize("flag", ["seed=3", "name=x"])
 def test_what_each_run_has_of_its_own_cannot_be_set(tmp_path: Path, flag: str):
     """All seeds would be one, and their rows look like repeats without spread."""
@@ -165,7 +173,7 @@ def test_two_commands_add_rows_to_one_file(tmp_path: Path):
 
 def test_no_run_starts_after_the_seconds(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--seconds=0")
-    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "runs made: 0, left: 4; the same command goes on" in out
+    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "0 runs made, 4 left; the same command goes on" in out
 
 
 def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):

@@ -89,4 +89,13 @@ def test_the_page_gives_the_time_of_runs_without_a_break(tmp_path: Path):
     assert f"`elpv`: {len(others)} runs on a GPU; JAX 0.11.2" in (tmp_path / "results.md").read_text()
     add_row(tmp_path / "results" / "elpv.jsonl", row(first))
     summary.write(tmp_path / "results")
-    assert f"`elpv`: {len(others) + 1} runs on a GPU, 12 s each; JAX" in (tmp_path / "results.md").read_text()
+    assert f"`elpv`: {len(others) + 1} runs on a GPU, 1 of them without a break, 12 s each; JAX" in unwrapped(
+        (tmp_path / "results.md").read_text()
+    )
+
+
+def test_the_page_of_the_working_directory_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "rows").mkdir()
+    monkeypatch.chdir(tmp_path / "rows")
+    summary.write(Path())
+    assert (tmp_path / "rows.md").exists() and not list((tmp_path / "rows").iterdir())

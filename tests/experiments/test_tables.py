@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from alexnet_jax.experiments import figure1, tables
+from alexnet_jax.experiments import figure1, large_batch, tables
 
 
 def row(name: str, seed: int, error: float, **fields):
@@ -42,6 +42,27 @@ def test_a_difference_within_its_interval_has_no_sign():
 def test_runs_that_diverged_are_counted_and_have_no_error():
     rows = [*ROWS, {"run": "a", "seed": 3, "failed": "the loss of update 7 is not finite"}]
     assert "| `a` | 12.0 ± 2.0 | 13.0 ± 2.0 | 3, 1 diverged | 11 |" in tables.errors(rows, ["a"], {"a": "11"})
+
+
+def test_a_variant_that_diverged_is_not_one_that_was_not_run():
+    failed = [{"run": "b", "seed": seed, "failed": "the loss is not finite"} for seed in range(3)]
+    assert "| `b` | - | - | + | | 0, 3 diverged |" in tables.ablations(ROWS[:3] + failed, "a", {"b": "+"}).replace(
+        "|  |", "| |"
+    )
+    large = [row("SGD, 128", 0, 0.25), {"run": "SGD, 128", "seed": 1, "failed": "the loss is not finite"}]
+    assert "| 128 | 25.0, 1 diverged | - |" in large_batch.make_table(large)
+
+
+def test_the_factor_of_figure_1_is_also_that_of_the_seeds_that_chose_nothing():
+    rows = []
+    for net, before in (("tanh", 8), ("relu", 2)):
+        rows += [curve(net, rate, 0, [0.9, 0.6 - 25 * rate]) for rate in figure1.RATES]
+        rows += [curve(net, 0.016, seed, [0.9] * before + [0.25]) for seed in (1, 2)]
+    chosen, tanh, relu = 0.5 + 0.5 * 0.65 / 0.7, 4.5, 1.5  # epochs
+    both, others = (chosen + 2 * tanh) / (chosen + 2 * relu), tanh / relu
+    text = f"Tanh takes {both:.1f} times as many epochs as ReLU, and {others:.1f} times without the seed that chose"
+    assert text in figure1.make_table(rows)
+    assert "times as many" not in figure1.make_table(rows[:-1])
 
 
 def test_an_ensemble_is_compared_with_the_mean_of_the_network():
