@@ -4,10 +4,14 @@ import contextlib
 import shlex
 from collections.abc import Iterator
 
+import jax
+
 from alexnet_jax.drawing.collection import UnwritableOutputError
 from alexnet_jax.errors import NO_ROOM, UsageError
 from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
+
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED:"  # the start of JAX's error
 
 
 @contextlib.contextmanager
@@ -15,10 +19,19 @@ def hints() -> Iterator[None]:
     """Appends the advice to the message of an error that leaves the block. Also a decorator: `@hints()`.
 
     Raises:
-      UsageError: as raised in the block, of the same kind and with the same attributes.
+      UsageError: as raised in the block, of the same kind and with the same attributes; or a device has too little
+        memory, of which JAX raises pages.
     """
     try:
         yield
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith(OUT_OF_MEMORY):
+            raise
+        reason = str(error).splitlines()[0].removeprefix(OUT_OF_MEMORY)
+        raise UsageError(
+            f"a device has too little memory:{reason.rstrip('.')}; a smaller batch (config.batch_size) or network"
+            " (config.network.width), more devices, or config.dataset.on_device=False take less"
+        ) from error
     except UsageError as error:
         if (hint := _hint(error)) is not None:
             error.args = (f"{error}; {hint}",)

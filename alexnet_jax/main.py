@@ -28,6 +28,7 @@ from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import processes
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
 
 CONFIG = config_flag.define("The experiment, such as configs/default.py.")
@@ -52,8 +53,10 @@ def main() -> None:
     settings = read_settings(config)
     workdir = paths.absolute(WORKDIR.value or os.path.join("runs", settings.name))
     if DRY_RUN.value:
-        if workdirs.has_checkpoints(epath.Path(workdir)):  # the run resumes, and starts from no other one
+        folder = epath.Path(workdir)
+        if workdirs.has_checkpoints(folder):  # the run resumes, and starts from no other one
             settings = dataclasses.replace(settings, init_from=None, fresh=())
+            settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
         data = follow.prepared(settings.dataset.name, DATA_DIR.value)
         text = summary.describe(settings, None if data is None else follow.facts_of(data))
         if data and (line := small_crops(data, settings.dataset.name, settings.dataset.crop_size)):

@@ -2,6 +2,8 @@ import ast
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from etils import epath
 
@@ -72,6 +74,16 @@ def test_an_error_gets_its_advice_and_stays_of_its_kind(error: UsageError, messa
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).count(message[-20:]) == 1
     assert ("; " in str(caught.value)) == (kind is not UsageError)
+
+
+def test_a_device_without_enough_memory_is_one_line():
+    with pytest.raises(UsageError) as caught, hints():
+        jnp.zeros(2**60)  # on a CPU XLA refuses that at once
+    message = str(caught.value)
+    assert message.startswith("a device has too little memory: Out of memory allocating 4611686018427387904 bytes; a s")
+    assert "config.batch_size" in message and "\n" not in message
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), hints():  # a fault of ours or of JAX
+        raise jax.errors.JaxRuntimeError("INTERNAL: something")
 
 
 FLAG = re.compile(r"(?<![\w`-])--[a-z]\w*")

@@ -77,6 +77,18 @@ def test_a_loss_that_is_not_finite_names_its_update(tiny_config, data_dir, tmp_p
         train_and_evaluate(config, str(tmp_path), data_dir)
 
 
+def test_a_long_decoding_is_a_phase_after_the_other(tiny_config, data_dir, monkeypatch):
+    """The watchdog ends processes that are in one phase for ten minutes."""
+    entered = []
+    monkeypatch.setattr(feed, "PHASE", 25)
+    monkeypatch.setattr(feed.processes, "enter", lambda phase, *, slow=False: entered.append(phase))
+    experiment = build.build(read_settings(config_of(tiny_config, True)), data_dir, say=print)
+    entered.clear()
+    feed.OnDevice(experiment, say=print)
+    assert entered[:2] == ["decoding image 25 of train[:64]", "decoding image 50 of train[:64]"]
+    assert entered[2].startswith("decoding image 25 of test")
+
+
 def test_images_that_do_not_fit_are_refused_with_both_sizes(tiny_config, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(feed, "_memory", lambda experiment: 2**20 + 1)
     with pytest.raises(UsageError, match=r"on_device is True, and the images take 1 MiB of the 1 MiB"):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -153,3 +154,15 @@ def test_a_dry_run_reads_init_from_where_the_run_would(tmp_path: Path):
     assert "config.init_from is 'nothing', and there are no checkpoints" in refused.stderr
     (tmp_path / "run/checkpoints/1").mkdir(parents=True)
     assert dry_run(tmp_path, *flags).returncode == 0  # the run resumes
+
+
+def test_a_dry_run_of_a_run_has_the_form_that_it_began_with(tmp_path: Path, data_dir: str):
+    for size in ("64", "32"):
+        shutil.copytree(Path(data_dir, "elpv/64"), tmp_path / "data/shapes" / size)
+    flags = ("--config=configs/own.py:shapes", f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
+    refused = dry_run(tmp_path, *flags)
+    assert refused.returncode == 2 and "has several forms; name one: shapes/32, shapes/64" in refused.stderr
+    (tmp_path / "run/checkpoints/1").mkdir(parents=True)
+    (tmp_path / "run/data.json").write_text('{"name": "shapes/64/1.0.0"}')
+    resumed = dry_run(tmp_path, *flags)
+    assert resumed.returncode == 0, resumed.stderr

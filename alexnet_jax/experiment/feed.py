@@ -27,6 +27,7 @@ from alexnet_jax.runtime import processes
 SHARE = 1 / 4  # of a device's memory: splits that take less are kept there without being asked for
 BLOCK = 64  # updates in one program, at most: some seconds of the largest networks, within which a signal is heard
 LINE_EVERY = 10.0  # seconds between two lines about the splits that are being decoded
+PHASE = 1000  # images: the watchdog, which ends a run that stands still, hears of each so many that are decoded
 
 
 class FromDisk:
@@ -116,7 +117,14 @@ class OnDevice:
         everywhere = sharding.replicated(mesh)
 
         def load(source: Source, split: str) -> resident.Resident:
-            arrays = resident.load(source, say=_progress(f"decoding {split}", len(source), say))
+            show = _progress(f"decoding {split}", len(source), say)
+
+            def progress(done: int) -> None:
+                if done % PHASE == 0:
+                    processes.enter(f"decoding image {done:,} of {split}", slow=True)
+                show(done)
+
+            arrays = resident.load(source, say=progress)
             return resident.Resident(*(sharding.put_local(np.asarray(array), everywhere) for array in arrays))
 
         begun = time.monotonic()

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 
 from alexnet_jax.data.dataset import TRAIN_SPLITS, Dataset, count_examples, count_shared, open_dataset, splits_in
-from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.errors import ForeignDatasetError, UnknownDatasetError
 from alexnet_jax.data.preparing import automatic
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.checks import check
@@ -64,10 +64,14 @@ def known_facts(name: str) -> Facts | None:
 
 
 def prepared(name: str, data_dir: str | None) -> Dataset | None:
-    """A prepared data set; None: it is not there, or not complete."""
+    """A prepared data set; None: it is not there, or TFDS's copy alone.
+
+    Raises:
+      DatasetError: it cannot be opened, or the name is that of several.
+    """
     try:
         return open_dataset(name, data_dir)
-    except DatasetError:
+    except (UnknownDatasetError, ForeignDatasetError):
         return None
 
 

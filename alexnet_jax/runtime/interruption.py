@@ -37,7 +37,9 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         # Python gives signals to the main thread alone. A run in another one, as of a notebook's widget, hears none.
         hears = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._receive) for number in STATUS if hears}
+        # What the shell has ignored, as Ctrl-C for a job of a script in the background, stays ignored.
+        heard = [number for number in STATUS if hears and signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

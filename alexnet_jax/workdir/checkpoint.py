@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import LatestN
 
 from alexnet_jax.errors import NO_ROOM, UsageError, reason_of, words_of
 from alexnet_jax.learning.step import TrainState
@@ -118,11 +118,11 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False):
         processes = jax.process_count()
-        best = BestN(get_metric_fn=_rank, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._folder = folder
         self._writing: int | None = None
         self.last_sound: int | None = None
         self._has_failed = False
+        self._not_deleted: set[int] = set()
         if processes > 1 and not read_only:
             try:
                 folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
@@ -135,7 +135,8 @@ class Checkpoints:
                     item_handlers=ocp.PyTreeCheckpointHandler(),
                     options=ocp.CheckpointManagerOptions(
                         step_name_format=_Names(),
-                        preservation_policy=AnyPreservationPolicy([LatestN(n=KEPT), best]),
+                        # All: `_delete_old` deletes. Orbax takes a save for failed where it cannot delete an old one.
+                        preservation_policy=LatestN(),
                         best_fn=_rank,
                         best_mode="min",
                         create=not read_only and processes == 1,
@@ -171,19 +172,19 @@ class Checkpoints:
         return _agreed(lambda: None if self._manager.metrics(step) else "no error") is None
 
     def add_error(self, step: int, *, top1: float, loss: float) -> None:
-        """Stores the validation error of a checkpoint that was written without one. Arguments as in `save`."""
+        """Stores the validation error of a checkpoint that has none. Arguments as in `save`."""
         metrics, folder = _metrics_of(top1, loss), self._folder / str(step)
 
         def write() -> str | None:
-            with contextlib.suppress(OSError):  # no state is lost
+            with contextlib.suppress(OSError), storage_errors(folder):  # no state is lost
                 (folder / "metrics").mkdir(exist_ok=True)
                 write_atomically(folder / "metrics" / "metrics", json.dumps(metrics))
                 manifest.extend(folder)
             return None
 
-        if metrics is not None:
+        if metrics is not None and not self.is_evaluated(step):  # the manifest holds a file as it was first written
             _agreed(write)
-            self._manager.reload()
+            self._reload()
 
     def save(
         self, step: int, state: TrainState | dict[str, PyTree], *, top1: float | None, loss: float | None = None
@@ -302,25 +303,48 @@ class Checkpoints:
         except Exception as error:  # as in `restore`
             raise self._failed(error) from error
         if self._writing is not None and jax.process_index() == 0:
-            with contextlib.suppress(OSError):  # the arrays are listed, whether or not these files are
-                manifest.extend(self._folder / str(self._writing))
+            folder = self._folder / str(self._writing)
+            with contextlib.suppress(OSError), storage_errors(folder):  # the arrays are listed, with or without these
+                manifest.extend(folder)
+            self._delete_old()
         if self._writing is not None:
             self.last_sound, self._writing, self._has_failed = self._writing, None, False
             allocator.trim()  # the copies that were written
+
+    def _delete_old(self) -> None:
+        """Deletes all checkpoints but the last ones and the best one. What cannot be deleted is named, and stays."""
+        kept = {*self.steps()[-KEPT:], self.best_step()}
+        for step in [step for step in self.steps() if step not in kept]:
+            try:
+                with storage_errors(self._folder):
+                    (self._folder / str(step)).rmtree()
+            except OSError as error:
+                if step not in self._not_deleted:
+                    log(f"warning: the old checkpoint of update {step:,} cannot be deleted: {reason_of(error)}")
+                self._not_deleted.add(step)
+        self._reload()
 
     def _failed(self, error: Exception) -> SaveError:
         """Removes the files of a checkpoint that could not be written."""
         step, self._writing, self._has_failed = self._writing, None, True
         self._remove_parts()
-        self._manager.reload()  # orbax counted the checkpoints that the failed one was to replace as deleted
+        self._reload()  # orbax counts the checkpoint that failed
         return SaveError(step, words_of(error, None)[-200:])  # tensorstore ends with the cause
+
+    def _reload(self) -> None:
+        """Lists the checkpoints anew, unless the storage fails just now."""
+        with contextlib.suppress(OSError), storage_errors(self._folder):
+            self._manager.reload()
 
     def _remove_parts(self) -> None:
         """Removes incomplete checkpoints, while nothing is being written. A user's copies of checkpoints stay."""
-        for path in self._folder.iterdir():
-            if PART in path.name and jax.process_index() == 0:
-                with contextlib.suppress(OSError):
-                    path.rmtree()
+        if jax.process_index() > 0:
+            return
+        with contextlib.suppress(OSError), storage_errors(self._folder):  # the storage may be why the save failed
+            for path in self._folder.iterdir():
+                if PART in path.name:
+                    with contextlib.suppress(OSError):
+                        path.rmtree()
 
     def close(self) -> None:
         """Waits for the last save, and ends orbax's threads."""

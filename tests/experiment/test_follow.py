@@ -1,12 +1,15 @@
 """Fields of the config that follow from the data set."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from alexnet_jax.configs import own
-from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset import Dataset, open_dataset
+from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
@@ -42,6 +45,20 @@ def test_a_split_of_which_a_part_is_trained_on_is_no_test(tiny_config: Callable,
     assert followed(tiny_config, three, train_split=train).eval_split == "test"
     with pytest.raises(UsageError, match="eval_split is None, and elpv/64 has the splits train, validation; name one"):
         followed(tiny_config, dict.fromkeys(["train", "validation"], 40), train_split=train)
+
+
+def test_a_dry_run_needs_no_data_and_refuses_what_the_run_would(data_dir: str, tmp_path: Path):
+    name = "elpv/64"
+    assert follow.prepared("other", data_dir) is None
+    assert isinstance(follow.prepared(name, data_dir), Dataset)
+    shutil.copytree(Path(data_dir, name), tmp_path / "data" / name)
+    folder = tmp_path / "data" / name / "1.0.0"
+    (folder / "features.json").unlink()
+    with pytest.raises(DatasetError, match=r"features\.json is missing"):
+        follow.prepared(name, str(tmp_path / "data"))
+    shutil.copytree(Path(data_dir, name), tmp_path / "data/elpv/32")
+    with pytest.raises(DatasetError, match="has several forms; name one: elpv/32, elpv/64"):
+        follow.prepared("elpv", str(tmp_path / "data"))
 
 
 def test_another_data_set_has_its_own_splits(tiny_config: Callable, data_dir: str):

@@ -68,6 +68,45 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
     assert checkpoints.best_step() == 2
 
 
+def test_an_old_checkpoint_that_cannot_be_deleted_fails_no_save(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """As one that a user has protected, or that a reader holds open on NFS."""
+    mesh = sharding.make_mesh(data=1, tower=2)
+    checkpoints.save(1, state_of(1, mesh), top1=0.5)
+    kept, rmtree = type(checkpoints._folder), type(checkpoints._folder).rmtree
+
+    def refuse(path, *arguments, **keywords):
+        if path.name == "1":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return rmtree(path, *arguments, **keywords)
+
+    monkeypatch.setattr(kept, "rmtree", refuse)
+    for step in range(2, 8):
+        checkpoints.save(step, state_of(step, mesh), top1=0.1)
+        checkpoints.wait()
+        assert checkpoints.last_sound == step
+    assert checkpoints.steps() == [1, 5, 6, 7]
+    shown = "".join(capsys.readouterr())
+    assert shown.count("the old checkpoint of update 1 cannot be deleted: Permission denied") == 1
+
+
+def test_a_save_fails_in_one_line_where_the_storage_is_gone(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch):
+    mesh = sharding.make_mesh(data=1, tower=2)
+    checkpoints.save(1, state_of(1, mesh), top1=0.5)
+    checkpoints.wait()
+    gone = OSError(errno.ESTALE, "Stale file handle")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(checkpoints._folder), "iterdir", mock.Mock(side_effect=gone))
+        patch.setattr(checkpoints._manager, "save", mock.Mock(side_effect=gone))
+        patch.setattr(checkpoints._manager, "reload", mock.Mock(side_effect=gone))
+        with pytest.raises(SaveError, match="Stale file handle"):
+            checkpoints.save(2, state_of(2, mesh), top1=0.5)
+    checkpoints.save(3, state_of(3, mesh), top1=0.5)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 3] and checkpoints.last_sound == 3
+
+
 def test_a_run_that_passed_over_later_checkpoints_is_saved(checkpoints: Checkpoints, tmp_path: Path):
     """A run whose last checkpoints are damaged goes on from an earlier one, and may end before it comes to them."""
     mesh = sharding.make_mesh(data=1, tower=2)
@@ -113,6 +152,8 @@ def test_an_error_is_added_to_a_checkpoint(checkpoints: Checkpoints, tmp_path: P
     assert not checkpoints.is_evaluated(1) and checkpoints.is_evaluated(2) and checkpoints.best_step() == 2
     checkpoints.add_error(1, top1=0.25, loss=1.5)
     assert checkpoints.is_evaluated(1) and checkpoints.best_step() == 1
+    checkpoints.add_error(1, top1=0.26, loss=1.6)  # of a run that was killed before its next save
+    assert manifest.damage(epath.Path(tmp_path / "checkpoints/1")) is None
     for step in (3, 4, 5):
         checkpoints.save(step, state_of(step, mesh), top1=0.9)
         checkpoints.wait()
