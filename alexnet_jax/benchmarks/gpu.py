@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -204,7 +205,7 @@ def _input(
     from_disk = {}
     for encoding in sources:
         name, workers = input_pipeline.name_of(encoding), str(threads())
-        from_disk[encoding] = process.ask(" ".join(["from_disk", name, str(place), workers, str(UPDATES)]))
+        from_disk[encoding] = process.ask(shlex.join(["from_disk", name, str(place), workers, str(UPDATES)]))
         say(f"updates from {encoding:11} {from_disk[encoding]:10,.0f} images/s")
     return {"rates": rates, "from_disk": from_disk}
 

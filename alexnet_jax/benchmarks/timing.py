@@ -61,7 +61,7 @@ def _processor_seconds() -> float:
 def _processor_seconds_of_child(stat: Path) -> float:
     """Processor time of the process whose file this is; 0: the process is no child of this one, or gone."""
     try:
-        fields = stat.read_text().rsplit(")", 1)[1].split()
+        fields = stat.read_bytes().rsplit(b")", 1)[1].split()  # a name of a process may end within a letter
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / TICKS if int(fields[1]) == os.getpid() else 0.0

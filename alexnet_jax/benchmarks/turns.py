@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class Process:
         )
 
     def ask(self, word: str) -> Any:
-        """The answer to a word, or to a word and its arguments, separated by spaces.
+        """The answer to a word, or to a word and its arguments, quoted as in a shell.
 
         Raises:
           UsageError: the process has ended for a mistake of the user.
@@ -60,7 +61,7 @@ class Process:
 def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
     """Answers the words on standard input, until standard input ends."""
     for line in sys.stdin:
-        word, *arguments = line.split()
+        word, *arguments = shlex.split(line)
         print(json.dumps(answers[word](*arguments)), flush=True)
 
 

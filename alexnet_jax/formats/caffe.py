@@ -5,6 +5,7 @@ before 2015, in which the published networks are stored. Caffe sees pictures in 
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,7 +95,8 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
         if len(block.blobs) != 2:
             raise FormatError(f"its {name} has {len(block.blobs)} arrays; kernel and bias are two")
         kernel, bias = block.blobs
-        kernel = kernel.reshape(kernel.shape[-2:]) if name.startswith("fc") and kernel.ndim > 2 else kernel
+        if name.startswith("fc") and math.prod(kernel.shape[:-2]) == 1:
+            kernel = kernel.reshape(kernel.shape[-2:])
         whole[name] = (kernel, bias.reshape(-1))
     if whole["conv1"][0].ndim != 4 or whole["conv1"][0].shape[1] != 3:
         raise FormatError(f"its conv1 has a kernel of {whole['conv1'][0].shape}, and pictures have 3 colours")

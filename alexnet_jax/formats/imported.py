@@ -192,6 +192,9 @@ def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
 
 
 def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
+    for name, (_, bias) in found.layers.items():
+        if bias.ndim != 1:
+            raise FormatError(f"its {name} has a bias of the shape {bias.shape}; a bias is a row of numbers")
     count = len(found.layers["fc8"][1]) if "fc8" in found.layers else 0
     tower, width = weights.tower_of(found.recipe, found.layers, count)
     params = weights.to_params(found.layers, tower, found.crop_size)
@@ -270,13 +273,4 @@ def _ours(network: safetensors.Network, kind: str, mean: Any, classes: Any) -> I
     """A network of a file that this program wrote, which knows its classes and pixels."""
     if kind != "auto" or mean is not None or classes is not None:
         raise UsageError("the file is one of this program and knows its kind, mean and classes; leave these out")
-    return Imported(
-        OURS,
-        network.settings,
-        network.step,
-        network.params,
-        network.batch_stats,
-        network.preprocessing,
-        (),
-        network.licence,
-    )
+    return Imported(kind=OURS, notes=(), **vars(network))

@@ -94,7 +94,7 @@ def _read_legacy(file: io.BytesIO, data: bytes) -> dict[str, np.ndarray]:
     value, keys = unpickle.read(file, ALLOWED), unpickle.read(file, ALLOWED)
     places: dict[str, int] = {}  # where the count and the numbers of a storage begin
     sizes = {str(stored[2]): _size(stored) for stored in map(_key_of, _stored(value))}
-    if not isinstance(keys, list) or not all(isinstance(key, str) and key in sizes for key in keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or {*keys} != {*sizes}:
         raise FormatError("its list of storages is damaged")
     at = file.tell()
     for key in keys:

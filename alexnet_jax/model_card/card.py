@@ -81,7 +81,7 @@ class Card:
 
 
 def write(folder: epath.Path, card: Card, *, say: Callable[[str], None]) -> None:
-    """Writes the card into a workdir, beside a card that a user has edited.
+    """Writes the card into a workdir, beside a card that a user has edited. Where both are edited, none is written.
 
     A card that cannot be written is a warning: the network is whole without it.
 
@@ -91,6 +91,9 @@ def write(folder: epath.Path, card: Card, *, say: Callable[[str], None]) -> None
       say: prints a line.
     """
     name = NEW_FILE_NAME if is_edited(folder / FILE_NAME) else FILE_NAME
+    if is_file(folder / name) and is_edited(folder / name):
+        say(f"{folder / FILE_NAME} and {NEW_FILE_NAME} have been edited and stay; no model card is written")
+        return
     try:
         record.write_bytes(folder, name, render(card, folder.name).encode("utf-8", "replace"))
     except UsageError as error:

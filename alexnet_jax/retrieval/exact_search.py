@@ -31,6 +31,7 @@ def nearest(
     k: int,
     *,
     leave_out: Int[np.ndarray, " q"] | None = None,
+    first_query: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float64[np.ndarray, "q k"], Int64[np.ndarray, "q k"]]:
     """The `k` items of the database nearest to each query: Euclidean distances in rising order, and indices.
@@ -42,13 +43,14 @@ def nearest(
       database_blocks: `[n, ...]` each, read once. An item's index counts through all blocks.
       k: how many.
       leave_out: the index of an item that each query must not find, such as the query itself.
+      first_query: the number of the first query, for errors.
       progress: called with the number of items searched.
 
     Raises:
       UsageError: the database has fewer than `k` items, shapes differ, or a number is NaN or infinite.
     """
     check_count(k, k)
-    queries = _rows(queries, "queries")
+    queries = _rows(queries, "queries", first_query)
     best = _Best(np.full((len(queries), k), np.inf), np.full((len(queries), k), NONE))
     left_out = np.full(len(queries), -1) if leave_out is None else np.asarray(leave_out)
     size = rows_at_once(queries.shape[1])
@@ -181,8 +183,8 @@ def _dot(q: Float[Array, "q chunk"], d: Float[Array, "n chunk"]) -> Float[Array,
     return jnp.matmul(q, d.T, precision=lax.Precision.HIGHEST)  # accelerators would round to fewer bits
 
 
-def _rows(vectors: np.ndarray, name: str) -> np.ndarray:
-    """The vectors as `[n, d]`.
+def _rows(vectors: np.ndarray, name: str, first: int) -> np.ndarray:
+    """The vectors as `[n, d]`; `first` is the number of the first one, for errors.
 
     Raises:
       UsageError: a number is NaN or infinite.
@@ -192,13 +194,15 @@ def _rows(vectors: np.ndarray, name: str) -> np.ndarray:
         raise UsageError(f"{name} have the shape {vectors.shape}; vectors are [n, d]")
     vectors = vectors.reshape(len(vectors), -1)
     if not np.isfinite(vectors).all():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        row = first + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise UsageError(f"row {row:,} of the {name} holds NaN or infinity; distances from there make no sense")
     return vectors
 
 
 def _split(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """The blocks in parts of at most `size` rows."""
+    first = 0
     for block in blocks:
         for start in range(0, len(block), size):
-            yield _rows(block[start : start + size], "database")
+            yield _rows(block[start : start + size], "database", first + start)
+        first += len(block)

@@ -173,6 +173,7 @@ def find_neighbours(
             table.features.blocks(),
             k,
             leave_out=rows if queries is None else None,
+            first_query=start,
             progress=functools.partial(_add_to, progress, start // size * total, -(-count // size) * total),
         )
         all_neighbours.append(indices)

@@ -274,15 +274,15 @@ def pth(state, wrap=lambda state: state):
     return file.getvalue()
 
 
-def legacy_pth(state):
-    """A file as `torch.save` wrote before PyTorch 1.6."""
+def legacy_pth(state, *, listed=lambda keys: keys):
+    """A file as `torch.save` wrote before PyTorch 1.6. `listed` changes the keys in its list of storages."""
     storages, tensors = _tensors(state)
     parts = [
         _pickled(0x1950A86A20F9469CFC6C),
         _pickled(1001),
         _pickled({"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}),
         _pickled(tensors, legacy=True),
-        _pickled([storage.key for storage in storages]),
+        _pickled(listed([storage.key for storage in storages])),
     ]
     for storage in storages:
         parts += [struct.pack("<q", storage.array.size), storage.array.tobytes()]

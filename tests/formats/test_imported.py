@@ -313,6 +313,18 @@ WRONG = {
         "conv2 has a kernel of 12x4x3x3 and 12 biases, and the network with images of 224 pixels 12x4x5x5 and 12",
     ),
     "bias": (networks.pth(networks.state_dict(changed(SMALL_TORCH, "fc7", bias=lambda x: x[1:]))), "fc7 has 255 maps"),
+    "scalar bias": (
+        save(networks.state_dict(changed(SMALL_TORCH, "conv1", bias=lambda x: np.array(0.0, np.float32)))),
+        "conv1 has a bias of the shape (",
+    ),
+    "legacy without a storage": (
+        networks.legacy_pth(networks.state_dict(SMALL_TORCH), listed=lambda keys: keys[:-1]),
+        "its list of storages is damaged",
+    ),
+    "fully connected as windows": (
+        networks.caffemodel(changed(SMALL_CAFFE, "fc7", lambda x: x[:, :, None, None])),
+        "fc7 has a kernel of 256x256x1x1 and 256 biases, and the network with images of 227 pixels 256x256",
+    ),
     "missing": (
         save({k: v for k, v in networks.state_dict(SMALL_TORCH).items() if k != "classifier.4.bias"}),
         "alexnet has classifier.4.bias",

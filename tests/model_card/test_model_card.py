@@ -119,9 +119,14 @@ def test_a_card_of_ours_is_replaced_and_an_edited_one_stays(tmp_path: Path, name
     card.write(folder, dataclasses.replace(CARD, summary="Third."), say=said.append)
     assert file.read_text() == edited and "Third." in new.read_text()
     assert said == [f"{file} has been edited and stays; the new model card is MODEL_CARD.new.md beside it"]
+    both = new.read_text().replace("Third.", "Mine, too.")
+    new.write_text(both)
+    card.write(folder, CARD, say=said.append)
+    assert (file.read_text(), new.read_text()) == (edited, both)
+    assert said[1:] == [f"{file} and MODEL_CARD.new.md have been edited and stay; no model card is written"]
     file.unlink()
     card.write(folder, CARD, say=said.append)
-    assert not card.is_edited(file) and len(said) == 1
+    assert not card.is_edited(file) and len(said) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"# mine", b"\xff\xfe", b"<!-- Written by alexnet_jax. -->"])

@@ -119,6 +119,15 @@ def test_a_search_that_makes_no_sense_is_one_line(queries, items, k, reason):
     assert "\n" not in str(error.value)
 
 
+def test_an_error_numbers_the_rows_through_all_blocks():
+    items = np.zeros((5000, 2))
+    items[4321] = np.nan
+    with pytest.raises(UsageError, match="row 4,321 of the database holds NaN"):
+        exact_search.nearest(items[:3], np.split(items, 5), 1)
+    with pytest.raises(UsageError, match="row 4,321 of the queries holds NaN"):
+        exact_search.nearest(items[4000:], [items[:9]], 1, first_query=4000)
+
+
 def test_more_neighbours_than_others_are_one_line():
     items = vectors("normal", 5, 4, 7)
     with pytest.raises(UsageError, match=r"5 neighbours .* 4 items"):
