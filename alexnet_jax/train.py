@@ -337,7 +337,7 @@ class Loop:
                 state.batch_stats,
                 views=views,
                 feed=self._feed,
-                stop=lambda _: self._interruption.due(),
+                stop=self._interruption.due,
             )
         if metrics is not None and not np.isfinite(metrics.loss):
             self._stop_not_finite(step, "evaluation loss")

@@ -18,7 +18,7 @@ def evaluate(
     *,
     views: int,
     feed: Feed | None = None,
-    stop: Callable[[int], bool] = lambda done: False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Metrics | None:
     """Sums over every example of the evaluation split, each counted once.
 
@@ -27,14 +27,14 @@ def evaluate(
       feed: of the batches; None: from disk.
       params, batch_stats: of the network.
       views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
-      stop: called after each batch with the number of images done; True ends the evaluation, which returns None.
+      stop: called after each batch; True ends the evaluation, which returns None.
     """
     size = examples_at_once(experiment.settings.batch_size, views, experiment.mesh.shape[sharding.DATA])
     batches = (feed or FromDisk(experiment)).eval_batches(batch_size=size, views=views)
     total = ZERO
     for metrics in one_behind(batches, lambda batch: experiment.steps.eval_step(params, batch_stats, batch)):
         total += metrics
-        if stop(int(total.count)):
+        if stop():
             return None
     allocator.trim()
     return total

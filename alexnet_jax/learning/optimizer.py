@@ -66,62 +66,51 @@ def krizhevsky_sgd(
       weight_decay: a number for all, or a number for every leaf; leaves named `kernel` alone decay. 0.0005 in 2012.
       nesterov: the update is `momentum v - rate gradient` with the new v (Sutskever et al. 2013).
       clip_norm: the gradient of all parameters is shortened to this length where it is longer.
-      trust: LARS (You et al. 2017): see `decay_kernels`.
+      trust: LARS (You et al. 2017, equation 6): the decayed gradient of a kernel is multiplied by the local rate,
+        `trust |w| / (|gradient| + weight_decay |w|)`, the lengths of both towers together, or by 1 while the kernel or
+        its gradient is 0.
     """
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    stateless = optax.chain(clip, decay_kernels(weight_decay, trust=trust))
-    velocity = momentum_by_rate(rates, momentum=momentum, nesterov=nesterov)
+    clip = None if clip_norm is None else optax.clip_by_global_norm(clip_norm)
 
-    def update(gradients: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Velocity]:
-        gradients, _ = stateless.update(gradients, stateless.init(params), params)
-        return velocity.update(gradients, state, params, **extra)
+    def decayed(path: tuple[Any, ...], gradient: Array, weight: Array, decay: float) -> Array:
+        if path[-1].key != "kernel":
+            return gradient
+        total = gradient + decay * weight
+        if trust is None:
+            return total
+        weights, lengths = jnp.linalg.norm(weight.ravel()), jnp.linalg.norm(gradient.ravel())
+        local = trust * weights / (lengths + decay * weights)
+        return total * jnp.where((weights > 0) & (lengths > 0), local, jnp.ones_like(local))
 
-    return optax.GradientTransformationExtraArgs(velocity.init, update)
-
-
-def momentum_by_rate(
-    rates: PyTree, *, momentum: float, nesterov: bool = False
-) -> optax.GradientTransformationExtraArgs:
-    """`v <- momentum v - rate gradient`, and v is the update; a leaf whose rate is 0 stands still, velocity and all."""
+    def init(params: PyTree) -> Velocity:
+        return Velocity(jax.tree.map(jnp.zeros_like, params))
 
     def update(
-        gradients: PyTree, state: Any, params: PyTree = None, *, step: Array, factor: Array | float = 1.0, **_: Any
+        gradients: PyTree,
+        state: Velocity,
+        params: PyTree | None = None,
+        *,
+        step: Array,
+        factor: Array | float = 1.0,
+        **_: Any,
     ) -> tuple[PyTree, Velocity]:
-        def leaf(gradient: Array, velocity: Array, schedule: Schedule) -> tuple[Array, Array]:
-            rate = (schedule(step) * factor).astype(gradient.dtype)
-            moved = momentum * velocity - rate * gradient
-            change = momentum * moved - rate * gradient if nesterov else moved
-            return jnp.where(rate == 0, velocity, moved), jnp.where(rate == 0, jnp.zeros_like(change), change)
+        if params is None:
+            raise ValueError("weight decay needs the parameters: call update(gradients, state, params, step=step)")
+        if clip is not None:
+            gradients, _ = clip.update(gradients, optax.EmptyState())
+        decays = weight_decay
+        if isinstance(decays, (int, float)):
+            decays = jax.tree.map(lambda _: weight_decay, gradients)
+        gradients = jax.tree_util.tree_map_with_path(decayed, gradients, params, decays)
 
-        pairs = jax.tree.map(leaf, gradients, state.velocity, rates)
+        def moved(gradient: Array, velocity: Array, schedule: Schedule) -> tuple[Array, Array]:
+            rate = (schedule(step) * factor).astype(gradient.dtype)
+            new = momentum * velocity - rate * gradient
+            change = momentum * new - rate * gradient if nesterov else new
+            return jnp.where(rate == 0, velocity, new), jnp.where(rate == 0, jnp.zeros_like(change), change)
+
+        pairs = jax.tree.map(moved, gradients, state.velocity, rates)
         velocity, updates = jax.tree.transpose(jax.tree.structure(gradients), jax.tree.structure((0, 0)), pairs)
         return updates, Velocity(velocity)
 
-    return optax.GradientTransformationExtraArgs(lambda params: Velocity(jax.tree.map(jnp.zeros_like, params)), update)
-
-
-def decay_kernels(weight_decay: PyTree, *, trust: float | None = None) -> optax.GradientTransformation:
-    """Adds `weight_decay w` to the gradient of every kernel.
-
-    With `trust` the sum is then multiplied by LARS's local rate, `trust |w| / (|gradient| + weight_decay |w|)`, the
-    lengths of both towers together, or by 1 while the kernel or its gradient is 0 (You et al. 2017, equation 6).
-    """
-
-    def update(gradients: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
-        if params is None:
-            raise ValueError("weight decay needs the parameters: call update(gradients, state, params, step=step)")
-
-        def leaf(path: tuple[Any, ...], gradient: Array, weight: Array, decay: float) -> Array:
-            if path[-1].key != "kernel":
-                return gradient
-            decayed = gradient + decay * weight
-            if trust is None:
-                return decayed
-            weights, lengths = jnp.linalg.norm(weight.ravel()), jnp.linalg.norm(gradient.ravel())
-            local = trust * weights / (lengths + decay * weights)
-            return decayed * jnp.where((weights > 0) & (lengths > 0), local, jnp.ones_like(local))
-
-        decays = jax.tree.map(lambda _: weight_decay, gradients) if isinstance(weight_decay, float) else weight_decay
-        return jax.tree_util.tree_map_with_path(leaf, gradients, params, decays), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(init, update)

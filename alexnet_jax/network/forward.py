@@ -56,8 +56,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
     _check_places(tower, mesh)
     build.load_once()  # tracing needs the kernels, and a user's program may not have loaded them
     axes = _axes(mesh)
-    data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
-    logits = PartitionSpec(*(axis if axis in axes else None for axis in (DATA, TOWER)))
+    data, towers = _spec(axes, DATA), _spec(axes, TOWER)
     here = tower.clone(axes=axes)
 
     def local(params, batch_stats, images, key):
@@ -71,6 +70,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
         y, changed = here.apply(variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
         return y, changed.get("batch_stats", {})
 
+    logits = _spec(axes, DATA, TOWER)
     run = jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data, PartitionSpec()), out_specs=(logits, towers))
 
     def forward(params, batch_stats, images, key=None):
@@ -101,7 +101,7 @@ def make_features(
     _check_places(tower, mesh)
     build.load_once()
     axes = _axes(mesh)
-    data, towers = (PartitionSpec(axis if axis in axes else None) for axis in (DATA, TOWER))
+    data, towers = _spec(axes, DATA), _spec(axes, TOWER)
     here = tower.clone(axes=axes, layers=tower.layers[: names.index(layer) + 1])
 
     def local(params, batch_stats, images):
@@ -110,7 +110,7 @@ def make_features(
         return here.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
 
     places = (None, None) if chosen.window else ()
-    out = PartitionSpec(DATA if DATA in axes else None, *places, TOWER if TOWER in axes else None)
+    out = _spec(axes, DATA, *places, TOWER)
     return jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data), out_specs=out)
 
 
@@ -118,6 +118,11 @@ def _check_places(tower: Tower, mesh: Mesh) -> None:
     places = mesh.shape[TOWER]
     if places not in (1, tower.towers):
         raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+
+
+def _spec(axes: tuple[str, ...], *names: str | None) -> PartitionSpec:
+    """The layout of an array whose axes lie along these axes of the mesh, where the mesh has more than one place."""
+    return PartitionSpec(*(name if name in axes else None for name in names))
 
 
 def _axes(mesh: Mesh) -> tuple[str, ...]:

@@ -15,11 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
+from alexnet_jax.runtime import output
+
 
 @functools.cache
 def warn(line: str) -> None:
     """Prints a warning on the standard error, once per process."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    output.warn(f"warning: {line}")
 
 
 # JAX's coordination service. Seen in jax 0.10.2 and 0.12.0.1: `jax.distributed` has `initialize`, `is_initialized` and

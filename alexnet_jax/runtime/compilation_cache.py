@@ -8,8 +8,8 @@ entry whose digest is wrong, so that processes may die and run side by side. No 
 
 import contextlib
 import hashlib
+import math
 import os
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 
 from alexnet_jax import paths
-from alexnet_jax.runtime import compat
+from alexnet_jax.runtime import compat, output
 
 MAX_BYTES = 512 * 2**20  # of all entries; those of the default config take some 10 MB
 SUFFIX = ".compiled"
@@ -60,6 +60,8 @@ class Entries:
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES):
         self._path, self._max_bytes, self._warned = folder, max_bytes, False
+        self._slack = max_bytes // 64  # bytes that are written before all entries are listed again
+        self._written = math.inf  # since then; the entries of earlier starts are not listed yet
 
     def get(self, key: str) -> bytes | None:
         """The program of the key; None: not cached, or damaged and now removed."""
@@ -87,13 +89,15 @@ class Entries:
                 partial.replace(self._path / (key + SUFFIX))
             finally:
                 partial.unlink(missing_ok=True)
-            self._evict()
+            self._written += len(value)
+            if self._written > self._slack:
+                self._evict()
+                self._written = 0
         except OSError as error:
             if not self._warned:
-                print(
+                output.warn(
                     f"warning: compiled programs cannot be cached in {self._path}: {error}; every start compiles anew;"
-                    " name another folder in JAX_COMPILATION_CACHE_DIR, or set JAX_ENABLE_COMPILATION_CACHE=0",
-                    file=sys.stderr,
+                    " name another folder in JAX_COMPILATION_CACHE_DIR, or set JAX_ENABLE_COMPILATION_CACHE=0"
                 )
             self._warned = True
 
@@ -109,7 +113,7 @@ class Entries:
                     file.unlink()
         total = sum(size for _, size, _ in entries)
         for _, size, file in sorted(entries):
-            if total <= self._max_bytes:
+            if total <= self._max_bytes - self._slack:
                 return
             file.unlink(missing_ok=True)
             total -= size

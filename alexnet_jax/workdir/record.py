@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from alexnet_jax import strict_json
 from alexnet_jax.errors import NO_LOCKS, UsageError
 from alexnet_jax.paths import is_file, is_missing
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import output, processes
 from alexnet_jax.workdir.atomic import storage_errors, write_atomically
 from alexnet_jax.workdir.errors import (
     DamagedFileError,
@@ -163,7 +163,7 @@ def lock(folder: epath.Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise UnwritableWorkdirError(folder, error) from error
-            print(f"warning: the file system of {folder} has no locks; let no other run use this workdir")
+            output.warn(f"warning: the file system of {folder} has no locks; let no other run use this workdir")
         yield
 
 

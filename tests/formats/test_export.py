@@ -145,12 +145,13 @@ def test_a_network_of_bfloat16_is_exported(tmp_path):
     np.testing.assert_allclose(found, net.predict(pictures), atol=0.02)
 
 
-@pytest.mark.parametrize("mesh", [(1, 1), (2, 2)])
-@pytest.mark.parametrize("recipe", ["original", "batch_norm", "torchvision_convolutions"])
+@pytest.mark.parametrize(
+    ("recipe", "mesh"),
+    [(recipe, mesh) for recipe in ("original", "batch_norm") for mesh in ((1, 1), (2, 2))]
+    + [("torchvision_convolutions", (1, 1))],
+)
 def test_a_whole_network_comes_back_with_the_same_bits(recipe, mesh, tmp_path):
-    has_classifier = recipe in CLASSIFIERS
-    mesh = mesh if has_classifier else (1, 1)
-    net = made.network(recipe, classes=5 if has_classifier else 0, mesh=mesh)
+    net = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0, mesh=mesh)
     [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"))
     back = alexnet_jax.load(file)
     for name in ("params", "batch_stats"):
@@ -166,17 +167,13 @@ def test_a_whole_network_comes_back_with_the_same_bits(recipe, mesh, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "kind", "name"),
-    [
-        ("torchvision", "torchvision", "net.safetensors"),
-        ("torchvision_convolutions", "torchvision", "net.safetensors"),
-        ("bvlc", "caffe", "net.caffemodel"),
-        ("caffenet", "caffe", "net.caffemodel"),
-    ],
+    ("recipe", "classes"),
+    [(recipe, classes) for recipe in ("torchvision", "bvlc", "caffenet") for classes in (4, 5)]
+    + [("torchvision_convolutions", 0)],
 )
-@pytest.mark.parametrize("classes", [4, 5])
-def test_other_programs_layouts_come_back_with_the_same_bits(recipe, kind, name, classes, tmp_path):
-    classes = classes if recipe in CLASSIFIERS else 0
+def test_other_programs_layouts_come_back_with_the_same_bits(recipe, classes, tmp_path):
+    kind = "torchvision" if recipe.startswith("torchvision") else "caffe"
+    name = {"torchvision": "net.safetensors", "caffe": "net.caffemodel"}[kind]
     scale = np.full(3, 1 / 64, np.float32)
     net = made.network(recipe, classes=classes, crop_size=99, pixel_scale=scale)
     file, *beside = export(net, epath.Path(tmp_path / name), kind, licence="CC0")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,16 @@ def test_the_least_recently_used_entries_are_evicted(tmp_path: Path):
     time.sleep(0.01)
     entries.put("d", bytes(250))
     assert {key for key in "abcd" if entries.get(key)} == {"a", "c", "d"}
+
+
+def test_many_small_entries_are_not_listed_at_each_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = mock.Mock(side_effect=Entries._evict, autospec=True)
+    monkeypatch.setattr(Entries, "_evict", lambda self: listed(self))
+    entries = Entries(tmp_path, max_bytes=64_000)
+    for number in range(150):
+        entries.put(str(number), bytes(500))
+    assert listed.call_count == 1 + 149 // 3  # the first one, and then each that goes beyond 1,000 bytes
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 64_000
 
 
 def test_a_partial_entry_of_a_dead_process_is_removed_after_an_hour(tmp_path: Path):
