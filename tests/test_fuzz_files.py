@@ -248,6 +248,10 @@ def damaged(sound: Path, tmp_path: Path, number: int, case: Case, draw: random.R
     folder = prepare_cwd(tmp_path / str(number))
     for name in ("run", "data", "source", "archives", "half"):
         shutil.copytree(sound / name, folder / name)
+    if case.part == "data":  # the images are read again where updates are left to make
+        (folder / "run/result.json").unlink()
+        newest = max((folder / "run/checkpoints").iterdir(), key=lambda path: int(path.name))
+        shutil.rmtree(newest)
     if case.part == "run" and case.group != "result.json" and draw.random() < 0.7:
         (folder / "run/result.json").unlink()  # else nothing is left to do
     files = files_of(folder / case.part)

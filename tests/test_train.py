@@ -81,6 +81,29 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert metrics == {name: row[f"eval/{name}"] for name in ("top1", "loss")}, "the best is chosen by both"
 
 
+@pytest.mark.parametrize(("at", "there"), [(3, "at the beginning"), (9, "after update 7")])
+def test_a_signal_whose_save_fails_says_where_the_run_goes_on(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable, capsys, monkeypatch, at, there
+):
+    interrupt_after(at, signal.SIGTERM)
+    saved = []
+
+    def no_room(folder, state, real=checkpoint._no_room):
+        saved.append(int(state.step))
+        return real(folder, state) if saved[-1] == 7 else "there is no room"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_no_room", no_room)
+        with pytest.raises(Interrupted) as caught:
+            train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
+    assert caught.value.code == 75 and saved == ([3] if at == 3 else [7, 9])
+    *_, warning, last = capsys.readouterr().out.splitlines()
+    assert warning == f"warning: the checkpoint of update {at} could not be written: there is no room"
+    assert last == f"update {at} is not saved; the same command resumes {there}"
+    assert int(train_and_evaluate(tiny_config(), str(tmp_path), data_dir).step) == 12
+    assert ("resuming after update 7" in capsys.readouterr().out) == (at == 9)
+
+
 def test_the_result_of_a_shorter_run_goes_when_a_longer_one_begins(
     tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable
 ):

@@ -68,6 +68,20 @@ def test_the_last_three_and_the_best_are_kept(checkpoints: Checkpoints):
     assert checkpoints.best_step() == 2
 
 
+def test_the_best_checkpoint_is_chosen_by_name_and_without_errors_the_last(checkpoints: Checkpoints):
+    mesh = sharding.make_mesh(data=1, tower=2)
+    with pytest.raises(UsageError, match="no checkpoint yet; train first"):
+        checkpoint.choose_step(checkpoints, "best")
+    checkpoints.save(1, state_of(1, mesh), top1=None)
+    assert checkpoint.choose_step(checkpoints, "best") == 1
+    for step, top1 in ((2, 0.2), (3, 0.4)):
+        checkpoints.save(step, state_of(step, mesh), top1=top1)
+    checkpoints.wait()
+    assert [checkpoint.choose_step(checkpoints, name) for name in ("last", "best", "1")] == [3, 2, 1]
+    with pytest.raises(UsageError, match="no checkpoint '4'; there are last, best, 1, 2, 3"):
+        checkpoint.choose_step(checkpoints, "4")
+
+
 def test_an_old_checkpoint_that_cannot_be_deleted_fails_no_save(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
