@@ -188,8 +188,9 @@ def test_a_command_that_ignores_ctrl_c_ignores_it_while_libraries_are_imported()
 
 
 def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: Path, command):
-    make_pictures(tmp_path)
-    process = command("prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data").process
+    make_pictures(tmp_path / "pictures")
+    flags = (f"--source_dir={tmp_path}/pictures", f"--data_dir={tmp_path}/data")
+    process = command("prepare", "folder", "name", *flags).process
     with process:
         assert process.stdout.readline() == "4 images of 2 classes in train, val\n"
         process.stdout.close()
@@ -198,9 +199,10 @@ def test_a_preparation_whose_reader_leaves_after_a_line_ends_quietly(tmp_path: P
 
 
 def test_names_that_are_no_utf_8_are_printed_on_a_strict_terminal(tmp_path: Path):
-    make_pictures(tmp_path)
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/train/a/\xff.txt")).write_text("no picture")
-    words = ["alexnet_jax.prepare", "folder", "name", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data"]
+    make_pictures(tmp_path / "pictures")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/pictures/train/a/\xff.txt")).write_text("no picture")
+    flags = (f"--source_dir={tmp_path}/pictures", f"--data_dir={tmp_path}/data")
+    words = ["alexnet_jax.prepare", "folder", "name", *flags]
     run = subprocess.run(
         [sys.executable, "-m", *words],
         capture_output=True,
