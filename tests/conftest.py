@@ -125,6 +125,22 @@ class Command:
         return self.process.returncode, out, err
 
 
+@pytest.fixture(scope="session")
+def commands():
+    """Commands that end by themselves, in processes that are forked after the imports."""
+    from tests.fuzz import Commands
+
+    started = Commands({"JAX_NUM_CPU_DEVICES": "2"})
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def forked(commands):
+    """The result of a command in the repository."""
+    return commands.whole
+
+
 @pytest.fixture
 def command():
     """Starts commands, and ends those that a failed test leaves behind."""

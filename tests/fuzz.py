@@ -50,9 +50,18 @@ class Commands:
         describes: bool = False,
         seconds: float = 60,
     ) -> Result:
+        """The result of a command in `folder/cwd`, with the home folder `folder/home` and files in `folder/tmp`."""
         environment = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
-        case: dict[str, Any] = dict(module=module, arguments=arguments, environment=environment, seconds=seconds)
-        case |= dict(folder=str(folder / "cwd"), trains=trains, describes=describes)
+        case = dict(folder=str(folder / "cwd"), environment=environment, trains=trains, describes=describes)
+        return self._run(module, arguments, seconds, case)
+
+    def whole(self, module: str, *arguments: object, **environment: str) -> Result:
+        """The result of a command in the repository, as of `python -m alexnet_jax.MODULE`."""
+        case = dict(folder=str(ROOT), environment=environment, trains=True, describes=False)
+        return self._run(module, tuple(map(str, arguments)), 180, case)
+
+    def _run(self, module: str, arguments: tuple[str, ...], seconds: float, case: dict[str, Any]) -> Result:
+        case |= dict(module=module, arguments=arguments, seconds=seconds)
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps(case) + "\n")
         self._server.stdin.flush()

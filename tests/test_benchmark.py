@@ -145,8 +145,8 @@ def test_processes_answer_in_turn(tmp_path, monkeypatch):
         (("run", "--rounds=2"), "run has no use for --rounds, a flag of input, step, gpu, start; leave it out"),
     ],
 )
-def test_a_flag_that_a_measurement_does_not_read_is_refused(command, arguments: tuple[str, ...], line: str):
-    status, out, err = command("benchmark", *arguments).finish()
+def test_a_flag_that_a_measurement_does_not_read_is_refused(forked, arguments: tuple[str, ...], line: str):
+    status, out, err = forked("benchmark", *arguments)
     assert (status, out, err) == (2, "", f"error: {line}\n")
 
 

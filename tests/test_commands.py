@@ -277,7 +277,7 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, numbe
         ([CONFIG, "--config.num_epoch=2"], 'Did you mean "num_epochs" instead of "num_epoch"?'),
         ([CONFIG, "--config.num_epochs=few"], "could not convert string to float: 'few'"),
         ([CONFIG, "--config.batch_size=31", "--config.mesh.data=2"], "cannot be divided by the mesh's data axis of 2"),
-        ([CONFIG, "--config.mesh.tower=2"], "data=1 x tower=2 needs 2 devices and there is 1"),
+        ([CONFIG, "--config.mesh.data=2", "--config.mesh.tower=2"], "tower=2 needs 4 devices and there are 2"),
         ([CONFIG, "--config.rates.fc8.kernel=0.01"], "the config has no config.rates.fc8.kernel; a config file that"),
         ([CONFIG, "--config.weight_decays.fc8=0"], "the config has no config.weight_decays.fc8; a config file that"),
         ([CONFIG, "--config.rates.all.kernel=((0, 0.01)"], "is no table; a table is written ((0, 0.01), (30, 0.001))"),
@@ -291,10 +291,9 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, numbe
         ([CONFIG, "--workdir=/proc/nowhere"], "the workdir /proc/nowhere cannot be written"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, command, flags: list[str], message: str):
+def test_mistakes_are_one_line_and_status_2(tmp_path: Path, data_dir: str, forked, flags: list[str], message: str):
     workdir = [f"--workdir={tmp_path}"] if not any(flag.startswith("--workdir") for flag in flags) else []
-    devices = 1 if flags[-1:] == ["--config.mesh.tower=2"] else 2
-    status, out, err = command("main", *workdir, f"--data_dir={data_dir}", *flags, devices=devices).finish()
+    status, out, err = forked("main", *workdir, f"--data_dir={data_dir}", *flags)
     assert status == 2
     assert err.startswith("error: ")
     assert message in err
@@ -454,7 +453,7 @@ def test_the_package_names_its_commands(tmp_path: Path):
         ("predict", ["--views:", "--workdir:", "--data_dir:"]),
     ],
 )
-def test_help_explains_and_is_no_failure(command, name: str, words: list[str]):
-    status, out, _ = command(name, "--help").finish()
+def test_help_explains_and_is_no_failure(forked, name: str, words: list[str]):
+    status, out, _ = forked(name, "--help")
     assert status == 0
     assert [word for word in words if word not in out] == []

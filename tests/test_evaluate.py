@@ -99,7 +99,7 @@ def test_another_data_set_serves_where_the_runs_own_is_not(runs: list[Path], dat
 
 
 @pytest.mark.long
-def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_dir: str, command, tmp_path: Path):
+def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_dir: str, forked, tmp_path: Path):
     one, other = (f"--workdir={folder}" for folder in runs)
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "link").symlink_to(runs[0])
@@ -117,9 +117,8 @@ def test_mistakes_with_ensembles_and_files_are_one_line(runs: list[Path], data_d
         (one, f"--predictions={tmp_path}/no/p.csv"): "cannot be written: No such file or directory; name another",
         (one, f"--predictions={tmp_path}/{'p' * 300}.csv"): "cannot be written: File name too long; name another",
     }
-    started = [command("evaluate", f"--data_dir={data_dir}", *flags) for flags in cases]
-    for run, message in zip(started, cases.values(), strict=True):
-        status, out, err = run.finish()
+    for flags, message in cases.items():
+        status, out, err = forked("evaluate", f"--data_dir={data_dir}", *flags)
         assert (status, out) == (2, ""), err
         assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"folder.csv", "link"}

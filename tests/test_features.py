@@ -15,7 +15,7 @@ import pytest
 
 from alexnet_jax.data.dataset import open_dataset
 from tests.conftest import ROOT
-from tests.fuzz import MAX_LINES, Commands
+from tests.fuzz import MAX_LINES
 from tests.retrieval.made import content, tree_in
 
 CLASSES = ("functional", "defective")
@@ -29,13 +29,6 @@ def run(tiny_run):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return tree_in(tmp_path_factory.mktemp("tree") / "cells")
-
-
-@pytest.fixture(scope="module")
-def commands():
-    started = Commands({"JAX_NUM_CPU_DEVICES": "2"})
-    yield started
-    started.close()
 
 
 @pytest.fixture

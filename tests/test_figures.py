@@ -236,12 +236,12 @@ def test_without_data_set_and_metrics_the_kernels_are_drawn(run, tmp_path, comma
         (["--train_images=0"], "flag --train_images=0: "),
     ],
 )
-def test_mistakes_are_one_line(run, data_dir, tmp_path, command, flags, message):
+def test_mistakes_are_one_line(run, data_dir, tmp_path, forked, flags, message):
     (tmp_path / "file").write_text("")
     (tmp_path / "site").mkdir()
     (tmp_path / "site/index.html").write_text("mine")
     flags = [flag.replace("FOLDER", str(tmp_path)) for flag in flags]
-    status, out, err = command("figures", f"--workdir={run}", f"--data_dir={data_dir}", *flags).finish()
+    status, out, err = forked("figures", f"--workdir={run}", f"--data_dir={data_dir}", *flags)
     assert (status, out) == (2, "")
     [line] = [line for line in err.splitlines() if not line.startswith("C operations")]
     assert line.startswith("error: ") and message.replace("FOLDER", str(tmp_path)) in line

@@ -170,13 +170,6 @@ MATPLOTLIB = {"home/.cache/matplotlib", "home/.config/matplotlib"}  # its fonts 
 
 
 @pytest.fixture(scope="module")
-def commands() -> Iterator[Commands]:
-    started = Commands({"JAX_NUM_CPU_DEVICES": "2"})
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, data_dir: str, commands: Commands) -> dict[str, str]:
     """A finished run and a tree of images."""
     folder = tmp_path_factory.mktemp("places")

@@ -9,12 +9,12 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.runtime import compilation_cache
 
 
-def test_flags_that_name_a_path_expand_the_home_folder(tmp_path: Path, command):
+def test_flags_that_name_a_path_expand_the_home_folder(tmp_path: Path, forked):
     for words in (["--config=~/no.py"], ["--config", "~/no.py"]):
-        status, out, err = command("main", *words, HOME=str(tmp_path)).finish()
+        status, out, err = forked("main", *words, HOME=str(tmp_path))
         assert (status, out) == (2, "")
         assert f"{tmp_path}/no.py" in err and err.count("\n") == 1
-    status, out, err = command("evaluate", "--workdir=~/run", HOME=str(tmp_path)).finish()
+    status, out, err = forked("evaluate", "--workdir=~/run", HOME=str(tmp_path))
     expected = f"error: {tmp_path}/run holds no run: config.json is missing; name the --workdir of a training run\n"
     assert (status, out, err) == (2, "", expected)
 
@@ -87,15 +87,15 @@ def test_addresses_that_can_be_reached_and_local_paths_pass(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("flags", [("--workdir=",), ("--workdir=a", "--workdir", " "), ("--workdir=a", "--split=")])
-def test_an_empty_text_is_no_value(command, flags: tuple[str, ...]):
+def test_an_empty_text_is_no_value(forked, flags: tuple[str, ...]):
     """Such as that of `--workdir=$RUN` where the variable is not set: an empty path would be this folder."""
-    status, out, err = command("evaluate", *flags).finish()
+    status, out, err = forked("evaluate", *flags)
     name = flags[-1].partition("=")[0] if "=" in flags[-1] else "--workdir"
     assert (status, out, err) == (2, "", f"error: {name} is empty; give a value, or leave the flag out\n")
 
 
-def test_an_empty_word_is_none(command):
-    status, out, err = command("predict", "--workdir=a", "").finish()
+def test_an_empty_word_is_none(forked):
+    status, out, err = forked("predict", "--workdir=a", "")
     assert (status, out) == (2, "")
     assert err == "error: a word of the command line is empty; leave it out, or see whether its variable is set\n"
 

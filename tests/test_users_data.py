@@ -105,9 +105,9 @@ def test_other_data_are_refused(run: Path, pets: Path, data: str, message: str):
         train_and_evaluate(config, str(run), str(pets / data))
 
 
-def test_evaluation_on_any_split_and_data_set(run: Path, pets: Path, command):
+def test_evaluation_on_any_split_and_data_set(run: Path, pets: Path, forked):
     def evaluate(*flags: str, data: str = "data") -> tuple[int, str, str]:
-        status, out, err = command("evaluate", f"--workdir={run}", f"--data_dir={pets / data}", *flags).finish()
+        status, out, err = forked("evaluate", f"--workdir={run}", f"--data_dir={pets / data}", *flags)
         return status, out, err.splitlines()[-1]
 
     started = [

@@ -28,7 +28,7 @@ def test_a_network_is_written_with_its_page(run, command, tmp_path, ending):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_mistakes_are_one_line_with_status_2(run, command, tmp_path):
+def test_mistakes_are_one_line_with_status_2(run, forked, tmp_path):
     empty = tmp_path / "empty"
     shutil.copytree(run, empty, ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "folder.onnx").mkdir()
@@ -49,7 +49,7 @@ def test_mistakes_are_one_line_with_status_2(run, command, tmp_path):
         ("import", "net.onnx", f"--workdir={empty}", to): "--to is for export",
     }
     for case, reason in cases.items():
-        status, out, err = command("convert", *case).finish()
+        status, out, err = forked("convert", *case)
         assert status == 2 and out == "", case
         assert reason in err and len(err.strip().splitlines()) == 1, (case, err)
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "folder.onnx"}

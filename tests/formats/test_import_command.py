@@ -130,22 +130,22 @@ def test_the_command(command, caffe_file, tmp_path):
         (["import", "FILE", "more", "--workdir=RUN"], "'more' is not a flag"),
     ],
 )
-def test_mistakes_are_one_line(arguments, line, caffe_file, tmp_path, command):
+def test_mistakes_are_one_line(arguments, line, caffe_file, tmp_path, forked):
     places = {"FILE": str(caffe_file), "RUN": str(tmp_path / "run")}
     for name, place in places.items():
         arguments = [argument.replace(name, place) for argument in arguments]
-    status, out, err = command("convert", *arguments).finish()
+    status, out, err = forked("convert", *arguments)
     assert (status, out) == (2, "") and line in err and err.startswith("error: ") and err.count("\n") == 1, err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hostile_file_runs_nothing(command, tmp_path):
+def test_a_hostile_file_runs_nothing(forked, tmp_path):
     mark = tmp_path / "ran"
     call = f"touch {mark}".encode()
     (tmp_path / "net.pth").write_bytes(b"cposix\nsystem\n(S'" + call + b"'\ntR.")
     (tmp_path / "net.ckpt").write_bytes(b"\x80\x02cposix\nsystem\n(X" + len(call).to_bytes(4, "little") + call + b"tR.")
     for name in ("net.pth", "net.ckpt"):
-        status, _, err = command("convert", "import", tmp_path / name, f"--workdir={tmp_path / 'run'}").finish()
+        status, _, err = forked("convert", "import", tmp_path / name, f"--workdir={tmp_path / 'run'}")
         assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, err
     assert not mark.exists() and not (tmp_path / "run").exists()
 
