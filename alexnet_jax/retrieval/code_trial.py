@@ -72,7 +72,7 @@ class Exact:
     Attributes:
       chosen: rows of the queries in their table.
       kept: rows of the database in its table.
-      neighbours: places among `kept`.
+      neighbours: places among `kept`, `[queries, k]`.
       query_labels, labels: of queries and database, counted alike.
     """
 
@@ -82,34 +82,38 @@ class Exact:
     query_labels: np.ndarray
     labels: np.ndarray
 
-    def measure(self, name: str, encode: codes.Encode, vectors: codes.Vectors, wanted: np.ndarray, k: int) -> Result:
+    @property
+    def k(self) -> int:
+        """The number of neighbours of a query."""
+        return self.neighbours.shape[1]
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The depths of the rankings."""
+        return tuple(dict.fromkeys(min(depth, len(self.kept)) for depth in (self.k, DEEPER * self.k)))
+
+    def measure(self, name: str, encode: codes.Encode, vectors: codes.Vectors, wanted: np.ndarray) -> Result:
         """The shares that codes of these vectors find."""
         coded = map(encode, vectors.blocks())
         labels = {"query_labels": self.query_labels, "labels": self.labels}
         ranking = recall.rank(encode(wanted), coded, self.neighbours, **labels)
-        return Result(name, [ranking.recall(depth) for depth in self.depths(k)], ranking.same_class(k))
+        return Result(name, [ranking.recall(depth) for depth in self.depths], ranking.same_class(self.k))
 
-    def depths(self, k: int) -> tuple[int, ...]:
-        """The depths of the rankings."""
-        return tuple(dict.fromkeys(min(depth, len(self.kept)) for depth in (k, DEEPER * k)))
-
-    def compare(self, name: str, vectors: codes.Vectors, wanted: np.ndarray, k: int) -> Result:
+    def compare(self, name: str, vectors: codes.Vectors, wanted: np.ndarray) -> Result:
         """The shares that exact distances of other vectors find."""
-        depths = self.depths(k)
-        _, found = exact_search.nearest(wanted, vectors.blocks(), depths[-1])
+        _, found = exact_search.nearest(wanted, vectors.blocks(), self.depths[-1])
         hits = np.stack([np.isin(*rows) for rows in zip(found, self.neighbours, strict=True)])
-        recalls = [float(hits[:, :depth].sum(axis=1).mean() / k) for depth in depths]
-        alike = self.labels[found[:, :k]] == self.query_labels[:, None]
+        recalls = [float(hits[:, :depth].sum(axis=1).mean() / self.k) for depth in self.depths]
+        alike = self.labels[found[:, : self.k]] == self.query_labels[:, None]
         return Result(name, recalls, _mean(alike[self.query_labels >= 0]))
 
-    def bounds(self, layer: str, k: int) -> Iterator[Result]:
+    def bounds(self, layer: str) -> Iterator[Result]:
         """The shares of the exact ranking, and of one drawn by lot."""
         alike = self.labels[self.neighbours] == self.query_labels[:, None]
         known = self.query_labels >= 0
-        depths = self.depths(k)
-        yield Result(f"exact distances in {layer}", [1.0] * len(depths), _mean(alike[known]))
+        yield Result(f"exact distances in {layer}", [1.0] * len(self.depths), _mean(alike[known]))
         shares = [np.mean(self.labels == label) for label in self.query_labels[known]]
-        yield Result("any order", [depth / len(self.kept) for depth in depths], _mean(np.array(shares)))
+        yield Result("any order", [depth / len(self.kept) for depth in self.depths], _mean(np.array(shares)))
 
 
 def run(
@@ -154,13 +158,13 @@ def run(
             each.codes = coded
     planes = codes.random_hyperplanes(codes.moments(features), options.bits, seed=options.seed)
     results = [
-        exact.measure(f"autoencoder on {layer}", encode, features, wanted, options.k),
-        exact.measure("autoencoder on pixels", learn(pixels, "pixels"), pixels, wanted_pixels, options.k),
-        exact.measure(f"random hyperplanes in {layer}", planes, features, wanted, options.k),
-        exact.compare("exact distances in pixels", pixels, wanted_pixels, options.k),
-        *exact.bounds(layer, options.k),
+        exact.measure(f"autoencoder on {layer}", encode, features, wanted),
+        exact.measure("autoencoder on pixels", learn(pixels, "pixels"), pixels, wanted_pixels),
+        exact.measure(f"random hyperplanes in {layer}", planes, features, wanted),
+        exact.compare("exact distances in pixels", pixels, wanted_pixels),
+        *exact.bounds(layer),
     ]
-    return Trial(len(exact.chosen), len(exact.kept), exact.depths(options.k), results)
+    return Trial(len(exact.chosen), len(exact.kept), exact.depths, results)
 
 
 def held_out(count: int) -> int:

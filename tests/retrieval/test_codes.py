@@ -216,7 +216,7 @@ def test_many_neighbours_take_no_memory_by_their_square():
     _, neighbours = exact_search.nearest(x[rows], [x], k)
     exact = code_trial.Exact(rows, np.arange(2000), neighbours, none[rows], none)
     tracemalloc.start()
-    result = exact.compare("itself", vectors_of(x), x[rows], k)
+    result = exact.compare("itself", vectors_of(x), x[rows])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert result.recalls == [1, 1]
