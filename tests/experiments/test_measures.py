@@ -1,0 +1,63 @@
+"""What rows hold beside errors, of a real run."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.experiments import measures
+from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.retrieval import code_trial
+from alexnet_jax.trained import Trained
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_curves_are_those_of_the_run(tiny_run: Path):
+    evaluations = [row for row in rows(tiny_run) if "eval/top1" in row]
+    assert evaluations and [epoch for epoch, _, _ in measures.curve(tiny_run, None)] == [
+        row["epoch"] for row in evaluations
+    ]
+    training = [[row["step"], row["train/loss"]] for row in rows(tiny_run) if "train/loss" in row]
+    np.testing.assert_allclose(measures.losses(tiny_run, None), training, atol=1e-5)
+
+
+def test_towers_are_those_of_the_last_state(tiny_run: Path, net: Trained):
+    found = measures.towers(tiny_run, None)
+    expected = specialisation(np.asarray(net.params["conv1"]["kernel"]), seed=0).facts()
+    assert found["p_value"] == expected["p_value"] and len(found["colour_share"]) == 2
+    assert found["colour_share"] == pytest.approx(expected["colour_share"], abs=1e-5)
+
+
+def test_the_signal_is_that_of_the_initial_values(tiny_run: Path, net: Trained, data_dir: str, monkeypatch):
+    monkeypatch.setattr(measures, "IMAGES", 4)
+    found = measures.signal(tiny_run, data_dir)
+    assert list(found) == [layer.name for layer in net.tower.layers]
+    assert all(np.isfinite(value) and value > 0 for value in found.values())
+
+    nothing = jax.tree.map(jax.numpy.zeros_like, net.params)
+    monkeypatch.setattr(measures, "init_variables", lambda *_: (nothing, {}))
+    assert set(measures.signal(tiny_run, data_dir).values()) == {0.0}
+
+
+def test_codes_are_measured_on_queries_that_no_code_has_seen(tiny_run: Path, data_dir: str, monkeypatch):
+    monkeypatch.setattr(measures, "DATABASE_AND_QUERIES", ("train[:60]", "test[:9]"))
+    options = code_trial.Options
+    monkeypatch.setattr(code_trial, "Options", lambda **given: options(**given | {"updates": 3}))
+    found = measures.codes(tiny_run, data_dir)
+    assert found["exact distances in fc7"][:2] == [1.0, 1.0]
+    assert found["any order"][:2] == [pytest.approx(10 / 60, abs=1e-5), 1.0]
+    for shares in found.values():
+        assert len(shares) == 3 and all(0 <= share <= 1 for share in shares)
+    assert set(found) == {
+        "autoencoder on fc7",
+        "autoencoder on pixels",
+        "random hyperplanes in fc7",
+        "exact distances in pixels",
+        "exact distances in fc7",
+        "any order",
+    }
