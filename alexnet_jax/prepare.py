@@ -20,6 +20,7 @@ import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 
 if not __package__:  # `python alexnet_jax/prepare.py` puts this folder on the path; its parent holds the package
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -123,7 +124,8 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     if is_there:
         output.say(f"{folder} is there already; remove it to prepare it anew")
         return 0
-    if command == "folder" and SOURCE_DIR.value is not None and _lies_in(folder, SOURCE_DIR.value):
+    source = os.path.realpath(SOURCE_DIR.value) if command == "folder" and SOURCE_DIR.value is not None else None
+    if source is not None and Path(os.path.realpath(folder)).is_relative_to(source):
         raise UsageError(
             f"the data set would be {folder}, within --source_dir={SOURCE_DIR.value}, and be taken for images when the"
             " command runs again; name another folder with --data_dir"
@@ -166,12 +168,6 @@ def check_flags(command: str) -> None:
     ):
         if flag.present and command not in commands:
             raise UsageError(f"{command} has no use for --{flag.name}, a flag of {', '.join(commands)}; leave it out")
-
-
-def _lies_in(path: os.PathLike, folder: str) -> bool:
-    """Whether a path leads into a folder, by links or without."""
-    real = os.path.realpath(folder)
-    return os.path.commonpath([os.path.realpath(path), real]) == real
 
 
 def name_of(command: str, name: str | None) -> str:

@@ -48,7 +48,7 @@ class Dataset:
 
     Attributes:
       class_names: in the order of the labels.
-      statistics: of the training split; of all splits where there is none.
+      statistics: of the pixels of the training split, or of all splits if the data set has no training split.
       image_size: pixels along a side.
 
     Raises:
@@ -317,13 +317,16 @@ def _is_ours(folder: epath.Path) -> bool:
         return False
 
 
+def is_path(name: str) -> bool:
+    """Whether a text is a path to a folder, and no name of a data set."""
+    return name.startswith("/") or bool({".", ".."} & set(name.split("/")))
+
+
 def _find(name: str, data_dir: epath.Path) -> epath.Path:
     """The newest version of `name`, which may leave out the config where there is one alone."""
-    known = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
-    if name.startswith("/") or {".", ".."} & set(name.split("/")):  # a path, which may lead elsewhere
-        raise UnknownDatasetError(name, data_dir, known)
-    folder = data_dir / name
-    forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
+    folder, forms = data_dir / name, dict[str, list[epath.Path]]()
+    if not is_path(name):  # a path may lead elsewhere
+        forms = {name: _versions(folder)} | {f"{name}/{path.name}": _versions(path) for path in _folders(folder)}
     newest = {form: versions[-1] for form, versions in forms.items() if versions}
     # A copy that TFDS prepared may lie beside the data set prepared from it.
     ours = {form: path for form, path in newest.items() if (path / statistics.FILE_NAME).exists()}
@@ -332,6 +335,7 @@ def _find(name: str, data_dir: epath.Path) -> epath.Path:
         return next(iter(newest.values()))
     if newest:
         raise DatasetError(f"{folder} has several forms; name one: {', '.join(newest)}")
+    known = sorted(path.name for path in _folders(data_dir) if any(map(_versions, [path, *_folders(path)])))
     raise UnknownDatasetError(name, data_dir, known)
 
 

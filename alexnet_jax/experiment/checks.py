@@ -3,6 +3,7 @@
 import itertools
 import math
 
+from alexnet_jax.data.dataset import is_path
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.fields import Settings, Table
 
@@ -104,7 +105,7 @@ _OR_NONE = (
 
 def _check_names(settings: Settings) -> None:
     data = settings.dataset
-    if data.name.startswith("/") or {".", ".."} & set(data.name.split("/")):
+    if is_path(data.name):
         raise UsageError(
             f"config.dataset.name is {data.name!r}, a path; name a data set, such as elpv/160, and its folder apart",
             option="data_dir",

@@ -109,7 +109,7 @@ def make_table(rows: Rows) -> str:
         lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
     text = table(["", "best rate", "epochs until 25 %", "runs that reach it", "the grid of rates, one seed"], lines)
     if len(reached) == len(NETS):
-        # The first seed chose the rates, and is for that the luckier one at the rate chosen.
+        # The rates were chosen by the first seed, which is likely to do better at them than others.
         times, others = (
             statistics.mean(reached["tanh"][first:]) / statistics.mean(reached["relu"][first:]) for first in (0, 1)
         )

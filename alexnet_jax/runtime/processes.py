@@ -125,10 +125,10 @@ def _join(processes: int | None, process: int | None) -> None:
 
 
 def make_devices() -> None:
-    """Makes JAX's devices, and before them sets that freed memory is kept.
+    """Makes JAX's devices. Before that, `allocator.keep_memory` is called.
 
-    The devices of a CPU come with threads. Each thread that exists when memory is first kept has a heap of its own,
-    which returns large blocks to the system at once.
+    JAX starts threads with the devices of a CPU. If `keep_memory` is called later, each of these threads allocates from
+    a separate heap, and a separate heap returns large blocks to the system at once.
 
     Raises:
       PlatformError: JAX cannot use them.

@@ -313,8 +313,9 @@ class Checkpoints:
 
     def _delete_old(self) -> None:
         """Deletes all checkpoints but the last ones and the best one. What cannot be deleted is named, and stays."""
-        kept = {*self.steps()[-KEPT:], self.best_step()}
-        for step in [step for step in self.steps() if step not in kept]:
+        steps = self.steps()
+        old = sorted({*steps[:-KEPT]} - {self.best_step()})
+        for step in old:
             try:
                 with storage_errors(self._folder):
                     (self._folder / str(step)).rmtree()
@@ -322,7 +323,8 @@ class Checkpoints:
                 if step not in self._not_deleted:
                     log(f"warning: the old checkpoint of update {step:,} cannot be deleted: {reason_of(error)}")
                 self._not_deleted.add(step)
-        self._reload()
+        if old:
+            self._reload()
 
     def _failed(self, error: Exception) -> SaveError:
         """Removes the files of a checkpoint that could not be written."""

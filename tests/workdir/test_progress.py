@@ -41,6 +41,16 @@ def rows_of(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def rows_at(workdir: Path, clock: Clock, num_steps: int, seconds: float) -> list[int]:
+    """The updates after which a run writes rows of metrics, if each update takes so many seconds."""
+    progress = progress_of(workdir, num_steps)
+    for step in range(1, num_steps + 1):
+        progress.step(step, batch(), waited=0.0)
+        clock.now += seconds
+    progress.close()
+    return [row["step"] for row in rows_of(workdir)]
+
+
 def test_the_breakdown_names_where_the_time_went(tmp_path: Path, clock: Clock):
     progress = progress_of(tmp_path, 9)
     clock.now += 8  # compilation
@@ -85,12 +95,7 @@ def test_a_wait_is_never_longer_than_its_update(tmp_path: Path, clock: Clock):
 def test_a_row_is_due_after_a_hundredth_of_the_run_or_ten_seconds(
     tmp_path: Path, clock: Clock, num_steps: int, seconds: float, first: list[int], rows: int
 ):
-    progress = progress_of(tmp_path, num_steps)
-    for step in range(1, num_steps + 1):
-        progress.step(step, batch(), waited=0.0)
-        clock.now += seconds
-    progress.close()
-    steps = [row["step"] for row in rows_of(tmp_path)]
+    steps = rows_at(tmp_path, clock, num_steps, seconds)
     assert steps[:6] == first
     assert (len(steps), steps[-1]) == (rows, num_steps)
 
@@ -158,11 +163,4 @@ def test_without_a_terminal_lines_come_every_ten_seconds_and_at_the_end(
 @pytest.mark.parametrize("seconds", [0.1389, 0.16, 0.25])
 def test_no_row_has_few_updates(tmp_path: Path, clock: Clock, seconds: float):
     """Hundredths of the run took 10.3 s, and one update was left after a row of 72 in ten seconds."""
-    num_steps = 7_388
-    progress = progress_of(tmp_path, num_steps)
-    for step in range(1, num_steps + 1):
-        progress.step(step, batch(), waited=0.0)
-        clock.now += seconds
-    progress.close()
-    steps = [row["step"] for row in rows_of(tmp_path)]
-    assert min(np.diff(steps)) >= 18
+    assert min(np.diff(rows_at(tmp_path, clock, 7_388, seconds))) >= 18
