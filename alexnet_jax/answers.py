@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,16 +26,7 @@ from alexnet_jax.trained import Trained, pad
 STDIN = "-"  # the name of the picture on standard input
 
 
-class Read(NamedTuple):
-    """A picture, read.
-
-    Attributes:
-      name: as given on the command line, or found in a folder given there.
-      pixels: the square that a data set would store.
-    """
-
-    name: str
-    pixels: UInt8[np.ndarray, "size size 3"]
+Named: TypeAlias = tuple[str, UInt8[np.ndarray, "size size 3"]]  # a picture's name, as given or found, and its square
 
 
 def names_of(words: Iterable[str], seen: Seen) -> Iterator[str]:
@@ -47,7 +38,7 @@ def names_of(words: Iterable[str], seen: Seen) -> Iterator[str]:
             yield word
 
 
-def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iterator[Read]:
+def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iterator[Named]:
     """The pictures as squares of `size` pixels, in order, read in advance by threads.
 
     Args:
@@ -56,7 +47,7 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       broken: takes the line that names a picture that cannot be read.
     """
     square_of = functools.partial(_square_of, size=size)
-    return itertools.starmap(Read, read_ahead(names, square_of, lambda error: broken(str(error)), size=size))
+    return read_ahead(names, square_of, lambda error: broken(str(error)), size=size)
 
 
 def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -67,7 +58,7 @@ def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def answered(
-    net: Trained, pictures: Iterator[Read], broken: Callable[[str], None], *, batch_size: int, views: int, top: int
+    net: Trained, pictures: Iterator[Named], broken: Callable[[str], None], *, batch_size: int, views: int, top: int
 ) -> Iterator[list[Answer]]:
     """The pictures with their likeliest classes, a batch at a time; all batches run one program.
 
@@ -81,11 +72,11 @@ def answered(
     """
     folders = {composed(name): name for name in net.classes}
     while batch := list(itertools.islice(pictures, batch_size)):
-        squares = pad(np.stack([picture.pixels for picture in batch]), batch_size)
+        squares = pad(np.stack([pixels for _, pixels in batch]), batch_size)
         log_probs = net.log_probs(squares, views=views)[: len(batch)]
         sound = np.isfinite(log_probs).all(axis=1)
         for row in np.flatnonzero(~sound):
-            name = in_one_line(batch[row].name)
+            name = in_one_line(batch[row][0])
             broken(f"{name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
         yield [

@@ -8,6 +8,7 @@ python -m alexnet_jax.benchmark start --config=configs/default.py    # from the 
 """
 
 import dataclasses
+import importlib.util
 import os
 import sys
 from typing import Any
@@ -25,6 +26,7 @@ from ml_collections import config_flags
 from alexnet_jax import cli, config_flag, strict_json
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.native import build as native
+from alexnet_jax.runtime import output
 
 CONFIG = config_flag.define("run, start: the experiment, such as configs/default.py.")
 flags.adopt_module_key_flags(config_flag)  # so that --help lists --config
@@ -48,6 +50,8 @@ def main(command: str | None = None) -> None:
     for flag, measurements in USES.items():
         if flags.FLAGS[flag].present and command not in measurements:
             raise UsageError(f"{command} has no use for --{flag}, a flag of {', '.join(measurements)}; leave it out")
+    if PEER.value is not None and importlib.util.find_spec(PEER.value) is None:
+        raise UsageError(f"--peer={PEER.value} needs PyTorch: pip install {PEER.value}")
     result, lines = COMMANDS[command]()
     text = strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines)
     cli.print_results(f"{text}\n")
@@ -57,7 +61,7 @@ def _input() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import input as measurement
 
     result = measurement.measure(
-        images=IMAGES.value, batches=BATCHES.value, rounds=ROUNDS.value, peer=PEER.value, say=_say
+        images=IMAGES.value, batches=BATCHES.value, rounds=ROUNDS.value, peer=PEER.value, say=output.warn
     )
     return result, measurement.describe(result)
 
@@ -83,14 +87,14 @@ def _start() -> tuple[Any, list[str]]:
     if DATA_DIR.value is not None:
         arguments.append(f"--data_dir={DATA_DIR.value}")
     arguments.append(f"--native={NATIVE.value}")
-    result = measurement.measure(arguments, rounds=ROUNDS.value, say=_say)
+    result = measurement.measure(arguments, rounds=ROUNDS.value, say=output.warn)
     return result, measurement.describe(result)
 
 
 def _step() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import step as measurement
 
-    result = measurement.measure(rounds=ROUNDS.value, peer=PEER.value, native=NATIVE.value, say=_say)
+    result = measurement.measure(rounds=ROUNDS.value, peer=PEER.value, native=NATIVE.value, say=output.warn)
     return result, measurement.describe(result)
 
 
@@ -100,13 +104,14 @@ def _gpu() -> tuple[Any, list[str]]:
     os.environ |= measurement.ENVIRONMENT
     measurement.check_gpu()
     result = measurement.measure(
-        rounds=ROUNDS.value, images=IMAGES.value, batches=BATCHES.value, peer=PEER.value, native=NATIVE.value, say=_say
+        rounds=ROUNDS.value,
+        images=IMAGES.value,
+        batches=BATCHES.value,
+        peer=PEER.value,
+        native=NATIVE.value,
+        say=output.warn,
     )
     return result, measurement.describe(result)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 COMMANDS = {"input": _input, "step": _step, "gpu": _gpu, "run": _run, "start": _start}

@@ -171,7 +171,7 @@ def _installed_config(argument: str) -> str:
         return argument
     for folder in configs.__path__:
         if os.path.isfile(found := os.path.join(folder, *Path(file).parts[1:])):
-            print(f"there is no {file} here; --config is the installed {found}", file=sys.stderr, flush=True)
+            output.warn(f"there is no {file} here; --config is the installed {found}")
             return argument.replace(file, found, 1)
     return argument
 

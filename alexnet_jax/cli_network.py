@@ -18,7 +18,7 @@ from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.network.native import build as native
-from alexnet_jax.runtime import processes
+from alexnet_jax.runtime import output, processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.atomic import part_of, write_atomically, writing
@@ -143,7 +143,7 @@ def say(line: str) -> None:
     Nothing is printed for an empty line.
     """
     if line and processes.index() == 0:
-        print(line, file=sys.stderr, flush=True)
+        output.warn(line)
 
 
 def progress(what: str, of: int | None, unit: str = "images") -> Callable[[int], None]:

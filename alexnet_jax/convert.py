@@ -35,7 +35,7 @@ from etils import epath
 from alexnet_jax import cli, cli_network, loading, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export, export_page, imported, workdir
-from alexnet_jax.formats.imported import Imported
+from alexnet_jax.formats.safetensors import Network
 from alexnet_jax.hints import hints
 from alexnet_jax.model_card import card
 from alexnet_jax.network.sharding import count_params
@@ -94,7 +94,7 @@ def run_import(file: str | None) -> None:
     cli.print_results(f"{describe(network, str(folder))}\n")
 
 
-def describe(network: Imported, folder: str) -> str:
+def describe(network: Network, folder: str) -> str:
     """The imported network in a line, and a command that uses it."""
     settings, classes = network.settings, network.preprocessing.class_names
     width = "" if settings.network.width == 1 else f" with width {settings.network.width:g}"

@@ -1,7 +1,6 @@
 """Trained networks from workdirs and from files: `alexnet_jax.load`."""
 
 import contextlib
-import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -185,8 +184,7 @@ def _empty(settings: Settings, preprocessing: Preprocessing) -> tuple[Mesh, Towe
     """A mesh for the network of the settings, the network, and shapes and shardings of its parameters there."""
     mesh = build.build_mesh(settings)
     tower = build.build_tower(settings, len(preprocessing.class_names))
-    init = functools.partial(init_variables, tower, image_size=preprocessing.crop_size)
-    params, batch_stats = jax.eval_shape(lambda: init(key=jax.random.key(0)))
+    params, batch_stats = jax.eval_shape(lambda: init_variables(tower, jax.random.key(0), preprocessing.crop_size))
     return mesh, tower, sharding.placed({"params": params, "batch_stats": batch_stats}, mesh)
 
 

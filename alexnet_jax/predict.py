@@ -167,11 +167,8 @@ def writer(top: int) -> Callable[[Answer], str]:
     Args:
       top: how many classes an answer has.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold any bytes
-        if CSV.value:
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-        else:
-            sys.stdout.reconfigure(errors="backslashreplace")
+    if CSV.value and isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold any bytes
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     if JSON.value:
         return as_json
     if CSV.value:

@@ -112,6 +112,8 @@ def _prepare(command: str, name: str | None, options: preparation.Options) -> in
     if form is not None:  # elpv/160: the name has the size
         if SIZE.present and form.size != options.size:
             raise UsageError(f"{command} has {form.size} pixels and --size is {options.size}; leave out one of the two")
+        if ENCODING.present and "_" in command and form.encoding != options.encoding:
+            raise UsageError(f"{command} is {form.encoding} and --encoding is {options.encoding}; leave one out")
         encoding = form.encoding if "_" in command else options.encoding
         command, options = "elpv", dataclasses.replace(options, size=form.size, encoding=encoding)
     plain = name_of(command, name)

@@ -31,7 +31,7 @@ from alexnet_jax.learning.stuck_loss import LABELS, StuckLoss
 from alexnet_jax.model_card import card, run_card
 from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
-from alexnet_jax.runtime import output, processes, variables
+from alexnet_jax.runtime import allocator, output, processes, variables
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir import data_identity
 from alexnet_jax.workdir import record as workdirs
@@ -89,7 +89,7 @@ def train_and_evaluate(
     may: dict[str, Any] = {
         "may_change": _may_change(settings),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
-        "may_follow": ["name", *(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
+        "may_follow": [*(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
         "later": LATER,
     }
     workdirs.check(folder, config, **may)
@@ -122,7 +122,7 @@ def train_and_evaluate(
                 workdirs.remove_result(folder)
                 card.remove(folder)
             workdirs.record(folder, config)
-            data_identity.record(folder, experiment.data.identity())
+            workdirs.write_json(folder, data_identity.DATA_FILE, experiment.data.identity())
             preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
             workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
         processes.agree({"whether the workdir, which must be shared, has config.json": workdirs.shows(folder)})
@@ -142,15 +142,21 @@ def train_and_evaluate(
                 state = loop.run(state, start_step)
                 result = loop.final_evaluation(state)
         if processes.index() == 0:
-            workdirs.write_result(folder, result)
+            workdirs.write_json(folder, workdirs.RESULT_FILE, result)
             run_card.write(folder, experiment, result, say=processes.log, trained_here=True)
     return state
 
 
 def _first_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
-    """The state to start from: the workdir's last checkpoint, else another run's parameters, else fresh ones."""
+    """The state to start from: the workdir's last sound checkpoint, else another run's parameters, else fresh ones.
+
+    Raises:
+      UsageError: there are checkpoints and none can be read, or they are another network's.
+    """
     processes.enter("restoring or initialising the state", slow=True)
-    state = restore_latest(checkpoints, experiment.steps.target)
+    state = restore_newest(checkpoints, experiment.steps.target)
+    if state is None and checkpoints.steps():
+        raise UsageError("no checkpoint of this workdir can be read; name another workdir")
     if state is None and experiment.settings.init_from is not None:
         state = init_from(experiment)
     return experiment.steps.init(experiment.key) if state is None else state
@@ -188,18 +194,6 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
                 output.warn(f"warning: {error}")
         raise
     checkpoints.close()
-
-
-def restore_latest(checkpoints: Checkpoints, target: TrainState) -> TrainState | None:
-    """The newest state that can be read. A damaged checkpoint is named and passed over. None: there is no checkpoint.
-
-    Raises:
-      UsageError: there are checkpoints and none can be read, or they are another network's.
-    """
-    state = restore_newest(checkpoints, target)
-    if state is None and checkpoints.steps():
-        raise UsageError("no checkpoint of this workdir can be read; name another workdir")
-    return state
 
 
 class Running(NamedTuple):
@@ -398,6 +392,7 @@ class Loop:
         """Starts the updates, and reports those before while these run."""
         processes.enter(f"update {step + 1:,}", slow=step == self._start_step)  # the first update compiles
         state, metrics = self._feed.update(state, fetched, self._experiment.key)
+        allocator.keep_large_arrays()  # the first update has compiled its program
         end = step + count
         self._report()  # before the scalars, which a CPU computes at once, when these updates are done
         scalars = self._scalars(state, end) if row_due(end, self._experiment.num_steps) else {}

@@ -206,24 +206,21 @@ class Trained:
 
         return self._compiled(step)
 
-    def features_step(self, layer: str) -> Step:
-        """`(params, batch_stats, crops) -> the layer's output`, compiled for the mesh, whole on every device.
+    @functools.cached_property
+    def features_step(self) -> Callable[[str], Step]:
+        """`features_step(layer)(params, batch_stats, crops)`: the layer's output, whole on every device.
 
-        Raises:
-          UsageError: the network has no such layer.
+        Each is compiled for the mesh, once. A layer that the network does not have is a `UsageError`.
         """
-        compiled = self._features_steps.get(layer)
-        if compiled is None:
+
+        @functools.cache
+        def step(layer: str) -> Step:
             features = make_features(self.tower, self.mesh, layer)
-            compiled = self._compiled(
+            return self._compiled(
                 lambda params, batch_stats, crops: features(params, batch_stats, self.preprocessing.inputs(crops))
             )
-            self._features_steps[layer] = compiled
-        return compiled
 
-    @functools.cached_property
-    def _features_steps(self) -> dict[str, Step]:
-        return {}
+        return step
 
     def _compiled(self, step: Step) -> Step:
         return jax.jit(step, out_shardings=sharding.replicated(self.mesh), compiler_options=compile_options(self.mesh))

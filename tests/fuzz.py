@@ -55,9 +55,9 @@ class Commands:
         case = dict(folder=str(folder / "cwd"), environment=environment, trains=trains, describes=describes)
         return self._run(module, arguments, seconds, case)
 
-    def whole(self, module: str, *arguments: object, **environment: str) -> Result:
-        """The result of a command in the repository, as of `python -m alexnet_jax.MODULE`."""
-        case = dict(folder=str(ROOT), environment=environment, trains=True, describes=False)
+    def whole(self, module: str, *arguments: object, folder: Path = ROOT, **environment: str) -> Result:
+        """The result of a command in a folder, as of `python -m alexnet_jax.MODULE`."""
+        case = dict(folder=str(folder), environment=environment, trains=True, describes=False)
         return self._run(module, tuple(map(str, arguments)), 180, case)
 
     def _run(self, module: str, arguments: tuple[str, ...], seconds: float, case: dict[str, Any]) -> Result:

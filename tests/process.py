@@ -3,8 +3,7 @@
 Writes the metrics of every step. HEARTBEAT_TIMEOUT, PHASE_TIMEOUT and SLOW_PHASE_TIMEOUT replace those of the
 watchdog.
 In process WHO the CALL-th call of METHOD first sends the signal SEND (a number) to the process itself; with 0 it hangs
-there, with `error` it raises an error. METHOD is `fetch` of a batch, `evaluate`, `save` of a checkpoint, or `build` of
-the experiment.
+there, with `error` it raises an error. METHOD is `fetch` of a batch, or `evaluate`.
 """
 
 import itertools
@@ -29,8 +28,6 @@ def arrange(method: str, nth: int) -> None:
     owner, name = {
         "fetch": (train.build, "training_batches"),
         "evaluate": (train, "evaluate"),
-        "save": (train.Checkpoints, "save"),
-        "build": (train.build, "build"),
     }[method]
     original, calls = getattr(owner, name), itertools.count(1)
 

@@ -41,10 +41,17 @@ def test_what_cannot_be_measured(tmp_path):
     assert run.stderr.startswith("error: 'speed' cannot be measured; known: input, step, gpu, run, start")
 
 
-def test_a_peer_that_is_not_there(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UsageError, match="pip install torch"):
-        measured.measure(images=2, batches=1, rounds=1, peer="torch", say=lambda _: None)
+def test_a_peer_that_is_not_there():
+    program = (
+        "import importlib.util, sys\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "from alexnet_jax import benchmark, cli\n"
+        "sys.argv = ['benchmark', 'input', '--peer=torch']\n"
+        "cli.run(benchmark.main, words=1)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "error: --peer=torch needs PyTorch: pip install torch\n"
 
 
 def test_rates():
@@ -191,6 +198,7 @@ def test_the_tables_of_a_gpu():
         update={"torch": 20.0, ours: 90.0, other: 50.0}, forward={"torch": 50.0, ours: 200.0, other: 70.0},
         first_update={ours: 12.0, other: 9.0}, cached_first_update=4.25,
         memory={"torch": 2**20, ours: 2**21, other: 2**22},
+        kernels={ours: [("fusion", 0.5), ("conv: sm90", 0.25)]},
         forms={"torch": {"update": "eager", "forward": "compiled"}}, copied={ours: 80.0, other: 40.0}, copy=5e9,
         rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0}, seconds=9.0,
     )  # fmt: skip
@@ -201,6 +209,8 @@ def test_the_tables_of_a_gpu():
     assert f"{ours}: 4.50 times the updates of torch (eager)" in lines
     assert any(line.strip() == "4.00 times its ten views (compiled)" for line in lines)
     assert "a copy of a batch alone: 5.0 GB/s" in lines
+    at = lines.index(f"{ours}: 0.75 ms of an update in kernels")
+    assert lines[at + 1 : at + 3] == ["   0.500  fusion", "   0.250  conv: sm90"]
     assert lines[-2].endswith("57, 95% of the slower of input and updates")
 
 
@@ -221,6 +231,8 @@ def test_the_measurement_of_a_gpu_in_miniature(monkeypatch):
     assert result.numbers["pooling, float32"][0] == 0.0 and result.line == our_step.native.load().line
     assert result.cached_first_update < result.first_update["ours, float32, 20"]
     assert set(result.from_disk) == {"jpeg", "raw"} and all(rate > 0 for rate in result.from_disk.values())
+    longest, milliseconds = result.kernels["ours, float32, 20"][0]
+    assert longest and 0 < milliseconds < 20_000 / result.update["ours, float32, 20"]
     assert len(gpu.describe(result)) > 20 and any("conv1, bfloat16" in line for line in lines)
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 
 from alexnet_jax.network.native import build
 from tests.conftest import ROOT
+from tests.waiting import wait_until
 
 CONFIG = "--config=tests/configs/tiny.py"
 
@@ -114,8 +114,11 @@ def make_pictures(folder: Path) -> None:
         Image.new("RGB", (9, 9)).save(folder / split / label / "x.png")
 
 
-def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir: str, command):
-    with command("main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}").process as training:
+def test_a_reader_that_leaves_ends_a_run_which_is_saved(tmp_path: Path, data_dir: str):
+    words = ["tests.process", "main", CONFIG, *ENDLESS, f"--workdir={tmp_path}", f"--data_dir={data_dir}"]
+    with subprocess.Popen(
+        [sys.executable, "-um", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as training:  # `tests.process` prints a line for each update
         next(line for line in training.stdout if line.startswith("step"))
         training.stdout.close()
         err = training.stderr.read()
@@ -233,15 +236,15 @@ def test_a_closed_stream_is_open_for_processes_that_a_command_starts():
     assert subprocess.run(["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *words], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("words", ["main --dry_run", "figures", "convert export", "prepare folder name"])
+@pytest.mark.parametrize("words", ["main --dry_run", "evaluate", "predict", "prepare folder name"])
 def test_a_reader_that_leaves_ends_other_commands_without_a_word(
     words: str, finished: Path, tmp_path: Path, data_dir: str, command
 ):
     module, *rest = words.split()
     flags = {
         "main": [CONFIG],
-        "figures": [f"--workdir={finished}", f"--output={tmp_path}/figures"],
-        "convert": [f"--workdir={finished}", f"--to={tmp_path}/x.safetensors"],
+        "evaluate": [f"--workdir={finished}", f"--data_dir={data_dir}"],
+        "predict": [f"--workdir={finished}", f"{tmp_path}/pictures"],
         "prepare": [f"--source_dir={tmp_path}/pictures", f"--data_dir={tmp_path}/data"],
     }[module]
     make_pictures(tmp_path / "pictures")
@@ -256,11 +259,7 @@ def test_a_reader_that_leaves_ends_other_commands_without_a_word(
 def test_a_signal_saves_and_leaves(tmp_path: Path, data_dir: str, command, number: signal.Signals, expected: int):
     long = "--config.num_epochs=100000"
     run = command("main", CONFIG, long, f"--workdir={tmp_path}", f"--data_dir={data_dir}")
-    deadline = time.monotonic() + 150
-    while not (tmp_path / "checkpoints" / "7").exists():
-        assert time.monotonic() < deadline, "the run has not saved"
-        assert run.process.poll() is None, run.finish()
-        time.sleep(0.1)
+    wait_until((tmp_path / "checkpoints" / "7").exists, run.process)
     run.process.send_signal(number)
     status, out, err = run.finish()
     assert (status, err) == (expected, "")

@@ -1,6 +1,7 @@
 """The command `evaluate`: ensembles, and the files that it writes."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from alexnet_jax import train
+from alexnet_jax.data import preprocessing
 from tests.configs import tiny
 from tests.conftest import ROOT
 
@@ -96,6 +99,32 @@ def test_another_data_set_serves_where_the_runs_own_is_not(runs: list[Path], dat
     found, expected = (json.loads(run.finish()[1]) for run in (there, own))
     assert found == expected | {"dataset": "mine"}
     assert [path.name for path in tmp_path.iterdir()] == ["mine"], "nothing was prepared"
+
+
+@pytest.mark.long
+def test_members_of_other_data_splits_and_classes_are_one_line(runs: list[Path], data_dir: str, forked, tmp_path: Path):
+    def change(file: str, old: str, new: str) -> None:
+        text = (other / file).read_text()
+        assert text.count(old) == 1
+        (other / file).write_text(text.replace(old, new))
+
+    def message() -> str:
+        status, out, err = forked("evaluate", f"--data_dir={data_dir}", f"--workdir={runs[0]}", f"--workdir={other}")
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        return err
+
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    change("config.json", '"name": "elpv/64"', '"name": "cells/64"')
+    assert f"on elpv/64 and {other} on cells/64; name the data set to evaluate on with --dataset\n" in message()
+    change("config.json", '"name": "cells/64"', '"name": "elpv/64"')
+    change("config.json", '"eval_split": "test[:50]"', '"eval_split": "test[:40]"')
+    assert f"on test[:50] and {other} on test[:40]; name the split with --split\n" in message()
+    file = epath.Path(other / "preprocessing.npz")
+    there = preprocessing.load(file)
+    swapped = dataclasses.replace(there, class_names=there.class_names[::-1])
+    file.write_bytes(preprocessing.save(swapped))
+    assert "other has other classes than " in message()
 
 
 @pytest.mark.long

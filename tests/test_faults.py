@@ -35,6 +35,7 @@ from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.errors import SaveError
 from alexnet_jax.workdir.progress import Progress
 from tests.conftest import ROOT
+from tests.waiting import wait_until
 
 
 def assert_same(a, b):
@@ -160,10 +161,7 @@ def test_a_signal_ends_the_wait_for_a_run_that_prepares_the_data(
 def test_a_second_run_is_refused_and_a_second_signal_leaves_at_once(tmp_path: Path, data_dir: str, command):
     flags = "--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}"
     run = command("main", *flags, f"--data_dir={data_dir}")
-    deadline = time.monotonic() + 150
-    while not (tmp_path / "checkpoints" / "7").exists():
-        assert time.monotonic() < deadline and run.process.poll() is None
-        time.sleep(0.1)
+    wait_until((tmp_path / "checkpoints" / "7").exists, run.process)
     status, out, err = command("main", *flags, f"--data_dir={data_dir}").finish()
     assert (status, out) == (2, "")
     assert err.startswith(f"error: another run is at work in {tmp_path} (process {run.process.pid} on ")

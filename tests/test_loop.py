@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from etils import epath
 
 from alexnet_jax import train
+from alexnet_jax.data.batch import Batch
+from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.workers import Workers
 from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment import feed as feed_module
@@ -89,32 +93,47 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     assert [f"{kind} {number}" for kind, number in events] == [*order, "get 3"]
 
 
-def test_the_copy_of_a_batch_that_is_ready_starts_before_the_update(
+@pytest.fixture
+def feed_of(
     events: list, tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch
-):
-    """A GPU copies while an update runs only what was started before it."""
-
-    class Ready(Iterator):
-        def __next__(self):
-            return small.batch(2)
-
-        def ready(self):
-            return True
+) -> Callable[[Iterator[Batch]], FromDisk]:
+    """A feed of batches from worker processes, for a run of three updates."""
 
     def step(state, batch, key):
         events.append(("step", sum(kind == "step" for kind, _ in events)))
         return state, metrics_of(np.float64(1))
 
-    monkeypatch.setattr(feed_module, "Batches", Ready)
-    experiment = experiments.build(read_settings(tiny_config()), data_dir, say=print)
-    experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(train_step=step), num_steps=3)
-    monkeypatch.setattr(feed_module.build, "training_batches", lambda *_, **__: Ready())
-    feed, state = FromDisk(experiment), TrainState(np.int32(0), None, None, ())
-    feed.start(0)
+    def make(batches: Iterator[Batch]) -> FromDisk:
+        experiment = experiments.build(read_settings(tiny_config(batch_size=2)), data_dir, say=print)
+        experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(train_step=step), num_steps=3)
+        monkeypatch.setattr(feed_module.build, "training_batches", lambda *_, **__: batches)
+        feed = FromDisk(experiment, mock.Mock(spec=Workers))
+        feed.start(0)
+        return feed
+
+    return make
+
+
+def test_the_copy_of_a_batch_starts_before_the_update_that_precedes_it(events: list, feed_of: Callable):
+    """A GPU copies while an update runs only what was started before it."""
+    feed, state = feed_of(small.batch(2) for _ in range(3)), TrainState(np.int32(0), None, None, ())
     for number in range(3):
         feed.update(state, feed.fetch(number, 1), jax.random.key(0))
     order = ["put 0", "put 1", "step 0", "put 2", "step 1", "step 2"]
     assert [f"{kind} {number}" for kind, number in events] == order
+
+
+def test_a_batch_that_cannot_be_read_ends_the_run_after_the_updates_before_it(events: list, feed_of: Callable):
+    def batches() -> Iterator[Batch]:
+        yield from (small.batch(2) for _ in range(2))
+        raise DatasetError("example 5 cannot be read")
+
+    feed, state = feed_of(batches()), TrainState(np.int32(0), None, None, ())
+    for number in range(2):
+        feed.update(state, feed.fetch(number, 1), jax.random.key(0))
+    with pytest.raises(DatasetError, match="example 5"):
+        feed.fetch(2, 1)
+    assert [f"{kind} {number}" for kind, number in events] == ["put 0", "put 1", "step 0", "step 1"]
 
 
 def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(

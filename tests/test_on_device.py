@@ -1,7 +1,9 @@
 """A run whose images stay on the device, beside the same run from disk."""
 
+import dataclasses
 import json
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.data import resident
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build, feed
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.learning.metrics import Metrics
+from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 
@@ -70,6 +75,32 @@ def test_a_run_on_the_device_resumes_with_the_same_bits_wherever_it_stopped(
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
+def test_crops_are_drawn_while_the_updates_before_them_run(tiny_config, data_dir, monkeypatch):
+    """The program of several updates keeps the thread that calls it until it ends."""
+    experiment = build.build(read_settings(config_of(tiny_config, True)), data_dir, say=print)
+    drawn, draw = threading.Event(), feed.resident.draw_crops
+
+    def draw_crops(*arguments, steps, **options):
+        crops = draw(*arguments, steps=steps, **options)
+        if steps.start == 7:
+            drawn.set()
+        return crops
+
+    def train_steps(state, *arguments):
+        assert drawn.wait(60), "the next crops are drawn before the program ends"
+        return state, Metrics(*(np.float32(1),) * 4)
+
+    monkeypatch.setattr(feed.resident, "draw_crops", draw_crops)
+    experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(train_steps=train_steps))
+    on_device = feed.OnDevice(experiment, say=print)
+    fetched, count = on_device.fetch(0, 7)
+    on_device.update(TrainState(np.int32(0), None, None, ()), (fetched, count), jax.random.key(0))
+    following, _ = on_device.fetch(7, 2)
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one[7:], other[:-7]), fetched, following)
+    jax.tree.map(np.testing.assert_array_equal, on_device.fetch(0, 1)[0], fetched)  # another step than was expected
+    on_device.close()
+
+
 def test_a_loss_that_is_not_finite_names_its_update(tiny_config, data_dir, tmp_path, short_rows):
     config = config_of(tiny_config, True)
     config.rates.all.kernel = ((0, 0.0001), (0.075, 1e9))  # from update 5 on: the loss of update 7 at the latest
@@ -81,6 +112,7 @@ def test_a_long_decoding_is_a_phase_after_the_other(tiny_config, data_dir, monke
     """The watchdog ends processes that are in one phase for ten minutes."""
     entered = []
     monkeypatch.setattr(feed, "PHASE", 25)
+    monkeypatch.setattr(resident, "PART", 5)
     monkeypatch.setattr(feed.processes, "enter", lambda phase, *, slow=False: entered.append(phase))
     experiment = build.build(read_settings(config_of(tiny_config, True)), data_dir, say=print)
     entered.clear()

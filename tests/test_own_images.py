@@ -8,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.fuzz import Commands, Result
 
 PAGE = ROOT / "docs/your-own-images.md"
 DRAW = ROOT / "docs/draw_pictures.py"
@@ -120,49 +122,46 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, arguments: list[str], 
     assert result.returncode == 1 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
 
-def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.main", *arguments, "--dry_run"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def dry_run(commands: Commands) -> Callable[..., Result]:
+    def run(folder: Path, *arguments: str) -> Result:
+        return commands.whole("main", *arguments, "--dry_run", folder=folder)
+
+    return run
 
 
-def test_an_installed_config_is_found_from_every_folder_and_a_users_file_comes_first(tmp_path: Path):
+def test_an_installed_config_is_found_from_every_folder_and_a_users_file_comes_first(dry_run: Callable, tmp_path: Path):
     found = dry_run(tmp_path, "--config=configs/cifar10.py:relu")
-    assert found.returncode == 0
+    assert found.status == 0
     line = f"there is no configs/cifar10.py here; --config is the installed {ROOT}/configs/cifar10.py\n"
-    assert found.stderr == line
+    assert found.err == line
     separate = dry_run(tmp_path, "--config", "configs/cifar10.py:relu")
-    assert (separate.stdout, separate.stderr) == (found.stdout, line)
+    assert (separate.out, separate.err) == (found.out, line)
     (tmp_path / "configs").mkdir()
     text = "from alexnet_jax.configs import default\n\n\ndef get_config():\n    return default.get_config()\n"
     (tmp_path / "configs/cifar10.py").write_text(text)
     mine = dry_run(tmp_path, "--config=configs/cifar10.py")
-    assert mine.stdout.startswith("elpv: ") and mine.stderr == ""
+    assert mine.out.startswith("elpv: ") and mine.err == ""
     missing = dry_run(tmp_path, "--config=configs/cifar100.py")
-    assert missing.returncode == 2 and "'configs/cifar100.py'" in missing.stderr
+    assert missing.status == 2 and "'configs/cifar100.py'" in missing.err
 
 
-def test_a_dry_run_reads_init_from_where_the_run_would(tmp_path: Path):
+def test_a_dry_run_reads_init_from_where_the_run_would(dry_run: Callable, tmp_path: Path):
     flags = ("--config=configs/default.py", "--config.init_from=nothing", f"--workdir={tmp_path}/run")
     refused = dry_run(tmp_path, *flags)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 2)
-    assert "config.init_from is 'nothing', and there are no checkpoints" in refused.stderr
+    assert (refused.status, refused.err.count("\n")) == (2, 2)
+    assert "config.init_from is 'nothing', and there are no checkpoints" in refused.err
     (tmp_path / "run/checkpoints/1").mkdir(parents=True)
-    assert dry_run(tmp_path, *flags).returncode == 0  # the run resumes
+    assert dry_run(tmp_path, *flags).status == 0  # the run resumes
 
 
-def test_a_dry_run_of_a_run_has_the_form_that_it_began_with(tmp_path: Path, data_dir: str):
+def test_a_dry_run_of_a_run_has_the_form_that_it_began_with(dry_run: Callable, tmp_path: Path, data_dir: str):
     for size in ("64", "32"):
         shutil.copytree(Path(data_dir, "elpv/64"), tmp_path / "data/shapes" / size)
     flags = ("--config=configs/own.py:shapes", f"--data_dir={tmp_path}/data", f"--workdir={tmp_path}/run")
     refused = dry_run(tmp_path, *flags)
-    assert refused.returncode == 2 and "has several forms; name one: shapes/32, shapes/64" in refused.stderr
+    assert refused.status == 2 and "has several forms; name one: shapes/32, shapes/64" in refused.err
     (tmp_path / "run/checkpoints/1").mkdir(parents=True)
     (tmp_path / "run/data.json").write_text('{"name": "shapes/64/1.0.0"}')
     resumed = dry_run(tmp_path, *flags)
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.status == 0, resumed.err

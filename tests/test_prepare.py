@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from PIL import Image
 
 from alexnet_jax import cli
 from alexnet_jax import prepare as module
+from tests.waiting import children, is_gone, wait_until
 
 SIZE = 16
 
@@ -64,32 +64,9 @@ def tree(tmp_path_factory):
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alexnet_jax.prepare", *arguments]
-    # A shell starts commands in the background with Ctrl-C ignored, which child processes inherit.
-    command = ["env", "--default-signal=INT", *command]
     return subprocess.Popen(
         command, cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-
-
-def wait_for(process: subprocess.Popen[str], summaries: Path, count: int) -> None:
-    """Waits until `count` shards are finished."""
-    deadline = time.monotonic() + 120
-    while not (summaries.exists() and len(list(summaries.glob("*.npz"))) >= count):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.long
@@ -106,16 +83,16 @@ def test_killed_by_force_then_interrupted_and_run_again(tree, tmp_path, prepare)
     killed.mkdir()
     process = start(*arguments, "--processes=2", cwd=killed)
     summaries = killed / result.parent / ".incomplete-1.0.0" / "summaries"
-    wait_for(process, summaries, 3)
+    wait_until(lambda: len(list(summaries.glob("*.npz"))) >= 3, process)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)  # workers that lived on would keep the pipes open
     assert workers and not (killed / result).exists()
-    time.sleep(0.1)
-    assert not any(map(alive, workers)), "workers outlive a killed run"
+    wait_until(lambda: all(map(is_gone, workers)))
 
     process = start(*arguments, "--processes=2", cwd=killed)
-    wait_for(process, summaries, len(list(summaries.glob("*.npz"))) + 2)
+    kept = len(list(summaries.glob("*.npz")))
+    wait_until(lambda: len(list(summaries.glob("*.npz"))) >= kept + 2, process)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted; the same command resumes" in output[1], output
@@ -165,6 +142,7 @@ def test_names(words, name):
         (["elpv/999"], "elpv/999: the photographs of ELPV have 300x300 pixels; ask for a size from 8 to 300"),
         (["elpv", "--size=512"], "elpv/512: the photographs of ELPV have 300x300 pixels"),
         (["elpv/64", "--size=128"], "elpv/64 has 64 pixels and --size is 128; leave out one of the two"),
+        (["elpv/64_raw", "--encoding=jpeg"], "elpv/64_raw is raw and --encoding is jpeg; leave one out"),
         (["folder", "elpv", "--source_dir=broken"], "'elpv' is the name of the photographs that come with"),
         (["elpv/64", "--source_dir=broken"], "elpv has no use for --source_dir, a flag of imagenet2012, "),
         (["folder", "pets", "--source_dir=broken", "--partial"], "folder has no use for --partial, a flag of imag"),

@@ -125,21 +125,6 @@ def test_the_result_of_a_shorter_run_goes_when_a_longer_one_begins(
     assert json.loads(files[0].read_text())["step"] == 6 and files[1].read_text() == "mine"
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    tiny_config: Callable, data_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    config = tiny_config()
-    whole = train_and_evaluate(config, str(tmp_path), data_dir)
-    for file in (tmp_path / "checkpoints/12/default").rglob("d/*"):
-        file.write_bytes(b"")
-    (tmp_path / "result.json").unlink()
-    again = train_and_evaluate(config, str(tmp_path), data_dir)
-    output = capsys.readouterr().out
-    assert "checkpoints/12 is damaged: default/" in output
-    assert "resuming after update 7" in output
-    assert_same(whole, again)
-
-
 def test_a_program_may_train_in_a_thread_and_name_a_workdir_from_its_folder(
     tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -149,10 +134,20 @@ def test_a_program_may_train_in_a_thread_and_name_a_workdir_from_its_folder(
     assert (tmp_path / "run/result.json").exists() and list((tmp_path / "run/checkpoints").glob("[0-9]*"))
 
 
-def test_another_config_is_refused_by_name(tiny_config: Callable, data_dir: str, tmp_path: Path):
-    train_and_evaluate(tiny_config(num_epochs=0.4), str(tmp_path), data_dir)
+def test_another_config_is_refused_by_name(tiny_config: Callable, data_dir: str, tiny_run: Path):
     with pytest.raises(UsageError, match=r"another config: momentum \(0.9 there, 0.8 here\)$"):
-        train_and_evaluate(tiny_config(num_epochs=0.4, momentum=0.8), str(tmp_path), data_dir)
+        train_and_evaluate(tiny_config(num_epochs=0.5, momentum=0.8), str(tiny_run), data_dir)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_one_line(
+    tiny_config: Callable, data_dir: str, tiny_run: Path, tmp_path: Path
+):
+    workdir = shutil.copytree(tiny_run, tmp_path / "run")
+    for file in (workdir / "checkpoints").rglob("d/*"):
+        file.write_bytes(b"")
+    (workdir / "result.json").unlink()
+    with pytest.raises(UsageError, match=r"^no checkpoint of this workdir can be read; name another workdir$"):
+        train_and_evaluate(tiny_config(num_epochs=0.5), str(workdir), data_dir)
 
 
 def test_the_result_of_a_run_without_checkpoints_is_not_overwritten(

@@ -1,1 +1,1 @@
-"""Measurements: a module for each sub-command of `python -m alexnet_jax.benchmark`, and the peers."""
+"""Measurements: a module for each sub-command of `python -m alexnet_jax.benchmark`."""

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from alexnet_jax.benchmarks import input as input_pipeline
-from alexnet_jax.benchmarks.peers import check_peer
+from alexnet_jax.benchmarks.timing import Rate
 from alexnet_jax.benchmarks.turns import Process
 from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
@@ -24,6 +24,7 @@ from alexnet_jax.errors import UsageError
 PACKAGE = "alexnet_jax.benchmarks"
 CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size and type of the activations
 PEER_CASE = CASES[0]
+LONGEST, WIDTH = 20, 110  # kernels in a table, and letters of their names
 UPDATES = 100  # of each measurement of updates that read from disk
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
 # Environment of this program's processes. Each caches its compiled programs in an empty folder.
@@ -46,6 +47,7 @@ class GpuResult:
       first_update: seconds to the first update, compilation included, by participant of ours.
       cached_first_update: the same for the first participant, with the programs of its earlier start.
       memory: peak memory of the device, bytes, by participant.
+      kernels: milliseconds of an update by kernel, the longest first, by participant of ours.
       forms: for PyTorch, the forms that were fastest.
       copied: images a second of updates whose batches are copied from the host meanwhile, by participant of ours.
       copy: bytes a second of such a copy alone.
@@ -62,6 +64,7 @@ class GpuResult:
     first_update: dict[str, float]
     cached_first_update: float
     memory: dict[str, int]
+    kernels: dict[str, list[tuple[str, float]]]
     forms: dict[str, dict[str, str]]
     copied: dict[str, float]
     copy: float
@@ -90,52 +93,55 @@ def measure(
       say: called with each line of progress.
 
     Raises:
-      UsageError: there is no GPU, or the peer is not installed.
+      UsageError: there is no GPU.
     """
-    check_peer(peer)
     begun = time.perf_counter()
-    programs: dict[str, list[str]] = {}
+    ours = {f"ours, {dtype}, {batch:,}": ["our_step", native, str(batch), dtype] for batch, dtype in CASES}
+    programs = dict(ours)
     if peer == "torch":
         case = [str(part) for part in PEER_CASE]
-        programs = {"torch": ["torch_step", "norm", *case], "torch, no norm": ["torch_step", "plain", *case]}
-    ours = {f"ours, {dtype}, {batch:,}": ["our_step", native, str(batch), dtype] for batch, dtype in CASES}
+        programs |= {"torch": ["torch_step", "norm", *case], "torch, no norm": ["torch_step", "plain", *case]}
     processes: dict[str, Process] = {}
     caches = tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-")
 
-    def start_ours(name: str) -> Process:
-        module, *arguments = ours[name]
-        environment = CACHE | {"JAX_COMPILATION_CACHE_DIR": f"{caches.name}/{name}"}
+    def start(name: str) -> Process:
+        module, *arguments = programs[name]
+        environment = CACHE | {"JAX_COMPILATION_CACHE_DIR": f"{caches.name}/{name}"} if name in ours else {}
         return Process(f"{PACKAGE}.{module}", *arguments, environment=environment)
 
     try:
-        for name, (module, *arguments) in programs.items():  # these compile while ours start
-            say(f"starting {name}")
-            processes[name] = Process(f"{PACKAGE}.{module}", *arguments)
         line, numbers = _numbers(say)
-        for name in ours:
+        for name in programs:  # one after another: each measures which algorithms are the fastest
             say(f"starting {name}")
-            processes[name] = start_ours(name)
-            processes[name].ask("ready")
-        for name in programs:
+            processes[name] = start(name)
             processes[name].ask("ready")
         result = _steps(processes, ours, rounds, say)
-        main, *others = ours
-        for name in [*programs, *others]:
+        main = next(iter(ours))
+        for name in [name for name in programs if name != main]:
             processes.pop(name).close()
         process = processes[main]
         batch = PEER_CASE[0] * input_pipeline.CROP_SIZE**2 * 3
         result["copy"] = batch / min(process.ask("copy") for _ in range(5))
-        with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
-            result |= _input(Path(place), process, images=images, batches=batches, peer=peer, say=say)
-        device = process.ask("device")
-        process.close()
-        processes[main] = start_ours(main)
-        result["cached_first_update"] = processes[main].ask("first_update")
+        with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as folder:
+            place = Path(folder)
+            say(f"drawing {images:,} images")
+            sources = input_pipeline.prepare(place, images)
+            rates = _rates(input_pipeline.worker_variants(sources, batches), say)
+            result["from_disk"] = _from_disk(place, process, sources, say)
+            device = process.ask("device")
+            process.close()
+            processes[main] = start(main)
+            result["cached_first_update"] = processes[main].ask("first_update")
+            processes.pop(main).close()
+            if peer == "torch":
+                rates |= _rates(input_pipeline.torch_variants(place, sources["jpeg"], batches), say)
     finally:
         for process in processes.values():
             process.close()
         caches.cleanup()
-    return GpuResult(device=device, line=line, numbers=numbers, seconds=time.perf_counter() - begun, **result)
+    return GpuResult(
+        device=device, line=line, numbers=numbers, rates=rates, seconds=time.perf_counter() - begun, **result
+    )
 
 
 def _numbers(say: Callable[[str], None]) -> tuple[str, dict[str, list[float]]]:
@@ -185,29 +191,28 @@ def _steps(
         "copied": median["copied_update"],
         "first_update": {name: processes[name].ask("first_update") for name in ours},
         "memory": {name: process.ask("memory") for name, process in processes.items()},
+        "kernels": {name: processes[name].ask("kernels") for name in ours},
         "forms": {name: process.ask("forms") for name, process in processes.items() if name not in ours},
     }
 
 
-def _input(
-    place: Path, process: Process, *, images: int, batches: int, peer: str | None, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Rates of the input alone, and of updates that read from disk."""
-    say(f"drawing {images:,} images")
-    sources = input_pipeline.prepare(place, images)
-    variants = input_pipeline.worker_variants(sources, batches)
-    if peer == "torch":
-        variants |= input_pipeline.torch_variants(place, sources["jpeg"], batches)
+def _rates(variants: Mapping[str, Callable[[], Rate]], say: Callable[[str], None]) -> dict[str, float]:
+    """Rates of the input alone."""
     rates = {}
     for name, variant in variants.items():
         rates[name] = variant().wall
         say(f"{name:24} {rates[name]:10,.0f} images/s")
-    from_disk = {}
-    for encoding in sources:
+    return rates
+
+
+def _from_disk(place: Path, process: Process, encodings: Iterable[str], say: Callable[[str], None]) -> dict[str, float]:
+    """Rates of updates that read from disk."""
+    rates = {}
+    for encoding in encodings:
         name, workers = input_pipeline.name_of(encoding), str(threads())
-        from_disk[encoding] = process.ask(shlex.join(["from_disk", name, str(place), workers, str(UPDATES)]))
-        say(f"updates from {encoding:11} {from_disk[encoding]:10,.0f} images/s")
-    return {"rates": rates, "from_disk": from_disk}
+        rates[encoding] = process.ask(shlex.join(["from_disk", name, str(place), workers, str(UPDATES)]))
+        say(f"updates from {encoding:11} {rates[encoding]:10,.0f} images/s")
+    return rates
 
 
 def describe(result: GpuResult) -> list[str]:
@@ -226,6 +231,9 @@ def describe(result: GpuResult) -> list[str]:
         update, forward = ours / result.update[name], result.forward[main] / result.forward[name]
         lines.append(f"{main}: {update:.2f} times the updates of {name} ({forms['update']})")
         lines.append(f"{'':{len(main)}}  {forward:.2f} times its ten views ({forms['forward']})")
+    for name, kernels in result.kernels.items():
+        lines += ["", f"{name}: {sum(milliseconds for _, milliseconds in kernels):.2f} ms of an update in kernels"]
+        lines += [f"{milliseconds:8.3f}  {kernel[:WIDTH]}" for kernel, milliseconds in kernels[:LONGEST]]
     lines += ["", f"a copy of a batch alone: {result.copy / 1e9:.1f} GB/s", "", f"{'input, images/s':24}"]
     lines += [f"{name:24}{rate:10,.0f}" for name, rate in result.rates.items()]
     for encoding, rate in result.from_disk.items():

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.benchmarks.peers import check_peer
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of, resident_bytes
 from alexnet_jax.data import decoders
 from alexnet_jax.data.batch import Shard
@@ -26,7 +25,7 @@ from alexnet_jax.errors import UsageError
 IMAGE_SIZE, CROP_SIZE, BATCH_SIZE = 256, 224, 128
 EPOCHS = 50  # memory must not grow over these
 SMALL = 256  # images an epoch of these
-SPARE = 16  # batches of the peer that are not timed, so that its workers are busy until the end
+SPARE = 8  # batches of the peer for each of its workers that are not timed, so that all are busy until the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +62,13 @@ def measure(
       rounds: number of rounds, whose median is the result.
       peer: `torch`: PyTorch's DataLoader with one worker a core reads the same JPEG files; None: no peer.
       say: called with each line of progress.
-
-    Raises:
-      UsageError: the peer is not installed.
     """
-    check_peer(peer)
     with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
         say(f"drawing {images:,} images")
         sources = prepare(Path(place), images)
         variants: dict[str, Callable[[], Rate]] = {
             f"jpeg {name}": functools.partial(_timed, _ours(sources["jpeg"], decode), batches)
-            for name, decode in decoders.installed().items()
+            for name, decode in decoders.DECODERS.items()
         }
         variants["raw"] = lambda: _timed(_ours(sources["raw"], decoders.decode), batches)
         variants |= worker_variants(sources, batches)
@@ -97,6 +92,7 @@ def describe(result: InputResult) -> list[str]:
     lines = [
         f"{IMAGE_SIZE}x{IMAGE_SIZE} images, {CROP_SIZE}x{CROP_SIZE} crops and flips, batches of {BATCH_SIZE},"
         f" JPEG of {result.encoded / 1000:.0f} KB; {cores} cores, load {load:.1f}",
+        "worker processes leave the flips to the device, as in training",
         f"{'':18}{'images/s':>10}{'each':>10}{'a core-second':>15}"
         + "  times peer (a core-second)" * ("peer torch" in result.rates),
     ]
@@ -139,16 +135,22 @@ def worker_variants(sources: Mapping[str, Source], batches: int) -> dict[str, Ca
 
 
 def torch_variants(place: Path, source: Source, batches: int) -> dict[str, Callable[[], Rate]]:
-    """What measures PyTorch's DataLoader, on the JPEG files of a source, which are written to a folder in `place`.
+    """What measures PyTorch's DataLoader, with a worker a core, on the JPEG files of a source.
 
     Its crops are bytes like ours, or normalised floats, which PyTorch programs commonly make in the loader.
+
+    Args:
+      place: folder in which the files are written.
+      source: of JPEGs.
+      batches: of 128 images, for each worker: each has some ready before the clock starts.
     """
     from alexnet_jax.benchmarks.torch_loader import loader
 
-    files = _files(place / "files", source)
-    start = functools.partial(loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=batches + SPARE)
+    files, workers = _files(place / "files", source), threads()
+    made = (batches + SPARE) * workers
+    start = functools.partial(loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=made)
     return {
-        name: functools.partial(_timed, functools.partial(start, floats=floats), batches)
+        name: functools.partial(_timed, functools.partial(start, floats=floats), batches * workers)
         for name, floats in (("peer torch", False), ("peer torch floats", True))
     }
 
@@ -196,6 +198,7 @@ def _ours(source: Source, decode: decoders.Decode, workers: Workers | None = Non
             start_step=0,
             shard=Shard(),
             crop_size=CROP_SIZE,
+            mirrored=workers is None,  # as in training
             decode=decode,
             workers=workers,
         )

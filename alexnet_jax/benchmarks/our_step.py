@@ -6,12 +6,15 @@ On an accelerator the images of an update are on the device already, and several
 waited for, as in training.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +31,7 @@ from alexnet_jax.data.photometry import photometry
 from alexnet_jax.data.preprocessing import of_colour
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
+from alexnet_jax.experiment import build
 from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import read_settings
@@ -137,6 +141,9 @@ class Ours:
     def from_disk(self, name: str, folder: str, workers: str, updates: str) -> float:
         """Images a second of updates whose images worker processes read.
 
+        The sums of the pixels of the first batches, taken while updates and copies are under way, are those of batches
+        that threads make.
+
         Args:
           name: of a prepared data set.
           folder: of prepared data sets.
@@ -151,16 +158,24 @@ class Ours:
         )  # fmt: skip
         with contextlib.closing(FromDisk(experiment, Workers(int(workers), refuse))) as feed:
             feed.start(0)
-            before, begun = None, 0.0
+            before, begun, sums = None, 0.0, []
             for step in range(int(updates) + WARM_UP):
                 if step == WARM_UP:
                     begun = time.perf_counter()
-                self._state, metrics = feed.update(self._state, feed.fetch(step, 1), self._key)
+                batch = feed.fetch(step, 1)
+                if step < WARM_UP:
+                    sums.append(_sum(batch.image))
+                self._state, metrics = feed.update(self._state, batch, self._key)
                 if before is not None:
                     before.block_until_ready()
                 before = metrics.loss
             jax.block_until_ready(before)
-            return self._batch_size * int(updates) / (time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+        by_threads = build.training_batches(experiment, start_step=0)
+        for step, (there, batch) in enumerate(zip(sums, by_threads, strict=False)):
+            if int(there) != int(np.sum(batch.image, dtype=np.uint32)):
+                raise RuntimeError(f"batch {step} on the device has other pixels than the batch that threads make")
+        return self._batch_size * int(updates) / seconds
 
     def forward(self) -> float:
         """Seconds of an image in ten-view evaluation."""
@@ -178,11 +193,39 @@ class Ours:
         """Peak memory in bytes: of the process on a CPU, of the device on an accelerator."""
         return turns.peak_memory() if self._on_cpu else jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
 
+    def kernels(self) -> list[tuple[str, float]]:
+        """Milliseconds of an update by kernel, the longest first; each with its operation in the program."""
+        with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as folder:
+            with jax.profiler.trace(folder):
+                self.update()
+            [file] = Path(folder).rglob("*.xplane.pb")
+            nanoseconds = _nanoseconds_by_kernel(jax.profiler.ProfileData.from_file(str(file)))
+        return [(name, count / 1e6 / self._repeats) for name, count in nanoseconds.most_common()]
+
     def parts(self) -> list[dict[str, Any]]:
         """Seconds and FLOP of each part of an update alone, by direction."""
         parts = breakdown.measure(self._tower, self._mesh, self._batch_size, CROP_SIZE)
         parts.append(breakdown.measure_optimizer(self._optimizer, self._state, self._mesh))
         return [dataclasses.asdict(part) for part in parts]
+
+
+@jax.jit
+def _sum(images: jax.Array) -> jax.Array:
+    """The sum of all pixels, modulo 2^32."""
+    return jnp.sum(images, dtype=jnp.uint32)
+
+
+def _nanoseconds_by_kernel(profile: jax.profiler.ProfileData) -> collections.Counter[str]:
+    """The time of the program's operations: on the streams of a GPU, or on the threads of a CPU."""
+    found = collections.Counter[str]()
+    for plane in profile.planes:
+        for line in plane.lines:
+            if line.name.startswith("Stream" if plane.name.startswith("/device:") else "tf_XLA"):
+                for event in line.events:
+                    name, operation = event.name, dict(event.stats).get("hlo_op")
+                    if operation and not name.startswith("end: "):
+                        found[name if name == operation else f"{operation}: {name}"] += event.duration_ns
+    return found
 
 
 def product(size: int = 2048) -> float:
@@ -218,6 +261,7 @@ def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") ->
             "copy": ours.copy,
             "from_disk": ours.from_disk,
             "forward": ours.forward,
+            "kernels": ours.kernels,
             "parts": ours.parts,
             "product": product,
             "memory": ours.memory,

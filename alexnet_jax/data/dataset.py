@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -136,7 +135,7 @@ class Dataset:
         _count(f"split {name!r} of {self._folder}", spans)
         try:
             parts = tuple(
-                (_absolute(part.filename), part.skip, part.take)
+                (paths.absolute(part.filename), part.skip, part.take)
                 for part in self._builder.info.splits[name].file_instructions
             )
             shape = (self.image_size, self.image_size, 3) if self._raw else None
@@ -300,11 +299,6 @@ def _class_names(folder: epath.Path, count: int) -> list[str]:
     if len(names) != count:
         raise IncompleteDatasetError(folder, f"{NAMES_FILE} has {len(names):,} names, and there are {count:,} classes")
     return names
-
-
-def _absolute(path: str) -> str:
-    """The path for any process: its working directory may be another one."""
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _is_ours(folder: epath.Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch, Shard
@@ -110,6 +110,8 @@ class TrainPlan(Plan):
       rotation, scale: as in `geometry.random_crop`.
       crop_group: consecutive images that share one crop and flip.
       symmetries: as in `geometry.symmetry`.
+      mirrored: whether crops are mirrored left to right here, which is half of what a raw image costs. Otherwise a
+        device mirrors those that `flips` names.
     """
 
     seed: int
@@ -117,6 +119,7 @@ class TrainPlan(Plan):
     scale: float
     crop_group: int
     symmetries: int = 2
+    mirrored: bool = True
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -128,7 +131,7 @@ class TrainPlan(Plan):
         randomness = Randomness(self.seed, len(source))
 
         def fill(batch: Batch, number: int, rows: range) -> None:
-            places = number * self.batch_size + self.shard.index * self.rows + np.asarray(rows, np.int64)
+            places = self._places(number, rows)
             examples = randomness.examples(places).tolist()
             draws = randomness.crops(places // self.crop_group)
             crops: list[geometry.Crop] = []  # drawn together, which takes a tenth of the time
@@ -141,6 +144,20 @@ class TrainPlan(Plan):
 
         return fill
 
+    def flips(self, randomness: Randomness, number: int) -> Bool[np.ndarray, " rows"]:
+        """Which rows of the batch with that number are mirrored left to right.
+
+        Args:
+          randomness: of the plan's seed.
+          number: of the batch.
+        """
+        draws = randomness.crops(self._places(number, range(self.rows)) // self.crop_group)
+        return geometry.symmetry(draws[:, geometry.SYMMETRY], self.symmetries)[0]
+
+    def _places(self, number: int, rows: range) -> Int[np.ndarray, " rows"]:
+        """The places of some rows of a batch in the sequence of examples."""
+        return number * self.batch_size + self.shard.index * self.rows + np.asarray(rows, np.int64)
+
     def _crops(self, image_size: int, draws: Float[np.ndarray, "rows draws"]) -> list[geometry.Crop]:
         """A crop for each row; the images of a data set have one size."""
         crops = geometry.random_crop(
@@ -151,6 +168,7 @@ class TrainPlan(Plan):
             scale=self.scale,
             symmetries=self.symmetries,
         )
+        crops = crops._replace(flip=crops.flip & self.mirrored)
         return [geometry.Crop(*fields) for fields in zip(*map(np.ndarray.tolist, crops), strict=True)]
 
 

@@ -41,6 +41,7 @@ class Seen:
 
     Attributes:
       unreadable: folders that cannot be read, each with the reason; the caller adds them.
+      endings: how many pictures that have to be converted were left out, by ending.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None, *, below: Path | None = None):
@@ -50,7 +51,7 @@ class Seen:
         self._total = 0
         self._counts: Counter[Reason] = Counter()
         self._examples: dict[Reason, str] = {}
-        self._endings: Counter[str] = Counter()
+        self.endings: Counter[str] = Counter()
 
     def count(self, entries: Iterable[Entry], folder: str | Path, each: int = 1) -> Iterator[Entry]:
         """The entries, and every `SAY_EVERY` seconds a line with the count so far.
@@ -76,7 +77,7 @@ class Seen:
         """Records a file that has another ending than a picture's."""
         self.leave_out(OTHER_FILE, path)
         ending = os.path.splitext(path)[1].lower()
-        self._endings[ending] += ending in OTHER_PICTURES
+        self.endings[ending] += ending in OTHER_PICTURES
 
     def lines(self) -> Iterator[str]:
         """A line for each reason, with an example, and one about pictures that have to be converted."""
@@ -85,15 +86,31 @@ class Seen:
             what = f"{count:,} {reason.several}, such as" if count > 1 else f"1 {reason.one}:"
             shown = example.relative_to(self._below) if self._below else example
             yield f"ignoring {what} {in_one_line(str(shown))}"
-        if (total := self._endings.total()) > 1:
-            yield f"{by_ending(self._endings)} among these are pictures; convert them to JPEG to have them taken"
+        if (total := self.endings.total()) > 1:
+            yield f"{by_ending(self.endings)} among these are pictures; convert them to JPEG to have them taken"
         elif total:
-            yield f"{by_ending(self._endings)} among these is a picture; convert it to JPEG to have it taken"
+            yield f"{by_ending(self.endings)} among these is a picture; convert it to JPEG to have it taken"
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is left out, as an entry that users do not see or did not make."""
     return name.startswith(".") or name == RESOURCES
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether the entry is a folder or a link to one. `is_dir` raises on a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether the entry is a file or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def by_ending(endings: Counter[str]) -> str:

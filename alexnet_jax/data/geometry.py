@@ -44,6 +44,7 @@ class Crop(NamedTuple):
 
 
 DRAWS = 5  # numbers a crop takes
+SYMMETRY = 2  # the one of these that `symmetry` takes
 
 
 def symmetry(
@@ -84,7 +85,7 @@ def random_crop(
       symmetries: as in `symmetry`.
     """
     places = image_size - size + 1
-    flip, upside_down, transposed = symmetry(draws[..., 2], symmetries)
+    flip, upside_down, transposed = symmetry(draws[..., SYMMETRY], symmetries)
     return Crop(
         top=(draws[..., 0] * places).astype(np.int32),
         left=(draws[..., 1] * places).astype(np.int32),

@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +18,9 @@ from alexnet_jax.data.pipeline import threads
 from alexnet_jax.errors import UsageError
 
 AHEAD, AHEAD_BYTES = 256, 64 * 2**20  # pictures that are read in advance, at most, and their squares
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def picture_batches(
@@ -32,25 +37,39 @@ def picture_batches(
       UsageError: no picture is given, or a given object is no picture.
     """
     given = as_pictures(pictures)
-    each = enumerate(given)
     # A generator may give one object again and again, with other pixels, such as the frames of a film.
     is_lent = not isinstance(given, (Sequence, np.ndarray))
+    each = ((_name_of(picture, number), _ready(picture, is_lent)) for number, picture in enumerate(given))
+
+    def read(item: tuple[str, Picture]) -> UInt8[np.ndarray, "size size 3"]:
+        name, picture = item
+        return read_picture(picture, image_size, name=name)
+
+    squares = (future.result() for _, future in ahead(each, read, batch_size))
+    batch = list(itertools.islice(squares, batch_size))
+    if not batch:
+        raise UsageError("there is no picture; give at least one")
+    while batch:
+        yield np.stack(batch)
+        batch = list(itertools.islice(squares, batch_size))
+
+
+def ahead(items: Iterable[Item], read: Callable[[Item], Result], count: int) -> Iterator[tuple[Item, Future[Result]]]:
+    """Items in order, each with its result, which threads compute while the caller works on earlier ones.
+
+    Args:
+      items: taken `count` in advance.
+      read: the result of an item.
+      count: how many are computed in advance.
+    """
     pool = concurrent.futures.ThreadPoolExecutor(threads())
-
-    def begin() -> list[concurrent.futures.Future]:
-        return [
-            pool.submit(read_picture, _ready(picture, is_lent), image_size, name=_name_of(picture, number))
-            for number, picture in itertools.islice(each, batch_size)
-        ]
-
+    each = ((item, pool.submit(read, item)) for item in items)
     try:
-        reading = begin()
-        if not reading:
-            raise UsageError("there is no picture; give at least one")
-        while reading:
-            following = begin()
-            yield np.stack([future.result() for future in reading])
-            reading = following
+        waiting = collections.deque(itertools.islice(each, count))
+        while waiting:
+            first = waiting.popleft()
+            waiting += itertools.islice(each, 1)
+            yield first
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -79,6 +98,11 @@ def _name_of(picture: Picture, number: int) -> str:
     return "" if isinstance(picture, (str, os.PathLike)) else f"picture {number} ({type(picture).__name__})"
 
 
+def most_ahead(size: int) -> int:
+    """How many pictures are read in advance, as squares of `size` pixels."""
+    return max(2 * threads(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))
+
+
 def read_ahead(
     names: Iterable[str],
     read: Callable[[str], UInt8[np.ndarray, "size size 3"]],
@@ -94,25 +118,13 @@ def read_ahead(
       broken: takes the error of a picture that cannot be read, in the place of the picture.
       size: pixels along a side of a picture.
     """
-    each = iter(names)
-    pool = concurrent.futures.ThreadPoolExecutor(threads())
-
-    def begin(count: int) -> list[tuple[str, concurrent.futures.Future]]:
-        return [(name, pool.submit(read, name)) for name in itertools.islice(each, count)]
-
-    waiting = collections.deque(begin(max(2 * threads(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))))
-    try:
-        while waiting:
-            name, picture = waiting.popleft()
-            waiting += begin(1)
-            try:
-                pixels = picture.result()
-            except NotAPictureError as error:
-                broken(error)
-            else:
-                yield name, pixels
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for name, picture in ahead(names, read, most_ahead(size)):
+        try:
+            pixels = picture.result()
+        except NotAPictureError as error:
+            broken(error)
+        else:
+            yield name, pixels
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 
-from alexnet_jax.data.folder_listing import ENDINGS, HIDDEN, LINK_BACK, NO_FILE, Seen, is_hidden
+from alexnet_jax.data.folder_listing import ENDINGS, HIDDEN, LINK_BACK, NO_FILE, Seen, is_file, is_folder, is_hidden
 from alexnet_jax.errors import reason_of
 
 
@@ -35,15 +35,15 @@ def _below(folder: str, above: tuple[str, ...], seen: Seen) -> Iterator[str]:
     for entry in seen.count(found, folder):
         path = os.path.join(folder, entry.name)
         if is_hidden(entry.name):
-            if os.path.isdir(path) or path.lower().endswith(ENDINGS):  # a .DS_Store is of no concern
+            if is_folder(entry) or path.lower().endswith(ENDINGS):  # a .DS_Store is of no concern
                 seen.leave_out(HIDDEN, path)
-        elif os.path.isdir(path):
+        elif is_folder(entry):
             real = os.path.realpath(path)
             if any(os.path.commonpath((real, other)) == real for other in above):
                 seen.leave_out(LINK_BACK, path)
             else:
                 yield from _below(path, (*above, real), seen)
-        elif not os.path.isfile(path):
+        elif not is_file(entry):
             seen.leave_out(NO_FILE, path)
         elif path.lower().endswith(ENDINGS):
             yield path

@@ -36,6 +36,7 @@ def train_batches(
     scale: float = 0.0,
     symmetries: int = 2,
     crop_group: int = 1,
+    mirrored: bool = True,
     decode: Decode = decode,
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
@@ -53,6 +54,7 @@ def train_batches(
       shard: this process's part of each batch.
       crop_size: pixels along a side.
       crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
+      mirrored: as in `TrainPlan`.
       decode: from JPEG to pixels, in threads; worker processes take the default.
       rotation, scale, symmetries: as in `geometry.random_crop`.
       workers: make the batches, where the source lies in files; None: threads. The bytes are the same.
@@ -66,6 +68,7 @@ def train_batches(
         scale=scale,
         symmetries=symmetries,
         crop_group=crop_group,
+        mirrored=mirrored,
     )
     return _batches(source, plan, range(start_step, FOREVER), decode, workers)
 

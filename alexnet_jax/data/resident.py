@@ -21,6 +21,8 @@ from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
 from alexnet_jax.data.pipeline import threads
 
+PART = 50  # examples that a thread decodes at once
+
 
 class Resident(NamedTuple):
     """The examples of a split: NumPy arrays on the host, then arrays on the devices."""
@@ -58,19 +60,22 @@ def load(source: Source, *, say: Callable[[int], None] = lambda done: None) -> R
 
     Args:
       source: examples.
-      say: called with the number of examples done.
+      say: called with the number of examples done, each multiple of `PART` and the last.
     """
     first = pixels_of(source[0], decode)
     images = np.empty((len(source), *first.shape), np.uint8)
     labels = np.empty(len(source), np.int32)
 
-    def fill(index: int) -> None:
-        example = source[index]
-        images[index], labels[index] = pixels_of(example, decode), example["label"]
+    def fill(part: range) -> int:
+        for index in part:
+            example = source[index]
+            images[index], labels[index] = pixels_of(example, decode), example["label"]
+        return part.stop
 
+    parts = (range(first, min(first + PART, len(source))) for first in range(0, len(source), PART))
     with ThreadPoolExecutor(threads()) as pool:
-        for done, _ in enumerate(pool.map(fill, range(len(source)))):
-            say(done + 1)
+        for done in pool.map(fill, parts):
+            say(done)
     arrays: Any = images, labels
     return Resident(*arrays)
 

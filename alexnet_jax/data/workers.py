@@ -105,17 +105,14 @@ class Workers:
         process.outstanding += 1
         self._tell(process, part)
 
-    def receive(self, *, wait: bool) -> None:
-        """Takes the answers that are there.
-
-        Args:
-          wait: for one answer at least.
+    def receive(self) -> None:
+        """Waits for an answer, and takes those that are there.
 
         Raises:
           ReaderDiedError: a process is dead.
         """
         self._check()
-        for key, _ in self._selector.select(None if wait else 0):
+        for key, _ in self._selector.select():
             answers = key.data.read()
             if answers is None:
                 self._bury(key.data)
@@ -197,10 +194,6 @@ class Stream:
         """Whether all parts are there."""
         return not self._missing[slot]
 
-    def fails(self, slot: int) -> bool:
-        """Whether a part could not be filled."""
-        return slot in self._errors
-
     def drop(self, slot: int) -> None:
         """Gives up a batch before it is handed out."""
         if self._missing[slot]:
@@ -263,9 +256,9 @@ class Batches(Iterator[Batch]):
                     if self._next is None and not self._making:
                         raise StopIteration
                     if not self._making:  # all slots are being filled for nobody
-                        self._workers.receive(wait=True)
+                        self._workers.receive()
                 while not self._stream.is_filled(self._making[0]):
-                    self._workers.receive(wait=True)
+                    self._workers.receive()
                 batch = self._stream.hand_out(self._making.popleft(), len(self._making))
             except BaseException:
                 self.close()
@@ -273,15 +266,6 @@ class Batches(Iterator[Batch]):
             with contextlib.suppress(ReaderDiedError):  # which is for the first batch that lacks a part
                 self._begin()
             return batch
-
-    def ready(self) -> bool:
-        """Whether the next batch is there: then `next` neither waits nor fails."""
-        with self._workers.lock, contextlib.suppress(ReaderDiedError):
-            self._begin()
-            self._workers.receive(wait=False)
-            slot = self._making[0] if self._making else None
-            return slot is not None and self._stream.is_filled(slot) and not self._stream.fails(slot)
-        return False
 
     def close(self) -> None:
         """Gives up the batches that nobody took. Closed again, it leaves the stream to the iterator that has it now."""

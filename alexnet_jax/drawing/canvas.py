@@ -67,18 +67,11 @@ MORE_FONTS = (
 )
 
 
-class MissingMatplotlibError(MissingPackageError):
-    """Matplotlib is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("pictures need matplotlib", "figures")
-
-
 def need_matplotlib() -> None:
     """Checks that pictures can be drawn, before long work is done for them.
 
     Raises:
-      MissingMatplotlibError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
     """
     with style():
         pass
@@ -89,14 +82,14 @@ def style() -> Iterator[None]:
     """The colours and sizes of all pictures, for what is drawn within the block.
 
     Raises:
-      MissingMatplotlibError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
       UsageError: its variable or its file of settings has a wrong value.
     """
     try:
         import matplotlib
         from matplotlib import font_manager
     except ImportError as error:
-        raise MissingMatplotlibError from error
+        raise MissingPackageError("pictures need matplotlib", "figures") from error
     except ValueError as error:  # of MPLBACKEND
         words = words_of(error).partition(";")[0]
         raise UsageError(f"matplotlib refuses its settings: {words}; correct or unset MPLBACKEND") from error

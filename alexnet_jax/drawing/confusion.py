@@ -36,7 +36,7 @@ def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str])
       A matplotlib figure.
 
     Raises:
-      MissingMatplotlibError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
     """
     names = labels_of(class_names)
     listed = len(names) > NAMED_CLASSES

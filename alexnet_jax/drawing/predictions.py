@@ -54,7 +54,7 @@ def draw(answers: Sequence[Answer]) -> Figure:
       answers: at least one.
 
     Raises:
-      MissingMatplotlibError: matplotlib is not installed.
+      MissingPackageError: matplotlib is not installed.
     """
     columns = min(COLUMNS, len(answers))
     rows = -(-len(answers) // columns)

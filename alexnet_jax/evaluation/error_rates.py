@@ -29,8 +29,10 @@ def evaluate(
       views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
       stop: called after each batch; True ends the evaluation, which returns None.
     """
-    size = examples_at_once(experiment.settings.batch_size, views, experiment.mesh.shape[sharding.DATA])
-    batches = (feed or FromDisk(experiment)).eval_batches(batch_size=size, views=views)
+    feed = feed or FromDisk(experiment)
+    crops = max(experiment.settings.batch_size, feed.least_crops)
+    size = examples_at_once(crops, views, experiment.mesh.shape[sharding.DATA])
+    batches = feed.eval_batches(batch_size=size, views=views)
     total = ZERO
     for metrics in one_behind(batches, lambda batch: experiment.steps.eval_step(params, batch_stats, batch)):
         total += metrics

@@ -31,7 +31,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.native import build as native
 from alexnet_jax.network.recipes import towers_of
 from alexnet_jax.network.tower import Tower, make_tower
-from alexnet_jax.runtime import allocator, processes
+from alexnet_jax.runtime import processes
 
 SMALLEST_STD = 1e-5  # of pixels 0 to 255; rounding leaves less
 
@@ -120,11 +120,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     )
     return Experiment(
         settings=settings,
-        steps=steps._replace(
-            train_step=allocator.keeping_large_arrays(steps.train_step),
-            eval_step=allocator.keeping_large_arrays(steps.eval_step),
-            train_steps=steps.train_steps and allocator.keeping_large_arrays(steps.train_steps),
-        ),
+        steps=steps,
         shard=shard,
         data=data,
         train_source=train_source,
@@ -314,10 +310,11 @@ def training_batches(experiment: Experiment, *, start_step: int, workers: Worker
     Args:
       experiment: of the run.
       start_step: the first batch's number.
-      workers: processes that make the batches; None: threads.
+      workers: processes that make the batches, and leave it to the devices to mirror them; None: threads, which mirror.
     """
     plan = train_plan(experiment.settings, experiment.shard, experiment.crop_size)
-    return train_batches(experiment.train_source, start_step=start_step, workers=workers, **vars(plan))
+    options = vars(plan) | {"mirrored": workers is None}
+    return train_batches(experiment.train_source, start_step=start_step, workers=workers, **options)
 
 
 def train_plan(settings: Settings, shard: Shard, crop_size: int) -> TrainPlan:

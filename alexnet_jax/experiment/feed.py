@@ -4,17 +4,19 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray, UInt8
 
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.filling import Randomness, Source
 from alexnet_jax.data.pipeline import eval_batches
-from alexnet_jax.data.workers import Batches, Workers
+from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.build import Experiment
@@ -39,14 +41,18 @@ class FromDisk:
 
     Attributes:
       longest: number of updates that one call of `update` can make.
+      least_crops: of a batch of an evaluation.
     """
 
-    longest = 1
+    longest = least_crops = 1
 
     def __init__(self, experiment: Experiment, workers: Workers | None = None):
         self._experiment, self._workers = experiment, workers
         self._batches: Iterator[Batch] = iter(())
-        self._ahead: Batch | None = None  # of the next update, on its way to the devices
+        self._copying: Callable[[], Batch] | None = None  # of the next batch, which is on its way to the devices
+        self._plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
+        self._randomness = Randomness(experiment.settings.seed, len(experiment.train_source))
+        self._mirror = jax.jit(_mirror, out_shardings=sharding.batch_sharding(experiment.mesh))
 
     def start(self, start_step: int) -> None:
         """Begins with the batch of that number."""
@@ -59,28 +65,39 @@ class FromDisk:
             self._workers.close()
 
     def fetch(self, step: int, count: int) -> Batch:
-        """The batches `step` to `step + count - 1` on the devices, as `update` takes them: one batch here."""
+        """The batches `step` to `step + count - 1` on the devices, as `update` takes them: one batch here.
+
+        From worker processes, also the batch after it is waited for, and its copy starts: a GPU overlaps a copy with an
+        update only if the copy was started first. Where the input is slower than the updates, that delays none.
+        """
         assert count == 1, "longest"
-        batch, self._ahead = self._ahead, None
-        return self._put() if batch is None else batch
+        finish, self._copying = self._copying or self._start(), None
+        batch = finish()
+        if self._workers is not None and self._next < self._experiment.num_steps:
+            self._copying = self._start()
+        return batch
 
     def update(self, state: TrainState, fetched: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
-        """Starts the update, and the copy of the next batch where that is ready: state after it, and its metrics."""
-        more = self._next < self._experiment.num_steps
-        ready = more and isinstance(self._batches, Batches) and self._batches.ready()
-        finish = self._start() if ready else None
-        result = self._experiment.steps.train_step(state, fetched, key)
-        self._ahead = finish and finish()
-        return result
-
-    def _put(self) -> Batch:
-        """The next batch on the devices. The copy may last beyond this call."""
-        return self._start()()
+        """Starts the update: state after it, and its metrics."""
+        return self._experiment.steps.train_step(state, fetched, key)
 
     def _start(self) -> Callable[[], Batch]:
-        """Starts the copy of the next batch, as `sharding.start_copy`."""
-        self._next += 1
-        return sharding.start_copy(next(self._batches), self._experiment.mesh)
+        """Starts the copy of the next batch, as `sharding.start_copy`. The function raises where it cannot be read."""
+        step, self._next = self._next, self._next + 1
+        try:
+            batch = next(self._batches)
+        except UsageError as error:
+            return functools.partial(_raise, error)  # the update before can still be made
+        if self._workers is None:
+            return sharding.start_copy(batch, self._experiment.mesh)
+        flips = self._plan.flips(self._randomness, step)  # which the processes leave to the devices
+        finish = sharding.start_copy((batch, flips), self._experiment.mesh)
+
+        def mirrored() -> Batch:
+            there, flips = finish()
+            return there._replace(image=self._mirror(there.image, flips))
+
+        return mirrored
 
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""
@@ -106,10 +123,11 @@ class OnDevice:
       say: prints a line.
 
     Attributes:
-      longest: as of `FromDisk`.
+      longest, least_crops: as of `FromDisk`.
     """
 
     longest = BLOCK
+    least_crops = 1024  # of small images, most likely: batches of 128 would leave a GPU idle between them
 
     def __init__(self, experiment: Experiment, *, say: Callable[[str], None]):
         self._experiment = experiment
@@ -135,6 +153,8 @@ class OnDevice:
             f" decoded in {time.monotonic() - begun:.1f} s"
         )
         self._randomness = Randomness(settings.seed, len(experiment.train_source))
+        self._drawer = ThreadPoolExecutor(1, "crops")
+        self._drawn: tuple[int, Future[resident.Crops]] | None = None  # from that step on
         cut = functools.partial(resident.eval_batch, crop_size=experiment.crop_size)
         self._cut = jax.jit(cut, static_argnames=("batch_size", "views"), out_shardings=sharding.batch_sharding(mesh))
 
@@ -142,20 +162,29 @@ class OnDevice:
         """Nothing: every batch follows from its number."""
 
     def close(self) -> None:
-        """Nothing: no process is at work."""
+        """Ends the thread that draws crops."""
+        self._drawer.shutdown(cancel_futures=True)
 
     def fetch(self, step: int, count: int) -> tuple[resident.Crops, Array]:
-        """The crops of the batches `step` to `step + count - 1`, and their number."""
+        """The crops of the batches from `step` on, and how many of them are for updates.
+
+        The crops that follow are drawn meanwhile: the program of several updates may keep this thread until its end.
+        """
+        at, drawn = self._drawn or (step, self._drawer.submit(self._draw, step))
+        crops = drawn.result() if at == step else self._draw(step)
+        self._drawn = step + count, self._drawer.submit(self._draw, step + count)
+        return crops, sharding.put_scalar(np.int32(count), self._experiment.mesh)
+
+    def _draw(self, step: int) -> resident.Crops:
+        """The crops of `BLOCK` batches on the devices, whether or not the run has so many: one shape, one program."""
         experiment = self._experiment
         plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
         crops = resident.draw_crops(
-            self._randomness, plan, steps=range(step, step + count), image_size=experiment.data.image_size
+            self._randomness, plan, steps=range(step, step + BLOCK), image_size=experiment.data.image_size
         )
         place = sharding.stacked_batch_sharding(experiment.mesh)
-        # The crops are repeated up to `BLOCK` batches: one shape, one program.
-        padded = (np.resize(leaf, (BLOCK, *leaf.shape[1:])) for leaf in map(np.asarray, crops))
-        arrays = [sharding.put_local(leaf, place) for leaf in padded]
-        return resident.Crops(*arrays), sharding.put_scalar(np.int32(count), experiment.mesh)
+        arrays = [sharding.put_local(np.asarray(leaf), place) for leaf in crops]
+        return resident.Crops(*arrays)
 
     def update(
         self, state: TrainState, fetched: tuple[resident.Crops, Array], key: PRNGKeyArray
@@ -170,6 +199,15 @@ class OnDevice:
         for first in range(0, len(self._experiment.eval_source), batch_size):
             place = sharding.put_scalar(np.int32(first), self._experiment.mesh)
             yield self._cut(self._eval, place, batch_size=batch_size, views=views)
+
+
+def _mirror(images: UInt8[Array, "B h w 3"], flips: Bool[Array, " B"]) -> UInt8[Array, "B h w 3"]:
+    """Mirrors some of the images, left to right."""
+    return jnp.where(flips[:, None, None, None], images[:, :, ::-1], images)
+
+
+def _raise(error: UsageError) -> Batch:
+    raise error
 
 
 Feed: TypeAlias = FromDisk | OnDevice

@@ -35,22 +35,6 @@ class Facts:
     examples: Mapping[str, int]
     image_size: int
 
-    def count(self, split: str) -> int:
-        """The examples of a split or of its part, such as `train[:25%]`.
-
-        Raises:
-          DatasetError: the data set has no such part.
-        """
-        return count_examples(split, self.examples)
-
-    def shared(self, split: str, other: str) -> int:
-        """The examples that two splits or their parts have in common.
-
-        Raises:
-          DatasetError: the data set has no such part.
-        """
-        return count_shared(split, other, self.examples)
-
 
 def facts_of(dataset: Dataset) -> Facts:
     """The facts of a data set that is open."""
@@ -100,15 +84,16 @@ def follow(settings: Settings, facts: Facts) -> Settings:
             f"config.dataset.crop_size is {data.crop_size} and the images of {data.name} have {facts.image_size}"
             f" pixels; use a smaller crop, such as {crop_of(facts.image_size)}, or larger images"
         )
+    train_images = count_examples(train, facts.examples)
     dataset = dataclasses.replace(
         data,
         train_split=train,
         eval_split=evaluation,
         crop_size=data.crop_size or crop_of(facts.image_size),
         classes=facts.classes,
-        train_images=facts.count(train),
+        train_images=train_images,
     )
-    return with_epochs(dataclasses.replace(settings, dataset=dataset), facts.count(train))
+    return with_epochs(dataclasses.replace(settings, dataset=dataset), train_images)
 
 
 def check_held_out(settings: Settings, facts: Facts) -> str | None:
@@ -122,11 +107,12 @@ def check_held_out(settings: Settings, facts: Facts) -> str | None:
       UsageError: they share images and the schedule is `plateau`, or the data set has no such split.
     """
     train, evaluation, _ = followed(settings)
-    shared = facts.shared(train, evaluation)
+    shared = count_shared(train, evaluation, facts.examples)
     if not shared:
         return None
+    total = count_examples(evaluation, facts.examples)
     found = (
-        f"{shared:,} of the {facts.count(evaluation):,} images of config.dataset.eval_split, {evaluation!r}, are in"
+        f"{shared:,} of the {total:,} images of config.dataset.eval_split, {evaluation!r}, are in"
         f" config.dataset.train_split, {train!r}"
     )
     advice = f"to hold images out, name parts without a common image, such as {_held_out(splits_in(train)[0])}"

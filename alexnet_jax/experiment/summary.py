@@ -74,7 +74,8 @@ def rows_of(tower: Tower, image_size: int) -> list[Row]:
         return towers * math.prod(x.shape)
 
     for layer in tower.layers:
-        after = [signals[f"{layer.name}_{name}"][0][0] for name in ("out", *_numbered(layer.then))]
+        followed = (f"then{number}" for number in range(len(layer.then)))
+        after = [signals[f"{layer.name}_{name}"][0][0] for name in ("out", *followed)]
         out, shape = after[0], params[layer.name]["kernel"].shape[1:]
         places = 1 if layer.local else math.prod(out.shape[1:-1])
         exchanged = size(before) if layer.exchange and towers > 1 else 0
@@ -100,10 +101,6 @@ def rows_of(tower: Tower, image_size: int) -> list[Row]:
         )
         before = after[-1]
     return rows
-
-
-def _numbered(operations: tuple[str, ...]) -> list[str]:
-    return [f"then{number}" for number in range(len(operations))]
 
 
 def _kernel(layer: Layer, channels: int, shape: tuple[int, ...]) -> str:
@@ -191,12 +188,9 @@ def _paper(name: str, of_2012: bool) -> str:
     return f"{PAPER_NEURONS[name]:,}" if of_2012 and name in PAPER_NEURONS else ""
 
 
-def _mesh(settings: Settings) -> tuple[int, int]:
-    return settings.mesh.data or 1, settings.mesh.tower or 1
-
-
 def _memory(settings: Settings, rows: list[Row]) -> list[str]:
-    (data, places), width = _mesh(settings), 2 if settings.network.bfloat16 else 4
+    data, places = settings.mesh.data or 1, settings.mesh.tower or 1
+    width = 2 if settings.network.bfloat16 else 4
     state = sum(row.params for row in rows) * 4 * 3 / places
     kept = sum(row.kept for row in rows) * width * settings.batch_size / data / places
     free = " (a run takes the fastest one)" if None in (settings.mesh.data, settings.mesh.tower) else ""

@@ -31,6 +31,10 @@ from alexnet_jax.workdir.progress import duration
 
 RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of the rows.")
 RUNS = flags.DEFINE_string("runs", "runs/experiments", "Folder of the workdirs.")
+for _flag in (RESULTS, RUNS):  # before the address is tried: a package that reaches the storage is of no help
+    flags.register_validator(
+        _flag, lambda folder: "://" not in folder, "the folder is not on this machine; name one that is"
+    )
 DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 JOBS = flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", None, "Start no run after so many seconds.", lower_bound=0)
@@ -57,7 +61,7 @@ def main(*names: str) -> int:
     if SUMMARY.value:
         from alexnet_jax.experiments import summary  # which needs matplotlib
 
-        summary.write(_folder("results", RESULTS.value))
+        summary.write(Path(paths.expand_home(RESULTS.value)))
         return 0
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown or not names:
@@ -72,10 +76,10 @@ def main(*names: str) -> int:
 
 def _make(experiment: Experiment, until: float) -> int:
     """Makes the runs that have no rows yet. Returns the exit status: 0 where all runs have rows."""
-    file = _folder("results", RESULTS.value) / f"{experiment.name}.jsonl"
+    file = Path(paths.expand_home(RESULTS.value)) / f"{experiment.name}.jsonl"
     rows = read_rows(file)
     check_folder(file)
-    runs_dir = _folder("runs", RUNS.value)
+    runs_dir = Path(paths.expand_home(RUNS.value))
     begun, made = time.monotonic(), 0
     runs: list[Run] = []
 
@@ -124,12 +128,6 @@ def _make(experiment: Experiment, until: float) -> int:
     return TEMPORARY if left else 0
 
 
-def _folder(flag: str, name: str) -> Path:
-    if "://" in name:
-        raise UsageError(f"--{flag}={name} is an address; name a folder of this machine")
-    return Path(paths.expand_home(name))
-
-
 def _runs(experiment: Experiment, rows: list[Row]) -> list[Run]:
     """The runs; with the values of `--set`, those that follow from no row."""
     changes = dict(map(_change, SET.value))
@@ -158,7 +156,7 @@ def _result_of(row: Row) -> str:
 
 
 def _line(experiment: Experiment) -> str:
-    rows = read_rows(_folder("results", RESULTS.value) / f"{experiment.name}.jsonl")
+    rows = read_rows(Path(paths.expand_home(RESULTS.value)) / f"{experiment.name}.jsonl")
     runs = experiment.runs(rows)
     made = len(runs) - len(without_rows(runs, rows))
     return f"{experiment.name:18}{made:4} of {len(runs):3} runs  {experiment.title}"

@@ -142,7 +142,7 @@ class Pool:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | _shares(self._jobs),
+                env=_environment(self._jobs),
                 start_new_session=True,  # Ctrl-C comes to this process alone, which hands it on
             )
         self._workers[slot] = process
@@ -160,8 +160,9 @@ def _cores(slot: int, jobs: int) -> set[int]:
     return set(cores[slot::jobs] if jobs <= len(cores) else cores)
 
 
-def _shares(jobs: int) -> Mapping[str, str]:
-    """Environment of one of several processes on a GPU, which would each take most of its memory."""
+def _environment(jobs: int) -> Mapping[str, str]:
+    """Environment of one of several processes, each of which would take most of a GPU's memory."""
     if jobs == 1:
-        return {}
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}
+        return os.environ
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_PYTHON_CLIENT_MEM_FRACTION"}  # older name
+    return kept | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}

@@ -1,21 +1,23 @@
 """Caffe's layout: `.caffemodel`, and the mean image in a `.binaryproto`, read and written without Caffe.
 
-Field numbers are those of K/src/caffe/proto/caffe.proto. A network has `layer` messages, or `layers` in the form of
-before 2015, in which the published networks are stored. Caffe sees pictures in the order blue, green, red.
+A network has `layer` messages, or `layers` in the form of before 2015, in which the published networks are stored.
+Caffe sees pictures in the order blue, green, red.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from jaxtyping import Float, PyTree
 
 from alexnet_jax.data.preprocessing import LARGEST_PIXEL
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import weights
+from alexnet_jax.formats.caffe_messages import BlobProto, LayerParameter, NetParameter
 from alexnet_jax.formats.errors import FormatError
-from alexnet_jax.formats.protobuf import Message, encode
 from alexnet_jax.formats.weights import Whole
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
@@ -25,13 +27,9 @@ MEAN = (123.0, 117.0, 104.0)  # of red, green and blue, with which Caffe's netwo
 IMAGE_SIZE, CROP_SIZE = 256, 227
 ORDER = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
-OLD_LAYERS, LAYERS, INPUT_DIM, INPUT_SHAPE = 2, 100, 4, 8  # of NetParameter
 OLD_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
-INNER_PRODUCT, TRANSFORM = 117, 100  # of LayerParameter
-PAD, KERNEL_SIZE, GROUP, STRIDE = 3, 4, 5, 6  # of ConvolutionParameter
-GEOMETRY = (9, 10, 11, 12, 13, 14, 18)  # of ConvolutionParameter: sizes by axis, dilation
-CROP, SCALE, MEAN_VALUE = 3, 1, 5  # of TransformationParameter
-INPUT_PARAM = 143  # of LayerParameter
+OPTIONS = {"Convolution": "convolution_param", "LRN": "lrn_param", "Pooling": "pooling_param"}
+GEOMETRY = ("pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation")  # of convolutions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +40,16 @@ class _Block:
       name, kind: such as `conv1` and `Convolution`.
       bottom: names of what it is given.
       blobs: its arrays.
-      options: of its kind.
-      transform: of the pictures.
+      options: of its kind, such as a `ConvolutionParameter`; None: the kind has none.
+      transform: `TransformationParameter` of the pictures.
     """
 
     name: str
     kind: str
     bottom: tuple[str, ...]
     blobs: tuple[np.ndarray, ...]
-    options: Message
-    transform: Message
+    options: Any
+    transform: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +77,9 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
     Raises:
       FormatError: the file is damaged, or holds another network than Caffe's AlexNet or CaffeNet.
     """
-    net = Message(data)
-    blocks = [_block(layer) for layer in net.messages(LAYERS)] or [
-        _old_block(layer) for layer in net.messages(OLD_LAYERS)
-    ]
+    net = _parsed(NetParameter, data)
+    blocks = [_block(layer, _text(layer.type)) for layer in net.layer]
+    blocks = blocks or [_block(layer, _old_kind(layer)) for layer in net.layers]
     if not blocks:
         raise FormatError("it holds no layer, or is no file of Caffe")
     weighted = [block for block in blocks if block.blobs]
@@ -102,8 +99,7 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
         raise FormatError(f"its conv1 has a kernel of {whole['conv1'][0].shape}, and pictures have 3 colours")
     whole["conv1"] = (whole["conv1"][0][:, ::-1], whole["conv1"][1])
     _check_options(blocks)
-    transform = next((block.transform for block in blocks if block.transform.has(SCALE)), Message(b""))
-    scale = transform.real(SCALE, 1.0)
+    scale = next((block.transform.scale for block in blocks if block.transform.HasField("scale")), 1.0)
     return CaffeNetwork(_recipe_of(blocks), whole, _crop_of(net, blocks), scale, _mean_of(blocks))
 
 
@@ -113,7 +109,7 @@ def read_mean(data: bytes | memoryview) -> Float[np.ndarray, "size size 3"]:
     Raises:
       FormatError: the file is damaged, or holds no square image of three colours.
     """
-    mean = _array(Message(data))
+    mean = _array(_parsed(BlobProto, data))
     mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
     is_square = mean.ndim == 3 and len(mean) == 3 and mean.shape[1] == mean.shape[2]
     if not is_square or not ((mean >= 0) & (mean <= LARGEST_PIXEL)).all():  # also NaN
@@ -153,91 +149,109 @@ def write(
     if len(set(map(float, pixel_scale))) > 1:
         raise UsageError("Caffe's layout has one scale for all colours, and this network has one for each")
     whole = weights.of_params(params, tower)
-    scale = float(pixel_scale[0])
-    transform = encode((CROP, crop_size), *([(SCALE, scale)] if scale != 1 else []))
-    shape = encode((1, [1, 3, crop_size, crop_size]))
-    picture = encode((1, "data"), (2, "Input"), (4, "data"), (143, encode((1, shape))), (TRANSFORM, transform))
-    layers, bottom = [picture], "data"
+    net = NetParameter(name=name.encode())
+    picture = net.layer.add(name=b"data", type=b"Input", top=[b"data"])
+    picture.input_param.shape.add(dim=[1, 3, crop_size, crop_size])
+    picture.transform_param.crop_size = crop_size
+    if (scale := float(pixel_scale[0])) != 1:
+        picture.transform_param.scale = scale
+    bottom = "data"
     for layer in tower.layers:
         messages, bottom = _layer_messages(layer, *whole[layer.name], tower, bottom)
-        layers += messages
-    return encode((1, name), *((LAYERS, layer) for layer in layers))
+        net.layer.extend(messages)
+    return net.SerializeToString()
 
 
 def write_mean(mean: Float[np.ndarray, "size size 3"]) -> bytes:
     """The mean image as a `.binaryproto`."""
-    return _blob(np.asarray(mean, np.float32).transpose(2, 0, 1)[None, ::-1], old=True)
+    channels = np.asarray(mean, np.float32).transpose(2, 0, 1)[::-1]
+    _, rows, columns = channels.shape
+    return BlobProto(num=1, channels=3, height=rows, width=columns, data=[channels.tobytes()]).SerializeToString()
 
 
 def _layer_messages(
     layer: Layer, kernel: np.ndarray, bias: np.ndarray, tower: Tower, bottom: str
-) -> tuple[list[bytes], str]:
+) -> tuple[list[Any], str]:
     """The messages of a layer and of the operations after it, and the name of what the last one gives."""
     name = layer.name
+    made = _message(name, "Convolution" if layer.window else "InnerProduct", bottom, name)
     if layer.window:
         kernel = kernel[:, ::-1] if kernel.shape[1] == 3 and name == "conv1" else kernel
-        groups = 1 if layer.exchange or name == "conv1" else tower.towers
-        options = (106, encode(
-            (1, len(bias)), (PAD, layer.padding), (KERNEL_SIZE, layer.window), (GROUP, groups), (STRIDE, layer.stride)
-        ))  # fmt: skip
-        kind = "Convolution"
+        options = made.convolution_param
+        options.num_output, options.group = len(bias), 1 if layer.exchange or name == "conv1" else tower.towers
+        options.pad.append(layer.padding)
+        options.kernel_size.append(layer.window)
+        options.stride.append(layer.stride)
     else:
-        kind, options = "InnerProduct", (INNER_PRODUCT, encode((1, len(bias))))
-    blobs = [(7, _blob(kernel)), (7, _blob(bias))]
-    messages = [encode((1, name), (2, kind), (3, bottom), (4, name), *blobs, options)]
-    number, bottom, size = name[-1], name, tower.norm_size
-    norm = encode((1, size), (2, tower.norm_alpha * size), (3, tower.norm_beta), (5, tower.norm_k))
-    kinds = {
-        "activation": ("relu", "ReLU", (123, b"")),
-        "dropout": ("drop", "Dropout", (108, encode((1, 1 - tower.keep)))),
-        "norm": ("norm", "LRN", (118, norm)),
-        "pool": ("pool", "Pooling", (121, encode((1, 0), (2, tower.pool_size), (3, tower.pool_stride)))),
-    }
+        made.inner_product_param.num_output = len(bias)
+    for array in (kernel, bias):
+        made.blobs.add(data=[np.ascontiguousarray(array, "<f4").tobytes()]).shape.dim.extend(array.shape)
+    messages, number, bottom = [made], name[-1], name
     for operation in layer.then:
-        prefix, kind, options = kinds[operation]
-        top = bottom if operation in ("activation", "dropout") else f"{prefix}{number}"  # these work in place
-        messages.append(encode((1, f"{prefix}{number}"), (2, kind), (3, bottom), (4, top), options))
-        bottom = top
+        match operation:
+            case "activation":
+                made = _message(f"relu{number}", "ReLU", bottom, bottom)  # works in place
+                made.relu_param.SetInParent()
+            case "dropout":
+                made = _message(f"drop{number}", "Dropout", bottom, bottom)
+                made.dropout_param.dropout_ratio = 1 - tower.keep
+            case "norm":
+                made = _message(f"norm{number}", "LRN", bottom, f"norm{number}")
+                size, norm = tower.norm_size, made.lrn_param
+                norm.local_size, norm.alpha, norm.beta, norm.k = (
+                    size, tower.norm_alpha * size, tower.norm_beta, tower.norm_k
+                )  # fmt: skip
+            case "pool":
+                made = _message(f"pool{number}", "Pooling", bottom, f"pool{number}")
+                pool = made.pooling_param
+                pool.pool, pool.kernel_size, pool.stride = 0, tower.pool_size, tower.pool_stride
+        messages.append(made)
+        bottom = made.top[0].decode()
     return messages, bottom
 
 
-def _blob(array: np.ndarray, *, old: bool = False) -> bytes:
-    """An array; in the old form with four sizes."""
-    sizes = list(zip((1, 2, 3, 4), array.shape, strict=True)) if old else [(7, encode((1, list(array.shape))))]
-    return encode(*sizes, (5, np.ascontiguousarray(array)))
+def _message(name: str, kind: str, bottom: str, top: str) -> Any:
+    return LayerParameter(name=name.encode(), type=kind.encode(), bottom=[bottom.encode()], top=[top.encode()])
 
 
-def _block(layer: Message) -> _Block:
-    kind = layer.text(2)
-    number = {"Convolution": 106, "LRN": 118, "Pooling": 121}.get(kind, 0)
-    blobs = tuple(map(_array, layer.messages(7)))
-    return _Block(layer.text(1), kind, tuple(layer.texts(3)), blobs, layer.message(number), layer.message(TRANSFORM))
+def _parsed(message: Any, data: bytes | memoryview) -> Any:
+    try:
+        return message.FromString(bytes(data))
+    except DecodeError as error:
+        raise FormatError("it is damaged or cut off, or no file of Caffe") from error
 
 
-def _old_block(layer: Message) -> _Block:
-    if layer.has(1):
+def _block(layer: Any, kind: str) -> _Block:
+    options = getattr(layer, OPTIONS[kind]) if kind in OPTIONS else None
+    blobs = tuple(map(_array, layer.blobs))
+    return _Block(_text(layer.name), kind, tuple(map(_text, layer.bottom)), blobs, options, layer.transform_param)
+
+
+def _old_kind(layer: Any) -> str:
+    if layer.HasField("layer"):
         raise FormatError("it has the form of Caffe of 2013; Caffe's upgrade_net_proto_binary writes the form of today")
-    kind = OLD_TYPES.get((layer.numbers(5) or [0])[-1], "another kind")
-    number = {"Convolution": 10, "LRN": 18, "Pooling": 19}.get(kind, 0)
-    blobs = tuple(map(_array, layer.messages(6)))
-    return _Block(layer.text(4), kind, tuple(layer.texts(2)), blobs, layer.message(number), layer.message(36))
+    return OLD_TYPES.get(layer.type, "another kind")
 
 
-def _array(blob: Message) -> np.ndarray:
-    """The numbers of a blob, whose shape has any count of axes, or four in the old form."""
-    values = blob.array(5, "<f4") if blob.has(5) else blob.array(8, "<f8")
-    old = [(blob.numbers(axis) or [0])[-1] for axis in (1, 2, 3, 4)]
-    shape = blob.message(7).numbers(1) if blob.has(7) else old
-    if len(shape) > 8 or _product(shape) != len(values):
-        raise FormatError(f"it has an array of {weights.times(shape)[:99]} with {len(values):,} numbers; it is damaged")
-    return values.reshape(shape)
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
-def _product(shape: Sequence[int]) -> int:
-    count = 1
-    for length in shape:
-        count = min(count * length, 2**62)  # sizes in a damaged file may be anything
-    return count
+def _array(blob: Any) -> np.ndarray:
+    """The numbers of a blob, whose shape has any count of axes, or four in the old form.
+
+    Raises:
+      FormatError: there are more or fewer than the shape says.
+    """
+    data, dtype = (b"".join(blob.data), "<f4") if blob.data else (b"".join(blob.double_data), "<f8")
+    old = (blob.num, blob.channels, blob.height, blob.width)
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else old
+    count, left = divmod(len(data), np.dtype(dtype).itemsize)
+    if not data and not math.prod(shape):
+        return np.zeros(0, dtype)
+    if left or len(shape) > 8 or min(shape, default=1) < 1 or math.prod(shape) != count:
+        raise FormatError(f"it has an array of {weights.times(shape)[:99]} with {count:,} numbers; it is damaged")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _recipe_of(blocks: list[_Block]) -> str | None:
@@ -256,12 +270,11 @@ def _recipe_of(blocks: list[_Block]) -> str | None:
     return "caffenet" if before and before[0].kind == "Pooling" else "bvlc"
 
 
-def _crop_of(net: Message, blocks: list[_Block]) -> int:
-    sizes = net.numbers(INPUT_DIM)[2:4]
-    inputs = [shape for layer in net.messages(LAYERS) for shape in layer.message(INPUT_PARAM).messages(1)]
-    for shape in (net.messages(INPUT_SHAPE) or inputs)[:1]:
-        sizes = shape.numbers(1)[2:4]
-    crops = [block.transform.numbers(CROP)[-1] for block in blocks if block.transform.has(CROP)]
+def _crop_of(net: Any, blocks: list[_Block]) -> int:
+    sizes = net.input_dim[2:4]
+    for shape in (*net.input_shape, *(shape for layer in net.layer for shape in layer.input_param.shape))[:1]:
+        sizes = shape.dim[2:4]
+    crops = [block.transform.crop_size for block in blocks]
     return next((size for size in [*sizes[:1], *crops] if 0 < size <= 4096), CROP_SIZE)
 
 
@@ -271,10 +284,10 @@ def _mean_of(blocks: list[_Block]) -> tuple[float, ...]:
     Raises:
       FormatError: there are other numbers.
     """
-    transform = next((block.transform for block in blocks if block.transform.has(MEAN_VALUE)), None)
-    if transform is None:
+    values = next((block.transform.mean_value for block in blocks if block.transform.mean_value), None)
+    if values is None:
         return MEAN
-    found = transform.array(MEAN_VALUE, "<f4")
+    found = np.array(values, np.float32)
     if len(found) not in (1, 3) or not ((found >= 0) & (found <= LARGEST_PIXEL)).all():  # also NaN
         raise FormatError(f"its mean_value is {found[:5].tolist()}; a mean is one or three numbers from 0 to 255")
     return tuple(map(float, np.broadcast_to(found[::-1], 3)))
@@ -291,25 +304,23 @@ def _check_options(blocks: list[_Block]) -> None:
         options = block.options
         if block.kind == "Convolution" and block.blobs:
             expected = next(convolutions)
-            defaults = (0, expected[1], 1, 1)
-            found = tuple(
-                (options.numbers(field) or [default])[0]
-                for field, default in zip((PAD, KERNEL_SIZE, GROUP, STRIDE), defaults, strict=True)
+            found = (
+                *(options.pad or [0])[:1],
+                *(options.kernel_size or expected[1:2])[:1],
+                options.group,
+                *(options.stride or [1])[:1],
             )
-            given = any(map(options.has, (PAD, KERNEL_SIZE, GROUP, STRIDE)))
-            if any(map(options.has, GEOMETRY)) or (given and found != expected):
+            given = options.pad or options.kernel_size or options.stride or options.HasField("group")
+            if any(field.name in GEOMETRY for field, _ in options.ListFields()) or (given and found != expected):
                 raise FormatError(
                     f"its {block.name[:20]} has padding {found[0]}, windows of {found[1]}, {found[2]} groups and stride"
                     f" {found[3]}, and Caffe's AlexNet {', '.join(map(str, expected))}"
                 )
-        elif block.kind == "LRN" and any(map(options.has, (1, 2, 3, 4, 5))):
-            size = (options.numbers(1) or [5])[-1]
-            norm = (size, *(options.real(field, default) for field, default in ((2, 1.0), (3, 0.75), (5, 1.0))))
-            if not np.allclose(norm, (5, 1e-4, 0.75, 1.0), rtol=1e-6) or (options.numbers(4) or [0])[-1]:
+        elif block.kind == "LRN" and options.ListFields():
+            norm = (options.local_size, options.alpha, options.beta, options.k)
+            if not np.allclose(norm, (5, 1e-4, 0.75, 1.0), rtol=1e-6) or options.norm_region:
                 raise FormatError(f"its {block.name[:20]} is another norm than that of Caffe's AlexNet")
-        elif block.kind == "Pooling" and options.has(2):
-            found = tuple(
-                (options.numbers(field) or [default])[-1] for field, default in ((1, 0), (2, 0), (3, 1), (4, 0))
-            )
-            if found != (0, 3, 2, 0):
+        elif block.kind == "Pooling":
+            pool = (options.pool, options.kernel_size, options.stride, options.pad)
+            if options.HasField("kernel_size") and pool != (0, 3, 2, 0):
                 raise FormatError(f"its {block.name[:20]} is another pooling than that of Caffe's AlexNet")

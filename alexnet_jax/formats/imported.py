@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jaxtyping import PyTree
 
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data import imagenet_names
@@ -21,11 +20,11 @@ from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
 from alexnet_jax.formats.errors import FormatError
+from alexnet_jax.formats.safetensors import Network
 from alexnet_jax.formats.weights import Whole
 from alexnet_jax.paths import is_file, is_missing
 
 KINDS = ("auto", "caffenet", "bvlc", "torchvision")
-OURS = "alexnet_jax"
 MAX_BYTES = 2**31  # of a file; AlexNet's parameters take 244 MB, with an optimizer's state two or three times as much
 MAX_CLASSES = 2**20  # lines of a file of names
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -35,30 +34,6 @@ READ = "name a .safetensors, a .caffemodel or a .pth"
 UNREAD = {".onnx": "an ONNX file", ".stablehlo": "a StableHLO file", ".json": "JSON"}
 FILTER = "torchvision scales pictures with a bilinear filter, and this program with a bicubic one"
 NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and the features of conv5 use them"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Imported:
-    """A network from a file.
-
-    Attributes:
-      kind: `bvlc`, `caffenet`, `torchvision`, or `alexnet_jax` of a file that this program wrote.
-      settings: a config that trains such a network.
-      step: updates done; 0: unknown.
-      params, batch_stats: as in `Tower`, on the host.
-      preprocessing: classes, sizes, mean and scale of the pixels.
-      notes: what else to know, a sentence each.
-      licence: of the images that it was trained on; empty: not recorded.
-    """
-
-    kind: str
-    settings: Settings
-    step: int
-    params: PyTree[np.ndarray]
-    batch_stats: PyTree[np.ndarray]
-    preprocessing: Preprocessing
-    notes: tuple[str, ...]
-    licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +57,7 @@ def read(
     kind: str = "auto",
     mean: str | Path | epath.Path | None = None,
     classes: str | Path | epath.Path | None = None,
-) -> Imported:
+) -> Network:
     """The network in a file.
 
     Args:
@@ -108,13 +83,17 @@ def read(
     return found
 
 
-def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Imported:
+def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Network:
     data = _bytes_of(path, "name a .caffemodel, .pth or .safetensors")
     try:
         if _is_safetensors(data):
             arrays, metadata = safetensors.read_arrays(path)
             if safetensors.is_network(metadata):
-                return _ours(safetensors.network_of(arrays, metadata, str(path)), kind, mean, classes)
+                if kind != "auto" or mean is not None or classes is not None:
+                    raise UsageError(
+                        "the file is one of this program and knows its kind, mean and classes; leave these out"
+                    )
+                return safetensors.network_of(arrays, metadata, str(path))
             found = _of_torchvision(arrays, kind, metadata)
         elif data[:2] == b"PK" or data[:1] == b"\x80":
             found = _of_torchvision(pickled_arrays.read(data), kind, {})
@@ -191,7 +170,7 @@ def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
     return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
 
 
-def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
+def _imported(found: _Found, mean: Any, classes: Any) -> Network:
     for name, (_, bias) in found.layers.items():
         if bias.ndim != 1:
             raise FormatError(f"its {name} has a bias of the shape {bias.shape}; a bias is a row of numbers")
@@ -208,7 +187,7 @@ def _imported(found: _Found, mean: Any, classes: Any) -> Imported:
     kind = found.recipe if found.recipe in caffe.RECIPES else "torchvision"
     if kind in caffe.RECIPES:
         notes = (SQUASHED.format(preprocessing.image_size), *notes)
-    return Imported(kind, settings, 0, params, {}, preprocessing, (*found.notes, *notes), found.licence)
+    return Network(settings, 0, params, {}, preprocessing, found.licence, kind, (*found.notes, *notes))
 
 
 def _with_mean(preprocessing: Preprocessing, file: epath.Path) -> Preprocessing:
@@ -267,10 +246,3 @@ def _settings(recipe: str, width: float, crop_size: int, names: tuple[str, ...])
     if names and not is_imagenet:
         values["dataset"] |= {"name": "imported", "train_images": None, "train_split": None, "eval_split": None}
     return settings_of(values)
-
-
-def _ours(network: safetensors.Network, kind: str, mean: Any, classes: Any) -> Imported:
-    """A network of a file that this program wrote, which knows its classes and pixels."""
-    if kind != "auto" or mean is not None or classes is not None:
-        raise UsageError("the file is one of this program and knows its kind, mean and classes; leave these out")
-    return Imported(kind=OURS, notes=(), **vars(network))

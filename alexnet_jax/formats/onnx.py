@@ -11,8 +11,7 @@ from jaxtyping import PyTree
 
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST, Preprocessing
 from alexnet_jax.errors import MissingPackageError, UsageError
-from alexnet_jax.formats.onnx_graph import Graph
-from alexnet_jax.formats.onnx_layers import Walk
+from alexnet_jax.formats.onnx_layers import Graph, Walk
 from alexnet_jax.network.tower import Tower
 
 OPSET, IR_VERSION = 17, 8  # of 2022: every runtime since then reads the file

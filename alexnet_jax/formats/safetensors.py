@@ -17,7 +17,6 @@ from etils import epath
 from jaxtyping import PyTree
 
 from alexnet_jax import strict_json
-from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import MissingPackageError, UsageError, reason_of, words_of
 from alexnet_jax.experiment.checks import LARGEST_STEP
@@ -26,32 +25,30 @@ from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.model_card.card import NOT_RECORDED
 from alexnet_jax.paths import is_file
 
+OURS = "alexnet_jax"  # the kind of a file of our layout
 VERSION = "1"  # of our layout
 VERSION_KEY = "alexnet_jax"  # of the metadata, in our files alone
 LICENCE_KEY = "licence_of_the_images"  # of the metadata
 TREES = ("params", "batch_stats")
 MEAN_IMAGE, PIXEL_SCALE = "preprocessing/mean_image", "preprocessing/pixel_scale"
 
+NEED = ("files .safetensors need the package safetensors", "safetensors")  # of `MissingPackageError`
+
 Arrays = dict[str, np.ndarray]
 
 
-class MissingSafetensorsError(MissingPackageError):
-    """The package safetensors is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("files .safetensors need the package safetensors", "safetensors")
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """What a file of our layout holds.
+    """A network in a file, of our layout or of another program's.
 
     Attributes:
-      settings: of the run.
-      step: updates done.
+      settings: of the run, or a config that trains such a network.
+      step: updates done; 0: unknown.
       params, batch_stats: as in `Tower`, on the host.
       preprocessing: classes, sizes, mean and scale of the pixels.
       licence: of the images that it was trained on; empty: not recorded. `about` has it in a file.
+      kind: `OURS`, or `bvlc`, `caffenet` or `torchvision`.
+      notes: what else to know, a sentence each.
     """
 
     settings: Settings
@@ -60,6 +57,8 @@ class Network:
     batch_stats: PyTree[np.ndarray]
     preprocessing: Preprocessing
     licence: str = ""
+    kind: str = OURS
+    notes: tuple[str, ...] = ()
 
 
 def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
@@ -73,7 +72,7 @@ def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise MissingSafetensorsError from error
+        raise MissingPackageError(*NEED) from error
     try:
         with _on_this_machine(file) as name, safe_open(name, framework="numpy") as opened:
             names = opened.keys()
@@ -105,7 +104,7 @@ def to_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> b
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise MissingSafetensorsError from error
+        raise MissingPackageError(*NEED) from error
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=dict(metadata))
 
 
@@ -173,9 +172,8 @@ def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Networ
         raise UsageError(f"the config in {name} makes no sense: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{name} is damaged: its metadata lack a part ({type(error).__name__}: {error})") from error
-    trees = {tree: _nested(arrays, tree) for tree in TREES}
-    checked = preprocessings.check(preprocessing, name)
-    return Network(settings, step, **trees, preprocessing=checked, licence=licence_of(metadata))
+    params, batch_stats = (_nested(arrays, tree) for tree in TREES)
+    return Network(settings, step, params, batch_stats, preprocessing, licence_of(metadata))
 
 
 def licence_of(metadata: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
-from alexnet_jax.formats.imported import OURS, Imported
+from alexnet_jax.formats.safetensors import OURS, Network
 from alexnet_jax.model_card import card
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -30,7 +30,7 @@ PUBLISHED = {
 IMAGENET_LICENCE = "ImageNet's terms of access: research and education"
 
 
-def write(folder: epath.Path, imported: Imported, source: str, *, say: Callable[[str], None]) -> None:
+def write(folder: epath.Path, imported: Network, source: str, *, say: Callable[[str], None]) -> None:
     """Writes config, preprocessing, model card and, at last, the checkpoint.
 
     Args:
@@ -70,7 +70,7 @@ def _check_free(folder: epath.Path, config: ConfigDict) -> None:
         raise UsageError(f"the workdir {folder} holds a run already; name another workdir, or remove this one")
 
 
-def card_of(imported: Imported, source: str) -> card.Card:
+def card_of(imported: Network, source: str) -> card.Card:
     """The model card of an imported network."""
     recipe, classes = imported.settings.network.recipe, imported.preprocessing.class_names
     # A file that this program wrote says whose images they are.

@@ -94,11 +94,12 @@ def from_2012(settings: Settings) -> list[Difference]:
     Args:
       settings: of the experiment, with the values that follow from the data set.
     """
-    here, then = _flat(settings), _flat(settings_of_2012())
+    of_2012 = settings_of_2012()
+    here, then = _flat(settings), _flat(of_2012)
     he_init = settings.network.he_init or RECIPES[settings.network.recipe].fields.get("he_init", False)
     here["network.he_init"] = he_init
     found = [Difference(WORDS[key], _words(here[key]), _words(then[key])) for key in WORDS if here[key] != then[key]]
-    found += _rates(settings.rates, settings_of_2012().rates)
+    found += _rates(settings.rates, of_2012.rates)
     for layer, decay in settings.weight_decays.items():
         if decay != then["weight_decay"]:
             found.append(Difference(f"weight decay of {layer}", _words(decay), _words(then["weight_decay"])))

@@ -53,31 +53,7 @@ def make_forward(tower: Tower, mesh: Mesh) -> Forward:
         classifier.
     """
     check_classifier(tower)
-    _check_places(tower, mesh)
-    build.load_once()  # tracing needs the kernels, and a user's program may not have loaded them
-    axes = _axes(mesh)
-    data, towers = _spec(axes, DATA), _spec(axes, TOWER)
-    here = tower.clone(axes=axes)
-
-    def local(params, batch_stats, images, key):
-        if DATA in axes:  # the transpose is the sum of all gradients over `data`, the only one
-            params = jax.tree.map(lambda leaf: lax.pcast(leaf, DATA, to="varying"), params)
-        if TOWER in axes:  # towers make different maps of the same images
-            images = lax.pcast(images, TOWER, to="varying")
-        variables = {"params": params, "batch_stats": batch_stats}
-        if key is None:
-            return here.apply(variables, images, train=False), batch_stats
-        y, changed = here.apply(variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
-        return y, changed.get("batch_stats", {})
-
-    logits = _spec(axes, DATA, TOWER)
-    run = jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data, PartitionSpec()), out_specs=(logits, towers))
-
-    def forward(params, batch_stats, images, key=None):
-        y, batch_stats = run(params, batch_stats, images, key)
-        return y[:, : tower.num_classes], batch_stats  # with an odd number of classes the last tower has one too many
-
-    return forward
+    return _make_forward(tower, mesh)
 
 
 def make_features(
@@ -94,30 +70,42 @@ def make_features(
     names = [each.name for each in tower.layers]
     if layer not in names:
         raise UsageError(f"the network has no layer {layer!r}; its layers are {', '.join(names)}")
-    chosen = tower.layers[names.index(layer)]
-    if not chosen.window and not chosen.features:  # the logits, of which an odd number of classes leaves some out
-        forward = make_forward(tower, mesh)
-        return lambda params, batch_stats, images: forward(params, batch_stats, images, None)[0]
-    _check_places(tower, mesh)
-    build.load_once()
-    axes = _axes(mesh)
-    data, towers = _spec(axes, DATA), _spec(axes, TOWER)
-    here = tower.clone(axes=axes, layers=tower.layers[: names.index(layer) + 1])
-
-    def local(params, batch_stats, images):
-        if TOWER in axes:
-            images = lax.pcast(images, TOWER, to="varying")
-        return here.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
-
-    places = (None, None) if chosen.window else ()
-    out = _spec(axes, DATA, *places, TOWER)
-    return jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data), out_specs=out)
+    forward = _make_forward(tower.clone(layers=tower.layers[: names.index(layer) + 1]), mesh)
+    return lambda params, batch_stats, images: forward(params, batch_stats, images, None)[0]
 
 
-def _check_places(tower: Tower, mesh: Mesh) -> None:
+def _make_forward(tower: Tower, mesh: Mesh) -> Callable[..., tuple[Float[Array, "B ..."], BatchStats]]:
+    """`make_forward` of a network that may end at any layer."""
     places = mesh.shape[TOWER]
     if places not in (1, tower.towers):
         raise UsageError(f"the mesh has {places} places for towers and the network {tower.towers} tower; use tower=1")
+    build.load_once()  # tracing needs the kernels, and a user's program may not have loaded them
+    axes = _axes(mesh)
+    data, towers = _spec(axes, DATA), _spec(axes, TOWER)
+    here = tower.clone(axes=axes)
+    last = tower.layers[-1]
+
+    def local(params, batch_stats, images, key):
+        if DATA in axes:  # the transpose is the sum of all gradients over `data`, the only one
+            params = jax.tree.map(lambda leaf: lax.pcast(leaf, DATA, to="varying"), params)
+        if TOWER in axes:  # towers make different maps of the same images
+            images = lax.pcast(images, TOWER, to="varying")
+        variables = {"params": params, "batch_stats": batch_stats}
+        if key is None:
+            return here.apply(variables, images, train=False), batch_stats
+        y, changed = here.apply(variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+        return y, changed.get("batch_stats", {})
+
+    output = _spec(axes, DATA, None, None, TOWER) if last.window else _spec(axes, DATA, TOWER)
+    run = jax.shard_map(local, mesh=mesh, in_specs=(towers, towers, data, PartitionSpec()), out_specs=(output, towers))
+
+    def forward(params, batch_stats, images, key=None):
+        y, batch_stats = run(params, batch_stats, images, key)
+        if not last.window and not last.features:  # with an odd number of classes the last tower has one too many
+            y = y[:, : tower.num_classes]
+        return y, batch_stats
+
+    return forward
 
 
 def _spec(axes: tuple[str, ...], *names: str | None) -> PartitionSpec:

@@ -146,10 +146,6 @@ def _append(file: BinaryIO, data: bytes) -> None:
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:
-    parts = []
-    while count:
-        part = os.pread(file.fileno(), min(count, 2**30), start)
-        assert part, "the file has lost bytes since they were written"
-        parts.append(part)
-        start, count = start + len(part), count - len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    data = os.pread(file.fileno(), count, start)
+    assert len(data) == count, "the file has lost bytes since they were written"
+    return data

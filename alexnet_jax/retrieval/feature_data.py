@@ -1,10 +1,8 @@
 """The pictures that features are made of: a folder of pictures, or a split of a prepared data set."""
 
 import functools
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,12 +10,11 @@ from jaxtyping import UInt8
 
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
-from alexnet_jax.data.filling import name_of, pixels_of
+from alexnet_jax.data.filling import Source, name_of, pixels_of
 from alexnet_jax.data.folder_listing import Seen
-from alexnet_jax.data.picture_batches import read_ahead
+from alexnet_jax.data.picture_batches import ahead, most_ahead, read_ahead
 from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
-from alexnet_jax.data.pipeline import Source, threads
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.data import open_data
 
@@ -110,10 +107,8 @@ class Split:
 
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; stored images of another size are scaled."""
-        numbers = iter(range(self.total))
-        with ThreadPoolExecutor(threads()) as pool:
-            while part := list(itertools.islice(numbers, 64)):
-                yield from pool.map(lambda number: self._picture(number, size), part)
+        reading = ahead(range(self.total), functools.partial(self._picture, size=size), most_ahead(size))
+        return (picture.result() for _, picture in reading)
 
     def _picture(self, number: int, size: int) -> Picture:
         stored = self._source[number]

@@ -8,8 +8,7 @@ over these heaps, a little more each time. Other C libraries are left as they ar
 
 import ctypes
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -2, -3, -4, -8  # malloc.h
 OPTIONS = {
@@ -20,9 +19,7 @@ OPTIONS = {
 }
 USER_OPTIONS = ("MALLOC_", "GLIBC_TUNABLES")  # variables by which users set the library's options
 
-T = TypeVar("T")
-
-_library = ctypes.CDLL(None) if os.name == "posix" else None
+_library = ctypes.CDLL(None)
 _mallopt: Any = getattr(_library, "mallopt", None)
 _malloc_trim = getattr(_library, "malloc_trim", None)
 _keeps = _keeps_large = False
@@ -49,17 +46,6 @@ def keep_large_arrays() -> None:
     global _keeps_large
     if _keeps and not _keeps_large:
         _keeps_large = bool(_mallopt(MMAP_MAX, 0))
-
-
-def keeping_large_arrays(program: Callable[..., T]) -> Callable[..., T]:
-    """The program, with `keep_large_arrays` after each call: JAX compiles at the first call."""
-
-    def call(*arguments: Any) -> T:
-        result = program(*arguments)
-        keep_large_arrays()
-        return result
-
-    return call
 
 
 def trim() -> None:

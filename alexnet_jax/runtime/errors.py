@@ -41,15 +41,10 @@ class DifferenceError(UsageError):
 
 
 class VariableError(UsageError):
-    """An environment variable of a library has a value that does not work.
-
-    Attributes:
-      variable: its name.
-    """
+    """An environment variable of a library has a value that does not work."""
 
     def __init__(self, variable: str, value: str, reason: str):
         super().__init__(f"{variable} is {value!r}: {reason}; correct or unset it")
-        self.variable = variable
 
 
 class PlatformError(UsageError):

@@ -54,9 +54,9 @@ def say(line: str, *, end: str = "\n") -> None:
     """
     try:
         print(line, end=end, flush=True)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+    except BrokenPipeError:
+        raise
+    except OSError:
         warn(line)
 
 

@@ -277,13 +277,10 @@ class Checkpoints:
             stored = self._manager.item_metadata(step)["params"]
         except Exception:  # as in `restore`
             return
-        shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(target):
-            shape = shapes.get(jax.tree_util.keystr(path))
-            if shape is None or tuple(shape) != leaf.shape:
-                name = "/".join(key.key for key in path)
-                stored_shape = None if shape is None else tuple(shape)
-                raise MismatchError(self._folder / str(step), name, leaf.shape, stored_shape)
+        there = _shapes(stored)
+        for name, shape in _shapes(target).items():
+            if there.get(name) != shape:
+                raise MismatchError(self._folder / str(step), name, shape, there.get(name))
 
     def _list_files(self) -> None:
         """Writes the manifest of the checkpoint that is being completed, without the files that orbax writes later."""
@@ -408,6 +405,12 @@ def _fields(state: PyTree) -> dict[str, PyTree]:
     """The fields of `NUMBERS` that a state, or a dictionary of some of its fields, has."""
     fields = state if isinstance(state, dict) else vars(state)
     return {name: fields[name] for name in NUMBERS if name in fields}
+
+
+def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, such as `fc8/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _metrics_of(top1: float | None, loss: float | None) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from alexnet_jax.workdir.errors import OtherDataError
-from alexnet_jax.workdir.record import has_checkpoints, read_json, write_json
+from alexnet_jax.workdir.record import has_checkpoints, read_json
 
 DATA_FILE = "data.json"
 
@@ -28,15 +28,6 @@ def check(folder: epath.Path, identity: Mapping[str, Any]) -> None:
     difference = first_difference(read_json(file), identity)
     if difference is not None:
         raise OtherDataError(file, difference)
-
-
-def record(folder: epath.Path, identity: Mapping[str, Any]) -> None:
-    """Writes the identity.
-
-    Raises:
-      UnwritableWorkdirError: the file cannot be written.
-    """
-    write_json(folder, DATA_FILE, dict(identity))
 
 
 def form_of(folder: epath.Path, name: str) -> str:

@@ -11,13 +11,12 @@ class UnwritableWorkdirError(UsageError):
     """The workdir cannot be written.
 
     Attributes:
-      folder: the workdir.
       reason: of the operating system.
     """
 
     def __init__(self, folder: epath.Path, reason: OSError):
         super().__init__(f"the workdir {folder} cannot be written: {reason}")
-        self.folder, self.reason = folder, reason
+        self.reason = reason
 
 
 class NoRunError(UsageError):
@@ -76,51 +75,32 @@ class DamagedFileError(UsageError):
 
     Attributes:
       file: its path.
-      reason: why it cannot be used.
     """
 
     def __init__(self, file: epath.Path, reason: str):
         super().__init__(f"{file} is damaged ({reason})")
-        self.file, self.reason = file, reason
+        self.file = file
 
 
 class UnreadableFileError(UsageError):
-    """A file or folder of the workdir may not be read, or its storage fails. It may be sound.
-
-    Attributes:
-      file: its path.
-      reason: of the operating system.
-    """
+    """A file or folder of the workdir may not be read, or its storage fails. It may be sound."""
 
     def __init__(self, file: epath.Path, reason: OSError):
         super().__init__(f"{file} cannot be read: {reason_of(reason)}")
-        self.file, self.reason = file, reason
 
 
 class LockedWorkdirError(UsageError):
-    """Another run has the lock of the workdir.
-
-    Attributes:
-      folder: the workdir.
-      holder: process and host of that run.
-    """
+    """Another run, `holder`, has the lock of the workdir."""
 
     def __init__(self, folder: epath.Path, holder: str):
         super().__init__(f"another run is at work in {folder} ({holder})")
-        self.folder, self.holder = folder, holder
 
 
 class UnreadableCheckpointError(UsageError):
-    """A checkpoint cannot be restored. Another checkpoint of the run may be sound.
-
-    Attributes:
-      path: the checkpoint's folder.
-      reason: in words.
-    """
+    """A checkpoint cannot be restored. Another checkpoint of the run may be sound."""
 
     def __init__(self, path: epath.Path, reason: str, *, form: str = "cannot be read: {}"):
         super().__init__(f"the checkpoint {path} {form.format(reason)}")
-        self.path, self.reason = path, reason
 
 
 class DamagedCheckpointError(UnreadableCheckpointError):
@@ -141,10 +121,7 @@ class MismatchError(UsageError):
     """A sound checkpoint of another network.
 
     Attributes:
-      path: the checkpoint's folder.
       name: of the first parameter that differs, such as `fc8/kernel`.
-      shape: of this parameter in the network.
-      stored: its shape in the checkpoint; None: the checkpoint does not have it.
     """
 
     def __init__(self, path: epath.Path, name: str, shape: tuple[int, ...], stored: tuple[int, ...] | None):
@@ -153,20 +130,19 @@ class MismatchError(UsageError):
             f"the checkpoint {path} does not fit the network: {name} has the shape {shape} here, and the checkpoint"
             f" {there}"
         )
-        self.path, self.name, self.shape, self.stored = path, name, shape, stored
+        self.name = name
 
 
 class OldCheckpointError(UsageError):
     """A checkpoint of an earlier version of this program, whose state had other fields.
 
-    Attributes:
+    Args:
       path: the checkpoint's folder.
       name: of the first array that the checkpoint does not have, such as `batch_stats/conv1_norm/mean`.
     """
 
     def __init__(self, path: epath.Path, name: str):
         super().__init__(f"the checkpoint {path} was written by an earlier version of this program: it has no {name}")
-        self.path, self.name = path, name
 
 
 class NoTrainingStateError(UsageError):
@@ -182,25 +158,14 @@ class NoTrainingStateError(UsageError):
 
 
 class SaveError(UsageError):
-    """A checkpoint could not be written. Earlier checkpoints are unchanged.
-
-    Attributes:
-      step: of the state; None: unknown.
-      reason: of the file system.
-    """
+    """A checkpoint could not be written. Earlier checkpoints are unchanged."""
 
     def __init__(self, step: int | None, reason: str):
         super().__init__(f"the checkpoint of update {step} could not be written: {reason}")
-        self.step, self.reason = step, reason
 
 
 class NotFiniteStateError(UsageError):
-    """A state with numbers that are not finite was to be saved.
-
-    Attributes:
-      step: of the state.
-    """
+    """A state with numbers that are not finite was to be saved."""
 
     def __init__(self, step: int):
         super().__init__(f"the state of update {step} is not finite")
-        self.step = step

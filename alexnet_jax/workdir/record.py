@@ -222,17 +222,8 @@ def read_config(folder: epath.Path) -> ConfigDict:
         raise DamagedFileError(file, str(error)) from error
 
 
-def write_result(folder: epath.Path, result: dict[str, Any]) -> None:
-    """Marks the run as finished, with the losses and errors of its final state.
-
-    Raises:
-      UnwritableWorkdirError: the file cannot be written.
-    """
-    write_json(folder, RESULT_FILE, result)
-
-
 def read_result(folder: epath.Path) -> dict[str, Any] | None:
-    """The result that `write_result` wrote; None: the run is not finished.
+    """The losses and errors of a run's final state; None: the run is not finished.
 
     A damaged result is as none, and a line names it: the run then evaluates its final state again.
     """

@@ -162,12 +162,16 @@ def test_names_of_other_classes_are_named(data_dir: str, tmp_path: Path, text: s
         {"covariance": -np.eye(3)},
         {"covariance": np.zeros((2, 2))},
         {"covariance": np.zeros((3, 3), complex)},
+        None,
     ],
 )
-def test_statistics_that_make_no_sense_are_named(data_dir: str, tmp_path: Path, arrays: dict):
+def test_statistics_that_make_no_sense_are_named(data_dir: str, tmp_path: Path, arrays: dict | None):
     shutil.copytree(data_dir, tmp_path / "data")
     file = tmp_path / "data/elpv/64/1.0.0/statistics.npz"
-    np.savez(file, **dict(np.load(file)) | arrays)
+    if arrays is None:
+        file.write_bytes(b"damaged")
+    else:
+        np.savez(file, **dict(np.load(file)) | arrays)
     with pytest.raises(IncompleteDatasetError, match=r"statistics\.npz cannot be read; remove the folder"):
         open_dataset("elpv/64", str(tmp_path / "data"))
 

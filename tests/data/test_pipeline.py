@@ -14,6 +14,7 @@ from PIL import Image
 
 from alexnet_jax.data import decoders, geometry
 from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.filling import Randomness, TrainPlan
 from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 SIZE, CROP = 12, 8
@@ -43,6 +44,20 @@ def take(count, source, *, seed=0, batch_size=12, start_step=0, shard=Shard(), *
 
 def same(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("symmetries", [1, 2, 8])
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 3)])
+def test_a_device_can_mirror_the_crops(symmetries, shard):
+    options = dict(seed=3, start_step=5, shard=shard, crop_group=2, rotation=4.0, scale=0.1, symmetries=symmetries)
+    whole, plain = (take(3, Places(40), mirrored=mirrored, **options) for mirrored in (True, False))
+    plan = TrainPlan(12, shard, CROP, 3, 4.0, 0.1, crop_group=2, symmetries=symmetries)
+    flipped = [plan.flips(Randomness(3, 40), number) for number in range(5, 8)]
+    assert np.any(flipped) == (symmetries > 1) and not np.all(flipped)
+    for ours, theirs, flips in zip(whole, plain, flipped, strict=True):
+        assert same(
+            theirs._replace(image=np.where(flips[:, None, None, None], theirs.image[:, :, ::-1], theirs.image)), ours
+        )
 
 
 def crop_of(image) -> tuple[int, int, bool]:
@@ -142,19 +157,19 @@ def photo(quality: int = 95) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", decoders.installed())
+@pytest.mark.parametrize("name", decoders.DECODERS)
 def test_decoders_agree(name):
-    reference = decoders.installed()["pillow"](photo()).astype(int)
-    found = decoders.installed()[name](photo())
+    reference = decoders.DECODERS["pillow"](photo()).astype(int)
+    found = decoders.DECODERS[name](photo())
     assert found.shape == (256, 256, 3) and found.dtype == np.uint8
     assert np.abs(found - reference).max() <= 2  # the standard lets two decoders differ by 1 before colours are mixed
 
 
-@pytest.mark.parametrize("name", decoders.installed())
+@pytest.mark.parametrize("name", decoders.DECODERS)
 def test_decoders_take_what_is_no_jpeg(name):
     file = io.BytesIO()
     Image.new("RGB", (9, 7), (1, 2, 3)).save(file, "PNG")
-    assert (decoders.installed()[name](file.getvalue()) == (1, 2, 3)).all()
+    assert (decoders.DECODERS[name](file.getvalue()) == (1, 2, 3)).all()
 
 
 def test_a_batch_in_use_is_left_alone():

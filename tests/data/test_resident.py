@@ -107,9 +107,10 @@ def test_evaluation_batches_hold_each_example_once(views):
     assert len(theirs) == 2
 
 
-def test_loading_tells_how_far_it_is():
+def test_loading_tells_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(resident, "PART", 2)
     seen = []
     source = examples(5, 8)
     loaded = resident.load(source, say=seen.append)
-    assert seen == [1, 2, 3, 4, 5]
+    assert seen == [2, 4, 5]
     assert [int(label) for label in loaded.label] == [example["label"] for example in source]

@@ -10,11 +10,12 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
 from alexnet_jax.drawing import canvas, curves
+from alexnet_jax.errors import MissingPackageError
 
 
 def test_matplotlib_missing_is_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(canvas.MissingMatplotlibError, match=r"pip install 'alexnet_jax\[figures\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'alexnet_jax\[figures\]'"):
         canvas.need_matplotlib()
 
 

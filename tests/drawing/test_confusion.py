@@ -27,7 +27,8 @@ def test_counts_stand_out_from_their_cells():
         share = np.array(to_rgb(colour))
         return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
-    for right in range(101):
+    border = round(100 * confusion.DARK_CELL)
+    for right in (*range(0, 101, 10), border - 1, border + 1):
         axes = confusion.draw(np.array([[right, 100 - right], [0, 1]]), ["cat", "dog"]).axes[0]
         cell = axes.images[0].to_rgba(right / 100)[:3]
         low, high = sorted([luminance(cell), luminance(axes.texts[0].get_color())])

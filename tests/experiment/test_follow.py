@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.configs import own
-from alexnet_jax.data.dataset import Dataset, open_dataset
+from alexnet_jax.data.dataset import Dataset, count_examples, open_dataset
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.errors import UsageError
@@ -126,7 +126,7 @@ def test_evaluation_images_that_are_training_images_are_a_warning(
         assert found is None and check("plateau") is None
         return
     assert found and found.startswith(
-        f"warning: {shared} of the {facts.count(evaluation)} images of config.dataset.eva"
+        f"warning: {shared} of the {count_examples(evaluation, facts.examples)} images of config.dataset.eva"
     )
     assert f"[10%:]' and config.dataset.eval_split='{train.partition('+')[0]}[:10%]'" in found
     with pytest.raises(UsageError, match=f"'plateau' needs a validation set, and {shared} of the"):
@@ -143,9 +143,9 @@ def test_facts_that_are_known_without_the_data(data_dir: str):
 def test_counts_of_parts(data_dir: str):
     facts = follow.facts_of(open_dataset("elpv/64", data_dir))
     for split in ("train", "train[:10%]", "train[25%:]", "train[100:200]", "train+test", "train[:3]+test[-2:]"):
-        assert facts.count(split) == len(open_dataset("elpv/64", data_dir).split(split)), split
+        assert count_examples(split, facts.examples) == len(open_dataset("elpv/64", data_dir).split(split)), split
     with pytest.raises(UsageError, match="there is no split 'trian'; there are train, test, and parts such as"):
-        facts.count("trian")
+        count_examples("trian", facts.examples)
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,10 @@ from alexnet_jax.hints import hints
 from alexnet_jax.train import train_and_evaluate
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, data_dir):
-    """The workdir of a finished run of net 145."""
-    from tests.configs import tiny
-
-    workdir = str(tmp_path_factory.mktemp("before") / "run")
-    config = tiny.get_config()
-    config.num_epochs = 0.4
-    config.rates.all.update(kernel=((0, 0.01),), bias=((0, 0.02),))
-    return workdir, train_and_evaluate(config, workdir, data_dir)
+@pytest.fixture
+def run(tiny_run, net):
+    """The workdir of a finished run of net 145, and its network."""
+    return str(tiny_run), net
 
 
 def build(make, data_dir, **changes):
@@ -145,14 +139,13 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(run, tiny_config, tmp_path)
 def test_a_checkpoint_of_another_network_is_not_deleted(run, tmp_path, tiny_config, data_dir):
     from etils import epath
 
-    from alexnet_jax.train import restore_latest
-    from alexnet_jax.workdir.checkpoint import Checkpoints
+    from alexnet_jax.workdir.checkpoint import Checkpoints, restore_newest
 
     shutil.copytree(run[0], tmp_path / "copy")
     checkpoints = Checkpoints(epath.Path(tmp_path / "copy" / "checkpoints"))
     steps = list(checkpoints.steps())
     with pytest.raises(UsageError, match="does not fit the network"):
-        restore_latest(checkpoints, build(tiny_config, data_dir, **{"network.width": 0.05}).steps.target)
+        restore_newest(checkpoints, build(tiny_config, data_dir, **{"network.width": 0.05}).steps.target)
     assert steps and list(checkpoints.steps()) == steps
     checkpoints.close()
 

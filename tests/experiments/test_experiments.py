@@ -23,6 +23,7 @@ from alexnet_jax.experiments.pool import Pool
 from alexnet_jax.experiments.rows import add_row, read_rows
 from alexnet_jax.experiments.run import Run, config_of
 from alexnet_jax.workdir.errors import OtherConfigError
+from tests.waiting import wait_until
 
 # A worker that answers each run with a row. `die`, `again`, `slow`, `brief`: runs for which it dies, asks for another
 # start, waits for a signal, or waits half a second. `spoil`: its row cannot be written.
@@ -64,11 +65,9 @@ COMMAND = """
 """.replace("WORKER", repr(textwrap.dedent(WORKER)))
 
 
-def start(
-    folder: Path, runs: str, *flags: str, experiment: str = "some", hangup: signal.Handlers = signal.SIG_DFL
-) -> subprocess.Popen:
+def start(folder: Path, runs: str, *flags: str, hangup: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen:
     """Starts the command with the handler `hangup` for SIGHUP: `nohup` runs the tests with SIGHUP ignored."""
-    words = [experiment, f"--results={folder}/rows", f"--runs={folder}/runs", *flags, runs]
+    words = ["some", f"--results={folder}/rows", f"--runs={folder}/runs", *flags, runs]
     before = signal.signal(signal.SIGHUP, hangup)  # a child inherits it
     try:
         return subprocess.Popen(
@@ -89,10 +88,7 @@ def command(folder: Path, runs: str, *flags: str, **options) -> tuple[int, str, 
 
 
 def wait_for(file: Path, words: str) -> None:
-    end = time.monotonic() + 120
-    while not file.exists() or words not in file.read_text():
-        assert time.monotonic() < end, file.read_text() if file.exists() else "no file"
-        time.sleep(0.1)
+    wait_until(lambda: file.exists() and words in file.read_text())
 
 
 def rows(folder: Path) -> set[tuple[str, int]]:
@@ -145,9 +141,9 @@ def test_with_other_values_no_run_follows_from_rows(tmp_path: Path):
 
 
 @pytest.mark.parametrize("flag", ["seed=3", "name=x"])
-def test_what_each_run_has_of_its_own_cannot_be_set(tmp_path: Path, flag: str):
+def test_what_each_run_has_of_its_own_cannot_be_set(forked, tmp_path: Path, flag: str):
     """All seeds would be one, and their rows look like repeats without spread."""
-    status, _, err = command(tmp_path, "a", f"--set={flag}")
+    status, _, err = forked("experiments", "elpv", f"--results={tmp_path}", f"--runs={tmp_path}/runs", f"--set={flag}")
     assert status == 2 and f"--set={flag}: each run of an experiment has its own {flag[:4]}; set another" in err
 
 
@@ -189,11 +185,11 @@ def test_a_run_that_asks_for_another_start_is_named_and_counted(tmp_path: Path):
     assert "the run 'again' with seed 0 ended with status 75: error: a worker died (" in errors
 
 
-def test_rows_that_cannot_be_written_are_an_error_before_a_run_starts(tmp_path: Path):
+def test_rows_that_cannot_be_written_are_an_error_before_a_run_starts(forked, tmp_path: Path):
     (tmp_path / "rows").write_text("a file")
-    status, out, errors = command(tmp_path, "a")
+    status, out, errors = forked("experiments", "elpv", f"--results={tmp_path}/rows", f"--runs={tmp_path}/runs")
     assert (status, out) == (2, "")
-    assert errors.startswith(f"error: {tmp_path}/rows/some.jsonl cannot be ") and errors.count("\n") == 1
+    assert errors.startswith(f"error: {tmp_path}/rows/elpv.jsonl cannot be ") and errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -240,13 +236,17 @@ def test_a_reader_that_leaves_ends_the_runs(tmp_path: Path):
     assert ("b", 1) not in rows(tmp_path)
 
 
-def test_folders_below_the_home_folder_and_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folders_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     status, _, errors = command(tmp_path, "a", "--results=~/there", "--runs=~/runs")
     assert status == 0, errors
     assert (tmp_path / "there/some.jsonl").exists() and (tmp_path / "runs").exists()
-    status, _, errors = command(tmp_path, "a", "--runs=gs://bucket/runs")
-    assert status == 2 and "gs://bucket/runs" in errors
+
+
+@pytest.mark.parametrize("flag", ["runs", "results"])
+def test_an_address_is_no_folder(forked, flag: str):
+    status, _, errors = forked("experiments", "elpv", f"--{flag}=gs://bucket/there")
+    assert status == 2 and f"--{flag}=gs://bucket/there: the folder is not on this machine; name one that is" in errors
 
 
 def test_a_field_that_no_config_has_is_named():
@@ -255,20 +255,19 @@ def test_a_field_that_no_config_has_is_named():
             run_module.config_of(Run("e", "a", "default", {field: 1}, 0))
 
 
-def test_an_unknown_experiment_is_named_beside_the_known_ones(tmp_path: Path):
-    status, _, errors = command(tmp_path, "a", experiment="figure2")
+def test_an_unknown_experiment_is_named_beside_the_known_ones(forked):
+    status, _, errors = forked("experiments", "figure2")
     assert status == 2 and "there is no experiment 'figure2'; known: " in errors and "figure1" in errors
 
 
-def test_a_damaged_row_is_named(tmp_path: Path):
-    (tmp_path / "rows").mkdir()
+def test_a_damaged_row_is_named(forked, tmp_path: Path):
     for text, words in (
         ('{"run"\n{}\n', "is no JSON"),
         ('{"run": "a", "seed": 0}\n', "is no row"),
         ("[]\n", "is no row"),
     ):
-        (tmp_path / "rows" / "some.jsonl").write_text(text)
-        status, _, errors = command(tmp_path, "a")
+        (tmp_path / "elpv.jsonl").write_text(text)
+        status, _, errors = forked("experiments", "elpv", f"--results={tmp_path}", f"--runs={tmp_path}/runs")
         assert status == 2 and "line 1 of" in errors and words in errors
 
 

@@ -1,6 +1,7 @@
 """Trained networks that no training made: random weights, odd means, any recipe."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -13,8 +14,15 @@ from alexnet_jax.network.sharding import make_mesh, state_shardings
 from alexnet_jax.trained import Trained
 
 
-def network(recipe="original", *, classes=5, width=0.05, crop_size=67, mesh=(1, 1), bfloat16=False, **preprocessing):
+def network(recipe="original", *, pixel_scale=(1 / 60, 1 / 50, 1 / 70), **options):
     """A network whose biases, statistics and pixels are random; its probabilities differ from picture to picture."""
+    return _network(recipe, pixel_scale=tuple(map(float, pixel_scale)), **options)
+
+
+@functools.cache
+def _network(
+    recipe, *, pixel_scale, classes=5, width=0.05, crop_size=67, mesh=(1, 1), bfloat16=False, each_image=False
+):
     from tests.configs import tiny
 
     config = tiny.get_config()
@@ -36,16 +44,14 @@ def network(recipe="original", *, classes=5, width=0.05, crop_size=67, mesh=(1, 
     batch_stats = jax.tree.map(lambda leaf: leaf + rng.random(leaf.shape, np.float32), batch_stats)
     on = make_mesh(data=mesh[0], tower=mesh[1])
     size = crop_size + 6
-    pixels = dict(
-        mean_image=rng.uniform(90, 130, (size, size, 3)).astype(np.float32),
-        pixel_scale=np.array([1 / 60, 1 / 50, 1 / 70], np.float32),
-    )
     return Trained(
         name="made", step=12, settings=settings, tower=tower, mesh=on,
         params=jax.device_put(params, state_shardings(params, on)),
         batch_stats=jax.device_put(batch_stats, state_shardings(batch_stats, on)),
         preprocessing=Preprocessing(
-            tuple(f"class {i} ä|b" for i in range(classes)), size, crop_size, **pixels | preprocessing
+            tuple(f"class {i} ä|b" for i in range(classes)), size, crop_size, each_image=each_image,
+            mean_image=rng.uniform(90, 130, (size, size, 3)).astype(np.float32),
+            pixel_scale=np.array(pixel_scale, np.float32),
         ),
     )  # fmt: skip
 

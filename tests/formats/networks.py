@@ -86,13 +86,14 @@ SCHEMA = {  # message: field: (number, type, repeated, packed)
     "InnerProduct": {"num_output": (1, _F.TYPE_UINT32, False, False)},
     "Dropout": {"dropout_ratio": (1, _F.TYPE_FLOAT, False, False)},
     "Transform": {"crop_size": (3, _F.TYPE_UINT32, False, False), "mean_value": (5, _F.TYPE_FLOAT, True, False)},
+    "Input": {"shape": (1, "Shape", True, False)},
     "Layer": {
         "name": (1, _F.TYPE_STRING, False, False), "type": (2, _F.TYPE_STRING, False, False),
         "bottom": (3, _F.TYPE_STRING, True, False), "top": (4, _F.TYPE_STRING, True, False),
         "blobs": (7, "Blob", True, False), "transform": (100, "Transform", False, False),
         "convolution": (106, "Convolution", False, False), "lrn": (118, "Lrn", False, False),
         "pooling": (121, "Pooling", False, False), "inner_product": (117, "InnerProduct", False, False),
-        "dropout": (108, "Dropout", False, False),
+        "dropout": (108, "Dropout", False, False), "input": (143, "Input", False, False),
     },
     "OldLayer": {
         "bottom": (2, _F.TYPE_STRING, True, False), "top": (3, _F.TYPE_STRING, True, False),

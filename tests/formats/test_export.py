@@ -18,8 +18,8 @@ from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export as exporting
 from alexnet_jax.formats import imported, safetensors, workdir
+from alexnet_jax.formats.caffe_messages import NetParameter
 from alexnet_jax.formats.export import export
-from alexnet_jax.formats.protobuf import Message
 from alexnet_jax.network.native import build
 from alexnet_jax.network.recipes import RECIPES, layers_of
 from tests.formats import made, networks
@@ -191,7 +191,7 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, classes, tm
     np.testing.assert_allclose(back.preprocessing.pixel_scale, scale)
     if kind == "caffe":
         np.testing.assert_array_equal(back.preprocessing.mean_image, net.preprocessing.mean_image)
-        assert "central 99 x 99 pixels" in (about := Message(file.read_bytes()).text(1))
+        assert "central 99 x 99 pixels" in (about := NetParameter.FromString(file.read_bytes()).name.decode())
         assert about.endswith("Licence of the images: CC0.")
     else:
         mean = net.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)

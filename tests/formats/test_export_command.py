@@ -36,7 +36,7 @@ def test_mistakes_are_one_line_with_status_2(run, forked, tmp_path):
     cases = {
         ("export", f"--workdir={run}"): "--to is missing",
         ("export", to): "--workdir is missing",
-        ("export", f"--workdir={tmp_path / 'nothing'}", to): "nothing",
+        ("export", f"--workdir={tmp_path / 'nothing'}", to): "holds no run: config.json is missing",
         ("export", f"--workdir={empty}", to): "no checkpoint",
         ("export", f"--workdir={run}", f"--to={tmp_path / 'folder.onnx'}"): "is a folder",
         ("export", f"--workdir={run}", f"--to={tmp_path / 'no' / 'net.onnx'}"): "cannot be written",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 SCRIPT = Path(__file__).parents[2] / "launch" / "local.sh"
 
 INTERPRETER = f"""#!{sys.executable}
@@ -100,11 +102,7 @@ def test_a_failure_is_one_line_where_the_others_leave_by_themselves(start, tmp_p
 def test_a_run_in_two_processes_saves_on_sigterm(tmp_path: Path, data_dir: str, start):
     flags = ("--config=tests/configs/tiny.py", "--config.num_epochs=100000", f"--workdir={tmp_path}/run")
     run = start(*flags, f"--data_dir={data_dir}", PYTHON=sys.executable, PORT="")
-    deadline = time.monotonic() + 150
-    while not any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*")):
-        assert time.monotonic() < deadline, "the run has not saved"
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.1)
+    wait_until(lambda: any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*")), run)
     run.send_signal(signal.SIGTERM)
     out, err = run.communicate(timeout=120)
     assert run.returncode == 75, err

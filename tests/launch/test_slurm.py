@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
@@ -78,16 +80,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
 
     munge = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     start("munged", "--foreground", "--force", *(f"--{flag}={folder}/munge.{name}" for flag, name in munge.items()))
-    wait_for(lambda: (folder / "munge.socket").exists())
+    wait_until(lambda: (folder / "munge.socket").exists())
     start("slurmctld", "-D", "-c")
     start("slurmd", "-D")
     try:
-        wait_for(
+        wait_until(
             lambda: "idle" in subprocess.run(("sinfo", "-h"), env=environment, capture_output=True, text=True).stdout
         )
         yield call
         call("scancel", "--partition=test")
-        wait_for(lambda: call("squeue", "--noheader") == "")
+        wait_until(lambda: call("squeue", "--noheader") == "")
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -100,13 +102,6 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def field(slurm: Callable[..., str], job: str, name: str) -> str:
@@ -131,13 +126,13 @@ def has_saved(folder: Path) -> bool:
 
 def test_sigterm_requeues_and_the_run_resumes_and_finishes(slurm, submit, tmp_path: Path):
     job = submit(flags=("--config.num_epochs=60",))
-    wait_for(lambda: has_saved(tmp_path), 240)
+    wait_until(lambda: has_saved(tmp_path), seconds=240)
     slurm("scancel", "--signal=TERM", job)  # what --signal does: to the tasks, not to the script
-    wait_for(lambda: field(slurm, job, "Restarts") == "1", 120)
+    wait_until(lambda: field(slurm, job, "Restarts") == "1", seconds=120)
     log = (tmp_path / "log").read_text()
     assert "Terminating StepId" not in log, "srun cut nobody off"
     step = re.search(r"saved after update (\S+); the same command resumes here", log)[1]
-    wait_for(lambda: field(slurm, job, "JobState") in ("COMPLETED", "FAILED", "CANCELLED"), 300)
+    wait_until(lambda: field(slurm, job, "JobState") in ("COMPLETED", "FAILED", "CANCELLED"), seconds=300)
     assert field(slurm, job, "ExitCode") == "0:0"
     text = (tmp_path / "log").read_text()
     assert text.startswith(log), "the log is appended to"
@@ -148,20 +143,20 @@ def test_sigterm_requeues_and_the_run_resumes_and_finishes(slurm, submit, tmp_pa
 
 def test_sigterm_comes_ahead_of_the_limit_and_a_cancelled_job_stays_away(slurm, submit, tmp_path: Path):
     job = submit("--time=4", "--signal=TERM@90", flags=("--config.num_epochs=100000",))
-    wait_for(lambda: field(slurm, job, "Restarts") == "1", 330)
+    wait_until(lambda: field(slurm, job, "Restarts") == "1", seconds=330)
     text = (tmp_path / "log").read_text()
     assert re.search(r"saved after update \S+; the same command resumes here", text)
     assert "DUE TO TIME LIMIT" not in text
-    wait_for(lambda: field(slurm, job, "JobState") == "RUNNING")
-    wait_for(lambda: "resuming after update" in (tmp_path / "log").read_text(), 120)
+    wait_until(lambda: field(slurm, job, "JobState") == "RUNNING")
+    wait_until(lambda: "resuming after update" in (tmp_path / "log").read_text(), seconds=120)
     slurm("scancel", job)
-    wait_for(lambda: field(slurm, job, "JobState") == "CANCELLED", 120)
+    wait_until(lambda: field(slurm, job, "JobState") == "CANCELLED", seconds=120)
     time.sleep(10)
     assert (field(slurm, job, "JobState"), field(slurm, job, "Restarts")) == ("CANCELLED", "1")
 
 
 def test_a_mistake_ends_the_job(slurm, submit, tmp_path: Path):
     job = submit(flags=("--config.num_epochs=-1",))
-    wait_for(lambda: field(slurm, job, "JobState") == "FAILED", 120)
+    wait_until(lambda: field(slurm, job, "JobState") == "FAILED", seconds=120)
     assert (field(slurm, job, "ExitCode"), field(slurm, job, "Restarts")) == ("2:0", "0")
     assert "error: " in (tmp_path / "log").read_text()

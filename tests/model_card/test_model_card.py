@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from etils import epath
 from alexnet_jax import train
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.experiment import build
+from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.model_card import card, differences, run_card
 from alexnet_jax.model_card.card import Card, Errors
 from alexnet_jax.model_card.differences import Difference
 from alexnet_jax.network.recipes import RECIPES
 from alexnet_jax.network.tower import Tower
-from tests.configs import tiny
 
 CARD = Card(
     title='AlexNet: "a|b" `c`',
@@ -147,13 +148,9 @@ def test_a_card_that_cannot_be_written_is_a_warning(tmp_path: Path):
     assert len(said) == 1 and said[0].startswith("warning: the model card cannot be written: ")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    config = tiny.get_config()
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, str(folder), data_dir)
-    return folder
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
 
 
 def test_a_finished_run_has_a_card_with_its_facts(run: Path):
@@ -178,21 +175,24 @@ def test_a_finished_run_has_a_card_with_its_facts(run: Path):
     assert front_matter(text)["license"] == "cc-by-nc-sa-4.0"
 
 
-def test_the_card_of_crops_that_are_standardized_one_by_one_says_so(tmp_path: Path, data_dir: str):
-    config = tiny.get_config()
-    config.num_epochs, config.photometry.each_image = 0.2, True
-    train.train_and_evaluate(config, str(tmp_path), data_dir)
-    data = dict(table((tmp_path / "MODEL_CARD.md").read_text(), "Data")[2:])
+def text_of(run: Path, experiment: Experiment) -> str:
+    """The card of an experiment, with the result of another one."""
+    result = json.loads((run / "result.json").read_text())
+    return card.render(run_card.card_of(epath.Path(run), experiment, result, trained_here=True), "run")
+
+
+def test_the_card_of_crops_that_are_standardized_one_by_one_says_so(run: Path, data_dir: str, tiny_config: Callable):
+    experiment = build.build(read_settings(tiny_config(**{"photometry.each_image": True})), data_dir, say=print)
+    data = dict(table(text_of(run, experiment), "Data")[2:])
     assert data["input of the network"].endswith("minus its own mean, divided by its own standard deviation plus 4")
 
 
-def test_the_card_says_that_evaluation_images_were_trained_on(
-    tmp_path: Path, data_dir: str, tiny_config: Callable, capsys: pytest.CaptureFixture
-):
-    config = tiny_config(**{"num_epochs": 0.2, "dataset.eval_split": "train[5%:10%]+test[:50]"})
-    train.train_and_evaluate(config, str(tmp_path), data_dir)
-    assert capsys.readouterr().out.count("warning: 99 of the 149 images of config.dataset.eval_split, ") == 1
-    assert "* 99 of the 149 evaluation images are training images too." in (tmp_path / "MODEL_CARD.md").read_text()
+def test_the_card_says_that_evaluation_images_were_trained_on(run: Path, data_dir: str, tiny_config: Callable):
+    said: list[str] = []
+    config = tiny_config(**{"dataset.eval_split": "train[5%:10%]+test[:50]"})
+    experiment = build.build(read_settings(config), data_dir, say=said.append)
+    assert [line[:57] for line in said] == ["warning: 99 of the 149 images of config.dataset.eval_spli"]
+    assert "* 99 of the 149 evaluation images are training images too." in text_of(run, experiment)
 
 
 def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):

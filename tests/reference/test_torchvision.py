@@ -58,7 +58,7 @@ def torch_logits(module, images):
         return module(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
 
 
-@pytest.mark.parametrize(("width", "sizes"), [(1.0, [224]), (0.25, [63, 65, 100, 191, 223, 225, 227, 256, 300])])
+@pytest.mark.parametrize(("width", "sizes"), [(1.0, [224]), (0.25, [63, 65, 191, 225, 300])])
 def test_logits_are_pytorch_s(width, sizes, tmp_path):
     module = alexnet(width)
     torch.save(module.state_dict(), tmp_path / "alexnet.pth")

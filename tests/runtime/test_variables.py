@@ -56,9 +56,8 @@ def test_a_guard_of_the_environment_stops_no_transfer(option, name: str):
 def test_an_option_under_which_nothing_works_is_refused(option, monkeypatch, name: str, value: object, text: str):
     monkeypatch.setenv(name.upper(), "1")
     option(name, value)
-    with pytest.raises(VariableError, match=f"^{text}") as refused:
+    with pytest.raises(VariableError, match=f"^{text}"):
         variables.check()
-    assert refused.value.variable == name.upper()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from etils import epath
 
 from alexnet_jax.errors import UsageError
@@ -250,14 +251,23 @@ def test_a_checkpoint_of_another_network_is_refused_with_both_shapes(checkpoints
     params = target_of(state, mesh).params
     kernel = params["conv1"]["kernel"]
     other = jax.ShapeDtypeStruct((2, 5, 4), kernel.dtype, sharding=kernel.sharding)
-    with pytest.raises(MismatchError, match="does not fit the network: conv1/kernel has the shape") as caught:
+    with pytest.raises(
+        MismatchError, match=r": conv1/kernel has the shape \(2, 5, 4\) here, and the .* \(2, 3, 4\)"
+    ) as caught:
         checkpoints.restore(7, {"params": {"conv1": params["conv1"] | {"kernel": other}}})
-    assert (caught.value.name, caught.value.shape, caught.value.stored) == ("conv1/kernel", (2, 5, 4), (2, 3, 4))
+    assert caught.value.name == "conv1/kernel"
     with pytest.raises(MismatchError, match="does not have it") as caught:
         checkpoints.restore(7, {"params": params | {"conv2": params["conv1"]}})
-    assert (caught.value.name, caught.value.stored) == ("conv2/bias", None)
+    assert caught.value.name == "conv2/bias"
 
 
+def test_a_save_collects_no_metrics_of_tensorstore(checkpoints: Checkpoints):
+    with mock.patch.object(tensorstore, "experimental_collect_matching_metrics", side_effect=AssertionError):
+        checkpoints.save(1, state_of(1.0, sharding.make_mesh(data=1, tower=2)), top1=None)
+        checkpoints.wait()
+
+
+@pytest.mark.soak
 def test_saves_leave_little_in_memory(checkpoints: Checkpoints):
     """Each of orbax's questions to TensorStore's metrics left some 70 objects that nothing frees, 300 a save here.
 

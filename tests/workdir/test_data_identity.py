@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from alexnet_jax.workdir import data_identity
+from alexnet_jax.workdir import data_identity, record
 from alexnet_jax.workdir.errors import DamagedFileError, OtherDataError
 
 IDENTITY = {
@@ -37,7 +37,7 @@ def workdir(folder: Path) -> epath.Path:
 )
 def test_other_data_are_refused_by_their_first_difference(tmp_path: Path, change: dict, message: str):
     folder = workdir(tmp_path)
-    data_identity.record(folder, IDENTITY)
+    record.write_json(folder, data_identity.DATA_FILE, IDENTITY)
     data_identity.check(folder, IDENTITY)
     with pytest.raises(OtherDataError, match=message):
         data_identity.check(folder, IDENTITY | change)
@@ -46,14 +46,14 @@ def test_other_data_are_refused_by_their_first_difference(tmp_path: Path, change
 def test_a_run_without_an_identity_or_a_checkpoint_goes_on(tmp_path: Path):
     data_identity.check(workdir(tmp_path / "before"), IDENTITY)
     (tmp_path / "new").mkdir()
-    data_identity.record(epath.Path(tmp_path / "new"), IDENTITY)
+    record.write_json(epath.Path(tmp_path / "new"), data_identity.DATA_FILE, IDENTITY)
     data_identity.check(epath.Path(tmp_path / "new"), IDENTITY | {"classes": ["a"]})
     assert data_identity.form_of(epath.Path(tmp_path / "new"), "pets") == "pets"
 
 
 def test_a_run_goes_on_with_the_form_of_its_data_set(tmp_path: Path):
     folder = workdir(tmp_path)
-    data_identity.record(folder, IDENTITY)
+    record.write_json(folder, data_identity.DATA_FILE, IDENTITY)
     assert [data_identity.form_of(folder, name) for name in ("pets", "pet", "pets/64")] == ["pets/64", "pet", "pets/64"]
 
 

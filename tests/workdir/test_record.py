@@ -128,7 +128,7 @@ def test_a_file_is_no_workdir(tmp_path):
 
 def test_a_result_is_read_as_written(workdir: epath.Path):
     assert record.read_result(workdir) is None
-    record.write_result(workdir, RESULT | {"top5_1_views": 0.1})
+    record.write_json(workdir, record.RESULT_FILE, RESULT | {"top5_1_views": 0.1})
     assert record.read_result(workdir) == RESULT | {"top5_1_views": 0.1}
     text = (workdir / "result.json").read_text()
     (workdir / "result.json").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())  # by an editor
@@ -155,18 +155,17 @@ def test_a_damaged_result_is_one_line_and_none(workdir: epath.Path, content: byt
 
 
 def test_no_number_of_a_result_leaves_json(workdir: epath.Path):
-    record.write_result(workdir, RESULT | {"loss_1_views": math.inf})
+    record.write_json(workdir, record.RESULT_FILE, RESULT | {"loss_1_views": math.inf})
     assert json.loads((workdir / "result.json").read_text(), parse_constant=pytest.fail)["loss_1_views"] is None
 
 
 def test_a_lock_is_held_once_and_names_its_holder(workdir: epath.Path):
     with (
         record.lock(workdir),
-        pytest.raises(LockedWorkdirError, match=r"at work in .* \(process \d+ on ") as caught,
+        pytest.raises(LockedWorkdirError, match=r"at work in .* \(process \d+ on "),
         record.lock(workdir),
     ):
         pass
-    assert caught.value.holder.startswith("process ")
     with record.lock(workdir):
         (workdir / "lock").write_bytes(b"\xff\xfe")
         with pytest.raises(LockedWorkdirError), record.lock(workdir):

@@ -51,9 +51,9 @@ class Nvrtc:
         try:
             options = [f"--gpu-architecture={architecture}", *OPTIONS]
             encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-            if self._library.nvrtcCompileProgram(program, len(options), encoded):
+            if status := self._library.nvrtcCompileProgram(program, len(options), encoded):
                 lines = self._read("ProgramLog", program).decode(errors="replace").rstrip("\0").splitlines()
-                reason = next((line for line in lines if "error" in line), *lines[:1])
+                reason = next((line for line in lines if "error" in line), lines[0] if lines else f"status {status}")
                 raise BuildError(f"{self} fails for {architecture}: {reason}")
             return self._read("CUBIN", program)
         finally:
@@ -87,4 +87,4 @@ def _packaged() -> Iterator[Path]:
     """The libraries of the packages nvidia-cuda-nvrtc and nvidia-cuda-nvrtc-cu12; the newest first."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
-        yield from sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), reverse=True)
+        yield from sorted(Path(folder).glob("*/lib/libnvrtc.so.*"), key=lambda path: path.name, reverse=True)

@@ -5,8 +5,10 @@ import errno
 import fcntl
 import io
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +24,6 @@ from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.errors import DatasetError, SourceError, UnwritableFolderError, WorkerDiedError
 from alexnet_jax.data.preparing import images, shards
-from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.listing import Item, Listing
 from alexnet_jax.data.preparing.make import Options, prepare
 from alexnet_jax.data.preparing.sources.folder import folder
@@ -142,6 +143,19 @@ def test_killed_between_writing_and_renaming(tree, tmp_path, at):
     run = subprocess.run([sys.executable, "-c", KILLED, str(tree), str(tmp_path / "killed"), str(at)], check=False)
     assert run.returncode == -9
     assert content(make(tree, tmp_path / "killed")) == whole
+
+
+def killed_at_once(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_line_and_the_same_command_goes_on(tree, tmp_path):
+    listing = dataclasses.replace(folder("pets", str(tree), say=lambda _: None), read=killed_at_once)
+    options = Options(size=SIZE, per_shard=5, processes=2)
+    with pytest.raises(WorkerDiedError, match="was killed or found no memory; run the same command") as died:
+        prepare(listing, options, str(tmp_path / "killed"), record=RECORD, progress=silent, say=print)
+    assert died.value.processes == 2 and not multiprocessing.active_children()
+    assert content(make(tree, tmp_path / "killed", processes=2)) == content(make(tree, tmp_path / "whole"))
 
 
 def test_processes_do_not_show(tree, tmp_path):
@@ -439,22 +453,3 @@ def test_pictures_that_change_after_an_interruption_are_read_again(tmp_path):
     for file in (tmp_path / "tree").rglob("*.bmp"):
         Image.new("RGB", (30, 30), "blue").save(file)
     assert content(make(tmp_path / "tree", tmp_path / "of_other_pictures"))["statistics.npz"] == blue["statistics.npz"]
-
-
-def test_what_open_dataset_says(tree, tmp_path):
-    make(tree, tmp_path)
-    with pytest.raises(DatasetError, match=r"no data set 'dogs' in .*; there are pets"):
-        open_dataset("dogs", str(tmp_path))
-    make(tree, tmp_path, encoding="raw")
-    with pytest.raises(DatasetError, match="several forms; name one: pets/24, pets/24_raw"):
-        open_dataset("pets", str(tmp_path))
-    data = open_dataset("pets/24_raw", str(tmp_path))
-    with pytest.raises(DatasetError, match="has no split 'validation'; it has test, train"):
-        data.split("validation")
-    path = preparation.place("pets", Options(size=SIZE), str(tmp_path))
-    (path / statistics.FILE_NAME).write_bytes(b"damaged")
-    with pytest.raises(DatasetError, match=r"half prepared: statistics.npz cannot be read"):
-        open_dataset("pets/24", str(tmp_path))
-    (path / statistics.FILE_NAME).unlink()
-    with pytest.raises(DatasetError, match=r"half prepared: statistics.npz is missing"):
-        open_dataset("pets/24", str(tmp_path))

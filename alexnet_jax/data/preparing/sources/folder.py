@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.folder_listing import (
     ENDINGS,
     HIDDEN,
-    LINK_BACK,
     NO_FILE,
-    OTHER_PICTURES,
     OUTSIDE,
     Seen,
     by_ending,
+    is_file,
+    is_folder,
     is_hidden,
 )
-from alexnet_jax.data.picture_files import composed
+from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.preparing.listing import Item, Listing, missing_classes, read_span
 from alexnet_jax.errors import reason_of
 from alexnet_jax.paths import in_one_line
@@ -26,6 +26,7 @@ from alexnet_jax.paths import in_one_line
 # Folders of these names are splits, never classes.
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
 HELD_OUT = 0.1  # share of each class, where the tree has a training split alone
+READABLE = "make the folder readable or move it out of the tree"
 EXPECTED = "expected SPLIT/CLASS/IMAGE, such as train/cat/1.jpg, or CLASS/IMAGE"
 
 
@@ -161,14 +162,17 @@ def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int, int
     Raises:
       SourceError: the folder holds none, and an image is `needed`, or the folder holds other pictures.
     """
-    images, pictures = [], Counter[str]()
-    for inner, stat in _files(path, "", (path.resolve(),), seen):
-        ending = os.path.splitext(inner)[1].lower()
-        if ending in ENDINGS:
-            images.append((inner, stat.st_size, stat.st_mtime_ns))
-        else:
-            seen.leave_out_file(str(path / inner))
-            pictures[ending] += ending in OTHER_PICTURES
+    images, endings = [], seen.endings.copy()
+    for file in pictures_below(str(path), seen):
+        try:
+            stat = os.stat(file)
+        except OSError:  # removed since
+            seen.leave_out(NO_FILE, file)
+            continue
+        images.append((file.removeprefix(os.path.join(path, "")), stat.st_size, stat.st_mtime_ns))
+    for unreadable, reason in seen.unreadable:
+        raise SourceError(f"{unreadable} cannot be read: {reason}; {READABLE}")
+    pictures = seen.endings - endings
     if not images and pictures.total():
         them = "it" if pictures.total() == 1 else "them"
         raise SourceError(f"{path} holds no image but {by_ending(pictures)}; convert {them} to JPEG ({_kinds()})")
@@ -181,30 +185,13 @@ def _kinds() -> str:
     return ", ".join(ENDINGS)
 
 
-def _files(path: Path, prefix: str, above: tuple[Path, ...], seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
-    """The files below a folder; links are followed, except back to a folder above."""
-    for entry in _entries(path, seen):
-        if is_hidden(entry.name):
-            _ignore_hidden(path, entry, seen)
-        elif (stat := _file_stat(entry)) is not None:
-            yield prefix + entry.name, stat
-        elif not _is_folder(entry):
-            seen.leave_out(NO_FILE, str(path / entry.name))
-        else:
-            real = (path / entry.name).resolve()
-            if any(folder.is_relative_to(real) for folder in above):
-                seen.leave_out(LINK_BACK, str(path / entry.name))
-            else:
-                yield from _files(path / entry.name, f"{prefix}{entry.name}/", (*above, real), seen)
-
-
 def _folders(path: Path, seen: Seen) -> list[str]:
     """The folders in a folder that should hold nothing else."""
     folders = []
     for entry in _entries(path, seen):
         if is_hidden(entry.name):
             _ignore_hidden(path, entry, seen)
-        elif _is_folder(entry):
+        elif is_folder(entry):
             folders.append(entry.name)
         elif _is_image(entry):
             seen.leave_out(OUTSIDE, str(path / entry.name))
@@ -214,28 +201,12 @@ def _folders(path: Path, seen: Seen) -> list[str]:
 
 
 def _ignore_hidden(path: Path, entry: "os.DirEntry[str]", seen: Seen) -> None:
-    if _is_folder(entry) or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
+    if is_folder(entry) or _is_image(entry):  # other hidden files, such as .DS_Store, are of no concern
         seen.leave_out(HIDDEN, str(path / entry.name))
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return entry.name.lower().endswith(ENDINGS) and _file_stat(entry) is not None
-
-
-def _file_stat(entry: "os.DirEntry[str]") -> os.stat_result | None:
-    """Size and times of a file; None: the entry is no file, a link to nothing or a link to itself."""
-    try:
-        return entry.stat() if entry.is_file() else None
-    except OSError:
-        return None
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether the entry is a folder or a link to one. `is_dir` raises on a link to itself."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    return entry.name.lower().endswith(ENDINGS) and is_file(entry)
 
 
 def _count_images(path: Path, seen: Seen) -> int:
@@ -249,8 +220,7 @@ def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.Dir
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise MissingSourceError(f"{path} cannot be read: {reason_of(error)}") from error
-        message = f"{path} cannot be read: {reason_of(error)}; make the folder readable or move it out of the tree"
-        raise SourceError(message) from error
+        raise SourceError(f"{path} cannot be read: {reason_of(error)}; {READABLE}") from error
     yield from seen.count(found, path, each=int(counts))
 
 

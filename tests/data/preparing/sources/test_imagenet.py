@@ -115,9 +115,10 @@ def test_2012_hostile_members_are_listed_and_never_read(tmp_path):
         "n96.tar": special("n96.tar", tarfile.LNKTYPE, "ILSVRC2012_img_val.tar"),
         "n95.tar": special("n95.tar", tarfile.CHRTYPE),
     }
-    write_2012(tmp_path, extra=hostile)
-    before = sorted(tmp_path.parent.rglob("*"))
-    listing = imagenet.imagenet2012(str(tmp_path), partial=True)
+    (archives := tmp_path / "in").mkdir()
+    write_2012(archives, extra=hostile)
+    before = sorted(tmp_path.rglob("*"))
+    listing = imagenet.imagenet2012(str(archives), partial=True)
     assert dict(listing.problems) == {
         "../n99.tar": "its path leaves the archive",
         "/etc/n98.tar": "its path leaves the archive",
@@ -126,7 +127,7 @@ def test_2012_hostile_members_are_listed_and_never_read(tmp_path):
         "n95.tar": "not a plain file",
     }
     assert len(listing.splits["train"]) == 1000
-    assert sorted(tmp_path.parent.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_2012_missing_archive(tmp_path):
