@@ -8,8 +8,8 @@ python -m alexnet_jax.benchmark start --config=configs/default.py    # from the 
 """
 
 import dataclasses
-import importlib.util
 import os
+import subprocess
 import sys
 from typing import Any
 
@@ -50,7 +50,7 @@ def main(command: str | None = None) -> None:
     for flag, measurements in USES.items():
         if flags.FLAGS[flag].present and command not in measurements:
             raise UsageError(f"{command} has no use for --{flag}, a flag of {', '.join(measurements)}; leave it out")
-    if PEER.value is not None and importlib.util.find_spec(PEER.value) is None:
+    if PEER.value is not None and subprocess.run([sys.executable, "-c", f"import {PEER.value}"]).returncode:
         raise UsageError(f"--peer={PEER.value} needs PyTorch: pip install {PEER.value}")
     result, lines = COMMANDS[command]()
     text = strict_json.dumps(dataclasses.asdict(result)) if JSON.value else "\n".join(lines)

@@ -380,7 +380,7 @@ class Loop:
 
     def _fetch(self, state: TrainState, step: int, count: int) -> tuple[Any, float]:
         """The next batches on the devices, and the seconds for which the devices waited for them."""
-        processes.enter(f"fetching the images of update {step + 1:,}")
+        processes.enter(f"fetching images for update {step + 1:,}")
         begun = time.monotonic()
         with self._keeping(state, step):
             fetched = self._feed.fetch(step, count)

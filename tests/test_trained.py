@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import shutil
 import subprocess
 import sys
@@ -124,8 +125,9 @@ def test_features_of_the_last_hidden_layer_make_the_logits(net, squares):
     assert net.features(images, "conv5").ndim == 4
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2)])
-@pytest.mark.parametrize("layer", ["conv5", "fc7"])
+@pytest.mark.parametrize(
+    ("layer", "shape"), [*itertools.product(("conv5", "fc7"), [(1, 2), (2, 1), (2, 2)]), ("fc8", (2, 2))]
+)
 def test_features_are_the_same_on_every_layout(net, squares, shape, layer):
     images = net.inputs(squares[0][:4])
     mesh = make_mesh(data=shape[0], tower=shape[1])

@@ -191,7 +191,7 @@ def _steps(
         "copied": median["copied_update"],
         "first_update": {name: processes[name].ask("first_update") for name in ours},
         "memory": {name: process.ask("memory") for name, process in processes.items()},
-        "kernels": {name: processes[name].ask("kernels") for name in ours},
+        "kernels": {name: [(kernel, ms) for kernel, ms in processes[name].ask("kernels")] for name in ours},
         "forms": {name: process.ask("forms") for name, process in processes.items() if name not in ours},
     }
 

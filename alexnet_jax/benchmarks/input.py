@@ -34,7 +34,8 @@ class InputResult:
 
     Attributes:
       rates: medians by variant: `jpeg simplejpeg` and `raw` with one thread a core, `jpeg, 4 workers` with so many
-        worker processes, and `peer torch` (crops are bytes) and `peer torch floats` with one process a core.
+        worker processes, `jpeg, 4 workers, flips` where these also mirror the crops, and `peer torch` (crops are bytes)
+        and `peer torch floats` with one process a core.
       growth: growth of memory over 50 epochs of a small data set, bytes.
       memory: memory of this process at the end, bytes.
       encoded: mean size of a JPEG, bytes.
@@ -78,7 +79,7 @@ def measure(
         for number in range(rounds):
             for name, variant in variants.items():
                 values[name].append(variant())
-                say(f"round {number + 1}/{rounds}  {name:16} {values[name][-1].wall:7,.0f} images/s")
+                say(f"round {number + 1}/{rounds}  {name:24} {values[name][-1].wall:7,.0f} images/s")
         growth = _growth(sources["jpeg"])
         encoded = float(np.mean([len(sources["jpeg"][number]["image"]) for number in range(len(sources["jpeg"]))]))
     rates = {name: median(rates) for name, rates in values.items()}
@@ -92,12 +93,12 @@ def describe(result: InputResult) -> list[str]:
     lines = [
         f"{IMAGE_SIZE}x{IMAGE_SIZE} images, {CROP_SIZE}x{CROP_SIZE} crops and flips, batches of {BATCH_SIZE},"
         f" JPEG of {result.encoded / 1000:.0f} KB; {cores} cores, load {load:.1f}",
-        "worker processes leave the flips to the device, as in training",
-        f"{'':18}{'images/s':>10}{'each':>10}{'a core-second':>15}"
+        "worker processes leave the flips to the device, as in training, but for the rows `flips`",
+        f"{'':24}{'images/s':>10}{'each':>10}{'a core-second':>15}"
         + "  times peer (a core-second)" * ("peer torch" in result.rates),
     ]
     for name, rate in result.rates.items():
-        line = f"{name:18}{rate.wall:10,.0f}{rate.wall / _parallel(name, cores):10,.0f}{rate.cpu:15,.0f}"
+        line = f"{name:24}{rate.wall:10,.0f}{rate.wall / _parallel(name, cores):10,.0f}{rate.cpu:15,.0f}"
         if "peer torch" in result.rates:
             times = result.against(name, "peer torch")
             line += f"{times.wall:12.2f} ({times.cpu:.2f})"
@@ -120,18 +121,19 @@ def draw(rng: np.random.Generator) -> Image.Image:
 
 
 def worker_variants(sources: Mapping[str, Source], batches: int) -> dict[str, Callable[[], Rate]]:
-    """What measures 1, 2, 4, ... worker processes, by name.
+    """What measures 1, 2, 4, ... worker processes, by name, and all cores with flips, as the peer's workers make them.
 
     Args:
       sources: by encoding.
       batches: of 128 images, for each worker.
     """
-    return {
-        f"{encoding}, {count} worker{'s' * (count > 1)}": functools.partial(
-            _by_workers, sources[encoding], count, batches
-        )
-        for encoding, count in itertools.product(sources, worker_counts(threads()))
-    }
+    variants: dict[str, Callable[[], Rate]] = {}
+    for encoding, source in sources.items():
+        for count in worker_counts(threads()):
+            name = f"{encoding}, {count} worker{'s' * (count > 1)}"
+            variants[name] = functools.partial(_by_workers, source, count, batches, mirrored=False)
+        variants[f"{name}, flips"] = functools.partial(_by_workers, source, count, batches, mirrored=True)
+    return variants
 
 
 def torch_variants(place: Path, source: Source, batches: int) -> dict[str, Callable[[], Rate]]:
@@ -189,7 +191,9 @@ def _files(place: Path, source: Source) -> list[Path]:
     return files
 
 
-def _ours(source: Source, decode: decoders.Decode, workers: Workers | None = None) -> Callable[[], Iterator[Any]]:
+def _ours(
+    source: Source, decode: decoders.Decode, workers: Workers | None = None, *, mirrored: bool = True
+) -> Callable[[], Iterator[Any]]:
     def start() -> Iterator[Any]:
         return train_batches(
             source,
@@ -198,7 +202,7 @@ def _ours(source: Source, decode: decoders.Decode, workers: Workers | None = Non
             start_step=0,
             shard=Shard(),
             crop_size=CROP_SIZE,
-            mirrored=workers is None,  # as in training
+            mirrored=mirrored,
             decode=decode,
             workers=workers,
         )
@@ -210,11 +214,11 @@ def _timed(start: Callable[[], Iterator[Any]], batches: int) -> Rate:
     return rate_of(start, batch_size=BATCH_SIZE, batches=batches)
 
 
-def _by_workers(source: Source, count: int, batches: int) -> Rate:
+def _by_workers(source: Source, count: int, batches: int, *, mirrored: bool) -> Rate:
     """The rate of worker processes, over enough batches for all of them."""
     workers = Workers(count, refuse)
     try:
-        return _timed(_ours(source, decoders.decode, workers), batches * count)
+        return _timed(_ours(source, decoders.decode, workers, mirrored=mirrored), batches * count)
     finally:
         workers.close()
 

@@ -34,7 +34,11 @@ def _block(then: tuple[str, ...], groups: int) -> Callable[[Any, Any], Any]:
     block = blocks.block_of(then, **NORM, pool=POOL, round_down=False)
     assert block is not None, then
     block = block._replace(groups=groups)
-    return lambda x, bias: jnp.concatenate(blocks.run(x, bias.astype(jnp.float32), block), axis=-1)
+
+    def run(x: Any, bias: Any) -> Any:  # a bias has float32 beside maps of bfloat16
+        return jnp.concatenate(blocks.run(x, bias.astype(jnp.promote_types(x.dtype, jnp.float32)), block), axis=-1)
+
+    return run
 
 
 # Of net 145, with two images: the operation, and the shapes of its maps and of its bias.

@@ -5,7 +5,7 @@ import concurrent.futures
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -45,16 +45,19 @@ def picture_batches(
         name, picture = item
         return read_picture(picture, image_size, name=name)
 
-    squares = (future.result() for _, future in ahead(each, read, batch_size))
-    batch = list(itertools.islice(squares, batch_size))
-    if not batch:
-        raise UsageError("there is no picture; give at least one")
-    while batch:
-        yield np.stack(batch)
+    with contextlib.closing(ahead(each, read, batch_size)) as reading:
+        squares = (future.result() for _, future in reading)
         batch = list(itertools.islice(squares, batch_size))
+        if not batch:
+            raise UsageError("there is no picture; give at least one")
+        while batch:
+            yield np.stack(batch)
+            batch = list(itertools.islice(squares, batch_size))
 
 
-def ahead(items: Iterable[Item], read: Callable[[Item], Result], count: int) -> Iterator[tuple[Item, Future[Result]]]:
+def ahead(
+    items: Iterable[Item], read: Callable[[Item], Result], count: int
+) -> Generator[tuple[Item, Future[Result]], None, None]:
     """Items in order, each with its result, which threads compute while the caller works on earlier ones.
 
     Args:
@@ -118,13 +121,14 @@ def read_ahead(
       broken: takes the error of a picture that cannot be read, in the place of the picture.
       size: pixels along a side of a picture.
     """
-    for name, picture in ahead(names, read, most_ahead(size)):
-        try:
-            pixels = picture.result()
-        except NotAPictureError as error:
-            broken(error)
-        else:
-            yield name, pixels
+    with contextlib.closing(ahead(names, read, most_ahead(size))) as reading:
+        for name, picture in reading:
+            try:
+                pixels = picture.result()
+            except NotAPictureError as error:
+                broken(error)
+            else:
+                yield name, pixels
 
 
 def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:

@@ -304,16 +304,19 @@ def preprocessing_of(settings: Settings, data: Dataset) -> Preprocessing:
     )
 
 
-def training_batches(experiment: Experiment, *, start_step: int, workers: Workers | None = None) -> Iterator[Batch]:
+def training_batches(
+    experiment: Experiment, *, start_step: int, workers: Workers | None = None, mirrored: bool = True
+) -> Iterator[Batch]:
     """The batches of the training split from `start_step` on, without end, on the host.
 
     Args:
       experiment: of the run.
       start_step: the first batch's number.
-      workers: processes that make the batches, and leave it to the devices to mirror them; None: threads, which mirror.
+      workers: processes that make the batches; None: threads.
+      mirrored: as in `TrainPlan`.
     """
     plan = train_plan(experiment.settings, experiment.shard, experiment.crop_size)
-    options = vars(plan) | {"mirrored": workers is None}
+    options = vars(plan) | {"mirrored": mirrored}
     return train_batches(experiment.train_source, start_step=start_step, workers=workers, **options)
 
 

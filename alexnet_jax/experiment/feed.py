@@ -20,7 +20,7 @@ from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.build import Experiment
-from alexnet_jax.experiment.reading import open_workers
+from alexnet_jax.experiment.reading import devices_mirror, open_workers
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import sharding
@@ -28,6 +28,7 @@ from alexnet_jax.runtime import processes
 
 SHARE = 1 / 4  # of a device's memory: splits that take less are kept there without being asked for
 BLOCK = 64  # updates in one program, at most: some seconds of the largest networks, within which a signal is heard
+LEAST_CROPS, LEAST_BYTES = 1024, 2**28  # of a batch of an evaluation there, and of these as float32, at most
 LINE_EVERY = 10.0  # seconds between two lines about the splits that are being decoded
 PHASE = 1000  # images: the watchdog, which ends a run that stands still, hears of each so many that are decoded
 
@@ -38,6 +39,7 @@ class FromDisk:
     Args:
       experiment: of the run.
       workers: processes that read the images; None: threads.
+      mirrors: whether the devices mirror the crops.
 
     Attributes:
       longest: number of updates that one call of `update` can make.
@@ -46,8 +48,8 @@ class FromDisk:
 
     longest = least_crops = 1
 
-    def __init__(self, experiment: Experiment, workers: Workers | None = None):
-        self._experiment, self._workers = experiment, workers
+    def __init__(self, experiment: Experiment, workers: Workers | None = None, *, mirrors: bool = False):
+        self._experiment, self._workers, self._mirrors = experiment, workers, mirrors
         self._batches: Iterator[Batch] = iter(())
         self._copying: Callable[[], Batch] | None = None  # of the next batch, which is on its way to the devices
         self._plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
@@ -57,7 +59,9 @@ class FromDisk:
     def start(self, start_step: int) -> None:
         """Begins with the batch of that number."""
         self._next = start_step
-        self._batches = build.training_batches(self._experiment, start_step=start_step, workers=self._workers)
+        self._batches = build.training_batches(
+            self._experiment, start_step=start_step, workers=self._workers, mirrored=not self._mirrors
+        )
 
     def close(self) -> None:
         """Ends the processes that read images."""
@@ -68,7 +72,8 @@ class FromDisk:
         """The batches `step` to `step + count - 1` on the devices, as `update` takes them: one batch here.
 
         From worker processes, also the batch after it is waited for, and its copy starts: a GPU overlaps a copy with an
-        update only if the copy was started first. Where the input is slower than the updates, that delays none.
+        update only if the copy was started first. Where the input is slower than the updates, each update comes a batch
+        later, at the same rate.
         """
         assert count == 1, "longest"
         finish, self._copying = self._copying or self._start(), None
@@ -88,9 +93,9 @@ class FromDisk:
             batch = next(self._batches)
         except UsageError as error:
             return functools.partial(_raise, error)  # the update before can still be made
-        if self._workers is None:
+        if not self._mirrors:
             return sharding.start_copy(batch, self._experiment.mesh)
-        flips = self._plan.flips(self._randomness, step)  # which the processes leave to the devices
+        flips = self._plan.flips(self._randomness, step)
         finish = sharding.start_copy((batch, flips), self._experiment.mesh)
 
         def mirrored() -> Batch:
@@ -127,7 +132,6 @@ class OnDevice:
     """
 
     longest = BLOCK
-    least_crops = 1024  # of small images, most likely: batches of 128 would leave a GPU idle between them
 
     def __init__(self, experiment: Experiment, *, say: Callable[[str], None]):
         self._experiment = experiment
@@ -138,7 +142,7 @@ class OnDevice:
             show = _progress(f"decoding {split}", len(source), say)
 
             def progress(done: int) -> None:
-                if done % PHASE == 0:
+                if done // PHASE > (done - resident.PART) // PHASE:
                     processes.enter(f"decoding image {done:,} of {split}", slow=True)
                 show(done)
 
@@ -152,6 +156,10 @@ class OnDevice:
             f"the images are on the {'devices' if mesh.size > 1 else 'device'}, {size_of(experiment) / 2**20:,.0f} MiB,"
             f" decoded in {time.monotonic() - begun:.1f} s"
         )
+        self.least_crops = 1
+        if jax.default_backend() != "cpu":  # batches of 128 small images would leave a GPU idle between them
+            fitting = LEAST_BYTES // (experiment.crop_size**2 * 3 * 4)
+            self.least_crops = max(1, min(LEAST_CROPS, fitting, len(experiment.eval_source)))
         self._randomness = Randomness(settings.seed, len(experiment.train_source))
         self._drawer = ThreadPoolExecutor(1, "crops")
         self._drawn: tuple[int, Future[resident.Crops]] | None = None  # from that step on
@@ -234,7 +242,9 @@ def open_feed(experiment: Experiment, *, say: Callable[[str], None]) -> Feed:
         )
     if wanted:
         return OnDevice(experiment, say=say)
-    return FromDisk(experiment, open_workers(experiment.settings.dataset.workers, say=say))
+    workers = experiment.settings.dataset.workers
+    mirrors = devices_mirror(workers, jax.default_backend())
+    return FromDisk(experiment, open_workers(workers, say=say), mirrors=mirrors)
 
 
 def size_of(experiment: Experiment) -> int:

@@ -35,6 +35,16 @@ def worker_count(wanted: int | None, platform: str) -> int:
     return 0 if platform == "cpu" or cores == 1 else min(cores, MOST_WORKERS)
 
 
+def devices_mirror(wanted: int | None, platform: str) -> bool:
+    """Whether the devices mirror the crops: the same in all processes, which have to run the same programs.
+
+    Args:
+      wanted: `config.dataset.workers`.
+      platform: of the devices.
+    """
+    return platform != "cpu" if wanted is None else wanted > 0
+
+
 def open_workers(wanted: int | None, *, say: Callable[[str], None] = output.warn) -> Workers | None:
     """Starts the processes that read images; None: threads read them.
 

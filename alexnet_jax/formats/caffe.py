@@ -27,6 +27,7 @@ MEAN = (123.0, 117.0, 104.0)  # of red, green and blue, with which Caffe's netwo
 IMAGE_SIZE, CROP_SIZE = 256, 227
 ORDER = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
+MOST, MOST_AXES = 1000, 8  # layers, or arrays of a layer, and axes of an array
 OLD_TYPES = {4: "Convolution", 6: "Dropout", 14: "InnerProduct", 15: "LRN", 17: "Pooling", 18: "ReLU"}
 OPTIONS = {"Convolution": "convolution_param", "LRN": "lrn_param", "Pooling": "pooling_param"}
 GEOMETRY = ("pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation")  # of convolutions
@@ -78,6 +79,8 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
       FormatError: the file is damaged, or holds another network than Caffe's AlexNet or CaffeNet.
     """
     net = _parsed(NetParameter, data)
+    if max(len(net.layer), len(net.layers)) > MOST:
+        raise FormatError(f"it has more than {MOST:,} layers; Caffe's AlexNet has 24")
     blocks = [_block(layer, _text(layer.type)) for layer in net.layer]
     blocks = blocks or [_block(layer, _old_kind(layer)) for layer in net.layers]
     if not blocks:
@@ -222,6 +225,8 @@ def _parsed(message: Any, data: bytes | memoryview) -> Any:
 
 
 def _block(layer: Any, kind: str) -> _Block:
+    if len(layer.blobs) > MOST:
+        raise FormatError(f"it has a layer with more than {MOST:,} arrays; Caffe's AlexNet has two")
     options = getattr(layer, OPTIONS[kind]) if kind in OPTIONS else None
     blobs = tuple(map(_array, layer.blobs))
     return _Block(_text(layer.name), kind, tuple(map(_text, layer.bottom)), blobs, options, layer.transform_param)
@@ -241,15 +246,17 @@ def _array(blob: Any) -> np.ndarray:
     """The numbers of a blob, whose shape has any count of axes, or four in the old form.
 
     Raises:
-      FormatError: there are more or fewer than the shape says.
+      FormatError: there are more or fewer than the shape says, such as numbers that are not packed.
     """
+    if len(blob.shape.dim) > MOST_AXES:
+        raise FormatError(f"it has an array of {len(blob.shape.dim):,} axes; it is damaged")
     data, dtype = (b"".join(blob.data), "<f4") if blob.data else (b"".join(blob.double_data), "<f8")
     old = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else old
     count, left = divmod(len(data), np.dtype(dtype).itemsize)
     if not data and not math.prod(shape):
         return np.zeros(0, dtype)
-    if left or len(shape) > 8 or min(shape, default=1) < 1 or math.prod(shape) != count:
+    if left or min(shape, default=1) < 1 or math.prod(shape) != count:
         raise FormatError(f"it has an array of {weights.times(shape)[:99]} with {count:,} numbers; it is damaged")
     return np.frombuffer(data, dtype).reshape(shape)
 

@@ -1,7 +1,8 @@
 """The protocol-buffer messages of Caffe that an AlexNet uses.
 
-Numbers, types and defaults are those of K/src/caffe/proto/caffe.proto, but for two types. Packed floats have the same
-bytes as `bytes` do, of which no Python number is made. Names may hold any bytes.
+Numbers, types and defaults are those of K/src/caffe/proto/caffe.proto, but for types of the same encoding: `bytes` for
+packed floats, of which no Python number is made, for names, which may hold any bytes, and for a message that no reader
+opens; `int32` for enumerations.
 """
 
 import re

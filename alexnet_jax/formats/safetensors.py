@@ -148,7 +148,7 @@ def network_of(arrays: Arrays, metadata: Mapping[str, str], name: str) -> Networ
       name: of the file, for errors.
 
     Raises:
-      UsageError: a part is missing or makes no sense, or a later version wrote the file.
+      UsageError: a part is missing or of another type, or a later version wrote the file. Numbers are not checked.
     """
     if metadata[VERSION_KEY] != VERSION:
         raise UsageError(

@@ -1,5 +1,6 @@
 """The pictures that features are made of: a folder of pictures, or a split of a prepared data set."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -107,8 +108,10 @@ class Split:
 
     def read(self, size: int) -> Iterator[Picture]:
         """The pictures as squares of `size` pixels, in constant memory; stored images of another size are scaled."""
-        reading = ahead(range(self.total), functools.partial(self._picture, size=size), most_ahead(size))
-        return (picture.result() for _, picture in reading)
+        picture = functools.partial(self._picture, size=size)
+        with contextlib.closing(ahead(range(self.total), picture, most_ahead(size))) as reading:
+            for _, read in reading:
+                yield read.result()
 
     def _picture(self, number: int, size: int) -> Picture:
         stored = self._source[number]

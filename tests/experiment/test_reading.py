@@ -17,7 +17,7 @@ from alexnet_jax.data import pipeline
 from alexnet_jax.data import ring as rings
 from alexnet_jax.data.errors import ReaderDiedError
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import feed, reading
+from alexnet_jax.experiment import build, feed, reading
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
@@ -142,3 +142,20 @@ def test_the_dry_run_says_how_many_workers_there_are_and_their_memory(tiny_confi
         "images are read by 1 worker process: 63 MB, and shared memory of 771 MB for updates and 1,538 MB for"
         " evaluations"
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "platform", "expected"), [(None, "cpu", False), (None, "gpu", True), (0, "gpu", False)]
+)
+def test_all_processes_mirror_on_the_devices_or_none(wanted, platform, expected):
+    assert reading.devices_mirror(wanted, platform) is expected
+    assert reading.devices_mirror(1, platform)
+
+
+def test_devices_mirror_the_crops_that_are_mirrored_otherwise(tiny_config, data_dir):
+    experiment = build.build(read_settings(tiny_config(**{"dataset.crop_group": 4})), data_dir, say=print)
+    ours = feed.FromDisk(experiment, mirrors=True)
+    ours.start(5)
+    expected = build.training_batches(experiment, start_step=5)
+    for step, batch in zip(range(5, 8), expected, strict=False):
+        assert_same(jax.device_get(ours.fetch(step, 1)), batch)

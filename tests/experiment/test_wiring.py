@@ -33,7 +33,7 @@ def test_the_batches_of_training_follow_the_config(tiny_config: Callable):
     }
     plan = build.train_plan(read_settings(tiny_config(**changes)), Shard(1, 2), 40)
     wanted = {key.rpartition(".")[2]: value for key, value in changes.items()}
-    assert vars(plan) == wanted | {"shard": Shard(1, 2), "crop_size": 40}
+    assert vars(plan) == wanted | {"shard": Shard(1, 2), "crop_size": 40, "mirrored": True}
 
 
 def test_the_steps_follow_the_config(tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch):

@@ -313,6 +313,11 @@ WRONG = {
     "zip": (b"PK\x03\x04" + b"\0" * 50, "no archive of PyTorch"),
     "length": (b"\xa2\x06\xff\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\0" * 50, "damaged or cut off, or no file of Caffe"),
     "varint": (b"\xff" * 50, "damaged or cut off, or no file of Caffe"),
+    "many layers": (b"\xa2\x06\x00" * 2000, "more than 1,000 layers"),
+    "many axes": (
+        b"\xa2\x06\x90\x4e\x3a\x8d\x4e\x3a\x8a\x4e\x0a\x87\x4e" + b"\x7f" * 9991,
+        "an array of 9,991 axes",
+    ),
     "nan": (networks.caffemodel(changed(SMALL_CAFFE, "fc6", with_nan)), "fc6 has weights that are not finite"),
     "torch nan": (save(networks.state_dict(changed(SMALL_TORCH, "conv3", bias=with_nan))), "conv3 has weights that"),
     "shape": (

@@ -446,8 +446,9 @@ def test_any_number_of_processes_trains_and_evaluates_like_one(
 ):
     common = ["--config=tests/configs/tiny.py", "--config.num_epochs=1.0", f"--data_dir={data_dir}"]
     square = ["--config.mesh.data=2", "--config.mesh.tower=2", f"--workdir={tmp_path}/four"]
+    square += ["--config.dataset.workers=1"]  # the devices of all processes mirror the crops
     pair = processes(2, 1, "main", *common, f"--workdir={tmp_path}/pair")
-    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "fetch", 3))
+    four = processes(2, 2, "main", *common, *square, WHO=1, **sends(signal.SIGTERM, "fetch", 4))
     reference(tiny_config, data_dir, tmp_path / "one", monkeypatch, data=1, tower=1)
     assert [(status, err) for status, _, err in four.finish()] == [(75, "")] * 2
     assert steps(tmp_path / "four") == [4]
@@ -491,7 +492,7 @@ def test_a_process_that_dies_or_hangs_ends_the_others_by_name(
         **sends(number, "fetch", 5),
     )
     results = run.finish(leave=None if number == 0 else who)
-    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching the images of update 5, the others are ahead"
+    expected = f"process {who} ({HOST}) hangs: for 15 s it is at fetching images for update 5, the others are ahead"
     if number:
         expected = f"process {who} ({'127.0.0.1' if who == 0 else HOST}"
     for index, (status, _, err) in enumerate(results):

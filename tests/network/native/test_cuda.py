@@ -176,7 +176,8 @@ def test_maps_too_large_for_shared_memory_take_the_plain_form():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "bfloat16"), [("original", False), ("original", True), ("paper", False), ("caffenet", False)]
+    ("recipe", "bfloat16"),
+    [("original", False), ("original", True), ("paper", False), ("caffenet", False), ("caffenet", True)],
 )
 def test_the_network_gives_what_the_plain_form_gives(recipe: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch):
     tower = make_tower(recipe, num_classes=6, width=0.25, dtype=jnp.bfloat16 if bfloat16 else None)
