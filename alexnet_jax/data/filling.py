@@ -110,7 +110,7 @@ class TrainPlan(Plan):
       rotation, scale: as in `geometry.random_crop`.
       crop_group: consecutive images that share one crop and flip.
       symmetries: as in `geometry.symmetry`.
-      mirrored: whether crops are mirrored left to right here, which is half of what a raw image costs. Otherwise a
+      mirrored: whether crops are mirrored left to right here, which is a fifth of what a raw image costs. Otherwise a
         device mirrors those that `flips` names.
     """
 
