@@ -31,11 +31,13 @@ def runs(rows: Rows) -> list[Run]:
 
 def make_table(rows: Rows) -> str:
     """Errors, and the difference that the norms alone make."""
+    table = errors(rows, VARIANTS, {"13pct": "13", "11pct": "11"})
     difference = paired(of_run(rows, "11pct"), of_run(rows, "no_norm"))
+    if not difference.seeds:
+        return table
     return (
-        errors(rows, VARIANTS, {"13pct": "13", "11pct": "11"})
-        + f"\n\nWithout the norms, and nothing else changed, the error with ten views differs by {difference.words()}"
-        f" points from that of `11pct` ({difference.seeds} seeds; the paper: about 2)."
+        f"{table}\n\nWithout the norms, and nothing else changed, the error with ten views differs by"
+        f" {difference.words()} points from that of `11pct` ({difference.seeds} seeds; the paper: about 2)."
     )
 
 

@@ -152,7 +152,7 @@ def made(rows: Rows) -> str:
         some = f"{len(seconds)} of them without a break, " if len(seconds) < len(group) else ""
         each = f", {some}{_span(seconds, '{:,.0f}')} s each" if seconds else ""
         dates = _span(sorted(row["date"] for row in group), "{}")
-        parts.append(f"{len(group)} runs on {device}{each}; JAX {version}; {dates}")
+        parts.append(f"{len(group)} run{'s' * (len(group) > 1)} on {device}{each}; JAX {version}; {dates}")
     return ". ".join(parts)
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from alexnet_jax.experiments import figure1, large_batch, tables
+from alexnet_jax.experiments import figure1, large_batch, response_norm, tables
 
 
 def row(name: str, seed: int, error: float, **fields):
@@ -32,6 +32,12 @@ def test_a_difference_needs_two_seeds_for_an_interval_and_the_same_seeds_for_a_p
     assert (one.seeds, one.sign, one.words()) == (1, "?", "+3.0")
     none = tables.paired(ROWS[:1], ROWS[4:])
     assert (none.seeds, none.sign, none.words()) == (0, "?", "-")
+
+
+def test_without_a_pair_of_runs_no_difference_is_named():
+    rows = [row("11pct", 0, 0.11)]
+    assert "differs" not in response_norm.make_table(rows)
+    assert "differs by +2.0 points" in response_norm.make_table([*rows, row("no_norm", 0, 0.13)])
 
 
 def test_a_difference_within_its_interval_has_no_sign():
