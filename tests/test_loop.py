@@ -115,7 +115,7 @@ def feed_of(
 
 
 def test_the_copy_of_a_batch_starts_before_the_update_that_precedes_it(events: list, feed_of: Callable):
-    """A GPU copies while an update runs only what was started before it."""
+    """A GPU overlaps a copy with an update only if the copy starts first."""
     feed, state = feed_of(small.batch(2) for _ in range(3)), TrainState(np.int32(0), None, None, ())
     for number in range(3):
         feed.update(state, feed.fetch(number, 1), jax.random.key(0))

@@ -131,7 +131,7 @@ class TrainPlan(Plan):
         randomness = Randomness(self.seed, len(source))
 
         def fill(batch: Batch, number: int, rows: range) -> None:
-            places = self._places(number, rows)
+            places = self.places(number, rows)
             examples = randomness.examples(places).tolist()
             draws = randomness.crops(places // self.crop_group)
             crops: list[geometry.Crop] = []  # drawn together, which takes a tenth of the time
@@ -151,11 +151,11 @@ class TrainPlan(Plan):
           randomness: of the plan's seed.
           number: of the batch.
         """
-        draws = randomness.crops(self._places(number, range(self.rows)) // self.crop_group)
+        draws = randomness.crops(self.places(number, range(self.rows)) // self.crop_group)
         return geometry.symmetry(draws[:, geometry.SYMMETRY], self.symmetries)[0]
 
-    def _places(self, number: int, rows: range) -> Int[np.ndarray, " rows"]:
-        """The places of some rows of a batch in the sequence of examples."""
+    def places(self, number: int | Int[np.ndarray, "steps 1"], rows: range) -> Int[np.ndarray, "*steps rows"]:
+        """The places of some rows of a batch, or of each of several batches, in the sequence of examples."""
         return number * self.batch_size + self.shard.index * self.rows + np.asarray(rows, np.int64)
 
     def _crops(self, image_size: int, draws: Float[np.ndarray, "rows draws"]) -> list[geometry.Crop]:

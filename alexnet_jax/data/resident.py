@@ -90,7 +90,7 @@ def draw_crops(randomness: Randomness, plan: TrainPlan, *, steps: range, image_s
       image_size: pixels along a side of the images.
     """
     crop_size = plan.crop_size
-    places = np.asarray(steps)[:, None] * plan.batch_size + plan.shard.index * plan.rows + np.arange(plan.rows)
+    places = plan.places(np.asarray(steps)[:, None], range(plan.rows))
     example = randomness.examples(places).astype(np.int32)
     draws = randomness.crops(places // plan.crop_group)
     crop = geometry.random_crop(

@@ -160,6 +160,7 @@ class OnDevice:
         if jax.default_backend() != "cpu":  # batches of 128 small images would leave a GPU idle between them
             fitting = LEAST_BYTES // (experiment.crop_size**2 * 3 * 4)
             self.least_crops = max(1, min(LEAST_CROPS, fitting, len(experiment.eval_source)))
+        self._plan = build.train_plan(settings, experiment.shard, experiment.crop_size)
         self._randomness = Randomness(settings.seed, len(experiment.train_source))
         self._drawer = ThreadPoolExecutor(1, "crops")
         self._drawn: tuple[int, Future[resident.Crops]] | None = None  # from that step on
@@ -185,12 +186,9 @@ class OnDevice:
 
     def _draw(self, step: int) -> resident.Crops:
         """The crops of `BLOCK` batches on the devices, whether or not the run has so many: one shape, one program."""
-        experiment = self._experiment
-        plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
-        crops = resident.draw_crops(
-            self._randomness, plan, steps=range(step, step + BLOCK), image_size=experiment.data.image_size
-        )
-        place = sharding.stacked_batch_sharding(experiment.mesh)
+        size = self._experiment.data.image_size
+        crops = resident.draw_crops(self._randomness, self._plan, steps=range(step, step + BLOCK), image_size=size)
+        place = sharding.stacked_batch_sharding(self._experiment.mesh)
         arrays = [sharding.put_local(np.asarray(leaf), place) for leaf in crops]
         return resident.Crops(*arrays)
 
