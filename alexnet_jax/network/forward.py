@@ -155,11 +155,21 @@ CPU_OPTIONS = {
 }
 
 
+# For NVIDIA's Ampere and Ada, of compute capability 8. There XLA puts the channels of float32 maps first for
+# convolutions, and last from Hopper on. The kernels of norms and pooling have them last, so that each large map would
+# be transposed between the two.
+CHANNELS_LAST = {"xla_gpu_force_conv_nhwc": ("True", "slower in float32")}
+
+
 def compile_options(mesh: Mesh) -> dict[str, str] | None:
-    """Compiler options for this mesh's platform: on a CPU those of `CPU_OPTIONS` that this jaxlib knows."""
-    if mesh.devices.flat[0].platform != "cpu":
-        return None
-    return {name: value for name, (value, without) in CPU_OPTIONS.items() if _known(name, value, without)} or None
+    """Compiler options for the devices of this mesh: those that this jaxlib knows; None: there are none."""
+    device, options = mesh.devices.flat[0], {}
+    if device.platform == "cpu":
+        options = CPU_OPTIONS
+    elif str(getattr(device, "compute_capability", "")).startswith("8."):
+        options = CHANNELS_LAST
+    known = {name: value for name, (value, without) in options.items() if _known(name, value, without)}
+    return known or None
 
 
 @functools.cache
@@ -170,6 +180,6 @@ def _known(option: str, value: str, without: str) -> bool:
         compiled.lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
-        warnings.warn(f"training on a CPU is {without} with this jaxlib: {reason}", stacklevel=3)
+        warnings.warn(f"training on this device is {without} with this jaxlib: {reason}", stacklevel=3)
         return False
     return True

@@ -1,6 +1,8 @@
 import functools
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +113,18 @@ def test_a_jaxlib_without_a_compiler_option_goes_on_with_one_warning(monkeypatch
     assert len(warned) == 1
     monkeypatch.setattr(forwards, "CPU_OPTIONS", unknown)
     assert forwards.compile_options(mesh) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [("7.5", None), ("8.0", "True"), ("8.9", "True"), ("9.0", None), ("10.0", None), ("gfx90a", None), (None, None)],
+)
+def test_channels_are_last_on_gpus_where_xla_has_them_first(capability, expected):
+    device = SimpleNamespace(platform="gpu" if capability else "tpu")
+    if capability:
+        device.compute_capability = capability
+    options = forwards.compile_options(Mock(spec=jax.sharding.Mesh, devices=np.array([[device]])))
+    assert (options or {}).get("xla_gpu_force_conv_nhwc") == expected
 
 
 def test_the_gradient_needs_little_memory():
