@@ -5,7 +5,7 @@ import os
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # error numbers of a full disk or quota
 NO_ROOM = (*DISK_FULL, errno.EFBIG)  # also of a limit on the size of files
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # of a file system without locks
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system without locks
 TEMPORARY = os.EX_TEMPFAIL  # 75, the exit status that means: run the same command again
 
 

@@ -17,7 +17,7 @@
 set -euo pipefail
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
-  echo "error: this is bash $BASH_VERSION and the script needs 5.1" >&2
+  echo "error: this is bash $BASH_VERSION and the script needs 5.1; macOS: brew install bash" >&2
   exit 2
 fi
 processes=${PROCESSES:-2}

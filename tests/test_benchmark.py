@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.benchmarks import gpu, our_step, step, turns
+from alexnet_jax.benchmarks import gpu, our_step, step, timing, turns
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import numbers as against_float64
 from alexnet_jax.benchmarks.run import RunResult, describe, measure
@@ -118,6 +118,15 @@ def test_a_start_that_fails_is_said(command, data_dir):
     status, out, err = command("benchmark", "start", "--rounds=1", *flags).finish()
     assert (status, out) == (2, "")
     assert "no recipe 'lenet'" in err and err.endswith("error: the training did not start; its message is above\n")
+
+
+def test_a_system_without_proc_is_refused_before_the_measurement(monkeypatch, tmp_path):
+    monkeypatch.setattr(timing, "PROC", tmp_path / "self")
+    message = f"from {tmp_path}/self, which Linux alone has; `benchmark run` and"
+    with pytest.raises(UsageError, match=message):
+        step.measure(rounds=1, peer=None)
+    with pytest.raises(UsageError, match=message):
+        measured.measure(images=2, batches=1, rounds=1, peer=None)
 
 
 def test_processes_answer_in_turn(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.benchmarks.timing import Rate, median, rate_of, resident_bytes
+from alexnet_jax.benchmarks.timing import Rate, check_system, median, rate_of, resident_bytes
 from alexnet_jax.data import decoders
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.dataset import open_dataset
@@ -63,7 +63,11 @@ def measure(
       rounds: number of rounds, whose median is the result.
       peer: `torch`: PyTorch's DataLoader with one worker a core reads the same JPEG files; None: no peer.
       say: called with each line of progress.
+
+    Raises:
+      UsageError: the system is not Linux.
     """
+    check_system()
     with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as place:
         say(f"drawing {images:,} images")
         sources = prepare(Path(place), images)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from alexnet_jax.benchmarks.timing import check_system
 from alexnet_jax.benchmarks.turns import Process
 
 BATCH_SIZE, CROP_SIZE = 128, 224
@@ -51,7 +52,11 @@ def measure(*, rounds: int, peer: str | None, native: str = "auto", say: Callabl
       peer: `torch`: the same network in PyTorch, with and without response norms; None: no peer.
       native: whether our operations run in C, as `--native` says.
       say: called with each line of progress.
+
+    Raises:
+      UsageError: the system is not Linux.
     """
+    check_system()
     programs = {OURS: ["our_step", native]}
     if peer == "torch":
         programs |= {NORM: ["torch_step", "norm"], PLAIN: ["torch_step", "plain"]}

@@ -8,8 +8,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from alexnet_jax.errors import UsageError
+
+PROC = Path("/proc/self")
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def check_system() -> None:
+    """Checks that the system tells what a process uses.
+
+    Raises:
+      UsageError: it does not, as macOS.
+    """
+    if not PROC.exists():
+        raise UsageError(
+            f"this measurement reads memory and processor time from {PROC}, which Linux alone has; `benchmark run` and"
+            " `benchmark start` do not need it"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +71,7 @@ def rate_of(start: Callable[[], Iterator[Any]], *, batch_size: int, batches: int
 
 def _processor_seconds() -> float:
     """Processor time of this process and of its living children."""
-    return time.process_time() + sum(map(_processor_seconds_of_child, Path("/proc").glob("[0-9]*/stat")))
+    return time.process_time() + sum(map(_processor_seconds_of_child, PROC.parent.glob("[0-9]*/stat")))
 
 
 def _processor_seconds_of_child(stat: Path) -> float:
@@ -69,4 +85,4 @@ def _processor_seconds_of_child(stat: Path) -> float:
 
 def resident_bytes() -> int:
     """Memory of this process, bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    return int((PROC / "statm").read_text().split()[1]) * PAGE

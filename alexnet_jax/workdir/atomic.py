@@ -10,7 +10,7 @@ from etils import epath
 
 from alexnet_jax.errors import UsageError, reason_of, words_of
 
-NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # file systems without `fsync`
+NO_FLUSH = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # file systems without `fsync`
 
 
 def write_atomically(file: epath.Path, text: str | bytes) -> None:
