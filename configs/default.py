@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
     config.network.bfloat16 = False
 
     config.photometry = ConfigDict()
-    config.photometry.noise = ((0, 0.1),)  # colour noise; a table like `rates`. 2012: 0.1 (A/convdata_jpeg.py:57-66)
+    config.photometry.noise = ((0, 0.1),)  # colour noise; a table like `rates`. 2012: 0.1, then 0
     # Pixels divided by their standard deviation. 2012 used 0 to 255, which diverges with He's initial values.
     config.photometry.standardize = True
     # Mean and deviation are each crop's own, in place of the mean image and of one deviation for all. On the tuning
@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
     config.plateau.drops = 3  # largest number of divisions (paper section 5)
     config.warmup_epochs = 0.0  # epochs over which the rates rise from 0
     # Learning rates by layer, as tables ((position, value), ...). `all` holds for every layer without a table. 2012:
-    # 0.01 and 0.02 at first (A/layers/layer-params-145.cfg:165-182). With 16 images an update 0.01 was better than
+    # 0.01 and 0.02 at first (A/layers/layer-params-120-4gpu.cfg). With 16 images an update 0.01 was better than
     # 0.005. For 32 images the rate grows by the root of two (Krizhevsky 2014, "One weird trick for parallelizing
     # convolutional neural networks").
     config.rates = ConfigDict()

@@ -18,11 +18,8 @@ from alexnet_jax.configs import cifar10
 from alexnet_jax.configs.variants import Variant, vary
 
 SHORT = ((0, 0.001), (50, 0.0001), (51, 0.00001))
-LENGTH = {
-    "num_epochs": 52.0,
-    "rates": {"all": dict(kernel=SHORT, bias=tuple((epoch, 2 * rate) for epoch, rate in SHORT))},
-}
-FIGURE_1 = cifar10.FIGURE_1 | {"num_epochs": 10.0}
+LENGTH = {"num_epochs": 52.0, "rates": {"all": dict(kernel=SHORT, bias=cifar10.BIASES)}}
+FIGURE_1 = cifar10.FIGURE_1 | {"num_epochs": 10.0, "dataset.crop_size": 28}
 
 VARIANTS = {
     name: Variant(

@@ -83,6 +83,44 @@ def test_log145_in_updates():
     assert "colour noise: 0.1 from update 0, 0 from update 670,611" in text
 
 
+LOG = {  # epochs of the run; epochs at which a rate falls, of kernels, conv1 and biases; the end of the colour noise
+    ("imagenet2012", "original"): (91, (25, 51, 79), (25, 51, 67, 72), (25,), 67),
+    ("imagenet2012", "no_norm"): (97, (22, 44, 86), (22, 44, 69, 73), (), 69),
+    ("imagenet2012", "plain_pooling"): (90, (23, 51, 79), (23, 51, 79), (51,), None),
+    ("imagenet2012", "no_exchange"): (92, (25, 49, 79), (25, 49, 66, 72), (), 66),
+    ("imagenet2010", "original"): (93, (23, 51, 78), (23, 51, 68, 72), (23,), 68),
+    ("imagenet2010", "one_tower"): (96, (20, 48, 78), (20, 48, 66, 72), (), 66),
+    ("fall2009", "six_conv"): (28.33, (6.26, 13.34, 25.37), (6.26, 13.34, 18.24, 21.19), (6.26,), 18.24),
+}
+
+
+@pytest.mark.parametrize(("name", "variant"), LOG, ids=lambda part: part)
+def test_runs_of_the_log_have_its_schedule(name, variant):
+    config = importlib.import_module(f"alexnet_jax.configs.{name}").get_config(variant)
+    num_epochs, kernels, conv1, biases, noise = LOG[name, variant]
+    rates, frozen = config.rates.to_dict(), conv1[-1]
+    powers = (0.01, 0.001, 0.0001, 0.00001)
+    assert (config.schedule, config.num_epochs) == ("epochs", num_epochs)
+    assert rates["all"]["kernel"] == tuple(zip((0, *kernels), powers, strict=True))
+    assert rates["conv1"]["kernel"] == (*zip((0, *conv1[:-1]), powers, strict=False), (frozen, 0.0))
+    assert rates["all"]["bias"] == tuple(zip((0, *biases), (0.02, 0.002), strict=False))
+    assert rates["conv1"]["bias"] == (*rates["all"]["bias"], (frozen, 0.0))
+    assert config.photometry.noise == ((0, 0.1), *([] if noise is None else [(noise, 0.0)]))
+
+
+def test_biases_keep_their_rate_where_the_log_lowers_that_of_kernels_alone():
+    from alexnet_jax.configs import cifar10, finetune
+
+    for variant in finetune.VARIANTS:
+        rates = finetune.get_config(variant).rates.to_dict()
+        assert {layer: table["bias"] for layer, table in rates.items() if table["bias"] != ((0, 0.02),)} == {
+            "fall2009": {"conv6": ((0, 0.002),)},
+            "fall2011": {"conv6": ((0, 0.002),)},
+            "imagenet2012": {"conv1": ((0, 0.02), (7, 0.0)), "conv6": ((0, 0.022),)},
+        }[variant]
+    assert all(cifar10.get_config(variant).rates.all.bias == ((0, 0.002),) for variant in cifar10.VARIANTS)
+
+
 def test_finetuning_starts_from_the_run_before():
     from alexnet_jax.configs import finetune, imagenet2012
 
