@@ -110,8 +110,8 @@ class Trained:
     def predict(self, pictures: "Picture | Iterable[Picture]", *, views: int = 1) -> Float[np.ndarray, "B classes"]:
         """Probabilities of the classes: `net.classes[net.predict("cat.jpg")[0].argmax()]`.
 
-        Thousands of pictures take no more memory than a batch of them, beside the result. Several processes must call
-        `predict`, `top` or `features` together: each passes its own pictures, and all pass the same number.
+        Thousands of pictures take no more memory than two batches of them, beside the result. Several processes must
+        call `predict`, `top` or `features` together: each passes its own pictures, and all pass the same number.
 
         Args:
           pictures: one or several, as in `square`; a generator, too.

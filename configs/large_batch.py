@@ -30,6 +30,8 @@ def _batch(size: int, rate: float, warmup: float) -> dict:
 
 
 # With LARS, the rate times `lars_trust` is a share of the kernel's norm. Rates here grow by the root of the batch size.
+# The log has two larger batches, without LARS: 256 images at twice the rate gave what 128 had given, and 1,024 gave no
+# good result (A/layers/layer-params-170-256-double.cfg:195-203, A/layers/layer-params-137.cfg:203-207).
 VARIANTS = {
     "1024": Variant("no record", _batch(1024, 5.0, 2.0)),
     "2048": Variant("no record", _batch(2048, 7.0, 5.0)),

@@ -73,10 +73,10 @@ The smallest figure of a line bounds the chip's rate, and the host must feed ima
 A core is assumed to decode {decoded:,} JPEG a second. Data prepared with `--encoding=raw` need no decoding and take
 {raw:.0f} KB an image instead of {record:.0f}. `python -m alexnet_jax.benchmark input` measures the rate of a host.
 
-On one chip, the two towers are two plain convolutions a layer, not one grouped convolution
-(`network/convolution.py`). `vmap` would give a grouped convolution and transpose every activation before and after it:
-two more passes over memory, which is the bound here. On a CPU with one device, where the difference can be measured, an
-update of the default config takes 3.5 times as long with `vmap`
+On one chip, the two towers are two plain convolutions a layer, not one grouped convolution (`network/tower.py`). On an
+NVIDIA GPU conv1, whose towers see the same images, is one. `vmap` would give a grouped convolution and transpose every
+activation before and after it: two more passes over memory, which is the bound here. On a CPU with one device, where
+the difference can be measured, an update of the default config takes 3.5 times as long with `vmap`
 (`JAX_NUM_CPU_DEVICES=1 python -m alexnet_jax.benchmark run --config=configs/default.py`). The price is twice as many
 kernels: {kernels} more an update, each some microseconds.
 """

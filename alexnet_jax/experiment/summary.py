@@ -162,8 +162,8 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
 
 def _table(settings: Settings, rows: list[Row], size: int) -> list[str]:
     ours = {row.name: row.neurons for row in rows}
-    of_2012 = size >= 224 and settings.network.width == 1
     ours["input"] = size * size * 3
+    of_2012 = ours | {"conv1": PAPER_NEURONS["conv1"]} == PAPER_NEURONS
     cells = [["layer", "output", "kernel", "parameters", "multiply-adds", "exchanged", "neurons", "paper"]]
     cells.append(["input", f"{size}x{size}x3", "", "", "", "", f"{ours['input']:,}", _paper("input", of_2012)])
     for row in rows:

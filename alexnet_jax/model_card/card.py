@@ -25,6 +25,7 @@ from alexnet_jax.workdir.errors import UnwritableWorkdirError
 FILE_NAME = "MODEL_CARD.md"
 NEW_FILE_NAME = "MODEL_CARD.new.md"
 LISTED_CLASSES = 20  # with more, the card has the first and the last
+RECORD = "Of the rates of the biases in 2012, the first alone is on record."
 LICENCE_ROW, NOT_RECORDED = "licence of the images", "not recorded"
 MARK = "<!-- Written by alexnet_jax. An edited card is not replaced. Digest of the text above: {} -->\n"
 MARKED = re.compile(rb"(.*)<!-- Written by alexnet_jax\..* Digest of the text above: ([0-9a-f]+) -->\s*", re.DOTALL)
@@ -273,12 +274,12 @@ def _differences(differences: Sequence[Difference] | None) -> str:
         return ""
     order = "In 2012 all epochs had one order of the images; here each has another."
     if not differences:
-        nothing = "Nothing but the order: this is the training of net 145, the network of the paper's tables."
-        return f"## {title}\n\n{nothing} {order}\n"
+        nothing = "Nothing on record but the order: this is the training of net 145, the network of the paper's tables."
+        return f"## {title}\n\n{nothing} {order} {RECORD}\n"
     note = (
         "In 2012 is net 145 of Krizhevsky's logs, the paper's network, on ILSVRC 2012. The config in `config.json` has"
         " every field. A table such as `0.01, from 25 on 0.001` changes its value by the schedule's unit: epochs,"
-        f" updates (`steps`), or shares of the run (`run`, `cosine`). {order}\n"
+        f" updates (`steps`), or shares of the run (`run`, `cosine`). {order} {RECORD}\n"
     )
     return _table(title, ("", "here", "in 2012"), differences) + f"\n{note}"
 

@@ -47,7 +47,7 @@ class Tower(nn.Module):
 
     Attributes:
       layers: of a tower; see `recipes.py`.
-      num_classes: of the whole network. Each tower has half of the logits, rounded up.
+      num_classes: of the whole network. Each tower has half of the logits, rounded up; in 2012 one GPU had all.
       towers: of the whole network, 2 or 1.
       axes: mesh axes over which this call is divided, when it runs within `shard_map`: `data`, `tower`, both or none.
       activation: relu or tanh (paper section 3.1).

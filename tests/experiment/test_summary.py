@@ -44,11 +44,24 @@ def test_the_paper_s_figures():
 
 
 def test_dry_run_prints_without_data(forked, tmp_path):
-    flags = "--config=configs/imagenet2012.py:no_norm", "--dry_run", f"--data_dir={tmp_path}/none"
+    flags = "--config=configs/imagenet2012.py:tanh", "--dry_run", f"--data_dir={tmp_path}/none"
     status, out, err = forked("main", *flags)
     assert (status, err) == (0, "")
     assert "60,965,224" in out and "253,440" in out and "290,400" in out and "910,830 updates" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changes", [{"recipe": "torchvision"}, {"recipe": "caffenet"}, {"width": 0.5}])
+def test_another_network_stands_without_the_paper_s_figures(changes):
+    from alexnet_jax.configs import imagenet2012
+    from alexnet_jax.experiment.settings import read_settings
+
+    config = imagenet2012.base()
+    config.network.update(changes)
+    if changes.get("recipe") == "caffenet":
+        config.dataset.crop_size = 227
+    text = summary.describe(read_settings(config.lock()))
+    assert "multiply-adds" in text and "253,440" not in text and summary.PAPER_TOTALS not in text
 
 
 def test_dry_run_takes_no_device(command):

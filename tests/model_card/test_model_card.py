@@ -103,7 +103,9 @@ def test_a_network_without_classifier_and_facts_has_a_card():
     assert "no classifier" in text and "Not measured." in text and "## Training" not in text
     assert "predict" not in text and "--layer=conv5" in text
     same = card.render(dataclasses.replace(CARD, differences=()), "run")
-    assert "Nothing but the order: this is the training of net 145" in same and "one order of the images" in same
+    assert (
+        "Nothing on record but the order: this is the training of net 145" in same and "one order of the images" in same
+    )
 
 
 @pytest.mark.parametrize("name", ["plain", "édité", "a'b c"])

@@ -50,9 +50,9 @@ WITHOUT = {
 }
 XLA_PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # as XLA names them
 HELP = (
-    "Operations in C on a CPU, in CUDA on an NVIDIA GPU. auto: built with the C compiler that CC names, else cc, gcc or"
-    " clang, and on a GPU with NVRTC, and used; off: the plain form in JAX, which takes longer and rounds 3x3 and 5x5"
-    " convolutions on a CPU like a plain sum."
+    "Operations in C on a CPU, in CUDA on an NVIDIA GPU of compute capability 8.0 or newer. auto: built with the C"
+    " compiler that CC names, else cc, gcc or clang, and on a GPU with NVRTC, and used; off: the plain form in JAX,"
+    " which takes longer and on a CPU rounds all convolutions like plain sums."
 )
 
 
