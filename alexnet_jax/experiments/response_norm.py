@@ -49,5 +49,6 @@ RESPONSE_NORM = Experiment(
     make_table,
     "The runs have 60 epochs, with the last ten at a tenth and a hundredth of the rate, where the log has 520; errors"
     " are therefore larger than the log's. The rates of biases fall as well, which in the log stay. `13pct` and `11pct`"
-    " differ in more than the norms: layer local3 is twice as wide in `11pct`. The ten views here include mirror images; 2012 took nine without.",
+    " differ in more than the norms: layer local3 is twice as wide in `11pct`. The ten views here include mirror images;"
+    " 2012 took nine without.",
 )
