@@ -79,6 +79,18 @@ def test_sanitizers_find_nothing(width: str, compiler: str, sanitizer: str, tmp_
     run_driver(program, "faults", seed=3, calls=1)
 
 
+@pytest.mark.sanitize
+def test_threads_of_a_cuda_block_touch_no_number_at_once(tmp_path: Path):
+    """Without any one of the kernels' `SYNCHRONIZE` the sanitizer finds a race."""
+    _skip_without_sanitizer(tmp_path, "g++", "thread")
+    program = tmp_path / "threads"
+    command = ["g++", "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fsanitize=thread"]
+    source = str(Path(__file__).with_name("cuda_threads.cpp"))
+    subprocess.run([*command, "-I", str(build.CUDA_FOLDER), source, "-o", str(program), "-lpthread"], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
 def _skip_without_sanitizer(folder: Path, compiler: str, sanitizer: str) -> None:
     """Skips where the compiler has no such library, or the kernel lays out memory as the sanitizer does not know it."""
     if not shutil.which(compiler):
