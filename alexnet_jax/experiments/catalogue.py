@@ -8,6 +8,7 @@ EXPERIMENTS = {
         elpv.ELPV,
         figure1.FIGURE1,
         response_norm.RESPONSE_NORM,
+        response_norm.LONG,
         ablations.CIFAR10,
         ablations.ELPV,
         initialisation.INITIALISATION,

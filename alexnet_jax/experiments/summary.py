@@ -20,7 +20,9 @@ HEAD = """# The paper's claims, measured
 many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
 which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
 seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. ELPV is prepared by
-itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`):
+itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`). From a tree of
+its images, `SPLIT/CLASS/*.png` with the splits `train` and `test`, `prepare folder cifar10 --source_dir=TREE` makes the
+same without TensorFlow.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
@@ -28,8 +30,9 @@ python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw
 ```
 
 Errors are top-1 errors, on images that no run has seen where an experiment does not say otherwise, as mean and standard
-deviation over the seeds. A difference is the mean over pairs of runs with the same seed; its margin is half of the 95 %
-confidence interval of Student's t. That of an ensemble is from the mean of its members.
+deviation over the seeds. A difference is the mean over pairs of runs with the same seed, where a table does not say
+otherwise; its margin is half of the 95 % confidence interval of Student's t. That of an ensemble is from the mean of
+its members.
 """
 
 

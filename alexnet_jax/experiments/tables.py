@@ -1,4 +1,4 @@
-"""Rows as tables in Markdown: means with standard deviations, and differences seed by seed with an interval."""
+"""Rows as tables in Markdown: means with standard deviations, and differences with an interval."""
 
 import math
 import statistics
@@ -38,12 +38,12 @@ def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> st
 
 
 class Difference(NamedTuple):
-    """A mean difference between two networks, seed by seed.
+    """A mean difference between two networks.
 
     Attributes:
       mean: of `other - base`.
-      margin: half of the 95 % confidence interval (Student's t over the seeds); infinite for one seed.
-      seeds: that both have.
+      margin: half of the 95 % confidence interval (Student's t); infinite where nothing is known of the deviation.
+      seeds: of both networks; without pairs, of the other one.
     """
 
     mean: float
@@ -73,6 +73,39 @@ def paired(base: Rows, other: Rows) -> Difference:
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
     margin = quantile * statistics.stdev(differences) / math.sqrt(count)
     return Difference(statistics.mean(differences), float(margin), count)
+
+
+class Deviation(NamedTuple):
+    """The standard deviation over seeds that several networks have in common, if their deviations are alike.
+
+    Attributes:
+      value: root of the mean of their variances, weighted by their degrees of freedom.
+      freedom: degrees of freedom: runs less networks.
+    """
+
+    value: float
+    freedom: int
+
+
+def pooled(groups: Iterable[Sequence[float]]) -> Deviation:
+    """The common deviation of groups of errors; of infinite value where no group has two."""
+    groups = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in groups)
+    if not freedom:
+        return Deviation(math.inf, 0)
+    squares = sum((len(group) - 1) * statistics.variance(group) for group in groups)
+    return Deviation(math.sqrt(squares / freedom), freedom)
+
+
+def of_means(base: Sequence[float], other: Sequence[float], deviation: Deviation) -> Difference:
+    """The difference between the means of two networks' errors, over all seeds of each."""
+    if not base or not other:
+        return Difference(math.nan, math.inf, 0)
+    mean = statistics.mean(other) - statistics.mean(base)
+    if not deviation.freedom:
+        return Difference(mean, math.inf, len(other))
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, deviation.freedom)
+    return Difference(mean, float(quantile * deviation.value * math.sqrt(1 / len(base) + 1 / len(other))), len(other))
 
 
 def diverged(rows: Rows, name: str) -> str:
@@ -110,32 +143,39 @@ def _count(rows: Rows) -> str:
 
 
 def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
-    """Differences from a network in percentage points, with the sign that the paper expects beside the one found.
+    """Differences from a network in percentage points, with what the paper expects beside the sign found.
 
     Args:
       rows: of the experiment.
       base: name of the whole network; the others lack a part of it. Its ensemble, if there is one, has a line too.
-      expected: `+`, `-` or a remark, by name of the others.
+      expected: `+1.4`, `+`, `-` or a remark, by name of the others.
     """
     whole = of_run(rows, base)
-    lines = [[f"`{base}`", spread(ten_views(whole)), "", "", "", _count(whole) + diverged(rows, base)]]
+    deviation = pooled(ten_views(of_run(rows, name)) for name in (base, *expected))
+    lines = [[f"`{base}`", spread(ten_views(whole)), "", "", "", "", _count(whole) + diverged(rows, base)]]
     if together := of_run(rows, base + ENSEMBLE):
         [error] = ten_views(together)
-        change = error - statistics.mean(ten_views(whole))
-        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), f"{100 * change:+.1f}", "- (5)", "", _count(together)])
+        change = f"{100 * (error - statistics.mean(ten_views(whole))):+.1f}"
+        lines.append([f"`{base}{ENSEMBLE}`", spread([error]), "", change, "-2.6 (table 2)", "", _count(together)])
     for name, sign in expected.items():
-        found = of_run(rows, name)
-        difference = paired(whole, found)
-        seen = difference.sign if difference.seeds else ""
-        seeds = f"{difference.seeds}{diverged(rows, name)}"
-        lines.append([f"`{name}`", spread(ten_views(found)), difference.words(), sign, seen, seeds])
+        others = of_run(rows, name)
+        pairs, means = paired(whole, others), of_means(ten_views(whole), ten_views(others), deviation)
+        seen = means.sign if means.seeds else ""
+        seeds = f"{len(others)}{diverged(rows, name)}"
+        lines.append([f"`{name}`", spread(ten_views(others)), pairs.words(), means.words(), sign, seen, seeds])
+    head = ["", "ten views, %", "pairs of seeds, points", "all seeds, points", "expected", "found", "seeds"]
     legend = (
-        "Expected and found: the sign of the change of the error, `none` for no change, and `?` where the interval"
-        " holds 0 and the sign is not known. In brackets: the section of the paper behind the expected sign."
+        "Points: the difference from the whole network, with its 95 % interval: of the runs with the same seed, and of"
+        " all runs, with the deviation that the networks of this table have in common"
+        f"{_words(deviation)}. Two networks with one seed share the order of the images and little else, so that pairs"
+        " hardly narrow the interval. Expected: what the paper has on ImageNet, with its section; found: the sign of"
+        " the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance."
     )
-    return (
-        f"{table(['', 'ten views, %', 'difference, points (95 %)', 'expected', 'found', 'seeds'], lines)}\n\n{legend}"
-    )
+    return f"{table(head, lines)}\n\n{legend}"
+
+
+def _words(deviation: Deviation) -> str:
+    return f" ({100 * deviation.value:.2f} points)" if deviation.freedom else ""
 
 
 def made(rows: Rows) -> str:

@@ -32,8 +32,9 @@ def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):
 
 
 def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):
+    curve = {"curve": [[1.0, 0.5, 1.4], [2.0, 0.2, 0.6]]}
     extra = {
-        "figure1": {"curve": [[1.0, 0.5, 1.4], [2.0, 0.2, 0.6]]},
+        **dict.fromkeys(("figure1", "response_norm", "response_norm_520"), curve),
         "ablations_cifar10": {"towers": {"colour_share": [0.4, 0.1], "p_value": 0.01}},
         "initialisation": {"signal": {"conv1": 12.0}, "losses": [[500, 2.3], [2000, 1.1]]},
         "retrieval": {"codes": {"exact distances in fc7": [1.0, 1.0, 0.7]}},
@@ -46,7 +47,7 @@ def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path)
     assert "Not measured" not in page
     assert "| `11pct` | 12.5 ± 0.0 | 15.0 ± 0.0 | 3 | 11 |" in page
     assert "| relu | 0.001 | 1.8 | 1 of 1 |" in page and "![Training error" in page
-    for name in ("figure1", "initialisation"):
+    for name in ("figure1", "response_norm", "response_norm_520", "initialisation", "large_batch"):
         assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "runs on a GPU, 12 s each; JAX 0.11.2; 2026-11-27." in page
     assert "| 0 | 0.100 | 0.400 | 0.01 |" in page  # the greyer tower first

@@ -27,6 +27,19 @@ def test_a_difference_is_taken_seed_by_seed_with_students_interval():
     assert (difference.seeds, difference.sign, difference.words()) == (3, "+", "+3.3 ± 1.4")
 
 
+def test_a_difference_of_means_has_the_deviation_that_all_networks_share():
+    deviation = tables.pooled([[0.10, 0.12, 0.14], [0.13, 0.15, 0.18], [0.5]])
+    # Variances 4 and 6.333 square points, of two degrees of freedom each.
+    assert deviation.freedom == 4
+    assert deviation.value == pytest.approx(math.sqrt((4 + 19 / 3) / 2) / 100)
+    difference = tables.of_means([0.10, 0.12, 0.14], [0.15, 0.17], deviation)
+    assert difference.mean == pytest.approx(0.04)
+    assert difference.margin == pytest.approx(2.7764451 * deviation.value * math.sqrt(1 / 3 + 1 / 2), rel=1e-6)
+    assert (difference.seeds, difference.sign) == (2, "?")
+    assert tables.of_means([0.1], [0.3], tables.pooled([[0.1], [0.3]])).words() == "+20.0"
+    assert tables.of_means([], [0.3], deviation).words() == "-"
+
+
 def test_a_difference_needs_two_seeds_for_an_interval_and_the_same_seeds_for_a_pair():
     one = tables.paired(ROWS[:1], ROWS[3:4])
     assert (one.seeds, one.sign, one.words()) == (1, "?", "+3.0")
@@ -52,7 +65,7 @@ def test_runs_that_diverged_are_counted_and_have_no_error():
 
 def test_a_variant_that_diverged_is_not_one_that_was_not_run():
     failed = [{"run": "b", "seed": seed, "failed": "the loss is not finite"} for seed in range(3)]
-    assert "| `b` | - | - | + | | 0, 3 diverged |" in tables.ablations(ROWS[:3] + failed, "a", {"b": "+"}).replace(
+    assert "| `b` | - | - | - | + | | 0, 3 diverged |" in tables.ablations(ROWS[:3] + failed, "a", {"b": "+"}).replace(
         "|  |", "| |"
     )
     large = [row("SGD, 128", 0, 0.25), {"run": "SGD, 128", "seed": 1, "failed": "the loss is not finite"}]
@@ -73,7 +86,9 @@ def test_the_factor_of_figure_1_is_also_that_of_the_seeds_that_chose_nothing():
 
 def test_an_ensemble_is_compared_with_the_mean_of_the_network():
     rows = [*ROWS, row("a, ensemble", 0, 0.09, ensemble=[0, 1, 2])]
-    assert "| `a, ensemble` | 9.0 | -3.0 | - (5) |  | 3, averaged |" in tables.ablations(rows, "a", {"b": "+"})
+    assert "| `a, ensemble` | 9.0 |  | -3.0 | -2.6 (table 2) |  | 3, averaged |" in tables.ablations(
+        rows, "a", {"b": "+"}
+    )
     assert "| `a, ensemble` | 9.0 | 10.0 | 3, averaged |  |" in tables.errors(rows, ["a", "a, ensemble"])
 
 

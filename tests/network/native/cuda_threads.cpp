@@ -1,4 +1,4 @@
-// The CUDA kernels whose threads work together, with threads: for a sanitizer that finds what two of them touch at once.
+// The CUDA kernels whose threads work together, with threads: a sanitizer finds what two of them touch at once.
 //
 // Each kernel runs block by block, first with one thread and then with several; the results are the same bytes.
 

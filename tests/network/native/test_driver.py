@@ -84,7 +84,17 @@ def test_threads_of_a_cuda_block_touch_no_number_at_once(tmp_path: Path):
     """Without any one of the kernels' `SYNCHRONIZE` the sanitizer finds a race."""
     _skip_without_sanitizer(tmp_path, "g++", "thread")
     program = tmp_path / "threads"
-    command = ["g++", "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fsanitize=thread"]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-ffp-contract=off",
+        "-fsanitize=thread",
+    ]
     source = str(Path(__file__).with_name("cuda_threads.cpp"))
     subprocess.run([*command, "-I", str(build.CUDA_FOLDER), source, "-o", str(program), "-lpthread"], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=600)
