@@ -35,9 +35,10 @@ def make_table(rows: Rows) -> str:
     difference = paired(of_run(rows, NORM), of_run(rows, NO_NORM))
     if not difference.seeds:
         return table
+    pairs = f"{difference.seeds} pair{'s' * (difference.seeds > 1)} of runs"
     return (
         f"{table}\n\nWithout the norms, and nothing else changed, the error with ten views differs by"
-        f" {difference.words()} points from that of `11pct` ({difference.seeds} pair{'s' * (difference.seeds > 1)} of runs; the paper: about 2)."
+        f" {difference.words()} points from that of `11pct` ({pairs}; the paper: about 2)."
     )
 
 
