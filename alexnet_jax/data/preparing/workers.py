@@ -1,10 +1,12 @@
 """Shards are written in several processes, which end when the run ends, also when the run is killed."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -57,7 +59,8 @@ def _write_in_processes(jobs: list[Job], processes: int, progress: Callable[[int
         # A new process inherits the mask; Ctrl-C would end its imports with a traceback.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            pending = {pool.submit(_work, job) for job in jobs}
+            with _without_program():
+                pending = {pool.submit(_work, job) for job in jobs}
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
@@ -71,6 +74,20 @@ def _write_in_processes(jobs: list[Job], processes: int, progress: Callable[[int
             for future in pending:
                 future.cancel()
             raise
+
+
+@contextlib.contextmanager
+def _without_program() -> Iterator[None]:
+    """Hides the program from processes that start: they would import it with JAX, which takes most of their memory."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    try:
+        for name in kept:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 _counter: Any = None

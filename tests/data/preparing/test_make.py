@@ -13,6 +13,7 @@ import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -158,9 +159,12 @@ def test_a_killed_process_is_one_line_and_the_same_command_goes_on(tree, tmp_pat
     assert content(make(tree, tmp_path / "killed", processes=2)) == content(make(tree, tmp_path / "whole"))
 
 
-def test_processes_do_not_show(tree, tmp_path):
+def test_processes_do_not_show(tree, tmp_path, monkeypatch):
     done = []
+    # A process that starts would import the program, and JAX with it.
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="a_program_that_is_not_there"))
     path = make(tree, tmp_path / "two", lambda count, todo: done.append((count, todo)), processes=2)
+    assert sys.modules["__main__"].__spec__.name == "a_program_that_is_not_there"
     assert content(path) == content(make(tree, tmp_path / "one"))
     assert done[-1] == (30, 30)
 
