@@ -25,6 +25,7 @@ from alexnet_jax import configs, paths, startup
 from alexnet_jax.errors import UsageError, reason_of, words_of
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import compilation_cache, output, processes, variables
+from alexnet_jax.runtime.errors import EarlyDevicesError
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
@@ -309,10 +310,14 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
       The line that says whether operations run in native kernels; empty on accelerators other than NVIDIA's.
 
     Raises:
+      EarlyDevicesError: the config has made JAX's devices.
       PlatformError: JAX cannot use the devices.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
+        try:
+            jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
+        except RuntimeError as error:  # of `--distributed=off`; joining the others notices the same
+            raise EarlyDevicesError from error
     processes.make_devices()
     processes.silence_gloo()
     folder = compilation_cache.default_folder()

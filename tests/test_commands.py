@@ -363,6 +363,25 @@ def test_a_config_that_is_none_is_one_line(tmp_path: Path, capsys, file: str, va
     assert err.startswith(f"error: get_config() of --config returned {value}; it returns a ConfigDict, such as")
 
 
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_config_that_uses_the_devices_is_one_line(tmp_path: Path, mode: str):
+    (tmp_path / "early.py").write_text(
+        "import jax\n\nfrom tests.configs import tiny\n\n\ndef get_config():\n"
+        "    config = tiny.get_config()\n    config.batch_size = 8 * jax.device_count()\n    return config\n"
+    )
+    flags = f"--config={tmp_path}/early.py", f"--workdir={tmp_path}/run", f"--distributed={mode}"
+    run = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.main", *flags],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: the config, or a module that it imports, uses JAX's devices")
+    assert run.stderr.count("\n") == 1
+
+
 def test_a_config_of_the_checkout_elsewhere_is_told_the_name_of_the_package(tmp_path: Path):
     (tmp_path / "mine.py").write_text("from configs import default\n")
     run = subprocess.run(

@@ -1,5 +1,7 @@
 """The errors of the machine: its processes and devices. They hold facts and name no flag."""
 
+import os
+
 from alexnet_jax.errors import TEMPORARY, UsageError
 
 
@@ -16,6 +18,31 @@ class MissingClusterError(ClusterError):
 
     def __init__(self, missing: list[str]):
         super().__init__(f"JAX recognises no cluster here; set {', '.join(missing)}, or start under srun or mpirun")
+
+
+class UnknownLauncherError(ClusterError):
+    """An MPI has started several processes, and JAX does not recognise that MPI.
+
+    Args:
+      variable: of the MPI, with the number of processes.
+      missing: environment variables that would describe the cluster to JAX.
+    """
+
+    def __init__(self, variable: str, missing: list[str]):
+        super().__init__(
+            f"{variable} is {os.environ[variable]}, and this JAX does not recognise its launcher; set"
+            f" {', '.join(missing)} in each process, or start a single one"
+        )
+
+
+class EarlyDevicesError(UsageError):
+    """JAX's devices were made before the program chose them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the config, or a module that it imports, uses JAX's devices, which the program chooses after it has read"
+            " the config; take the number of devices from the command line, or leave the layout to config.mesh"
+        )
 
 
 class JoinTimeoutError(ClusterError):

@@ -7,6 +7,7 @@ service works before the devices are counted. Waiting is polling, so that signal
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -26,19 +27,22 @@ from alexnet_jax.runtime import allocator, compat, output
 from alexnet_jax.runtime.errors import (
     ClusterError,
     DifferenceError,
+    EarlyDevicesError,
     JoinTimeoutError,
     MissingClusterError,
     PlatformError,
+    UnknownLauncherError,
 )
 from alexnet_jax.runtime.watchdog import Watchdog
 
 JOIN_TIMEOUT = 300.0  # seconds within which all processes must have started
 FIRST_LINE, LINE_EVERY = 2.0, 30.0  # seconds of waiting before the first line about it, and between two lines
 HEARTBEAT_TIMEOUT = 24 * 3600  # seconds, of JAX's own heartbeat: `watchdog` is stricter
+OF_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # number of processes that Open MPI, or another MPI, has started
 ADDRESS, COUNT, INDEX = VARIABLES = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HELP = (
     "Whether this process is one of several. on: yes; off: no; auto: yes where JAX recognises a cluster"
-    " (TPU VMs, GKE, Slurm under srun, Open MPI, Indexed Jobs of Kubernetes) or the environment has"
+    " (TPU VMs, GKE, Slurm under srun, Open MPI 4, Indexed Jobs of Kubernetes) or the environment has"
     f" {ADDRESS} (HOST:PORT of process 0), {COUNT} and {INDEX} (from 0)."
 )
 
@@ -73,16 +77,28 @@ def start(mode: str) -> None:
         raise
     except Exception as error:  # JAX has no common error for a missing cluster and one that cannot be joined
         described = [name for name in VARIABLES if name in os.environ]
+        if "must be called before" in str(error):
+            raise EarlyDevicesError from error
         if "be defined" not in str(error):
             raise ClusterError(f"the other processes cannot be joined: {words_of(error)}") from error
+        missing = [name for name in VARIABLES if name not in described]
+        if several := next((name for name in OF_MPI if os.environ.get(name, "1") != "1"), None):
+            raise UnknownLauncherError(several, missing) from error
         if described or mode == "on":
-            raise MissingClusterError([name for name in VARIABLES if name not in described]) from error
-    if count() == 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
-        # A shell that Slurm has started is a cluster of one process, for which JAX takes the first GPU alone.
+            raise MissingClusterError(missing) from error
+    if (count() == 1 or _is_alone_on_machine()) and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
+        # JAX takes one GPU for each process that Slurm or an MPI has started on a machine: of one process the first.
         jax.config.update("jax_cuda_visible_devices", "all")
+        jax.config.update("jax_rocm_visible_devices", "all")
     if count() > 1 and (client := compat.coordination_client()) is not None:
         address = str(compat.coordinator_address())
         _watchdog = Watchdog(client, index=index(), count=count(), coordinator=address)
+
+
+def _is_alone_on_machine() -> bool:
+    """Whether Slurm or Open MPI has started one process on each machine."""
+    of_slurm = re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return of_slurm is not None or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def _join(processes: int | None, process: int | None) -> None:

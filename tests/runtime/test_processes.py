@@ -404,6 +404,55 @@ def test_a_cluster_of_one_process_takes_all_gpus():
         assert run.stdout.strip() == expected, run.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, "all"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)"}, "0"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1,2"}, "0"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "0"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "JAX_LOCAL_DEVICE_IDS": "0"}, "0"),
+        ({}, "0"),
+    ],
+)
+def test_the_only_process_of_a_machine_takes_all_gpus(monkeypatch, variables, expected):
+    def join(*numbers):
+        for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+            jax.config.update(name, "0")  # as JAX does with the first process of a machine
+
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "_join", join)
+    monkeypatch.setattr(module, "count", lambda: 2)
+    monkeypatch.setattr(module.compat, "coordination_client", lambda: None)
+    try:
+        module.start("on")
+        found = [jax.config.values[f"jax_{vendor}_visible_devices"] for vendor in ("cuda", "rocm")]
+    finally:
+        for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+            jax.config.update(name, "all")
+    assert found == [expected] * 2
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_an_mpi_that_jax_does_not_know_does_not_become_many_single_runs(monkeypatch, mode):
+    def join(*numbers):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(module, "_join", join)
+    for name in module.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match=r"^OMPI_COMM_WORLD_SIZE is 4, and this JAX does not .*; set JAX_COORDINATOR_"):
+        module.start(mode)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    if mode == "auto":
+        module.start(mode)
+
+
 def test_a_missing_or_incomplete_cluster_is_one_line():
     program = """
         import os
