@@ -100,8 +100,9 @@ def _step() -> tuple[Any, list[str]]:
 
 def _gpu() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import gpu as measurement
+    from alexnet_jax.benchmarks import turns
 
-    os.environ |= measurement.ENVIRONMENT
+    os.environ |= turns.ENVIRONMENT
     measurement.check_gpu()
     result = measurement.measure(
         rounds=ROUNDS.value,

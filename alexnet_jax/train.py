@@ -429,9 +429,10 @@ class Loop:
         self._attempt(self._checkpoints.wait)
         last = self._checkpoints.last_sound
         kept = "there is no checkpoint yet" if last is None else f"the checkpoint of update {last} is kept"
-        raise NotFiniteError(
-            f"the {what} of update {step} is not finite; {kept}; lower the learning rate and start anew"
-        )
+        advice, settings = "lower the learning rate", self._experiment.settings
+        if build.build_tower(settings, 2).he_init and not settings.photometry.standardize:
+            advice = f"set config.photometry.standardize=True, which initial values of He need, or {advice}"
+        raise NotFiniteError(f"the {what} of update {step} is not finite; {kept}; {advice} and start anew")
 
     def _leave_if_interrupted(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
         if self._interruption.due():

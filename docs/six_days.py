@@ -65,12 +65,14 @@ def section() -> str:
             f"Past one GPU, on paper: an update of 1,024 images takes {update * 1e3:.0f} ms. The sum of gradients over"
             f" {GPUS} GPUs moves",
             f"{ring / 1e6:.0f} MB from each, {ring / NVLINK * 1e3:.1f} ms at {NVLINK / 1e9:.0f} GB/s; over {HOSTS}"
-            f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s. A host with"
-            f" {GPUS} GPUs",
+            f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s.",
+            "Gradients are summed in float32, the type of the parameters. In bfloat16 the sums would take half of that,",
+            f"and round every gradient to 8 bits, which no run has tried. A host with {GPUS} GPUs",
             f"must feed {GPUS * rate:,} images/s: {GPUS * rate * CROP / 1e9:.0f} GB/s of crops, and as many cores as"
             f" decode {GPUS * rate:,} JPEG a",
             f"second. All of ImageNet, decoded, is {1_281_167 * RECORD / 1e9:,.0f} GB: more than one GPU holds, and"
-            f" {1_281_167 * RECORD / (GPUS * 141e9):.0%} of the memory of {GPUS}.",
+            f" {1_281_167 * RECORD / (GPUS * 141e9):.0%} of the memory of {GPUS}",
+            "if it were divided. `config.dataset.on_device` keeps all images on every GPU, since a batch may need any.",
             "",
         ]
     )

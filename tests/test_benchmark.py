@@ -206,7 +206,8 @@ def test_the_tables_of_a_gpu():
         memory={"torch": 2**20, ours: 2**21, other: 2**22},
         kernels={ours: [("fusion", 0.5), ("conv: sm90", 0.25)]},
         forms={"torch": {"update": "eager", "forward": "compiled"}}, copied={ours: 80.0, other: 40.0}, copy=5e9,
-        rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0}, seconds=9.0,
+        rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0}, whole_runs=[60.0, 35.5],
+        seconds=9.0,
     )  # fmt: skip
     lines = gpu.describe(result)
     assert lines[0] == "H; CUDA operations: some"
@@ -217,7 +218,17 @@ def test_the_tables_of_a_gpu():
     assert "a copy of a batch alone: 5.0 GB/s" in lines
     at = lines.index(f"{ours}: 0.75 ms of an update in kernels")
     assert lines[at + 1 : at + 3] == ["   0.500  fusion", "   0.250  conv: sm90"]
-    assert lines[-2].endswith("57, 95% of the slower of input and updates")
+    assert lines[-4].endswith("57, 95% of the slower of input and updates")
+    assert lines[-2] == "a whole run, from the command to its end: 60.0 s, then 35.5 s with its compiled programs"
+
+
+def test_whole_runs_are_timed_with_an_empty_cache_and_again(data_dir):
+    flags = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--config.num_epochs=0.3"]
+    first, second = gpu._whole_runs(flags, print)
+    assert first > second > 0
+    lines = []
+    assert gpu._whole_runs([*flags, "--config.network.recipe=lenet"], lines.append) == []
+    assert lines == ["the whole run ended with status 2"]
 
 
 def test_the_errors_against_float64_are_relative(monkeypatch):
@@ -229,13 +240,15 @@ def test_the_errors_against_float64_are_relative(monkeypatch):
 
 
 @pytest.mark.soak
-def test_the_measurement_of_a_gpu_in_miniature(monkeypatch):
+def test_the_measurement_of_a_gpu_in_miniature(monkeypatch, data_dir):
     monkeypatch.setattr(gpu, "CASES", ((20, "float32"),))
     monkeypatch.setattr(gpu, "UPDATES", 2)
     lines = []
-    result = gpu.measure(rounds=1, images=60, batches=1, peer=None, say=lines.append)
+    run = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}"]
+    result = gpu.measure(rounds=1, images=60, batches=1, peer=None, whole_run=run, say=lines.append)
     assert result.numbers["pooling, float32"][0] == 0.0 and result.line == our_step.native.load().line
     assert result.cached_first_update < result.first_update["ours, float32, 20"]
+    assert len(result.whole_runs) == 2
     assert set(result.from_disk) == {"jpeg", "raw"} and all(rate > 0 for rate in result.from_disk.values())
     longest, milliseconds = result.kernels["ours, float32, 20"][0]
     assert longest and 0 < milliseconds < 20_000 / result.update["ours, float32, 20"]

@@ -127,6 +127,24 @@ def test_images_that_do_not_fit_are_refused_with_both_sizes(tiny_config, data_di
         train_and_evaluate(config_of(tiny_config, True), str(tmp_path), data_dir)
 
 
+@pytest.mark.parametrize(("more", "kept"), [(0, False), (1, True)])
+def test_images_that_take_less_than_a_quarter_of_a_gpus_memory_are_kept_there(
+    tiny_config, data_dir, monkeypatch, more, kept
+):
+    class OnDevice(feed.OnDevice):
+        def __init__(self, experiment, *, say):
+            pass
+
+    experiment = build.build(read_settings(config_of(tiny_config, None)), data_dir, say=print)
+    bytes_of_images = (len(experiment.train_source) + len(experiment.eval_source)) * (64 * 64 * 3 + 4)
+    limit = 4 * bytes_of_images + more
+    monkeypatch.setattr(feed.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(type(jax.devices()[0]), "memory_stats", lambda self: {"bytes_limit": limit})
+    monkeypatch.setattr(feed, "OnDevice", OnDevice)
+    monkeypatch.setattr(feed, "open_workers", lambda workers, say: None)
+    assert isinstance(feed.open_feed(experiment, say=print), OnDevice) == kept
+
+
 @pytest.mark.parametrize("wanted", [None, True])
 def test_a_gpu_that_hides_its_memory_gets_images_only_on_request(tiny_config, data_dir, monkeypatch, wanted):
     """As with `XLA_PYTHON_CLIENT_ALLOCATOR=platform`. The machine's own memory says nothing about a GPU's."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ CASES = ((1024, "bfloat16"), (128, "bfloat16"), (1024, "float32"))  # batch size
 PEER_CASE = CASES[0]
 LONGEST, WIDTH = 20, 110  # kernels in a table, and letters of their names
 UPDATES = 100  # of each measurement of updates that read from disk
-ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
 # Environment of this program's processes. Each caches its compiled programs in an empty folder.
 CACHE = {
     "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -53,6 +52,7 @@ class GpuResult:
       copy: bytes a second of such a copy alone.
       rates: images a second that are read from disk, by variant as in `input.InputResult`.
       from_disk: images a second of updates that read from disk, by encoding.
+      whole_runs: seconds of a run from its command to its end, with an empty cache of compiled programs, and again.
       seconds: of the whole measurement.
     """
 
@@ -70,6 +70,7 @@ class GpuResult:
     copy: float
     rates: dict[str, float]
     from_disk: dict[str, float]
+    whole_runs: list[float]
     seconds: float
 
 
@@ -80,9 +81,10 @@ def measure(
     batches: int,
     peer: str | None,
     native: str = "auto",
+    whole_run: Sequence[str] = ("--config=configs/default.py",),
     say: Callable[[str], None] = print,
 ) -> GpuResult:
-    """Checks the numbers, and measures the participants in turn, then the input.
+    """Checks the numbers, and measures the participants in turn, then the input, and whole runs.
 
     Args:
       rounds: each runs 20 updates and 20 evaluations of each participant.
@@ -90,6 +92,7 @@ def measure(
       batches: batches of 128 of each measurement of the input, for each worker process.
       peer: `torch`: PyTorch with and without norms, in the first of `CASES`, and its DataLoader; None: no peer.
       native: whether operations are native, as `--native` says.
+      whole_run: flags of `main` for the whole runs.
       say: called with each line of progress.
 
     Raises:
@@ -135,6 +138,7 @@ def measure(
             processes.pop(main).close()
             if peer == "torch":
                 rates |= _rates(input_pipeline.torch_variants(place, sources["jpeg"], batches), say)
+        result["whole_runs"] = _whole_runs(whole_run, say)
     finally:
         for process in processes.values():
             process.close()
@@ -215,6 +219,22 @@ def _from_disk(place: Path, process: Process, encodings: Iterable[str], say: Cal
     return rates
 
 
+def _whole_runs(flags: Sequence[str], say: Callable[[str], None]) -> list[float]:
+    """Seconds of whole runs, the second one with the compiled programs of the first. Fewer: a run failed."""
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="alexnet_jax-benchmark-") as folder:
+        environment = os.environ | CACHE | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        for number in range(2):
+            begun = time.perf_counter()
+            command = [sys.executable, "-m", "alexnet_jax.main", *flags, f"--workdir={folder}/{number}"]
+            if status := subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode:
+                say(f"the whole run ended with status {status}")
+                break
+            seconds.append(time.perf_counter() - begun)
+            say(f"whole run {number + 1}/2  {seconds[-1]:.1f} s")
+    return seconds
+
+
 def describe(result: GpuResult) -> list[str]:
     """The result as the lines of tables."""
     lines = [f"{result.device}; {result.line}", "", f"{'relative error against float64':50}{'value':>10}  gradients"]
@@ -240,6 +260,9 @@ def describe(result: GpuResult) -> list[str]:
         alone = max(value for name, value in result.rates.items() if name.startswith(f"{encoding},"))
         bound = min(alone, ours)
         lines.append(f"updates from {encoding:11}{rate:10,.0f}, {rate / bound:.0%} of the slower of input and updates")
+    if result.whole_runs:
+        runs = ", then ".join(f"{seconds:.1f} s" for seconds in result.whole_runs)
+        lines += ["", f"a whole run, from the command to its end: {runs} with its compiled programs"]
     return [*lines, f"measured in {result.seconds:.0f} s"]
 
 

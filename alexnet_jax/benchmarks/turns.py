@@ -11,6 +11,8 @@ from typing import Any
 
 from alexnet_jax.errors import UsageError
 
+ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of all processes: each takes the memory that it needs
+
 
 class Process:
     """A running `python -m MODULE`, whose main calls `serve`.
@@ -28,7 +30,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | environment,
+            env=os.environ | ENVIRONMENT | environment,
         )
 
     def ask(self, word: str) -> Any:

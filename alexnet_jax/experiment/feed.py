@@ -26,11 +26,11 @@ from alexnet_jax.learning.step import TrainState
 from alexnet_jax.network import sharding
 from alexnet_jax.runtime import processes
 
-SHARE = 1 / 4  # of a device's memory: splits that take less are kept there without being asked for
+SHARE = 1 / 4  # of a device's memory: with on_device=None, splits that take less are kept there
 BLOCK = 64  # updates in one program, at most: some seconds of the largest networks, within which a signal is heard
-LEAST_CROPS, LEAST_BYTES = 1024, 2**28  # of a batch of an evaluation there, and of these as float32, at most
+EVAL_CROPS, EVAL_BYTES = 1024, 2**28  # most crops of an evaluation batch on an accelerator, and their bytes as float32
 LINE_EVERY = 10.0  # seconds between two lines about the splits that are being decoded
-PHASE = 1000  # images: the watchdog, which ends a run that stands still, hears of each so many that are decoded
+PHASE = 1000  # decoded images between two reports to the watchdog
 
 
 class FromDisk:
@@ -51,7 +51,7 @@ class FromDisk:
     def __init__(self, experiment: Experiment, workers: Workers | None = None, *, mirrors: bool = False):
         self._experiment, self._workers, self._mirrors = experiment, workers, mirrors
         self._batches: Iterator[Batch] = iter(())
-        self._copying: Callable[[], Batch] | None = None  # of the next batch, which is on its way to the devices
+        self._copying: tuple[int, Callable[[], Batch]] | None = None  # the next batch, on its way to the devices
         self._plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
         self._randomness = Randomness(experiment.settings.seed, len(experiment.train_source))
         self._mirror = jax.jit(_mirror, out_shardings=sharding.batch_sharding(experiment.mesh))
@@ -76,7 +76,8 @@ class FromDisk:
         later, at the same rate.
         """
         assert count == 1, "longest"
-        finish, self._copying = self._copying or self._start(), None
+        (number, finish), self._copying = self._copying or self._start(), None
+        assert number == step, f"batch {number} is next, and batch {step} was asked for"
         batch = finish()
         if self._workers is not None and self._next < self._experiment.num_steps:
             self._copying = self._start()
@@ -86,15 +87,18 @@ class FromDisk:
         """Starts the update: state after it, and its metrics."""
         return self._experiment.steps.train_step(state, fetched, key)
 
-    def _start(self) -> Callable[[], Batch]:
-        """Starts the copy of the next batch, as `sharding.start_copy`. The function raises where it cannot be read."""
+    def _start(self) -> tuple[int, Callable[[], Batch]]:
+        """Starts the copy of the next batch, as `sharding.start_copy`: its number, and the function that ends the copy.
+
+        The function raises where the batch cannot be read, so that the update before can still be made.
+        """
         step, self._next = self._next, self._next + 1
         try:
             batch = next(self._batches)
         except UsageError as error:
-            return functools.partial(_raise, error)  # the update before can still be made
+            return step, functools.partial(_raise, error)
         if not self._mirrors:
-            return sharding.start_copy(batch, self._experiment.mesh)
+            return step, sharding.start_copy(batch, self._experiment.mesh)
         flips = self._plan.flips(self._randomness, step)
         finish = sharding.start_copy((batch, flips), self._experiment.mesh)
 
@@ -102,7 +106,7 @@ class FromDisk:
             there, flips = finish()
             return there._replace(image=self._mirror(there.image, flips))
 
-        return mirrored
+        return step, mirrored
 
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""
@@ -158,8 +162,8 @@ class OnDevice:
         )
         self.least_crops = 1
         if jax.default_backend() != "cpu":  # batches of 128 small images would leave a GPU idle between them
-            fitting = LEAST_BYTES // (experiment.crop_size**2 * 3 * 4)
-            self.least_crops = max(1, min(LEAST_CROPS, fitting, len(experiment.eval_source)))
+            fitting = EVAL_BYTES // (experiment.crop_size**2 * 3 * 4)
+            self.least_crops = max(1, min(EVAL_CROPS, fitting, len(experiment.eval_source)))
         self._plan = build.train_plan(settings, experiment.shard, experiment.crop_size)
         self._randomness = Randomness(settings.seed, len(experiment.train_source))
         self._drawer = ThreadPoolExecutor(1, "crops")

@@ -20,9 +20,10 @@ HEAD = """# The paper's claims, measured
 many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
 which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
 seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. ELPV is prepared by
-itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`). From a tree of
-its images, `SPLIT/CLASS/*.png` with the splits `train` and `test`, `prepare folder cifar10 --source_dir=TREE` makes the
-same without TensorFlow.
+itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`, for Python 3.13
+or older). From a tree of its images, `SPLIT/CLASS/*.png` with the splits `train` and `test`,
+`prepare folder cifar10 --source_dir=TREE` makes the same without TensorFlow, as for the runs of this page. The order of
+the images follows from their names, so that the two ways give other batches.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw

@@ -25,6 +25,14 @@ def assert_strict_json(workdir: Path) -> None:
         json.loads(text, parse_constant=refuse)
 
 
+def test_the_advice_names_the_pixels_that_initial_values_of_he_need(tiny_config, data_dir: str, tmp_path: Path):
+    rates = {"rates.all.kernel": ((0, 1e20),), "photometry.standardize": False, "photometry.each_image": False}
+    config = tiny_config(num_epochs=0.5, **rates)
+    assert config.network.he_init
+    with pytest.raises(UsageError, match=r"is not finite; .*; set config\.photometry\.standardize=True, which initial"):
+        train_and_evaluate(config, str(tmp_path), data_dir)
+
+
 def test_a_run_that_diverges_in_its_last_update_is_no_success_and_its_state_never_the_best(
     tiny_config: Callable, data_dir: str, tmp_path: Path
 ):
