@@ -66,8 +66,8 @@ def section() -> str:
             f" {GPUS} GPUs moves",
             f"{ring / 1e6:.0f} MB from each, {ring / NVLINK * 1e3:.1f} ms at {NVLINK / 1e9:.0f} GB/s; over {HOSTS}"
             f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s.",
-            "Gradients are summed in float32, the type of the parameters. In bfloat16 the sums would take half of that,",
-            f"and round every gradient to 8 bits, which no run has tried. A host with {GPUS} GPUs",
+            "Gradients are summed in float32, the type of the parameters. In bfloat16 the sums would take half of",
+            f"that, and round every gradient to 8 bits, which no run has tried. A host with {GPUS} GPUs",
             f"must feed {GPUS * rate:,} images/s: {GPUS * rate * CROP / 1e9:.0f} GB/s of crops, and as many cores as"
             f" decode {GPUS * rate:,} JPEG a",
             f"second. All of ImageNet, decoded, is {1_281_167 * RECORD / 1e9:,.0f} GB: more than one GPU holds, and"

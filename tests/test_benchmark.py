@@ -206,8 +206,8 @@ def test_the_tables_of_a_gpu():
         memory={"torch": 2**20, ours: 2**21, other: 2**22},
         kernels={ours: [("fusion", 0.5), ("conv: sm90", 0.25)]},
         forms={"torch": {"update": "eager", "forward": "compiled"}}, copied={ours: 80.0, other: 40.0}, copy=5e9,
-        rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0}, whole_runs=[60.0, 35.5],
-        seconds=9.0,
+        rates={"raw, 1 worker": 30.0, "raw, 2 workers": 60.0, "peer torch": 7.0}, from_disk={"raw": 57.0},
+        whole_runs=[60.0, 35.5], seconds=9.0,
     )  # fmt: skip
     lines = gpu.describe(result)
     assert lines[0] == "H; CUDA operations: some"

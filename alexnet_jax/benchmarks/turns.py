@@ -30,7 +30,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ENVIRONMENT | environment,
+            env=os.environ | ENVIRONMENT | dict(environment),
         )
 
     def ask(self, word: str) -> Any:
