@@ -53,7 +53,7 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     except UsageError as error:
         _exit(error, f"error: {error}", error.status)
     except KeyboardInterrupt as error:  # a command with something to save has a handler of its own meanwhile
-        _exit(error, "interrupted", 130)
+        _exit(error, "interrupted", startup.INTERRUPTED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output.has_lost_reader():
             output.discard()
@@ -121,9 +121,8 @@ def _exit(error: BaseException, line: str, status: int) -> NoReturn:
 def _parse(arguments: list[str], *, words: int | None) -> list[str]:
     arguments = [_installed_config(_expand_home(argument)) for argument in _join_config(arguments)]
     for name in filter(None, map(_config_file, arguments)):
-        if (
-            os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
-        ):  # the import of a device might never end
+        # The import of a device might never end.
+        if os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name):
             raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
         if name.endswith((".json", ".yaml", ".yml", ".toml")):  # Python would take its first word for a mistake
             raise UsageError(
@@ -200,9 +199,8 @@ def _flag_error(error: Exception) -> UsageError:
             text += "; a table is written ((0, 0.01),): the value from each position on"
     elif place := _place(error):
         text = f"{type(error).__name__}: {error}{place}"
-    elif isinstance(error, (KeyError, AttributeError)) and re.fullmatch(
-        r"\W*\w+\W*", text
-    ):  # a key of `rates` or `weight_decays`
+    elif isinstance(error, (KeyError, AttributeError)) and re.fullmatch(r"\W*\w+\W*", text):
+        # A key of `rates` or `weight_decays`.
         key = re.sub(r"\W", "", text)
         text = f"the config has no {_overridden(key)}; a config file that changes this config can add it"
     elif re.search(r"Error while parsing string: .* as tuple", text):

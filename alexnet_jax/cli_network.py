@@ -146,12 +146,12 @@ def say(line: str) -> None:
         output.warn(line)
 
 
-def progress(what: str, of: int | None, unit: str = "images") -> Callable[[int], None]:
+def progress(what: str, of: int, unit: str = "images") -> Callable[[int], None]:
     """Shows `what done/of images` and the time left on one line of a terminal, and nothing elsewhere.
 
     Args:
       what: such as `evaluated`.
-      of: how many there are; None: not known.
+      of: how many there are.
       unit: of which there are so many.
     """
     begun = shown = 0.0
@@ -165,8 +165,8 @@ def progress(what: str, of: int | None, unit: str = "images") -> Callable[[int],
         if not shown:
             begun, first = now, done
         shown = now
-        line = f"{what} {done:,}{'' if of is None else f'/{of:,}'} {unit}"
-        if of is not None and first < done < of:
+        line = f"{what} {done:,}/{of:,} {unit}"
+        if first < done < of:
             line += f"  left {duration((of - done) * (now - begun) / (done - first))}"
         print(f"\r{line:<{LINE}}", end="\n" if done == of else "", file=sys.stderr, flush=True)
 

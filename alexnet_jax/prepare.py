@@ -31,7 +31,7 @@ if __name__ == "__main__":  # before the other imports
 
 from absl import flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, startup
 from alexnet_jax.data.errors import (
     BrokenImagesError,
     DatasetError,
@@ -40,7 +40,7 @@ from alexnet_jax.data.errors import (
     UnwritableFolderError,
     WorkerDiedError,
 )
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.data.preparing import automatic, images
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.listing import Listing
@@ -93,7 +93,7 @@ def main(command: str | None = None, name: str | None = None) -> int:
         size=SIZE.value,
         encoding=ENCODING.value,
         skip_broken=ON_ERROR.value == "skip",
-        processes=PROCESSES.value or threads(),
+        processes=PROCESSES.value or usable_cores(),
         per_shard=PER_SHARD.value,
         max_pixels=MAX_PIXELS.value,
     )
@@ -104,7 +104,7 @@ def main(command: str | None = None, name: str | None = None) -> int:
         raise UsageError(f"{error}; {advice}" if advice else str(error)) from error
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes", file=sys.stderr)
-        return 130
+        return startup.INTERRUPTED
 
 
 def _prepare(command: str, name: str | None, options: preparation.Options) -> int:

@@ -118,14 +118,15 @@ def train_and_evaluate(
             return state
 
         if processes.index() == 0:
-            if result is None:  # else of a run that repeats its last updates, whose result will be the same
+            if result is None:  # a run that repeats its last updates keeps its result: it will be the same
                 workdirs.remove_result(folder)
                 card.remove(folder)
             workdirs.record(folder, config)
             workdirs.write_json(folder, data_identity.DATA_FILE, experiment.data.identity())
             preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
             workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
-        processes.agree({"whether the workdir, which must be shared, has config.json": workdirs.shows(folder)})
+        has_config = workdirs.wait_for_config(folder)
+        processes.agree({"whether the workdir, which must be shared, has config.json": has_config})
         progress = Progress(
             folder,
             num_steps=experiment.num_steps,
@@ -217,7 +218,7 @@ class Running(NamedTuple):
 class Loop:
     """The updates of a run, and what happens between them.
 
-    Each method that waits for the devices or the disk says to the watchdog where this process is.
+    `_evaluate_if_due`, `_fetch` and `_update` report to the watchdog what this process does.
     """
 
     def __init__(

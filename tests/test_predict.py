@@ -147,12 +147,12 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
     assert [line.split("gone")[1].split(".")[0] for line in broken] == [str(number) for number in range(0, 40, 4)]
 
 
-@pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.threads())])
+@pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.usable_cores())])
 def test_large_squares_are_read_less_far_ahead(size, most):
     asked = iter(range(1000))
     read = picture_batches.read_ahead(map(str, asked), lambda name: np.zeros((1, 1, 3), np.uint8), print, size=size)
     next(read)
-    assert next(asked) == max(most, 2 * picture_batches.threads()) + 1
+    assert next(asked) == max(most, 2 * picture_batches.usable_cores()) + 1
     read.close()
 
 

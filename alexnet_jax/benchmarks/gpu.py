@@ -18,7 +18,7 @@ import jax
 from alexnet_jax.benchmarks import input as input_pipeline
 from alexnet_jax.benchmarks.timing import Rate
 from alexnet_jax.benchmarks.turns import Process
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.errors import UsageError
 
 PACKAGE = "alexnet_jax.benchmarks"
@@ -213,7 +213,7 @@ def _from_disk(place: Path, process: Process, encodings: Iterable[str], say: Cal
     """Rates of updates that read from disk."""
     rates = {}
     for encoding in encodings:
-        name, workers = input_pipeline.name_of(encoding), str(threads())
+        name, workers = input_pipeline.name_of(encoding), str(usable_cores())
         rates[encoding] = process.ask(shlex.join(["from_disk", name, str(place), workers, str(UPDATES)]))
         say(f"updates from {encoding:11} {rates[encoding]:10,.0f} images/s")
     return rates

@@ -16,7 +16,7 @@ from alexnet_jax.benchmarks.timing import Rate, check_system, median, rate_of, r
 from alexnet_jax.data import decoders
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.pipeline import Source, threads, train_batches
+from alexnet_jax.data.pipeline import Source, train_batches, usable_cores
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.sources.folder import folder
 from alexnet_jax.data.workers import Workers
@@ -92,7 +92,7 @@ def measure(
 
 def describe(result: InputResult) -> list[str]:
     """The result as the lines of a table."""
-    cores = threads()
+    cores = usable_cores()
     load = os.getloadavg()[0]
     lines = [
         f"{IMAGE_SIZE}x{IMAGE_SIZE} images, {CROP_SIZE}x{CROP_SIZE} crops and flips, batches of {BATCH_SIZE},"
@@ -133,7 +133,7 @@ def worker_variants(sources: Mapping[str, Source], batches: int) -> dict[str, Ca
     """
     variants: dict[str, Callable[[], Rate]] = {}
     for encoding, source in sources.items():
-        for count in worker_counts(threads()):
+        for count in worker_counts(usable_cores()):
             name = f"{encoding}, {count} worker{'s' * (count > 1)}"
             variants[name] = functools.partial(_by_workers, source, count, batches, mirrored=False)
         variants[f"{name}, flips"] = functools.partial(_by_workers, source, count, batches, mirrored=True)
@@ -152,7 +152,7 @@ def torch_variants(place: Path, source: Source, batches: int) -> dict[str, Calla
     """
     from alexnet_jax.benchmarks.torch_loader import loader
 
-    files, workers = _files(place / "files", source), threads()
+    files, workers = _files(place / "files", source), usable_cores()
     made = (batches + SPARE) * workers
     start = functools.partial(loader, files, crop_size=CROP_SIZE, batch_size=BATCH_SIZE, batches=made)
     return {

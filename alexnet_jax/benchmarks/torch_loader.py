@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 
 # The customary mean and standard deviation of ImageNet, of pixels 0 to 1.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -62,7 +62,7 @@ def loader(files: list[Path], *, crop_size: int, batch_size: int, batches: int, 
         Files(files, crop_size, floats=floats),
         batch_size=batch_size,
         sampler=Shuffled(batches * batch_size, len(files)),
-        num_workers=threads(),
+        num_workers=usable_cores(),
         multiprocessing_context="spawn",  # JAX runs threads, and a forked process would not have them
     )
     iterator = iter(made)

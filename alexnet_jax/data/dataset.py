@@ -286,7 +286,7 @@ def _unread(folder: epath.Path, problem: str, files: Iterable[Any]) -> DatasetEr
 def _class_names(folder: epath.Path, count: int) -> list[str]:
     """The names of the classes, as they are. TFDS drops blanks at their ends, and `cat` and `cat ` may be two classes.
 
-    TFDS takes a file of names that is missing or cut off for that of other classes, without an error.
+    If the file of names is missing or cut off, TFDS reads other classes and raises no error.
 
     Raises:
       DatasetError: the file does not hold `count` names, or cannot be read.

@@ -22,7 +22,7 @@ Fill = Callable[[Batch, int, range], None]  # writes some rows of the batch with
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples `{'image': encoded bytes or pixels, 'label': int}`, indexed at random."""
+    """Examples `{'image': encoded bytes or pixels, 'label': int}`, indexed at random; `'name'` is there or not."""
 
     def __len__(self) -> int: ...
 

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from alexnet_jax.data.pictures import NotAPictureError, OpenFile, Picture, bytes_of, read_picture
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.errors import UsageError
 
 AHEAD, AHEAD_BYTES = 256, 64 * 2**20  # pictures that are read in advance, at most, and their squares
@@ -65,7 +65,7 @@ def ahead(
       read: the result of an item.
       count: how many are computed in advance.
     """
-    pool = concurrent.futures.ThreadPoolExecutor(threads())
+    pool = concurrent.futures.ThreadPoolExecutor(usable_cores())
     each = ((item, pool.submit(read, item)) for item in items)
     try:
         waiting = collections.deque(itertools.islice(each, count))
@@ -103,7 +103,7 @@ def _name_of(picture: Picture, number: int) -> str:
 
 def most_ahead(size: int) -> int:
     """How many pictures are read in advance, as squares of `size` pixels."""
-    return max(2 * threads(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))
+    return max(2 * usable_cores(), min(AHEAD, AHEAD_BYTES // (3 * size**2)))
 
 
 def read_ahead(

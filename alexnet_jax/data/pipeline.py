@@ -96,7 +96,7 @@ def eval_batches(
     return _batches(source, plan, range(-(-len(source) // batch_size)), decode, workers)
 
 
-def threads() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # no container, or the limit `max`
@@ -119,7 +119,7 @@ def _from_threads(source: Source, plan: Plan, numbers: range, decode: Decode) ->
 
     Decoders release the interpreter's lock, and the rest is a tenth of an image's time.
     """
-    fill, left, cores = plan.fill(source, decode), iter(numbers), threads()
+    fill, left, cores = plan.fill(source, decode), iter(numbers), usable_cores()
     bounds = [plan.rows * part // cores for part in range(cores + 1)]
     pool = ThreadPoolExecutor(cores, "input")
     # The finalizer also runs at exit, while the modules that `shutdown` uses still exist. `shutdown` does not wait for

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a worker ignores them from its first instruction on
-PATIENCE = 5.0  # seconds within which a worker whose parent hangs up ends by itself
+PATIENCE = 5.0  # seconds that a worker has to end after its pipes are closed
 PACKAGES = str(Path(__file__).parents[2])  # the folder that holds this package
 MEMORY = 60 * 2**20  # bytes of a worker beside the ring
 

@@ -19,7 +19,7 @@ from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 
 PART = 50  # examples that a thread decodes at once
 
@@ -73,7 +73,7 @@ def load(source: Source, *, say: Callable[[int], None] = lambda done: None) -> R
         return part.stop
 
     parts = (range(first, min(first + PART, len(source))) for first in range(0, len(source), PART))
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for done in pool.map(fill, parts):
             say(done)
     arrays: Any = images, labels

@@ -24,7 +24,7 @@ from alexnet_jax.data.filling import Fill, from_json
 from alexnet_jax.data.records import Files
 from alexnet_jax.errors import UsageError
 
-PARENT_CHECK = 5000  # milliseconds; another process may keep the pipe of a dead parent open
+PARENT_CHECK_MS = 5000  # another process may keep the pipe of a dead parent open
 
 
 class Stream(NamedTuple):
@@ -85,7 +85,7 @@ def end_with_parent(file: int, parent: int) -> None:
     """Ends this process as soon as nobody can write to the pipe, whatever the process is doing."""
     poll = select.poll()
     poll.register(file, 0)  # an end of the pipe without a writer is reported nevertheless
-    while not poll.poll(PARENT_CHECK) and os.getppid() == parent:
+    while not poll.poll(PARENT_CHECK_MS) and os.getppid() == parent:
         pass
     os._exit(0)
 

@@ -7,7 +7,7 @@ import jax
 
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.filling import EvalPlan
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.data.process import MEMORY
 from alexnet_jax.data.ring import ring_of
 from alexnet_jax.data.workers import Workers
@@ -17,7 +17,7 @@ from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.runtime import output
 
 MIN_CROPS = 128  # of a batch: an evaluation need not take the small batches that train well
-MOST_WORKERS = 64  # of those nobody asked for; they take 4 GB
+MOST_WORKERS = 64  # with workers=None; they take 4 GB
 
 
 def worker_count(wanted: int | None, platform: str) -> int:
@@ -31,7 +31,7 @@ def worker_count(wanted: int | None, platform: str) -> int:
     """
     if wanted is not None:
         return wanted
-    cores = threads()
+    cores = usable_cores()
     return 0 if platform == "cpu" or cores == 1 else min(cores, MOST_WORKERS)
 
 
@@ -93,7 +93,7 @@ def describe_workers(settings: Settings, crop_size: int) -> str:
       settings: of the run.
       crop_size: pixels along a side.
     """
-    wanted, cores = settings.dataset.workers, threads()
+    wanted, cores = settings.dataset.workers, usable_cores()
     count = worker_count(wanted, "gpu")
     if not count:
         return f"images are read by {cores} thread{'s' * (cores > 1)}, one a core"

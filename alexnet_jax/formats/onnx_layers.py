@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.network import layers as ops
+from alexnet_jax.network import layers as operations
 from alexnet_jax.network.recipes import Layer
 from alexnet_jax.network.tower import Tower
 
@@ -122,8 +122,8 @@ class Walk:
     ) -> tuple[tuple[int, ...], list[int]]:
         """Rows and columns after windows, and the padding as ONNX has it: top, left, bottom, right."""
         options: dict[str, Any] = dict(window=window, stride=stride, padding=padding, round_down=round_down)
-        out = tuple(ops.output_size(n, **options, layer=layer) for n in shape[:2])
-        (top, bottom), (left, right) = (ops.overhang(n, **options, layer=layer) for n in shape[:2])
+        out = tuple(operations.output_size(n, **options, layer=layer) for n in shape[:2])
+        (top, bottom), (left, right) = (operations.overhang(n, **options, layer=layer) for n in shape[:2])
         return out, [top, left, bottom, right]
 
     def _connection(self, layer: Layer, xs: Names, shape: tuple[int, ...]) -> Names:
@@ -215,9 +215,9 @@ class Walk:
         """Means over windows along the rows, then along the columns, as matrix products."""
         rows, columns, _ = shape
         if rows != size:
-            x = self.graph.add("MatMul", self.graph.constant(ops.window_shares(rows, size)), x)
+            x = self.graph.add("MatMul", self.graph.constant(operations.window_shares(rows, size)), x)
         if columns != size:
-            x = self.graph.add("MatMul", x, self.graph.constant(ops.window_shares(columns, size).T))
+            x = self.graph.add("MatMul", x, self.graph.constant(operations.window_shares(columns, size).T))
         return x
 
     def _batch_norm(self, name: str, xs: Names) -> Names:
@@ -231,7 +231,7 @@ class Walk:
                     self.graph.constant(leaves[leaf][i], f"{name}/{i}/{leaf}")
                     for leaf in ("scale", "bias", "mean", "variance")
                 ),
-                epsilon=ops.EPSILON,
+                epsilon=operations.EPSILON,
             )
             for i, x in enumerate(xs)
         )

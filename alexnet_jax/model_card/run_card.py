@@ -13,7 +13,7 @@ from etils import epath
 
 import alexnet_jax
 from alexnet_jax.data.dataset import count_shared
-from alexnet_jax.data.pipeline import threads
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
@@ -159,7 +159,7 @@ def processor() -> str:
     except (OSError, ValueError):
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = threads()
+    cores = usable_cores()
     return f"{names[0] if names else platform.machine()}, {cores} core{'s' * (cores > 1)}"
 
 

@@ -78,9 +78,8 @@ def fits(x: Any, block: Block) -> bool:
         return False
     if block.pool is None:
         return block.groups == 1
-    row = (
-        x.shape[2] * channels * jnp.dtype(x.dtype).itemsize
-    )  # bytes; a block of threads holds a window's rows at least
+    row = x.shape[2] * channels * jnp.dtype(x.dtype).itemsize  # bytes
+    # A block of threads holds the rows of a window at least.
     return layers.fits_cuda_pool(*block.pool) and block.pool[0] * row <= ops.SHARED
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import blocks
-from alexnet_jax.network import layers as ops
+from alexnet_jax.network import layers as operations
 from alexnet_jax.network.convolution import convolution, local_convolution
 from alexnet_jax.network.parameters import BatchNormLeaves, Weights, split_towers
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
@@ -24,7 +24,7 @@ from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 DATA, TOWER = "data", "tower"  # axes of a mesh
 
 Maps: TypeAlias = tuple[Array, ...]  # of each tower on this device
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"relu": ops.relu, "tanh": jnp.tanh}
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"relu": operations.relu, "tanh": jnp.tanh}
 
 
 def exchange(xs: Sequence[Float[Array, "*b c"]], towers: int) -> Maps:
@@ -145,9 +145,9 @@ class Tower(nn.Module):
             padding=layer.padding,
             round_down=self.convolutions_round_down,
         )
-        padding = [ops.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
+        padding = [operations.overhang(n, **windows, layer=layer.name) for n in xs[0].shape[1:3]]
         channels = xs[0].shape[-1]
-        places = [ops.output_size(n, **windows) for n in xs[0].shape[1:3]]
+        places = [operations.output_size(n, **windows) for n in xs[0].shape[1:3]]
         if layer.local:
             return self._local_convolution(layer, xs, padding, places), 0
         kernels, biases = self._weights(layer, (layer.window, layer.window, channels, layer.features))
@@ -251,16 +251,16 @@ class Tower(nn.Module):
                 for n in xs[0].shape[1:3]:
                     self._check_pooling(n, layer)
                 pooling: dict[str, Any] = dict(stride=self.pool_stride, round_down=self.round_down)
-                return tuple(ops.max_pool(x, size=self.pool_size, **pooling) for x in xs)
+                return tuple(operations.max_pool(x, size=self.pool_size, **pooling) for x in xs)
             case "adaptive_pool":
-                return tuple(ops.adaptive_average_pool(x, self.adaptive_size) for x in xs)
+                return tuple(operations.adaptive_average_pool(x, self.adaptive_size) for x in xs)
             case "dropout":
                 return self._dropout(xs, train=train)
         raise ValueError(f"{layer.name} is followed by an unknown operation {operation!r}")
 
     def _check_pooling(self, n: int, layer: Layer) -> None:
         pooling: dict[str, Any] = dict(window=self.pool_size, stride=self.pool_stride, round_down=self.round_down)
-        ops.output_size(n, **pooling, layer=f"the pooling after {layer.name}")
+        operations.output_size(n, **pooling, layer=f"the pooling after {layer.name}")
 
     def _dropout(self, xs: Maps, *, train: bool) -> Maps:
         masks: list[Array | None] = [None] * len(xs)
@@ -270,10 +270,12 @@ class Tower(nn.Module):
             first = lax.axis_index(TOWER) if TOWER in self.axes else 0
             keys = [jax.random.fold_in(key, first + i) for i in range(len(xs))]
             masks = [
-                ops.dropout_mask(key, row_numbers, math.prod(shape), self.keep).reshape(rows, *shape) for key in keys
+                operations.dropout_mask(key, row_numbers, math.prod(shape), self.keep).reshape(rows, *shape)
+                for key in keys
             ]
         return tuple(
-            ops.dropout(x, self.keep, mask, inverted=self.inverted_dropout) for x, mask in zip(xs, masks, strict=True)
+            operations.dropout(x, self.keep, mask, inverted=self.inverted_dropout)
+            for x, mask in zip(xs, masks, strict=True)
         )
 
     def _norm(self, operation: str, xs: Maps, layer: Layer, *, train: bool) -> Maps:
@@ -284,22 +286,22 @@ class Tower(nn.Module):
                 constants: dict[str, Any] = dict(
                     size=self.spatial_size, k=1.0, alpha=self.spatial_alpha, beta=self.norm_beta
                 )
-                return tuple(ops.spatial_norm(x, **constants) for x in xs)
+                return tuple(operations.spatial_norm(x, **constants) for x in xs)
         width = xs[0].shape[-1]
         margin = self.norm_size // 2 if self.whole_norm and self.towers > 1 else 0
         if margin:
             xs = self._with_neighbours(xs, margin, layer.name)
         constants = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
-        normed = (ops.response_norm(x, **constants) for x in xs)
+        normed = (operations.response_norm(x, **constants) for x in xs)
         return tuple(lax.slice_in_dim(x, margin, margin + width, axis=x.ndim - 1) for x in normed)
 
     def _batch_norm(self, xs: Maps, name: str, *, train: bool) -> Maps:
         dtype = xs[0].dtype
-        xs = tuple(ops.widened(x) for x in xs)
+        xs = tuple(operations.widened(x) for x in xs)
         scale, bias, mean, variance = BatchNormLeaves(len(xs), xs[0].shape[-1], name=name)()
         if train:
             axis_name = DATA if DATA in self.axes else None
-            moments = [ops.batch_moments(x, axis_name) for x in xs]
+            moments = [operations.batch_moments(x, axis_name) for x in xs]
             means, variances = (jnp.stack(each) for each in zip(*moments, strict=True))
             if not self.is_initializing():
                 for average, now in ((mean, means), (variance, variances)):
@@ -307,7 +309,7 @@ class Tower(nn.Module):
         else:
             means, variances = mean.value, variance.value
         leaves = zip(xs, scale, bias, means, variances, strict=True)
-        normed = (ops.batch_norm(x, scale=s, bias=b, mean=m, variance=v) for x, s, b, m, v in leaves)
+        normed = (operations.batch_norm(x, scale=s, bias=b, mean=m, variance=v) for x, s, b, m, v in leaves)
         return tuple(x.astype(dtype) for x in normed)
 
     def _with_neighbours(self, xs: Maps, margin: int, layer: str) -> Maps:

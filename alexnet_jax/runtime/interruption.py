@@ -66,7 +66,7 @@ class Interruption:
     def due(self) -> bool:
         """Whether to leave.
 
-        All processes must ask equally often, and get the same answer: of several, one call after the signal.
+        All processes call it equally often and get the same answer. With several, the answer comes one call later.
         """
         if self.agreed is None:
             number = self._maximum(self.received or 0) if self._maximum else self.received

@@ -135,7 +135,7 @@ class Checkpoints:
                     item_handlers=ocp.PyTreeCheckpointHandler(),
                     options=ocp.CheckpointManagerOptions(
                         step_name_format=_Names(),
-                        # All: `_delete_old` deletes. Orbax takes a save for failed where it cannot delete an old one.
+                        # Orbax keeps all, and `_delete_old` deletes: a save fails if Orbax cannot delete an old one.
                         preservation_policy=LatestN(),
                         best_fn=_rank,
                         best_mode="min",

@@ -262,7 +262,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def shows(folder: epath.Path, *, patience: float = 60.0) -> bool:
+def wait_for_config(folder: epath.Path, *, patience: float = 60.0) -> bool:
     """Whether the config that process 0 writes appears here. Network file systems may show a file seconds late.
 
     Args:

@@ -209,7 +209,7 @@ def test_workers_end_with_their_parent_however_it_ends(data_dir, tmp_path, endin
 def test_a_worker_whose_parent_is_gone_ends_though_the_pipe_is_open(monkeypatch):
     """As where a process that the parent forked keeps its end of the pipe."""
     ended = []
-    monkeypatch.setattr(worker, "PARENT_CHECK", 1)
+    monkeypatch.setattr(worker, "PARENT_CHECK_MS", 1)
     monkeypatch.setattr(os, "_exit", ended.append)
     questions, held = os.pipe()
     worker.end_with_parent(questions, parent=os.getppid() + 1)

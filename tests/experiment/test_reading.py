@@ -96,7 +96,7 @@ def test_too_little_shared_memory_is_one_line(tiny_config, data_dir, tmp_path, c
     ],
 )
 def test_the_number_of_workers(monkeypatch, wanted, platform, cores, count):
-    monkeypatch.setattr(reading, "threads", lambda: cores)
+    monkeypatch.setattr(reading, "usable_cores", lambda: cores)
     assert reading.worker_count(wanted, platform) == count
 
 
@@ -115,11 +115,11 @@ def test_workers_that_cannot_be_had_leave_the_work_to_threads(capsys, what, reas
 
 
 def test_a_container_has_the_cores_of_its_quota(monkeypatch, tmp_path):
-    cores = pipeline.threads()
+    cores = pipeline.usable_cores()
     for text, expected in (("max 100000\n", cores), ("50000 100000\n", 1), ("100000000 100000\n", cores)):
         (tmp_path / "cpu.max").write_text(text)
         monkeypatch.setattr(pipeline, "CPU_LIMIT", tmp_path / "cpu.max")
-        assert pipeline.threads() == expected
+        assert pipeline.usable_cores() == expected
 
 
 @pytest.mark.parametrize("wrong", [-1, 1025])
@@ -130,9 +130,9 @@ def test_a_number_of_workers_that_makes_no_sense(tiny_config, wrong):
 
 def test_the_dry_run_says_how_many_workers_there_are_and_their_memory(tiny_config, monkeypatch):
     settings = read_settings(tiny_config())
-    monkeypatch.setattr(reading, "threads", lambda: 1)
+    monkeypatch.setattr(reading, "usable_cores", lambda: 1)
     assert reading.describe_workers(settings, 56) == "images are read by 1 thread, one a core"
-    monkeypatch.setattr(reading, "threads", lambda: 4)
+    monkeypatch.setattr(reading, "usable_cores", lambda: 4)
     line = reading.describe_workers(settings, 56)
     assert line.startswith("images are read by 4 worker processes on GPUs and TPUs, by threads on CPUs: 252 MB, and")
     data = dataclasses.replace(settings.dataset, workers=1)

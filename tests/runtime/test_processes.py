@@ -187,9 +187,9 @@ def test_the_first_difference_is_named():
 
 
 def test_a_workdir_that_is_not_shared_is_noticed(tmp_path: Path):
-    assert not workdirs.shows(epath.Path(tmp_path), patience=0.1)
+    assert not workdirs.wait_for_config(epath.Path(tmp_path), patience=0.1)
     (tmp_path / workdirs.CONFIG_FILE).touch()
-    assert workdirs.shows(epath.Path(tmp_path), patience=0.1)
+    assert workdirs.wait_for_config(epath.Path(tmp_path), patience=0.1)
 
 
 def peer(**changes: object) -> Peer:

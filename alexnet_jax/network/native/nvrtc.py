@@ -12,10 +12,8 @@ from typing import Any
 
 from alexnet_jax.network.native.compiler import BuildError
 
-OPTIONS = (
-    "--std=c++17",
-    "--fmad=false",
-)  # a fused operation stands where it is written: kernels must agree in the last bit
+# A fused operation stands where it is written, because kernels must agree in the last bit.
+OPTIONS = ("--std=c++17", "--fmad=false")
 NAMES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")  # of an installed CUDA toolkit
 
 

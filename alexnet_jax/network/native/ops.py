@@ -88,8 +88,8 @@ def _call(target: str, expected: Any, attributes: dict[str, float]) -> Callable[
     def kernel(*inputs: Array) -> Any:
         call = jax.ffi.ffi_call(target, shapes, vmap_method="sequential")
         y = call(*inputs, **{key: _attribute(value) for key, value in attributes.items()})
-        # JAX takes the result of a foreign call for the same on all devices of a mesh. It differs where an input does,
-        # unless the plain form's does not: that is the gradient of an array that all devices share, and so a sum.
+        # JAX assumes that the result of a foreign call is the same on all devices. It varies over the axes of its
+        # inputs. Where the plain form's result does not, it is the gradient of a shared array, and is summed.
         varying = frozenset().union(*(_varying(jax.typeof(x)) for x in inputs))
 
         def placed(y: Array, expected: Any) -> Array:
