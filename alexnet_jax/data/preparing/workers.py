@@ -1,10 +1,10 @@
 """Shards are written in several processes, which end when the run ends, also when the run is killed."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -79,15 +79,15 @@ def _write_in_processes(jobs: list[Job], processes: int, progress: Callable[[int
 @contextlib.contextmanager
 def _without_program() -> Iterator[None]:
     """Hides the program from processes that start: they would import it with JAX, which takes most of their memory."""
-    main = sys.modules["__main__"]
-    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    program = importlib.import_module("__main__")
+    kept = {name: getattr(program, name, None) for name in ("__spec__", "__file__")}
     try:
         for name in kept:
-            setattr(main, name, None)
+            setattr(program, name, None)
         yield
     finally:
         for name, value in kept.items():
-            setattr(main, name, value)
+            setattr(program, name, value)
 
 
 _counter: Any = None
