@@ -17,11 +17,16 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.configs.imagenet2012 import run_of_log
-from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.configs.variants import Variant, change, vary
 
 # A/layers/layer-params-141-2009-half.cfg:185-191. The biases end at 0.002; when they fell is assumed.
 NET_141 = run_of_log(
-    28.33, lowered=(6.26, 13.34, 25.37), early=(18.24, 21.19), noise=18.24, biases=6.26, early_layers=("conv1", "conv2")
+    28.33,
+    lowered=(6.26, 13.34, 25.37),
+    early=((18.24, 1e-5), (21.19, 0.0)),
+    noise=18.24,
+    biases=6.26,
+    early_layers=("conv1", "conv2"),
 )
 
 VARIANTS = {
@@ -38,7 +43,5 @@ def get_config(variant: str = "six_conv") -> ConfigDict:
     config.name = "fall2009"
     config.dataset.update(name="fall2009", classes=10_184, train_images=4_450_000)
     config.network.recipe = "six_conv"
-    config.num_epochs = NET_141["num_epochs"]
-    config.rates = ConfigDict(NET_141["rates"])
-    config.photometry.noise = NET_141["photometry.noise"]
+    change(config, NET_141)
     return vary(config, VARIANTS, variant)

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.configs.imagenet2012 import run_of_log
-from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.configs.variants import Variant, change, vary
 
 # A/layers/layer-params-145-2010.cfg:165-178. The biases end at 0.002; when they fell is assumed.
-NET_145 = run_of_log(93, lowered=(23, 51, 78), early=(68, 72), noise=68, biases=23)
+NET_145 = run_of_log(93, lowered=(23, 51, 78), early=((68, 1e-5), (72, 0.0)), noise=68, biases=23)
 # A/layers/layer-params-145-half.cfg:90-100. The kernels end at 1e-5, which the log does not note: assumed as above.
-NET_145_HALF = run_of_log(96, lowered=(20, 48, 78), early=(66, 72), noise=66, biases=None)
+NET_145_HALF = run_of_log(96, lowered=(20, 48, 78), early=((66, 1e-5), (72, 0.0)), noise=66, biases=None)
 
 VARIANTS = {
     "original": Variant(
@@ -41,7 +41,5 @@ def get_config(variant: str = "original") -> ConfigDict:
     config = imagenet2012.base()
     config.name = f"imagenet2010-{variant}"
     config.dataset.update(name="imagenet2010", eval_split="test", train_images=1_261_406)
-    config.rates = ConfigDict(NET_145["rates"])
-    config.photometry.noise = NET_145["photometry.noise"]
-    config.num_epochs = NET_145["num_epochs"]
+    change(config, NET_145)
     return vary(config, VARIANTS, variant)

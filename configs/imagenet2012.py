@@ -25,7 +25,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from alexnet_jax.configs import default
-from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.configs.variants import Variant, change, vary
 
 TRAIN_IMAGES = 1_281_167
 
@@ -34,7 +34,7 @@ def run_of_log(
     num_epochs: float,
     *,
     lowered: Sequence[float],
-    early: Sequence[float],
+    early: Sequence[tuple[float, float]],
     noise: float | None,
     biases: float | None,
     early_layers: Sequence[str] = ("conv1",),
@@ -44,20 +44,15 @@ def run_of_log(
     Args:
       num_epochs: the epoch at which the run was stopped.
       lowered: epochs at which the rate of the kernels is divided by 10, from 0.01 on.
-      early: epochs at which the rate of the first layers is 1e-5, and 0; one number: 0.
+      early: epochs and rates of the first layers' kernels, once they leave those of all; the last rate is 0.
       noise: epoch at which the colour noise ends; None: none.
       biases: epoch at which the rate of the biases falls from 0.02 to 0.002; None: none.
       early_layers: the first layers.
     """
     kernel = tuple(zip((0, *lowered), (0.01, 0.001, 0.0001, 0.00001), strict=False))
     bias = ((0, 0.02),) if biases is None else ((0, 0.02), (biases, 0.002))
-    first = {
-        "kernel": (
-            *(entry for entry in kernel if entry[0] < early[0]),
-            *zip(early, (0.00001, 0.0)[-len(early) :], strict=True),
-        ),
-        "bias": (*bias, (early[-1], 0.0)),
-    }
+    shared = (entry for entry in kernel if entry[0] < early[0][0])
+    first = {"kernel": (*shared, *early), "bias": (*bias, early[-1])}
     return {
         "num_epochs": float(num_epochs),
         "rates": {"all": dict(kernel=kernel, bias=bias)} | {layer: dict(first) for layer in early_layers},
@@ -68,7 +63,7 @@ def run_of_log(
 # A/layers/layer-params-145.cfg:165-182. The rate of conv1 falls to 1e-5 when the colour noise ends, and later to 0. The
 # log does not have the biases' rate of these epochs; the run on ILSVRC 2010 ended at 0.002, and net 120-4gpu had 0.002
 # with its second rate (A/layers/layer-params-145-2010.cfg, layer-params-120-4gpu-auto2.cfg).
-NET_145 = run_of_log(91, lowered=(25, 51, 79), early=(67, 72), noise=67, biases=25)
+NET_145 = run_of_log(91, lowered=(25, 51, 79), early=((67, 1e-5), (72, 0.0)), noise=67, biases=25)
 
 # The same run went on: the rate went up again at epoch 91, but for conv1, and the noise came back
 # (A/layers/layer-params-145.cfg:192-203, whose rates of the biases are those of the end).
@@ -84,11 +79,11 @@ SECOND_ANNEAL = {
     "photometry.noise": (*NET_145["photometry.noise"], (91, 0.1), (124, 0.0)),
 }
 
-# The ablations of the log. Nets 148 and 150 end with 0.02 for the biases. Net 147 has 0.02 in a copy of its second rate
-# and ends with 0.002: it is taken to fall with the third. Its log does not say that the noise ends.
-NET_147 = run_of_log(90, lowered=(23, 51, 79), early=(79,), noise=None, biases=51)
-NET_148 = run_of_log(97, lowered=(22, 44, 86), early=(69, 73), noise=69, biases=None)
-NET_150 = run_of_log(92, lowered=(25, 49, 79), early=(66, 72), noise=66, biases=None)
+# The ablations of the log. Nets 148 and 150 end with 0.02 for the biases. Net 147 ends with 0.002, and a copy of its
+# file from its second rate has 0.02; the fall is assumed at the third rate. Its log has no end of the noise.
+NET_147 = run_of_log(90, lowered=(23, 51, 79), early=((79, 0.0),), noise=None, biases=51)
+NET_148 = run_of_log(97, lowered=(22, 44, 86), early=((69, 1e-5), (73, 0.0)), noise=69, biases=None)
+NET_150 = run_of_log(92, lowered=(25, 49, 79), early=((66, 1e-5), (72, 0.0)), noise=66, biases=None)
 
 # Net 170, a fixed schedule: four quarters, with a total factor of 250 (A/src/lr.cu:132-151;
 # A/layers/layer-params-170.cfg:212-215). In 95 epochs, colour noise ends at 68 and the training of conv1 at 74.
@@ -244,10 +239,8 @@ def base() -> ConfigDict:
         classes=1000,
         train_images=TRAIN_IMAGES,
     )
-    config.photometry.noise = NET_145["photometry.noise"]
-    config.num_epochs = NET_145["num_epochs"]
     config.schedule = "epochs"
-    config.rates = ConfigDict(NET_145["rates"])
+    change(config, NET_145)
     config.momentum = 0.9
     config.weight_decay = 5e-4
     config.evaluate_every = 1.0

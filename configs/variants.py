@@ -20,6 +20,17 @@ class Variant(NamedTuple):
     changes: Mapping[str, Any] = {}
 
 
+def change(config: ConfigDict, changes: Mapping[str, Any]) -> None:
+    """Sets new values by key."""
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        group = config
+        for inner in groups:
+            group = group[inner]
+        with group.ignore_type():
+            group[last] = ConfigDict(dict(value)) if isinstance(value, Mapping) else value
+
+
 def vary(config: ConfigDict, variants: Mapping[str, Variant], name: str) -> ConfigDict:
     """The config with the changes of a variant, locked.
 
@@ -28,11 +39,5 @@ def vary(config: ConfigDict, variants: Mapping[str, Variant], name: str) -> Conf
     """
     if name not in variants:
         raise UsageError(f"there is no variant {name!r}; known: {', '.join(variants)}")
-    for key, value in variants[name].changes.items():
-        *groups, last = key.split(".")
-        group = config
-        for inner in groups:
-            group = group[inner]
-        with group.ignore_type():
-            group[last] = ConfigDict(dict(value)) if isinstance(value, Mapping) else value
+    change(config, variants[name].changes)
     return config.lock()

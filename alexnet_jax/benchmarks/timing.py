@@ -16,10 +16,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def check_system() -> None:
-    """Checks that the system tells what a process uses.
+    """Checks that `/proc` exists, from which memory and processor time are read.
 
     Raises:
-      UsageError: it does not, as macOS.
+      UsageError: `/proc` does not exist, as on macOS.
     """
     if not PROC.exists():
         raise UsageError(

@@ -51,7 +51,7 @@ class FromDisk:
     def __init__(self, experiment: Experiment, workers: Workers | None = None, *, mirrors: bool = False):
         self._experiment, self._workers, self._mirrors = experiment, workers, mirrors
         self._batches: Iterator[Batch] = iter(())
-        self._copying: tuple[int, Callable[[], Batch]] | None = None  # the next batch, on its way to the devices
+        self._copying: Callable[[], Batch] | None = None  # of the next batch, which is on its way to the devices
         self._plan = build.train_plan(experiment.settings, experiment.shard, experiment.crop_size)
         self._randomness = Randomness(experiment.settings.seed, len(experiment.train_source))
         self._mirror = jax.jit(_mirror, out_shardings=sharding.batch_sharding(experiment.mesh))
@@ -76,8 +76,8 @@ class FromDisk:
         later, at the same rate.
         """
         assert count == 1, "longest"
-        (number, finish), self._copying = self._copying or self._start(), None
-        assert number == step, f"batch {number} is next, and batch {step} was asked for"
+        assert step == self._next - (self._copying is not None), "batches come in order"
+        finish, self._copying = self._copying or self._start(), None
         batch = finish()
         if self._workers is not None and self._next < self._experiment.num_steps:
             self._copying = self._start()
@@ -87,18 +87,15 @@ class FromDisk:
         """Starts the update: state after it, and its metrics."""
         return self._experiment.steps.train_step(state, fetched, key)
 
-    def _start(self) -> tuple[int, Callable[[], Batch]]:
-        """Starts the copy of the next batch, as `sharding.start_copy`: its number, and the function that ends the copy.
-
-        The function raises where the batch cannot be read, so that the update before can still be made.
-        """
+    def _start(self) -> Callable[[], Batch]:
+        """Starts the copy of the next batch, as `sharding.start_copy`. The function raises where it cannot be read."""
         step, self._next = self._next, self._next + 1
         try:
             batch = next(self._batches)
         except UsageError as error:
-            return step, functools.partial(_raise, error)
+            return functools.partial(_raise, error)  # the update before can still be made
         if not self._mirrors:
-            return step, sharding.start_copy(batch, self._experiment.mesh)
+            return sharding.start_copy(batch, self._experiment.mesh)
         flips = self._plan.flips(self._randomness, step)
         finish = sharding.start_copy((batch, flips), self._experiment.mesh)
 
@@ -106,7 +103,7 @@ class FromDisk:
             there, flips = finish()
             return there._replace(image=self._mirror(there.image, flips))
 
-        return step, mirrored
+        return mirrored
 
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""

@@ -6,13 +6,11 @@ from typing import Any
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.canvas import Figure
 
-LINES = ((canvas.FIRST, "-"), (canvas.SECOND, "--"), (canvas.THIRD, ":"))
-
 
 def draw(
     runs: Mapping[str, Sequence[Sequence[tuple[float, float]]]], axes: Mapping[str, Any], *, level: float | None = None
 ) -> Figure:
-    """A chart of two or three kinds of runs: solid lines for the first, dashed and dotted lines for the others.
+    """A chart of two kinds of runs: solid lines for the first, dashed lines for the second.
 
     Args:
       runs: for each kind, by its label, the points `(x, y)` of each run.
@@ -22,7 +20,7 @@ def draw(
     with canvas.style():
         figure = canvas.new_figure(4.6, 3.1)
         chart = figure.subplots()
-        for (label, curves), (colour, line) in zip(runs.items(), LINES, strict=False):
+        for (label, curves), colour, line in zip(runs.items(), (canvas.FIRST, canvas.SECOND), ("-", "--"), strict=True):
             for number, points in enumerate(curves):
                 x, y = zip(*points, strict=True)
                 chart.plot(x, y, line, color=colour, linewidth=1.2, label=label if number == 0 else None)

@@ -47,7 +47,7 @@ ELPV = Experiment(
     " experts call certainly defective are missed: the network underfits. The error on such quarters fell without"
     " dropout and with pixels standardized crop by crop, and once more with longer training in which cells are also"
     " upside down. A higher resolution, batch norm, label smoothing and twice the rate changed nothing that a quarter"
-    " could show. No field was chosen on these 654 photographs; one choice was looked at there after it was made."
+    " could show. No field was chosen on these 654 photographs; one choice was evaluated on them after it was made."
     " Published for other splits: 17.6 % by an SVM, and by networks that were pre-trained on ImageNet 11.6 % (VGG-19;"
     " both Deitsch et al. 2019, Solar Energy 185, 455-468) and 9.9 % (ResNet-152, PubMed Central PMC12391306). Their"
     " split is not on record. A cell whose probability of a defect is 1/3 counts there as defective with a weight of"

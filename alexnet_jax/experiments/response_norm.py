@@ -73,7 +73,7 @@ RESPONSE_NORM = _experiment(
     "Response norm on CIFAR-10",
     SCHEDULE,
     "The runs have 60 epochs, with the last ten at a tenth and a hundredth of the rate, where the log has 520; errors"
-    " are therefore larger than the log's. The rates of biases fall as well, which in the log stay.",
+    " are therefore larger than the log's. The rates of biases also fall here; in the log they stay constant.",
 )
 LONG = _experiment(
     "response_norm_520",

@@ -40,7 +40,6 @@ RETRIEVAL = Experiment(
     " exact neighbours in the features, so that a way is measured by this network's own idea of alike. The share of"
     " the query's class needs no such idea. As the paper expects, codes of the features find pictures of the query's"
     " class nearly as often as the features do, and codes of pixels as rarely as pixels. Random hyperplanes do as well"
-    " by class, and find fewer of the exact neighbours. What this does not show: the network was trained on the images"
-    " of the database, so that its features there are better than of others; and codes of other lengths, or of deeper"
-    " autoencoders.",
+    " by class, and find fewer of the exact neighbours. The network was trained on the images of the database, so its"
+    " features fit them better than new images. Codes of other lengths and deeper autoencoders are not measured.",
 )

@@ -70,9 +70,13 @@ def paired(base: Rows, other: Rows) -> Difference:
     count = len(differences)
     if count < 2:
         return Difference(differences[0] if differences else math.nan, math.inf, count)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
-    margin = quantile * statistics.stdev(differences) / math.sqrt(count)
-    return Difference(statistics.mean(differences), float(margin), count)
+    margin = _quantile(count - 1) * statistics.stdev(differences) / math.sqrt(count)
+    return Difference(statistics.mean(differences), margin, count)
+
+
+def _quantile(freedom: int) -> float:
+    """Student's t, which leaves out 5 % on both sides together."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 class Deviation(NamedTuple):
@@ -104,8 +108,8 @@ def of_means(base: Sequence[float], other: Sequence[float], deviation: Deviation
     mean = statistics.mean(other) - statistics.mean(base)
     if not deviation.freedom:
         return Difference(mean, math.inf, len(other))
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, deviation.freedom)
-    return Difference(mean, float(quantile * deviation.value * math.sqrt(1 / len(base) + 1 / len(other))), len(other))
+    margin = _quantile(deviation.freedom) * deviation.value * math.sqrt(1 / len(base) + 1 / len(other))
+    return Difference(mean, margin, len(other))
 
 
 def diverged(rows: Rows, name: str) -> str:
@@ -167,8 +171,8 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
     legend = (
         "Points: the difference from the whole network, with its 95 % interval: of the runs with the same seed, and of"
         " all runs, with the deviation that the networks of this table have in common"
-        f"{_words(deviation)}. Two networks with one seed share the order of the images and little else, so that pairs"
-        " hardly narrow the interval. Expected: what the paper has on ImageNet, with its section; found: the sign of"
+        f"{_words(deviation)}. Runs with one seed share little but the order of the images, so pairs hardly narrow the"
+        " interval. Expected: what the paper has on ImageNet, with its section; found: the sign of"
         " the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance."
     )
     return f"{table(head, lines)}\n\n{legend}"

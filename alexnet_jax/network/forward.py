@@ -162,7 +162,7 @@ CHANNELS_LAST = {"xla_gpu_force_conv_nhwc": ("True", "slower in float32")}
 
 
 def compile_options(mesh: Mesh) -> dict[str, str] | None:
-    """Compiler options for the devices of this mesh: those that this jaxlib knows; None: there are none."""
+    """The compiler options for the mesh's devices, without those that jaxlib does not support; None for no option."""
     device, options = mesh.devices.flat[0], {}
     if device.platform == "cpu":
         options = CPU_OPTIONS

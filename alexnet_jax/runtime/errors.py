@@ -1,7 +1,5 @@
 """The errors of the machine: its processes and devices. They hold facts and name no flag."""
 
-import os
-
 from alexnet_jax.errors import TEMPORARY, UsageError
 
 
@@ -24,13 +22,13 @@ class UnknownLauncherError(ClusterError):
     """An MPI has started several processes, and JAX does not recognise that MPI.
 
     Args:
-      variable: of the MPI, with the number of processes.
+      variable, value: of the MPI: the number of processes.
       missing: environment variables that would describe the cluster to JAX.
     """
 
-    def __init__(self, variable: str, missing: list[str]):
+    def __init__(self, variable: str, value: str, missing: list[str]):
         super().__init__(
-            f"{variable} is {os.environ[variable]}, and this JAX does not recognise its launcher; set"
+            f"{variable} is {value}, and this JAX does not recognise its launcher; set"
             f" {', '.join(missing)} in each process, or start a single one"
         )
 

@@ -83,7 +83,7 @@ def start(mode: str) -> None:
             raise ClusterError(f"the other processes cannot be joined: {words_of(error)}") from error
         missing = [name for name in VARIABLES if name not in described]
         if several := next((name for name in OF_MPI if os.environ.get(name, "1") != "1"), None):
-            raise UnknownLauncherError(several, missing) from error
+            raise UnknownLauncherError(several, os.environ[several], missing) from error
         if described or mode == "on":
             raise MissingClusterError(missing) from error
     if (count() == 1 or _is_alone_on_machine()) and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
