@@ -67,7 +67,7 @@ def answered(
       pictures: as `read` gives them.
       broken: takes the line that names a picture whose probabilities are not finite.
       batch_size: pictures of a batch; the last one is padded.
-      views: 1 or 10.
+      views: of a picture, one of `geometry.VIEWS`.
       top: how many classes an answer has, at most.
     """
     folders = {composed(name): name for name in net.classes}

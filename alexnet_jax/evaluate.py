@@ -27,6 +27,7 @@ from etils import epath
 from jaxtyping import Float
 
 from alexnet_jax import cli, cli_network, loading
+from alexnet_jax.data import geometry
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import Source
@@ -55,7 +56,7 @@ SPLIT = flags.DEFINE_string(
     "Split in TFDS's notation; default: that of the run, or another --dataset's usual one.",
 )
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
-VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
+VIEWS = flags.DEFINE_enum("views", "1", list(map(str, geometry.VIEWS)), geometry.VIEWS_HELP)
 WEIGHTS = flags.DEFINE_string("weights", None, "Weights of an ensemble's members, such as 0.6,0.4; default: equal.")
 PER_CLASS = flags.DEFINE_bool("per_class", False, "Also print the error of each class.")
 CONFUSION = flags.DEFINE_multi_string(

@@ -32,6 +32,7 @@ from etils import epath
 from alexnet_jax import cli, cli_network, paths
 from alexnet_jax.answers import STDIN, answered, as_json, as_row, as_text, header, names_of
 from alexnet_jax.answers import read as read_pictures
+from alexnet_jax.data import geometry
 from alexnet_jax.data.folder_listing import Seen
 from alexnet_jax.drawing import canvas, predictions
 from alexnet_jax.drawing.predictions import Answer
@@ -41,7 +42,7 @@ from alexnet_jax.trained import choose_batch_size
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 TOP = flags.DEFINE_integer("top", 5, "How many of the likeliest classes are shown, at most.", lower_bound=1)
-VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "1: the centre crop; 10: the paper's ten views, averaged.")
+VIEWS = flags.DEFINE_enum("views", "1", list(map(str, geometry.VIEWS)), geometry.VIEWS_HELP)
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object a picture, each on a line.")
 CSV = flags.DEFINE_bool("csv", False, "Print one row a picture, below a row with the names of the columns.")
 PICTURE = flags.DEFINE_string("picture", None, "PNG or SVG file with the first pictures and bars of probabilities.")

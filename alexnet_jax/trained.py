@@ -115,14 +115,14 @@ class Trained:
 
         Args:
           pictures: one or several, as in `square`; a generator, too.
-          views: 1, the centre crop, or the paper's 10, averaged.
+          views: one of `geometry.VIEWS`: 1, the centre crop; 9; or the paper's 10. Averaged.
 
         Raises:
           UsageError: one of them is no picture, the network has no classifier, or `views` is another number.
         """
         self.need_classifier()
-        if views not in (1, 10):
-            raise UsageError(f"views is {views!r}; give 1, the centre crop, or 10")
+        if views not in geometry.VIEWS:
+            raise UsageError(f"views is {views!r}; give 1, the centre crop, 9 or 10")
         return np.exp(self._over_batches(functools.partial(self.log_probs, views=views), pictures, views))
 
     def top(

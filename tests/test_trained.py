@@ -312,7 +312,7 @@ def test_wrong_arguments_are_one_line(net, squares, tmp_path):
     for call, reason in (
         (lambda: net.top(image, k=0), "k is 0; give the number of classes, at least 1"),
         (lambda: net.top(image, k=-1), "k is -1; "),
-        (lambda: net.predict(image, views=0), "views is 0; give 1, the centre crop, or 10"),
+        (lambda: net.predict(image, views=0), "views is 0; give 1, the centre crop, 9 or 10"),
         (lambda: net.predict([image, image[..., :2]]), r"picture 1 \(ndarray\) is no picture: shape \(64, 64, 2\)"),
         (lambda: net.predict("a\0b.png"), "cannot be read: .*null"),
     ):

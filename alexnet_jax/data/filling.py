@@ -177,7 +177,7 @@ class EvalPlan(Plan):
     """Batches that hold each example once, in order; the last batch is padded with mask False.
 
     Attributes:
-      views: 1 or 10 an example.
+      views: of an example, one of `geometry.VIEWS`.
     """
 
     views: int

@@ -7,6 +7,12 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 Pixels = UInt8[np.ndarray, "h w 3"]
+VIEWS = {
+    1: "the centre crop",
+    9: "three rows of three, as for CIFAR-10 in 2012",
+    10: "corners, centre and mirror images, as in the paper",
+}
+VIEWS_HELP = f"{'; '.join(f'{count}: {words}' for count, words in VIEWS.items())}. Their probabilities are averaged."
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -134,18 +140,24 @@ def center_crop(images: UInt8[np.ndarray, "*any h w 3"], size: int) -> UInt8[np.
 
 
 def views_of(images: UInt8[Any, "*any h w 3"], size: int, views: int) -> UInt8[Any, "*any views size size 3"]:
-    """1 view: the centre. 10 views: four corners, the centre, and their mirror images (A/convdata_jpeg.py:225-233).
+    """Squares at fixed places, whose probabilities an evaluation averages.
+
+    * 1 view: the centre.
+    * 9 views: three rows of three, from border to border, as for CIFAR-10 in 2012 (A/convdata_cifar.py:83-99).
+    * 10 views: four corners, the centre, and their mirror images, as for ImageNet (A/convdata_jpeg.py:225-233).
 
     Args:
       images: of NumPy or JAX.
       size: of a view, pixels along a side.
-      views: 1 or 10.
+      views: one of `VIEWS`.
     """
-    if views not in (1, 10):
-        raise ValueError(f"views must be 1 or 10, not {views}")
+    if views not in VIEWS:
+        raise ValueError(f"views must be 1, 9 or 10, not {views}")
     numpy = images.__array_namespace__()
     bottom, right = images.shape[-3] - size, images.shape[-2] - size
+    middle = (bottom // 2, right // 2)
     corners = [(top, left) for top in (0, bottom) for left in (0, right)]
-    places = [*(corners if views == 10 else []), (bottom // 2, right // 2)]
+    rows_of_three = [(top, left) for top in (0, middle[0], bottom) for left in (0, middle[1], right)]
+    places = {1: [middle], 9: rows_of_three, 10: [*corners, middle]}[views]
     crops = numpy.stack([images[..., top : top + size, left : left + size, :] for top, left in places], axis=-4)
-    return crops if views == 1 else numpy.concat([crops, crops[..., ::-1, :]], axis=-4)
+    return numpy.concat([crops, crops[..., ::-1, :]], axis=-4) if views == 10 else crops

@@ -87,7 +87,7 @@ def eval_batches(
     Args:
       source: examples.
       batch_size: of the global batch, in examples.
-      views: 1 or 10 an example; images are `[batch, views, crop, crop, 3]`.
+      views: of an example, one of `geometry.VIEWS`; images are `[batch, views, crop, crop, 3]`.
       shard: this process's part of each batch.
       crop_size: pixels along a side.
       workers: as in `train_batches`.

@@ -133,7 +133,7 @@ def predictions(
       nets: the members, which `check_members` accepts.
       weights: of the members; they add up to 1.
       source: a split of a data set that `check_data` accepts.
-      views: 1, the centre crop, or 10.
+      views: of an example, one of `geometry.VIEWS`.
       progress: called after each block with the number of examples done.
 
     Raises:

@@ -26,7 +26,7 @@ def evaluate(
       experiment: whose evaluation split and compiled step are used.
       feed: of the batches; None: from disk.
       params, batch_stats: of the network.
-      views: 1, the centre crop, or 10; a batch then holds a tenth of the images.
+      views: of an image, one of `geometry.VIEWS`; a batch of ten views holds a tenth of the images.
       stop: called after each batch; True ends the evaluation, which returns None.
     """
     feed = feed or FromDisk(experiment)

@@ -46,7 +46,7 @@ def predictions(
     Args:
       net: the network, with a classifier.
       source: a split of a data set whose stored images have the size that the network's preprocessing names.
-      views: 1, the centre crop, or 10.
+      views: of an example, one of `geometry.VIEWS`.
       batch_size: examples of a block, as `batch_size_of` chooses them.
       workers: processes that read the images; None: threads read them.
 

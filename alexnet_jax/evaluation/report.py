@@ -34,7 +34,7 @@ class Report:
       members: the networks; several are an ensemble.
       total: of the network or the ensemble.
       class_names: in the order of the labels.
-      views: 1 or 10.
+      views: one of `geometry.VIEWS`.
       dataset, split: what it was evaluated on.
     """
 

@@ -1,6 +1,6 @@
 """The errors of several finished runs as one network: their probabilities are averaged, as in table 2 of the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from alexnet_jax.evaluation import ensemble
@@ -10,12 +10,15 @@ from alexnet_jax.experiment.data import open_data
 from alexnet_jax.loading import load
 
 
-def measure_ensemble(workdirs: Sequence[Path], data_dir: str | None) -> dict[str, float]:
+def measure_ensemble(
+    workdirs: Sequence[Path], data_dir: str | None, all_views: Iterable[int] = (1, 10)
+) -> dict[str, float]:
     """Errors in [0, 1] and losses in nats by name, and the number of images, on the runs' evaluation split.
 
     Args:
-      workdirs: of the runs, all with one data set.
+      workdirs: of the runs, all with one data set; a single one is no ensemble, but evaluated alike.
       data_dir: of prepared data sets; None: TFDS's own.
+      all_views: numbers of views, each of `geometry.VIEWS`.
 
     Raises:
       UsageError: a workdir has no checkpoint, or the networks have different classes.
@@ -26,7 +29,7 @@ def measure_ensemble(workdirs: Sequence[Path], data_dir: str | None) -> dict[str
     source = data.split(follow.evaluation_split(nets[0].settings, data))
     weights = ensemble.read_weights(None, len(nets))
     found: dict[str, float] = {}
-    for views in (1, 10):
+    for views in all_views:
         tally = Tally(len(nets[0].classes))
         for block, _ in ensemble.predictions(nets, weights, source, views=views):
             tally.add(block.labels, block.log_probs)

@@ -13,6 +13,7 @@ from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import pixels_of
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
+from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
 from alexnet_jax.network.forward import init_variables
@@ -93,6 +94,11 @@ def codes(workdir: Path, data_dir: str | None) -> dict[str, list[float]]:
     }
 
 
+def nine_views(workdir: Path, data_dir: str | None) -> float:
+    """The top-1 error with the nine views of 2012's CIFAR-10."""
+    return rounded(measure_ensemble([workdir], data_dir, [9])["top1_9_views"])
+
+
 def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:
     rows = metrics_log.read_rows(epath.Path(workdir))
     return [[rounded(row[name]) for name in names] for row in rows if all(row.get(name) is not None for name in names)]
@@ -107,6 +113,7 @@ MEASURES: Mapping[str, Callable[[Path, str | None], Any]] = {
     "codes": codes,
     "curve": curve,
     "losses": losses,
+    "nine_views": nine_views,
     "signal": signal,
     "towers": towers,
 }

@@ -118,13 +118,19 @@ def diverged(rows: Rows, name: str) -> str:
     return f", {count} diverged" if count else ""
 
 
-def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) -> str:
-    """Errors of runs in percent, ten views and centre crop.
+VIEWS = {9: "nine views", 10: "ten views", 1: "centre"}  # in the heads of tables
+
+
+def errors(
+    rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}, *, all_views: Sequence[int] = (10, 1)
+) -> str:
+    """Errors of runs in percent.
 
     Args:
       rows: of the experiment.
       names: of runs, in the order of the table.
       published: figures of the paper by name.
+      all_views: numbers of views, a column each.
     """
     lines = []
     for name in names:
@@ -132,12 +138,17 @@ def errors(rows: Rows, names: Iterable[str], published: Mapping[str, str] = {}) 
         lines.append(
             [
                 f"`{name}`",
-                *(spread([row["result"][f"top1_{views}_views"] for row in found]) for views in (10, 1)),
+                *(spread([_error(row, views) for row in found]) for views in all_views),
                 _count(found) + diverged(rows, name),
                 published.get(name, ""),
             ]
         )
-    return table(["", "ten views, %", "centre, %", "runs", "paper, %"], lines)
+    return table(["", *(f"{VIEWS[views]}, %" for views in all_views), "runs", "paper, %"], lines)
+
+
+def _error(row: Mapping[str, Any], views: int) -> float:
+    """Of 9 views, what `measures.nine_views` adds to a row."""
+    return row["nine_views"] if views == 9 else row["result"][f"top1_{views}_views"]
 
 
 def _count(rows: Rows) -> str:

@@ -37,7 +37,7 @@ class Errors:
 
     Attributes:
       dataset, split: evaluated on.
-      views: 1, the centre crop, or 10.
+      views: one of `geometry.VIEWS`.
       count: images.
       top1, top5: error rates; None: not measured, or of too few classes.
       loss: in nats; None: not measured.

@@ -42,8 +42,17 @@ def test_ten_views_are_corners_centre_and_mirrors():
     assert [tuple(view[0, 0, :2]) for view in views[:5]] == [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     np.testing.assert_array_equal(views[5:], views[:5, :, ::-1])
     np.testing.assert_array_equal(geometry.views_of(numbered(256, 256), 224, 1), views[4:5])
-    with pytest.raises(ValueError, match="1 or 10, not 3"):
+    with pytest.raises(ValueError, match="1, 9 or 10, not 3"):
         geometry.views_of(numbered(8, 8), 4, 3)
+
+
+def test_nine_views_are_three_rows_of_three():
+    views = geometry.views_of(numbered(32, 32), 24, 9)
+    assert views.shape == (9, 24, 24, 3)
+    # A/convdata_cifar.py:87-93
+    places = [(0, 0), (0, 4), (0, 8), (4, 0), (4, 4), (4, 8), (8, 0), (8, 4), (8, 8)]
+    for view, (top, left) in zip(views, places, strict=True):
+        np.testing.assert_array_equal(view, numbered(32, 32)[top : top + 24, left : left + 24])
 
 
 @pytest.mark.parametrize("shape", [(300, 300), (100, 333), (500, 256), (7, 1), (256, 256)])

@@ -48,9 +48,9 @@ def test_a_difference_needs_two_seeds_for_an_interval_and_the_same_seeds_for_a_p
 
 
 def test_without_a_pair_of_runs_no_difference_is_named():
-    rows = [row("11pct", 0, 0.11)]
+    rows = [row("11pct", 0, 0.11, nine_views=0.12)]
     assert "differs" not in response_norm.make_table(rows)
-    assert "differs by +2.0 points" in response_norm.make_table([*rows, row("no_norm", 0, 0.13)])
+    assert "differs by +2.0 points" in response_norm.make_table([*rows, row("no_norm", 0, 0.13, nine_views=0.14)])
 
 
 def test_a_difference_within_its_interval_has_no_sign():
@@ -61,6 +61,15 @@ def test_a_difference_within_its_interval_has_no_sign():
 def test_runs_that_diverged_are_counted_and_have_no_error():
     rows = [*ROWS, {"run": "a", "seed": 3, "failed": "the loss of update 7 is not finite"}]
     assert "| `a` | 12.0 ± 2.0 | 13.0 ± 2.0 | 3, 1 diverged | 11 |" in tables.errors(rows, ["a"], {"a": "11"})
+
+
+def test_a_table_has_a_column_for_each_number_of_views():
+    rows = [row("a", 0, 0.10, nine_views=0.20), row("a", 1, 0.12, nine_views=0.24)]
+    table = tables.errors(rows, ["a"], all_views=(9, 1)).splitlines()
+    assert (table[0], table[2]) == (
+        "|  | nine views, % | centre, % | runs | paper, % |",
+        "| `a` | 22.0 ± 2.8 | 12.0 ± 1.4 | 2 |  |",
+    )
 
 
 def test_a_variant_that_diverged_is_not_one_that_was_not_run():
