@@ -45,8 +45,8 @@ JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.
 def main(command: str | None = None) -> None:
     """Runs the measurement with that name."""
     if command not in COMMANDS:
-        found = "no measurement is named" if command is None else f"{command!r} cannot be measured"
-        raise UsageError(f"{found}; known: {', '.join(COMMANDS)}")
+        problem = "no measurement is named" if command is None else f"{command!r} cannot be measured"
+        raise UsageError(f"{problem}; known: {', '.join(COMMANDS)}")
     for flag, measurements in USES.items():
         if flags.FLAGS[flag].present and command not in measurements:
             raise UsageError(f"{command} has no use for --{flag}, a flag of {', '.join(measurements)}; leave it out")

@@ -170,9 +170,9 @@ def _installed_config(argument: str) -> str:
     if Path(file).parts[:1] != ("configs",) or os.path.lexists(file):
         return argument
     for folder in configs.__path__:
-        if os.path.isfile(found := os.path.join(folder, *Path(file).parts[1:])):
-            output.warn(f"there is no {file} here; --config is the installed {found}")
-            return argument.replace(file, found, 1)
+        if os.path.isfile(installed := os.path.join(folder, *Path(file).parts[1:])):
+            output.warn(f"there is no {file} here; --config is the installed {installed}")
+            return argument.replace(file, installed, 1)
     return argument
 
 

@@ -52,10 +52,10 @@ def folder() -> epath.Path:
     Raises:
       UsageError: the flag is missing, or given several times.
     """
-    found = folders()
-    if len(found) > 1:
+    workdirs = folders()
+    if len(workdirs) > 1:
         raise UsageError("--workdir is given several times; this command takes one, and `evaluate` takes several")
-    return found[0]
+    return workdirs[0]
 
 
 def start(workdirs: Sequence[epath.Path]) -> str:

@@ -190,15 +190,15 @@ def learn_codes(table: Table, queries: Table | None, layer: str, scratch: Scratc
     )
 
 
-def about_neighbours(found: SameClass | None) -> Iterator[str]:
+def about_neighbours(same_class: SameClass | None) -> Iterator[str]:
     """How often neighbours are of the query's class, in a line."""
-    if found is None:
+    if same_class is None:
         return
-    k = len(found.by_place)
-    many = "" if k == 1 else f", {found.by_place.mean():.1%} of the nearest {k}"
+    k = len(same_class.by_place)
+    many = "" if k == 1 else f", {same_class.by_place.mean():.1%} of the nearest {k}"
     yield (
-        f"of the class of the query: {found.by_place[0]:.1%} of the nearest neighbours{many}; {found.by_chance:.1%} by"
-        f" chance ({found.queries:,} queries)"
+        f"of the class of the query: {same_class.by_place[0]:.1%} of the nearest neighbours{many};"
+        f" {same_class.by_chance:.1%} by chance ({same_class.queries:,} queries)"
     )
 
 

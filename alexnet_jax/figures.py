@@ -69,12 +69,12 @@ def main() -> None:
     examined = _add_data(made, net, folder)
     made.write_page(f"AlexNet: {folder.name}", run.facts(net, folder, examined))
     if JSON.value:
-        found: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
+        summary: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
         errors: dict[str, Any] = {}
         if examined is not None:
             errors = examined.tally.means() | {"count": int(examined.tally.count.sum()), "images": examined.name}
-        found |= {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}
-        cli.print_results(f"{strict_json.dumps(found)}\n")
+        summary |= {"left_out": made.left_out, "errors": errors, "towers": towers.facts()}
+        cli.print_results(f"{strict_json.dumps(summary)}\n")
         return
     lines = kernels.tower_lines(towers) if TOWERS.value else []
     *pictures, page = made.files
@@ -139,11 +139,11 @@ def _add_neighbours(made: Collection, net: Trained, test: Images, train: Images)
     searched = train.evenly(TRAIN_IMAGES.value)
     progress = cli_network.progress("searched", len(searched.source))
     try:
-        found = examination.find(net, test, searched, seed=SEED.value, progress=progress)
+        neighbours = examination.find(net, test, searched, seed=SEED.value, progress=progress)
     except UsageError as error:
         made.leave_out("neighbours", str(error))
         return
-    made.add(images.neighbours_exhibit(found, test.name, train.name, len(train.source)))
+    made.add(images.neighbours_exhibit(neighbours, test.name, train.name, len(train.source)))
 
 
 def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:

@@ -69,15 +69,15 @@ def open_file(file: epath.Path) -> Trained:
     Raises:
       UsageError: the file cannot be read, is damaged, or holds another network.
     """
-    found = imported.read(file)
-    settings = found.settings.on_any_mesh()
-    mesh, tower, target = _empty(settings, found.preprocessing)
-    fields = {"params": found.params, "batch_stats": found.batch_stats}
+    network = imported.read(file)
+    settings = network.settings.on_any_mesh()
+    mesh, tower, target = _empty(settings, network.preprocessing)
+    fields = {"params": network.params, "batch_stats": network.batch_stats}
     _check_shapes(fields, target, file)
     placed = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), fields, target)
     return Trained(
-        name=str(file), step=found.step, settings=settings, tower=tower, mesh=mesh,
-        params=placed["params"], batch_stats=placed["batch_stats"], preprocessing=found.preprocessing,
+        name=str(file), step=network.step, settings=settings, tower=tower, mesh=mesh,
+        params=placed["params"], batch_stats=placed["batch_stats"], preprocessing=network.preprocessing,
     )  # fmt: skip
 
 
@@ -87,17 +87,17 @@ def _check_shapes(fields: PyTree[np.ndarray], target: PyTree, file: epath.Path) 
     Raises:
       UsageError: one is missing, has another shape or type, or belongs to no layer.
     """
-    found, wanted = (
+    stored, wanted = (
         {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (fields, target)
     )
-    if strange := sorted(found.keys() ^ wanted.keys()):
+    if strange := sorted(stored.keys() ^ wanted.keys()):
         fault = "lacks the" if strange[0] in wanted else "has a strange"
         raise UsageError(f"{file} {fault} array {strange[0]}; write it anew")
     for name, leaf in wanted.items():
-        if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype:
+        if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
             raise UsageError(
-                f"{file} has an array {name} of {found[name].dtype} {found[name].shape}, and its network one of"
+                f"{file} has an array {name} of {stored[name].dtype} {stored[name].shape}, and its network one of"
                 f" {leaf.dtype} {leaf.shape}; write it anew"
             )
 
@@ -147,8 +147,8 @@ def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir
     """
     settings = read_settings(record.read_config(folder)).on_any_mesh()
     settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
-    found = preprocessing_of(folder, settings, data_dir)
-    mesh, tower, target = _empty(settings, found)
+    preprocessing = preprocessing_of(folder, settings, data_dir)
+    mesh, tower, target = _empty(settings, preprocessing)
     try:
         fields = checkpoints.restore(step, target)
     except MismatchError as error:
@@ -164,7 +164,7 @@ def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir
         mesh=mesh,
         params=fields["params"],
         batch_stats=fields["batch_stats"],
-        preprocessing=found,
+        preprocessing=preprocessing,
     )
 
 

@@ -105,8 +105,8 @@ def train_and_evaluate(
         result = workdirs.read_result(folder)
         if result is not None and result["step"] != experiment.num_steps:
             result = None  # of a shorter run, which goes on
-        found = {"steps": list(checkpoints.steps()), "finished": result is not None}
-        processes.agree(experiment.facts() | {"the content of the workdir, which must be shared": found})
+        content = {"steps": list(checkpoints.steps()), "finished": result is not None}
+        processes.agree(experiment.facts() | {"the content of the workdir, which must be shared": content})
 
         state = _first_state(experiment, checkpoints)
         start_step = int(state.step)

@@ -234,9 +234,9 @@ class Trained:
                 " process two devices, as JAX_NUM_CPU_DEVICES=2 does, or use one process"
             )
         padded = pad(crops, len(crops) + -len(crops) % self.mesh.shape[sharding.DATA])
-        found = step(self.params, self.batch_stats, sharding.put_batch(padded, self.mesh))
+        outputs = step(self.params, self.batch_stats, sharding.put_batch(padded, self.mesh))
         own = place * len(padded)
-        return np.asarray(jax.device_get(found))[own : own + len(crops)]
+        return np.asarray(jax.device_get(outputs))[own : own + len(crops)]
 
     def _squares(self, pictures: "Picture | Iterable[Picture]", views: int) -> Iterator[Squares]:
         """Pictures in batches, as squares."""

@@ -72,6 +72,18 @@ def net(tiny_run: Path):
     return alexnet_jax.load(tiny_run)
 
 
+@pytest.fixture(scope="session")
+def squares(data_dir: str):
+    """The images of the evaluation split of `tiny_run`, as stored, and their labels."""
+    import numpy as np
+
+    from alexnet_jax.data.dataset import open_dataset
+    from alexnet_jax.data.decoders import decode
+
+    source = open_dataset("elpv/64", data_dir).split("test[:50]")
+    return np.stack([decode(source[i]["image"]) for i in range(50)]), np.array([source[i]["label"] for i in range(50)])
+
+
 @pytest.fixture
 def tiny_config() -> Callable:
     """Makes a config small enough for a test: `tiny_config(num_epochs=2.0)`."""

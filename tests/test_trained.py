@@ -15,8 +15,6 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax import trained
-from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.sharding import make_mesh
@@ -32,12 +30,6 @@ def run(tiny_run):
 @pytest.fixture(scope="module")
 def net(run):
     return alexnet_jax.load(run, data_dir="/nowhere")
-
-
-@pytest.fixture(scope="module")
-def squares(data_dir):
-    source = open_dataset("elpv/64", data_dir).split("test[:50]")
-    return np.stack([decode(source[i]["image"]) for i in range(50)]), np.array([source[i]["label"] for i in range(50)])
 
 
 @pytest.mark.parametrize("views", [1, 10])

@@ -177,11 +177,11 @@ def prepare(place: Path, images: int) -> dict[str, Source]:
         path = place / "tree" / "test" / label / "0.png"
         path.parent.mkdir(parents=True)
         draw(rng).save(path)
-    found = folder("drawn", str(place / "tree"))
+    source = folder("drawn", str(place / "tree"))
     sources = {}
     for encoding in ("jpeg", "raw"):
         options = preparation.Options(size=IMAGE_SIZE, encoding=encoding)
-        preparation.prepare(found, options, str(place), record={}, progress=lambda done, todo: None)
+        preparation.prepare(source, options, str(place), record={}, progress=lambda done, todo: None)
         sources[encoding] = open_dataset(name_of(encoding), str(place)).split("train")
     return sources
 

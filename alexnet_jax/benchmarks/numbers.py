@@ -52,10 +52,10 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = 
 }
 
 
-def relative(found: Any, expected: Any) -> float:
+def relative(actual: Any, expected: Any) -> float:
     """Root mean square of the difference, relative to that of the expected array."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
 
 
 def value_and_gradients(operation: Callable[..., Any], dy: Any, *arguments: Any) -> tuple[Any, ...]:
@@ -67,11 +67,11 @@ def value_and_gradients(operation: Callable[..., Any], dy: Any, *arguments: Any)
 def compare(operation: Callable[..., Any], arguments: list[Any], dy: Any, dtype: Any) -> list[float]:
     """Errors of the result and of the gradients, on arguments that the type can hold."""
     narrow = [jnp.asarray(each, dtype) for each in arguments]
-    found = jax.jit(functools.partial(value_and_gradients, operation))(jnp.asarray(dy, dtype), *narrow)
+    actual = jax.jit(functools.partial(value_and_gradients, operation))(jnp.asarray(dy, dtype), *narrow)
     with jax.default_device(jax.devices("cpu")[0]), jax.enable_x64(True), native.plain_form():
         exact = [jnp.asarray(np.asarray(each, np.float64)) for each in (jnp.asarray(dy, dtype), *narrow)]
         expected = jax.jit(functools.partial(value_and_gradients, operation))(*exact)
-    return [relative(a, b) for a, b in zip(found, expected, strict=True)]
+    return [relative(a, b) for a, b in zip(actual, expected, strict=True)]
 
 
 def operations() -> None:
@@ -110,11 +110,11 @@ def network() -> None:
         expected = jax.tree.map(np.asarray, loss_and_gradients(None, jnp.asarray(images), cpu)(exact))
     for type_name, dtype in TYPES.items():
         run = loss_and_gradients(None if dtype == jnp.float32 else dtype, jnp.asarray(images, jnp.float32), None)
-        found = run(jax.tree.map(jnp.asarray, params))
+        actual = run(jax.tree.map(jnp.asarray, params))
         gradients = (
-            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (found[1], expected[1])
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (actual[1], expected[1])
         )
-        _print(f"net 145, small, {type_name}", [relative(found[0], expected[0]), relative(*gradients)])
+        _print(f"net 145, small, {type_name}", [relative(actual[0], expected[0]), relative(*gradients)])
 
 
 def _print(name: str, errors: list[float]) -> None:

@@ -218,15 +218,15 @@ def _sum(images: Any, labels: Any) -> jax.Array:
 
 def _nanoseconds_by_kernel(profile: jax.profiler.ProfileData) -> collections.Counter[str]:
     """The time of the program's operations: on the streams of a GPU, or on the threads of a CPU."""
-    found = collections.Counter[str]()
+    durations = collections.Counter[str]()
     for plane in profile.planes:
         for line in plane.lines:
             if line.name.startswith("Stream" if plane.name.startswith("/device:") else "tf_XLA"):
                 for event in line.events:
                     name, operation = event.name, dict(event.stats).get("hlo_op")
                     if operation and not name.startswith("end: "):
-                        found[name if name == operation else f"{operation}: {name}"] += event.duration_ns
-    return found
+                        durations[name if name == operation else f"{operation}: {name}"] += event.duration_ns
+    return durations
 
 
 def product(size: int = 2048) -> float:

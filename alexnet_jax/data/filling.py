@@ -51,20 +51,20 @@ class Randomness:
     def examples(self, places: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
         """The example at each place in the sequence; each epoch has another permutation."""
         epochs, within = np.divmod(places, self._examples)
-        found = np.empty(places.shape, np.int64)
+        chosen = np.empty(places.shape, np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            found[here] = self._order(int(epoch))[within[here]]
-        return found
+            chosen[here] = self._order(int(epoch))[within[here]]
+        return chosen
 
     def crops(self, groups: Int[np.ndarray, "*any"]) -> Float[np.ndarray, "*any draws"]:
         """Random numbers in [0, 1) for the crop of each group of places."""
         blocks, within = np.divmod(groups, self.BLOCK)
-        found = np.empty((*groups.shape, geometry.DRAWS))
+        numbers = np.empty((*groups.shape, geometry.DRAWS))
         for block in np.unique(blocks):
             here = blocks == block
-            found[here] = self._draws(int(block))[within[here]]
-        return found
+            numbers[here] = self._draws(int(block))[within[here]]
+        return numbers
 
 
 @dataclasses.dataclass(frozen=True)

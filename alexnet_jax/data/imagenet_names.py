@@ -23,5 +23,5 @@ def class_ids() -> tuple[str, ...]:
 
 def readable(class_name: str) -> str:
     """A class as people read it: `tabby (n02123045)` for a WordNet id of ImageNet, and any other name as it is."""
-    found = names().get(class_name)
-    return f"{found.split(', ')[0]} ({class_name})" if found else class_name
+    synonyms = names().get(class_name)
+    return f"{synonyms.split(', ')[0]} ({class_name})" if synonyms else class_name

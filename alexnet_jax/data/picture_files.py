@@ -28,11 +28,11 @@ def pictures_below(folder: str, seen: Seen) -> Iterator[str]:
 def _below(folder: str, above: tuple[str, ...], seen: Seen) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
-            found = sorted(seen.count(entries, folder, each=0), key=lambda entry: entry.name)
+            ordered = sorted(seen.count(entries, folder, each=0), key=lambda entry: entry.name)
     except OSError as error:
         seen.unreadable.append((folder, reason_of(error)))
         return
-    for entry in seen.count(found, folder):
+    for entry in seen.count(ordered, folder):
         path = os.path.join(folder, entry.name)
         if is_hidden(entry.name):
             if is_folder(entry) or path.lower().endswith(ENDINGS):  # a .DS_Store is of no concern

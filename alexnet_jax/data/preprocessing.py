@@ -103,7 +103,7 @@ def load(file: epath.Path) -> Preprocessing:
         raise DatasetError(f"{file} cannot be read: {reason}; make it readable, or check the storage") from error
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            found = Preprocessing(
+            read = Preprocessing(
                 class_names=_texts(arrays["class_names"]),
                 image_size=operator.index(arrays["image_size"][()]),
                 crop_size=operator.index(arrays["crop_size"][()]),
@@ -113,7 +113,7 @@ def load(file: epath.Path) -> Preprocessing:
             )
     except Exception as error:  # NumPy raises KeyError, ValueError or BadZipFile on a damaged file
         raise DatasetError(f"{file} is damaged; remove it, and the run's data set is read in its place") from error
-    return check(found, str(file))
+    return check(read, str(file))
 
 
 def check(preprocessing: Preprocessing, name: str) -> Preprocessing:

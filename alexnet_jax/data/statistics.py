@@ -127,11 +127,11 @@ def load(folder: epath.Path, size: int) -> Statistics:
         damaged file.
     """
     with np.load(io.BytesIO((folder / FILE_NAME).read_bytes()), allow_pickle=False) as arrays:
-        found = {"mean_image": arrays["mean_image"], "covariance": arrays["covariance"]}
-    for (name, array), shape in zip(found.items(), ((size, size, 3), (3, 3)), strict=True):
+        fields = {"mean_image": arrays["mean_image"], "covariance": arrays["covariance"]}
+    for (name, array), shape in zip(fields.items(), ((size, size, 3), (3, 3)), strict=True):
         if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(f"{name} is no array of {shape} finite numbers")
-    mean, variances = found["mean_image"], found["covariance"].diagonal()
+    mean, variances = fields["mean_image"], fields["covariance"].diagonal()
     if mean.min() < 0 or mean.max() > LARGEST or variances.min() < -ROUNDING or variances.max() > LARGEST**2:
         raise ValueError(f"the statistics are not those of pixels from 0 to {LARGEST}")
-    return Statistics(**found)
+    return Statistics(**fields)

@@ -156,9 +156,9 @@ def _write_counts(
 def _list_confusions(axes: Any, matrix: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> None:
     axes.set_axis_off()
     axes.set_title("commonest confusions", loc="left")
-    found = commonest(matrix, COMMONEST)
-    lines = [f"{names[row]} → {names[column]}" for _, row, column in found]
-    counts = [f"{count:,}" for count, _, _ in found]
+    confusions = commonest(matrix, COMMONEST)
+    lines = [f"{names[row]} → {names[column]}" for _, row, column in confusions]
+    counts = [f"{count:,}" for count, _, _ in confusions]
     style: dict[str, Any] = dict(va="top", fontsize=8, transform=axes.transAxes, linespacing=1.6)
     axes.text(0.1, 0.99, "\n".join(["images", *counts]), ha="right", **style)
     axes.text(0.14, 0.99, "\n".join(["true class → predicted class", *lines]), ha="left", **style)

@@ -62,7 +62,7 @@ def draw(queries: Sequence[Query]) -> Figure:
         for row, query in enumerate(queries):
             bottom = height - (row + 1) * cell - MARGIN / 2 + LABEL
             shown = [(query.pixels, query.truth, "test image")] + [
-                (found.pixels, found.truth, f"{found.distance:.3g}") for found in query.neighbours
+                (neighbour.pixels, neighbour.truth, f"{neighbour.distance:.3g}") for neighbour in query.neighbours
             ]
             for column, (pixels, truth, note) in enumerate(shown):
                 left = MARGIN + column * (SIDE + GAP) + APART * (column > 0)

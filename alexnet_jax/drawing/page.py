@@ -136,11 +136,11 @@ def _query(query: Query) -> str:
         f"<li>{_photo(query.pixels, f'{query.name}, true class {name}: the query')}"
         f"<div>{escape(name)}<br><small>{escape(query.name)}</small></div></li>"
     ]
-    for place, found in enumerate(query.neighbours, 1):
-        truth, other = readable(found.truth), "" if found.truth == query.truth else " class=other"
-        alt = f"neighbour {place}: {found.name}, true class {truth}, at distance {found.distance:.4g}"
-        below = f"<div{other}>{escape(truth)}<br><small>{found.distance:.4g}</small></div>"
-        items.append(f"<li>{_photo(found.pixels, alt)}{below}</li>")
+    for place, neighbour in enumerate(query.neighbours, 1):
+        truth, other = readable(neighbour.truth), "" if neighbour.truth == query.truth else " class=other"
+        alt = f"neighbour {place}: {neighbour.name}, true class {truth}, at distance {neighbour.distance:.4g}"
+        below = f"<div{other}>{escape(truth)}<br><small>{neighbour.distance:.4g}</small></div>"
+        items.append(f"<li>{_photo(neighbour.pixels, alt)}{below}</li>")
     return f'<ul class="query">{"".join(items)}</ul>'
 
 

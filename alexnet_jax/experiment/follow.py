@@ -111,14 +111,14 @@ def check_held_out(settings: Settings, facts: Facts) -> str | None:
     if not shared:
         return None
     total = count_examples(evaluation, facts.examples)
-    found = (
+    overlap = (
         f"{shared:,} of the {total:,} images of config.dataset.eval_split, {evaluation!r}, are in"
         f" config.dataset.train_split, {train!r}"
     )
     advice = f"to hold images out, name parts without a common image, such as {_held_out(splits_in(train)[0])}"
     if settings.schedule == "plateau":
-        raise UsageError(f"config.schedule 'plateau' needs a validation set, and {found}; {advice}")
-    return f"warning: {found}, so the error is in part that of training images; {advice}"
+        raise UsageError(f"config.schedule 'plateau' needs a validation set, and {overlap}; {advice}")
+    return f"warning: {overlap}, so the error is in part that of training images; {advice}"
 
 
 def with_epochs(settings: Settings, train_images: int) -> Settings:

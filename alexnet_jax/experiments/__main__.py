@@ -65,8 +65,8 @@ def main(*names: str) -> int:
         return 0
     unknown = sorted(set(names) - set(EXPERIMENTS))
     if unknown or not names:
-        found = f"there is no experiment {unknown[0]!r}" if unknown else "no experiment is named"
-        raise UsageError(f"{found}; known: {', '.join(EXPERIMENTS)}")
+        problem = f"there is no experiment {unknown[0]!r}" if unknown else "no experiment is named"
+        raise UsageError(f"{problem}; known: {', '.join(EXPERIMENTS)}")
     until = math.inf if SECONDS.value is None else time.monotonic() + SECONDS.value
     for name in names:
         if status := _make(EXPERIMENTS[name], until):
@@ -149,8 +149,8 @@ def _change(text: str) -> tuple[str, object]:
 
 def _result_of(row: Row) -> str:
     words = {"top1_1_views": "centre", "top1_10_views": "ten views"}
-    found = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
-    errors = ", ".join(found) or row["failed"]
+    parts = [f"{words[name]} {value:.1%}" for name, value in row.get("result", {}).items() if name in words]
+    errors = ", ".join(parts) or row["failed"]
     time_taken = "" if row["seconds"] is None else f" in {duration(row['seconds'])}"
     return f"{row['run']}, seed {row['seed']}: {errors}{time_taken}"
 

@@ -28,10 +28,10 @@ def measure_ensemble(
     data = open_data(nets[0].settings.dataset.name, data_dir, say=print)
     source = data.split(follow.evaluation_split(nets[0].settings, data))
     weights = ensemble.read_weights(None, len(nets))
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for views in all_views:
         tally = Tally(len(nets[0].classes))
         for block, _ in ensemble.predictions(nets, weights, source, views=views):
             tally.add(block.labels, block.log_probs)
-        found |= {f"{name}_{views}_views": value for name, value in tally.means().items()}
-    return found | {"count": len(source)}
+        errors |= {f"{name}_{views}_views": value for name, value in tally.means().items()}
+    return errors | {"count": len(source)}

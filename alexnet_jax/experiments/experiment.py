@@ -36,18 +36,20 @@ class Experiment:
 def rows_of(runs: Iterable[Run], rows: Rows) -> list[Mapping[str, Any]]:
     """The rows that these runs left, one for each run: a run may have been made twice, as on two machines.
 
-    Others are of other values, such as those of `--set`.
+    Others are of other values, such as those of `--set`, or lack what the run measures now.
     """
-    keys = {run.key for run in runs}
+    by_key = {run.key: run for run in runs}
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        first.setdefault(key_of(row), row)
-    return [row for key, row in first.items() if key in keys]
+        run = by_key.get(key_of(row))
+        if run is not None and ("failed" in row or all(name in row for name in run.measure)):
+            first.setdefault(run.key, row)
+    return list(first.values())
 
 
-def without_rows(runs: Iterable[Run], rows: Rows) -> list[Run]:
+def without_rows(runs: Sequence[Run], rows: Rows) -> list[Run]:
     """The runs that left no row yet."""
-    done = {key_of(row) for row in rows}
+    done = {key_of(row) for row in rows_of(runs, rows)}
     return [run for run in runs if run.key not in done]
 
 

@@ -55,13 +55,13 @@ def _longest(rows: Rows, net: str, rate: float, seed: int) -> Mapping[str, Any] 
 def _stages(rows: Rows, net: str, rates: Sequence[float], seed: int) -> tuple[list[Run], bool]:
     """Runs at some rates, up to the first number of epochs at which a rate reaches 25 %; whether all have rows."""
     wanted = []
-    found = {rate: _by_epochs(rows, net, rate, seed) for rate in rates}
+    by_rate = {rate: _by_epochs(rows, net, rate, seed) for rate in rates}
     for epochs in EPOCHS:
-        going = [rate for rate in rates if not any("failed" in found[rate].get(e, ()) for e in EPOCHS if e < epochs)]
+        going = [rate for rate in rates if not any("failed" in by_rate[rate].get(e, ()) for e in EPOCHS if e < epochs)]
         wanted += [_run(net, rate, seed, epochs) for rate in going]
-        if any(epochs not in found[rate] for rate in going):
+        if any(epochs not in by_rate[rate] for rate in going):
             return wanted, False
-        if any(epochs_to_goal(found[rate][epochs]) is not None for rate in going):
+        if any(epochs_to_goal(by_rate[rate][epochs]) is not None for rate in going):
             break
     return wanted, True
 
@@ -70,12 +70,12 @@ def best_rate(rows: Rows, net: str) -> float | None:
     """The rate of the grid that reaches 25 % first, or the smallest error; None: runs of the grid have no rows yet."""
     if not _stages(rows, net, RATES, SEEDS[0])[1]:
         return None
-    found = {}
+    epochs = {}
     for rate in RATES:
         row = _longest(rows, net, rate, SEEDS[0]) or {}
         last = row["curve"][-1][1] if row.get("curve") else 1.0
-        found[rate] = epochs_to_goal(row) or 1e6 * last
-    return min(found, key=found.__getitem__)
+        epochs[rate] = epochs_to_goal(row) or 1e6 * last
+    return min(epochs, key=epochs.__getitem__)
 
 
 def runs(rows: Rows) -> list[Run]:
@@ -91,22 +91,22 @@ def runs(rows: Rows) -> list[Run]:
 def at_best_rate(rows: Rows, net: str) -> Rows:
     """The rows of a network at its best rate, by seed."""
     rate = best_rate(rows, net)
-    found = [] if rate is None else [_longest(rows, net, rate, seed) for seed in SEEDS]
-    return [row for row in found if row is not None and "result" in row]
+    longest = [] if rate is None else [_longest(rows, net, rate, seed) for seed in SEEDS]
+    return [row for row in longest if row is not None and "result" in row]
 
 
 def make_table(rows: Rows) -> str:
     """Epochs until 25 %: at the best rate with all seeds, and over the grid."""
     lines, reached = [], {}
     for net in NETS:
-        found = at_best_rate(rows, net)
-        epochs = [value for row in found if (value := epochs_to_goal(row)) is not None]
+        finished = at_best_rate(rows, net)
+        epochs = [value for row in finished if (value := epochs_to_goal(row)) is not None]
         if len(epochs) == len(SEEDS):
             reached[net] = epochs
         grid = ", ".join(f"{rate:g}: {_reached(rows, net, rate)}" for rate in RATES)
         rate = best_rate(rows, net)
         best = "-" if rate is None else f"{rate:g}"
-        lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(found)}", grid])
+        lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(finished)}", grid])
     text = table(["", "best rate", "epochs until 25 %", "runs that reach it", "the grid of rates, one seed"], lines)
     if len(reached) == len(NETS):
         # The rates were chosen by the first seed, which is likely to do better at them than others.

@@ -32,16 +32,16 @@ def runs(rows: Rows) -> list[Run]:
 
 def make_table(rows: Rows) -> str:
     """The signal at the start, layer by layer, and the training loss along the run."""
-    found = {name: tables.of_run(rows, name) for name in VARIANTS}
+    finished = {name: tables.of_run(rows, name) for name in VARIANTS}
     layers = next(list(row["signal"]) for row in rows if "signal" in row)
     signal = [
         [f"`{name}`", *(tables.spread([row["signal"][layer] for row in each], 3, 1.0) for layer in layers)]
-        for name, each in found.items()
+        for name, each in finished.items()
     ]
     steps = [UPDATES * part // 4 for part in range(1, 5)]
     loss = [
         [f"`{name}`", *(tables.spread([_loss_at(row, step) for row in each], 2, 1.0) for step in steps)]
-        for name, each in found.items()
+        for name, each in finished.items()
     ]
     return (
         tables.table(["standard deviation of the output", *layers], signal)

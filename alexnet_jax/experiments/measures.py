@@ -42,8 +42,8 @@ def towers(workdir: Path, data_dir: str | None) -> dict[str, Any]:
     """How colour-selective conv1's kernels are, tower by tower, as `figures --towers` has it."""
     net = load(str(workdir))
     kernels = np.asarray(jax.device_get(net.params["conv1"]["kernel"]))
-    found = specialisation(kernels, seed=0).facts()
-    return {"colour_share": [rounded(share) for share in found["colour_share"]], "p_value": found["p_value"]}
+    facts = specialisation(kernels, seed=0).facts()
+    return {"colour_share": [rounded(share) for share in facts["colour_share"]], "p_value": facts["p_value"]}
 
 
 def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:

@@ -48,7 +48,8 @@ def pictures(name: str, rows: Rows) -> dict[str, tuple[Figure, str]]:
     if not all(kinds.values()):
         return {}
     points = {
-        label: [[(epoch, error) for epoch, error, _ in row["curve"]] for row in found] for label, found in kinds.items()
+        label: [[(epoch, error) for epoch, error, _ in row["curve"]] for row in finished]
+        for label, finished in kinds.items()
     }
     axes = dict(xlabel="epoch", ylabel="test error, centre crop", ylim=(0, 0.5), xlim=(0, None))
     text = "Test error on CIFAR-10 by epoch: solid lines with response norm, dashed lines without"

@@ -20,10 +20,10 @@ def runs(rows: Rows) -> list[Run]:
 
 def make_table(rows: Rows) -> str:
     """Recall and share of the query's class, by way of search."""
-    found = tables.of_run(rows, NAME)
+    finished = tables.of_run(rows, NAME)
     lines = [
-        [way, *(tables.spread([row["codes"][way][column] for row in found]) for column in range(3))]
-        for way in found[0]["codes"]
+        [way, *(tables.spread([row["codes"][way][column] for row in finished]) for column in range(3))]
+        for way in finished[0]["codes"]
     ]
     head = ["", "of the 10 neighbours among the first 10, %", "among the first 100, %", "same class among 10, %"]
     return tables.table(head, lines)

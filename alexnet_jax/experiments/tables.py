@@ -134,12 +134,12 @@ def errors(
     """
     lines = []
     for name in names:
-        found = of_run(rows, name)
+        finished = of_run(rows, name)
         lines.append(
             [
                 f"`{name}`",
-                *(spread([_error(row, views) for row in found]) for views in all_views),
-                _count(found) + diverged(rows, name),
+                *(spread([_error(row, views) for row in finished]) for views in all_views),
+                _count(finished) + diverged(rows, name),
                 published.get(name, ""),
             ]
         )
@@ -178,12 +178,12 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         seen = means.sign if means.seeds else ""
         seeds = f"{len(others)}{diverged(rows, name)}"
         lines.append([f"`{name}`", spread(ten_views(others)), pairs.words(), means.words(), sign, seen, seeds])
-    head = ["", "ten views, %", "pairs of seeds, points", "all seeds, points", "expected", "found", "seeds"]
+    head = ["", "ten views, %", "pairs of seeds, points", "all seeds, points", "expected", "measured", "seeds"]
     legend = (
         "Points: the difference from the whole network, with its 95 % interval: of the runs with the same seed, and of"
         " all runs, with the deviation that the networks of this table have in common"
         f"{_words(deviation)}. Runs with one seed share little but the order of the images, so pairs hardly narrow the"
-        " interval. Expected: what the paper has on ImageNet, with its section; found: the sign of"
+        " interval. Expected: what the paper has on ImageNet, with its section; measured: the sign of"
         " the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance."
     )
     return f"{table(head, lines)}\n\n{legend}"

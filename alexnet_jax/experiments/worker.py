@@ -38,16 +38,16 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
     """
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     cli.start(cpu_devices=CPU_DEVICES)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what runs print would mix with the answers
-    for line in sys.stdin:
-        run = Run(**json.loads(line))
-        try:
-            row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir)
-        except NotFiniteError as error:
-            row = row_of(run, None, seconds=None, error=str(error))
-        print(json.dumps(row), file=answers, flush=True)
-        jax.clear_caches()  # of the run's programs, which no other run uses
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # what runs print would mix with the answers
+        for line in sys.stdin:
+            run = Run(**json.loads(line))
+            try:
+                row = perform(run, runs_dir=Path(runs_dir), data_dir=data_dir)
+            except NotFiniteError as error:
+                row = row_of(run, None, seconds=None, error=str(error))
+            print(json.dumps(row), file=answers, flush=True)
+            jax.clear_caches()  # of the run's programs, which no other run uses
 
 
 def _end_with(parent: int) -> None:

@@ -88,8 +88,8 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
     weighted = [block for block in blocks if block.blobs]
     kinds = [block.kind for block in weighted]
     if kinds != ["Convolution"] * 5 + ["InnerProduct"] * 3:
-        found = ", ".join(f"{block.name[:20]} ({block.kind[:20]})" for block in weighted[:9]) or "none"
-        raise FormatError(f"its layers with weights are {found}; Caffe's AlexNet has 5 Convolution and 3 InnerProduct")
+        listed = ", ".join(f"{block.name[:20]} ({block.kind[:20]})" for block in weighted[:9]) or "none"
+        raise FormatError(f"its layers with weights are {listed}; Caffe's AlexNet has 5 Convolution and 3 InnerProduct")
     whole = {}
     for name, block in zip(ORDER, weighted, strict=True):
         if len(block.blobs) != 2:
@@ -294,10 +294,10 @@ def _mean_of(blocks: list[_Block]) -> tuple[float, ...]:
     values = next((block.transform.mean_value for block in blocks if block.transform.mean_value), None)
     if values is None:
         return MEAN
-    found = np.array(values, np.float32)
-    if len(found) not in (1, 3) or not ((found >= 0) & (found <= LARGEST_PIXEL)).all():  # also NaN
-        raise FormatError(f"its mean_value is {found[:5].tolist()}; a mean is one or three numbers from 0 to 255")
-    return tuple(map(float, np.broadcast_to(found[::-1], 3)))
+    mean = np.array(values, np.float32)
+    if len(mean) not in (1, 3) or not ((mean >= 0) & (mean <= LARGEST_PIXEL)).all():  # also NaN
+        raise FormatError(f"its mean_value is {mean[:5].tolist()}; a mean is one or three numbers from 0 to 255")
+    return tuple(map(float, np.broadcast_to(mean[::-1], 3)))
 
 
 def _check_options(blocks: list[_Block]) -> None:
@@ -311,17 +311,17 @@ def _check_options(blocks: list[_Block]) -> None:
         options = block.options
         if block.kind == "Convolution" and block.blobs:
             expected = next(convolutions)
-            found = (
+            geometry = (
                 *(options.pad or [0])[:1],
                 *(options.kernel_size or expected[1:2])[:1],
                 options.group,
                 *(options.stride or [1])[:1],
             )
             given = options.pad or options.kernel_size or options.stride or options.HasField("group")
-            if any(field.name in GEOMETRY for field, _ in options.ListFields()) or (given and found != expected):
+            if any(field.name in GEOMETRY for field, _ in options.ListFields()) or (given and geometry != expected):
                 raise FormatError(
-                    f"its {block.name[:20]} has padding {found[0]}, windows of {found[1]}, {found[2]} groups and stride"
-                    f" {found[3]}, and Caffe's AlexNet {', '.join(map(str, expected))}"
+                    f"its {block.name[:20]} has padding {geometry[0]}, windows of {geometry[1]}, {geometry[2]} groups"
+                    f" and stride {geometry[3]}, and Caffe's AlexNet {', '.join(map(str, expected))}"
                 )
         elif block.kind == "LRN" and options.ListFields():
             norm = (options.local_size, options.alpha, options.beta, options.k)

@@ -37,7 +37,7 @@ NO_CLASSIFIER = "the file has convolutions alone: no classifier; `figures` and t
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class _Stored:
     """A network of another program, before its classes are named."""
 
     recipe: str
@@ -72,8 +72,8 @@ def read(
       UsageError: a file cannot be read, is damaged, or holds another network or numbers that are not finite.
     """
     path = epath.Path(file)
-    found = _read(path, kind, mean, classes)
-    for tree in (found.params, found.batch_stats):
+    network = _read(path, kind, mean, classes)
+    for tree in (network.params, network.batch_stats):
         for place, leaf in jax.tree.leaves_with_path(tree):
             if not np.isfinite(leaf).all():
                 name = jax.tree_util.keystr(place, simple=True, separator="/")
@@ -81,8 +81,8 @@ def read(
                     f"{path} holds numbers that are not finite, in {name}: the file is damaged, or its training"
                     " diverged; name another file"
                 )
-    preprocessings.check(found.preprocessing, str(path))
-    return found
+    preprocessings.check(network.preprocessing, str(path))
+    return network
 
 
 def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Network:
@@ -96,16 +96,16 @@ def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Network:
                         "the file is one of this program and knows its kind, mean and classes; leave these out"
                     )
                 return safetensors.network_of(arrays, metadata, str(path))
-            found = _of_torchvision(arrays, kind, metadata)
+            stored = _of_torchvision(arrays, kind, metadata)
         elif data[:2] == b"PK" or data[:1] == b"\x80":
-            found = _of_torchvision(pickled_arrays.read(data), kind, {})
+            stored = _of_torchvision(pickled_arrays.read(data), kind, {})
         else:
-            found = _of_caffe(data, kind, path.suffix.lower())
-        if mean is not None and found.recipe not in caffe.RECIPES:
+            stored = _of_caffe(data, kind, path.suffix.lower())
+        if mean is not None and stored.recipe not in caffe.RECIPES:
             raise FormatError(
                 "it is torchvision's network, whose mean is known, and a mean image is given; leave it out"
             )
-        return _imported(found, mean, classes)
+        return _imported(stored, mean, classes)
     except FormatError as error:
         raise error if str(path) in str(error) else FormatError(error.reason, file=path, option=error.option) from error
 
@@ -141,12 +141,12 @@ def _is_safetensors(data: bytes) -> bool:
     return data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data)
 
 
-def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str, str]) -> _Found:
+def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str, str]) -> _Stored:
     if kind not in ("auto", "torchvision"):
         raise FormatError(f"it holds a network of PyTorch, and the kind {kind} is given; leave it out")
     layers = torchvision.layers_in(arrays)
     whole, own = "fc8" in layers, torchvision.pixels_in(metadata)
-    return _Found(
+    return _Stored(
         recipe=torchvision.RECIPE if whole else torchvision.CONVOLUTIONS,
         layers=layers,
         notes=(*[NO_CLASSIFIER] * (not whole), *[FILTER] * (own is None)),
@@ -156,7 +156,7 @@ def _of_torchvision(arrays: dict[str, np.ndarray], kind: str, metadata: dict[str
     )
 
 
-def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
+def _of_caffe(data: bytes, kind: str, suffix: str) -> _Stored:
     try:
         network = caffe.read(data)
     except FormatError as error:
@@ -169,27 +169,27 @@ def _of_caffe(data: bytes, kind: str, suffix: str) -> _Found:
     if recipe == "auto":
         raise FormatError("it does not say where its norms are; give its kind, bvlc or caffenet", option="kind=bvlc")
     size = max(caffe.IMAGE_SIZE, network.crop_size)
-    return _Found(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
+    return _Stored(recipe, network.layers, network.crop_size, size, network.mean, [network.scale] * 3)
 
 
-def _imported(found: _Found, mean: Any, classes: Any) -> Network:
-    for name, (_, bias) in found.layers.items():
+def _imported(stored: _Stored, mean: Any, classes: Any) -> Network:
+    for name, (_, bias) in stored.layers.items():
         if bias.ndim != 1:
             raise FormatError(f"its {name} has a bias of the shape {bias.shape}; a bias is a row of numbers")
-    count = len(found.layers["fc8"][1]) if "fc8" in found.layers else 0
-    tower, width = weights.tower_of(found.recipe, found.layers, count)
-    params = weights.to_params(found.layers, tower, found.crop_size)
-    names, notes = _names(count, found, classes)
+    count = len(stored.layers["fc8"][1]) if "fc8" in stored.layers else 0
+    tower, width = weights.tower_of(stored.recipe, stored.layers, count)
+    params = weights.to_params(stored.layers, tower, stored.crop_size)
+    names, notes = _names(count, stored, classes)
     preprocessing = preprocessings.of_colour(
-        names, image_size=found.image_size, crop_size=found.crop_size, mean=found.mean, pixel_scale=found.scale
+        names, image_size=stored.image_size, crop_size=stored.crop_size, mean=stored.mean, pixel_scale=stored.scale
     )
     if mean is not None:
         preprocessing = _with_mean(preprocessing, epath.Path(mean))
-    settings = _settings(found.recipe, width, found.crop_size, names)
-    kind = found.recipe if found.recipe in caffe.RECIPES else "torchvision"
+    settings = _settings(stored.recipe, width, stored.crop_size, names)
+    kind = stored.recipe if stored.recipe in caffe.RECIPES else "torchvision"
     if kind in caffe.RECIPES:
         notes = (SQUASHED.format(preprocessing.image_size), *notes)
-    return Network(settings, 0, params, {}, preprocessing, found.licence, kind, (*found.notes, *notes))
+    return Network(settings, 0, params, {}, preprocessing, stored.licence, kind, (*stored.notes, *notes))
 
 
 def _with_mean(preprocessing: Preprocessing, file: epath.Path) -> Preprocessing:
@@ -206,12 +206,12 @@ def _with_mean(preprocessing: Preprocessing, file: epath.Path) -> Preprocessing:
     return dataclasses.replace(preprocessing, mean_image=image, image_size=len(image))
 
 
-def _names(count: int, found: _Found, classes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _names(count: int, stored: _Stored, classes: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the classes, and what to know of them."""
     if classes is not None:
         return _names_in(epath.Path(classes), count), ()
-    if len(found.classes) == count:
-        return found.classes, ()
+    if len(stored.classes) == count:
+        return stored.classes, ()
     if count == len(imagenet_names.class_ids()):
         return imagenet_names.class_ids(), ()
     numbers = tuple(str(number) for number in range(count))

@@ -119,12 +119,12 @@ def _stored(value: Any, depth: int = 0) -> list[Any]:
         inner = value.arguments
     elif isinstance(value, (list, tuple)) and not isinstance(value, Name):
         inner = value
-    found: list[Any] = []
+    keys: list[Any] = []
     for part in inner:
-        found += _stored(part, depth + 1)
-        if len(found) > MAX_ARRAYS:
+        keys += _stored(part, depth + 1)
+        if len(keys) > MAX_ARRAYS:
             raise FormatError(f"it holds more than {MAX_ARRAYS:,} arrays, which no network has")
-    return found
+    return keys
 
 
 def _no_storage(key: tuple) -> np.ndarray:
@@ -159,7 +159,7 @@ def _numbers(key: tuple, data: bytes | memoryview) -> np.ndarray:
 
 def _arrays_of(value: Any, numbers: Numbers) -> dict[str, np.ndarray]:
     """The arrays in dictionaries of dictionaries, named by the way to them. Other values are left out."""
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     seen = 0
 
     def walk(value: Any, path: str, depth: int) -> None:
@@ -172,10 +172,10 @@ def _arrays_of(value: Any, numbers: Numbers) -> dict[str, np.ndarray]:
                 if isinstance(inner, (dict, Call)):
                     walk(inner, f"{path}/{name}" if path else str(name), depth + 1)
         elif isinstance(value, Call) and (array := _array_of(value, numbers)) is not None:
-            found[path] = array
+            arrays[path] = array
 
     walk(value, "", 0)
-    return found
+    return arrays
 
 
 def _array_of(call: Call, numbers: Numbers) -> np.ndarray | None:

@@ -183,10 +183,10 @@ def licence_of(metadata: Mapping[str, str]) -> str:
 
 
 def _flatten(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    found = []
+    leaves = []
     for name, inner in tree.items():
-        found += _flatten(inner, (*path, name)) if isinstance(inner, Mapping) else [((*path, name), np.asarray(inner))]
-    return found
+        leaves += _flatten(inner, (*path, name)) if isinstance(inner, Mapping) else [((*path, name), np.asarray(inner))]
+    return leaves
 
 
 def _nested(arrays: Arrays, tree: str) -> dict[str, dict[str, np.ndarray]]:

@@ -53,10 +53,10 @@ def tower_of(recipe: str, whole: Whole, classes: int) -> tuple[Tower, float]:
 
 def _width_of(features: Mapping[str, tuple[int, float]]) -> float:
     """The shortest width that gives these features, as `(of the recipe, found)`, or the nearest where none does."""
-    least = max(found / whole for whole, found in features.values())
+    least = max(units / whole for whole, units in features.values())
     for digits in range(DIGITS + 1):
         width = math.ceil(least * 10**digits) / 10**digits
-        if all(math.floor(whole * width) == found for whole, found in features.values()):
+        if all(math.floor(whole * width) == units for whole, units in features.values()):
             return width
     return least
 

@@ -39,13 +39,13 @@ class StuckLoss:
         if step != self.after:
             return None
         mean, guessing = sum(self._last) / len(self._last), math.log(self._classes)
-        found = f"after {step:,} updates the loss, {mean:.4f}, is still that of"
+        plateau = f"after {step:,} updates the loss, {mean:.4f}, is still that of"
         if mean >= SHARE * guessing:
-            return f"{found} guessing among {self._classes:,} classes, {guessing:.4f}"
+            return f"{plateau} guessing among {self._classes:,} classes, {guessing:.4f}"
         labels = self._labels() if self._classes <= FEW_CLASSES else ()
         frequencies = entropy(labels)
         if labels and mean >= SHARE * frequencies:
-            return f"{found} a network that has learned the frequencies of the classes alone, {frequencies:.4f}"
+            return f"{plateau} a network that has learned the frequencies of the classes alone, {frequencies:.4f}"
         return None
 
 

@@ -98,12 +98,14 @@ def from_2012(settings: Settings) -> list[Difference]:
     here, then = _flat(settings), _flat(of_2012)
     he_init = settings.network.he_init or RECIPES[settings.network.recipe].fields.get("he_init", False)
     here["network.he_init"] = he_init
-    found = [Difference(WORDS[key], _words(here[key]), _words(then[key])) for key in WORDS if here[key] != then[key]]
-    found += _rates(settings.rates, of_2012.rates)
+    differences = [
+        Difference(WORDS[key], _words(here[key]), _words(then[key])) for key in WORDS if here[key] != then[key]
+    ]
+    differences += _rates(settings.rates, of_2012.rates)
     for layer, decay in settings.weight_decays.items():
         if decay != then["weight_decay"]:
-            found.append(Difference(f"weight decay of {layer}", _words(decay), _words(then["weight_decay"])))
-    return found + list(_of_recipe(settings.network.recipe, starts=not he_init))
+            differences.append(Difference(f"weight decay of {layer}", _words(decay), _words(then["weight_decay"])))
+    return differences + list(_of_recipe(settings.network.recipe, starts=not he_init))
 
 
 def _flat(settings: Settings) -> dict[str, Any]:

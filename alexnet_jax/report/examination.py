@@ -131,8 +131,8 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
         for i in np.flatnonzero(np.isin(block.examples, chosen)):
             rows[int(block.examples[i])] = block.log_probs[i]
         mistaken = np.flatnonzero((predicted != block.labels) & (predicted >= 0))
-        found = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
-        mistakes = heapq.nlargest(MISTAKES, mistakes + found, key=lambda mistake: mistake[:2])
+        latest = [(float(block.log_probs[i].max()), -int(block.examples[i]), block.log_probs[i]) for i in mistaken]
+        mistakes = heapq.nlargest(MISTAKES, mistakes + latest, key=lambda mistake: mistake[:2])
     return Examined(
         name=images.name,
         tally=tally,
@@ -149,7 +149,7 @@ def draw_indices(count: int, most: int, seed: int) -> list[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Nearest:
     """Test images and the training images nearest to them.
 
     Attributes:
@@ -165,7 +165,7 @@ class Found:
     chance: float
 
 
-def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Found:
+def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Nearest:
     """The nearest training images of some test images, by the Euclidean distance of their features.
 
     Args:
@@ -192,7 +192,7 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
         ]
         shown.append(Query(test.title(index), test.pixels(index), test.truth(index), neighbours))
     chance = np.mean([labels[test.source[index]["label"]] for index in chosen]) / count
-    return Found(shown, layer, count, float(chance))
+    return Nearest(shown, layer, count, float(chance))
 
 
 def _feature_blocks(

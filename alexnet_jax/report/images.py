@@ -9,73 +9,73 @@ from alexnet_jax.data.imagenet_names import readable
 from alexnet_jax.drawing import confusion, neighbours, page, predictions
 from alexnet_jax.drawing.collection import Exhibit
 from alexnet_jax.drawing.page import Section
-from alexnet_jax.report.examination import Examined, Found
+from alexnet_jax.report.examination import Examined, Nearest
 
 SPELLED = 10  # classes: the confusion matrix of more is not put into words whole
 CONFUSIONS = 10  # put into words and into a table
 
 
-def predictions_exhibit(found: Examined, split: str) -> Exhibit:
+def predictions_exhibit(examined: Examined, split: str) -> Exhibit:
     """Figure 4, left half."""
-    guesses = len(found.chosen[0].classes)
-    right = sum(each.classes[0] == each.truth for each in found.chosen)
+    guesses = len(examined.chosen[0].classes)
+    right = sum(each.classes[0] == each.truth for each in examined.chosen)
     return Exhibit(
-        {"predictions": predictions.draw(found.chosen)},
+        {"predictions": predictions.draw(examined.chosen)},
         Section(
             "Predictions",
-            page.answers(found.chosen),
-            f"{len(found.chosen)} images drawn at random from {split}, each with its true class and the"
+            page.answers(examined.chosen),
+            f"{len(examined.chosen)} images drawn at random from {split}, each with its true class and the"
             f" {_number(guesses)} likeliest classes; the bar of the true class is orange. {right} of"
-            f" {len(found.chosen)} have their true class first. Centre crops.",
+            f" {len(examined.chosen)} have their true class first. Centre crops.",
             "In the paper (figure 4, left): eight test images of ILSVRC-2010 with the five labels that its network"
             " thinks most probable.",
         ),
     )
 
 
-def neighbours_exhibit(found: Found, split: str, train: str, of: int) -> Exhibit:
+def neighbours_exhibit(nearest: Nearest, split: str, train: str, of: int) -> Exhibit:
     """Figure 4, right half.
 
     Args:
-      found: the neighbours.
+      nearest: the neighbours.
       split, train: names of the splits.
       of: images of the training split, of which some may not have been searched.
     """
-    pairs = [(query.truth, each.truth) for query in found.queries for each in query.neighbours]
-    count = len(found.queries[0].neighbours)
+    pairs = [(query.truth, each.truth) for query in nearest.queries for each in query.neighbours]
+    count = len(nearest.queries[0].neighbours)
     same = sum(one == other for one, other in pairs)
     searched = f"all {of:,} images of {train}"
-    if found.searched < of:
-        searched = f"{found.searched:,} of the {of:,} images of {train}, at even distances"
+    if nearest.searched < of:
+        searched = f"{nearest.searched:,} of the {of:,} images of {train}, at even distances"
     return Exhibit(
-        {"neighbours": neighbours.draw(found.queries)},
+        {"neighbours": neighbours.draw(nearest.queries)},
         Section(
             "Nearest training images",
-            page.neighbours(found.queries),
-            f"{len(found.queries)} images drawn at random from {split}, each with the {count} images nearest to it"
-            f" among {searched}, by Euclidean distance of the features of {found.layer} (exact search; the number is"
+            page.neighbours(nearest.queries),
+            f"{len(nearest.queries)} images drawn at random from {split}, each with the {count} images nearest to it"
+            f" among {searched}, by Euclidean distance of the features of {nearest.layer} (exact search; the number is"
             f" the distance). {same} of {len(pairs)} neighbours have the class of their test image; by chance there"
-            f" would be {found.chance * len(pairs):.1f}. Names of other classes are orange.",
+            f" would be {nearest.chance * len(pairs):.1f}. Names of other classes are orange.",
             "In the paper (figure 4, right): five test images and, for each, the six training images whose feature"
             " vectors of the last hidden layer are nearest by Euclidean distance.",
         ),
     )
 
 
-def confusion_exhibit(found: Examined, class_names: Sequence[str], split: str) -> Exhibit | None:
+def confusion_exhibit(examined: Examined, class_names: Sequence[str], split: str) -> Exhibit | None:
     """Which classes are taken for which; None: there are too many classes."""
-    if found.matrix is None:
+    if examined.matrix is None:
         return None
-    figure = confusion.draw(found.matrix, class_names)
+    figure = confusion.draw(examined.matrix, class_names)
     names = [readable(name) for name in class_names]
-    listed = "" if len(names) <= SPELLED else _table_of_confusions(found.matrix, names)
-    means, count = found.tally.means(), int(found.tally.count.sum())
+    listed = "" if len(names) <= SPELLED else _table_of_confusions(examined.matrix, names)
+    means, count = examined.tally.means(), int(examined.tally.count.sum())
     top5 = f", top-5 error {page.percent(means['top5'])}" if "top5" in means else ""
     return Exhibit(
         {"confusion": figure},
         Section(
             "Confusions",
-            page.charts([(figure, confusion_in_words(found.matrix, names))]) + listed,
+            page.charts([(figure, confusion_in_words(examined.matrix, names))]) + listed,
             f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
             f" top-1 error {page.percent(means['top1'])}{top5}.",
             "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
@@ -92,29 +92,29 @@ def confusion_in_words(matrix: Int[np.ndarray, "classes classes"], names: Sequen
             for row, name in zip(matrix, names, strict=True)
         ]
         return f"Predicted, {'; '.join(rows)}."
-    found = confusion.commonest(matrix, CONFUSIONS)
-    listed = "; ".join(f"{names[true]} as {names[said]}, {count:,}" for count, true, said in found)
+    commonest = confusion.commonest(matrix, CONFUSIONS)
+    listed = "; ".join(f"{names[true]} as {names[said]}, {count:,}" for count, true, said in commonest)
     return f"{len(names):,} classes. The commonest confusions: {listed or 'none'}."
 
 
 def _table_of_confusions(matrix: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
     """The commonest confusions in letters that a phone can show, which a picture of many classes has not."""
-    found = confusion.commonest(matrix, CONFUSIONS)
-    rows = [(f"{names[true]} as {names[said]}", f"{count:,}") for count, true, said in found]
+    commonest = confusion.commonest(matrix, CONFUSIONS)
+    rows = [(f"{names[true]} as {names[said]}", f"{count:,}") for count, true, said in commonest]
     return page.table(["commonest confusions", "images"], rows)
 
 
-def mistakes_exhibit(found: Examined, split: str) -> Exhibit | None:
+def mistakes_exhibit(examined: Examined, split: str) -> Exhibit | None:
     """The images of which the network is most certain and wrong; None: it makes no mistake."""
-    if not found.mistakes:
+    if not examined.mistakes:
         return None
     return Exhibit(
-        {"mistakes": predictions.draw(found.mistakes)},
+        {"mistakes": predictions.draw(examined.mistakes)},
         Section(
             "Worst mistakes",
-            page.answers(found.mistakes),
-            f"The {len(found.mistakes)} of {found.wrong:,} wrongly predicted images of {split} whose wrong class has"
-            " the highest probability, the highest first. Some may be labelled wrongly.",
+            page.answers(examined.mistakes),
+            f"The {len(examined.mistakes)} of {examined.wrong:,} wrongly predicted images of {split} whose wrong"
+            " class has the highest probability, the highest first. Some may be labelled wrongly.",
         ),
     )
 

@@ -9,18 +9,18 @@ from alexnet_jax.drawing.page import Section
 from alexnet_jax.network.specialisation import DEFINITION, NOISE, PERMUTATIONS, Specialisation
 
 
-def exhibit(weights: Float[np.ndarray, "towers h w 3 kernels"], found: Specialisation, grey: bool) -> Exhibit:
+def exhibit(weights: Float[np.ndarray, "towers h w 3 kernels"], specialisation: Specialisation, grey: bool) -> Exhibit:
     """Figure 3.
 
     Args:
       weights: kernels of the first layer.
-      found: their colour shares.
+      specialisation: their colour shares.
       grey: the images of the data set have no colour.
     """
     towers, height, width, _, count = weights.shape
-    titles = [_tower_title(i, towers, count, mean) for i, mean in enumerate(found.means)]
+    titles = [_tower_title(i, towers, count, mean) for i, mean in enumerate(specialisation.means)]
     figures = {"kernels": kernels.draw(weights, titles)}
-    shares = _shares_in_words(found)
+    shares = _shares_in_words(specialisation)
     words = f"Kernels of {height} x {width} pixels, in colour: {'; '.join(titles)}."
     shown = [(figures["kernels"], words)]
     caption = f"{words} {kernels.SCALING}"
@@ -38,7 +38,7 @@ def exhibit(weights: Float[np.ndarray, "towers h w 3 kernels"], found: Specialis
         ["", "kernels", "mean colour share"],
         [
             (_tower_name(i, towers), f"{len(each)}", "-" if mean is None else f"{mean:.3f}")
-            for i, (each, mean) in enumerate(zip(found.shares, found.means, strict=True))
+            for i, (each, mean) in enumerate(zip(specialisation.shares, specialisation.means, strict=True))
         ],
     )
     body += page.note(f"{DEFINITION} {shares}")
@@ -63,26 +63,26 @@ def _tower_title(number: int, towers: int, count: int, mean: float | None) -> st
     return f"{_tower_name(number, towers)}: {count} kernels, {share}" if towers > 1 else f"{count} kernels, {share}"
 
 
-def _shares_in_words(found: Specialisation) -> str:
-    if len(found.shares) == 1:
+def _shares_in_words(specialisation: Specialisation) -> str:
+    if len(specialisation.shares) == 1:
         return "The network has one tower, so there is no other tower to compare."
-    if found.p_value is None:
+    if specialisation.p_value is None:
         return "A tower has no kernel with weights, so the towers cannot be compared."
-    first, second = (float(shares.mean()) for shares in found.shares)
+    first, second = (float(shares.mean()) for shares in specialisation.shares)
     return (
-        f"The towers differ by {abs(first - second):.3f}, p = {found.p_value:.4f} (two-sided permutation test,"
+        f"The towers differ by {abs(first - second):.3f}, p = {specialisation.p_value:.4f} (two-sided permutation test,"
         f" {PERMUTATIONS:,} permutations of the kernels between the towers)."
     )
 
 
-def tower_lines(found: Specialisation) -> list[str]:
+def tower_lines(specialisation: Specialisation) -> list[str]:
     """The colour shares as lines of text, with their definition."""
     lines = [
-        f"{_tower_name(i, len(found.shares))}: mean colour share {'-' if mean is None else f'{mean:.3f}'} of"
+        f"{_tower_name(i, len(specialisation.shares))}: mean colour share {'-' if mean is None else f'{mean:.3f}'} of"
         f" {len(shares)} kernels (grey 0, noise {NOISE:.3f})"
-        for i, (shares, mean) in enumerate(zip(found.shares, found.means, strict=True))
+        for i, (shares, mean) in enumerate(zip(specialisation.shares, specialisation.means, strict=True))
     ]
-    return [*lines, _shares_in_words(found), DEFINITION]
+    return [*lines, _shares_in_words(specialisation), DEFINITION]
 
 
 def is_grey(mean_image: Float[np.ndarray, "size size 3"]) -> bool:

@@ -46,7 +46,7 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
     network, towers = net.settings.network, net.tower.towers
     parameters = sharding.count_params(net.params)
     width = "" if network.width == 1 else f", width {network.width:g}"
-    found = [
+    pairs = [
         ("recipe", f"{network.recipe}, {'two towers' if towers == 2 else 'one tower'}{width}"),
         ("parameters", f"{parameters:,}"),
         ("checkpoint", f"after update {net.step:,}"),
@@ -58,17 +58,17 @@ def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[t
         rates = {key[3:]: page.percent(value) for key, value in means.items() if key != "loss"}
         errors = ", ".join(f"top\N{NON-BREAKING HYPHEN}{k} {rate}" for k, rate in rates.items())
         images = f"{int(examined.tally.count.sum()):,} images of {examined.name}"
-        found.append(("error of the centre crop", f"{errors}, {images}"))
-        found.append(("loss", f"{means['loss']:.4f} nats"))
+        pairs.append(("error of the centre crop", f"{errors}, {images}"))
+        pairs.append(("loss", f"{means['loss']:.4f} nats"))
     with contextlib.redirect_stdout(sys.stderr):  # a warning about a damaged file is no result
         result = record.read_result(folder)
     if result is None:
-        found.append(("run", "not finished, or not trained here"))
+        pairs.append(("run", "not finished, or not trained here"))
     else:
         error = f"top\N{NON-BREAKING HYPHEN}1 {page.percent(result['top1_10_views'])}"
-        found.append(("error of ten views at the end of the run", f"{error}, {int(result['count']):,} images"))
-        found.append(("run", f"finished after update {int(result['step']):,}"))
-    return found
+        pairs.append(("error of ten views at the end of the run", f"{error}, {int(result['count']):,} images"))
+        pairs.append(("run", f"finished after update {int(result['step']):,}"))
+    return pairs
 
 
 def curves_exhibit(rows: Sequence[Mapping[str, Any]], schedule: str) -> Exhibit | None:
@@ -80,13 +80,13 @@ def curves_exhibit(rows: Sequence[Mapping[str, Any]], schedule: str) -> Exhibit 
     """
     figures, shown = {}, []
     for name, (title, unit, keys) in PANELS.items():
-        found = [curve_of(rows, key, label) for key, label in keys.items()]
-        found = [each for each in found if each.values]
-        if not found:
+        plotted = [curve_of(rows, key, label) for key, label in keys.items()]
+        plotted = [each for each in plotted if each.values]
+        if not plotted:
             continue
-        logarithmic = name == "learning_rate" and schedule != "cosine" and min(found[0].values) > 0
-        figures[name] = curves.draw(found, title, unit, logarithmic=logarithmic)
-        shown.append((figures[name], f"{title} in {unit}: {'; '.join(map(_in_words, found))}."))
+        logarithmic = name == "learning_rate" and schedule != "cosine" and min(plotted[0].values) > 0
+        figures[name] = curves.draw(plotted, title, unit, logarithmic=logarithmic)
+        shown.append((figures[name], f"{title} in {unit}: {'; '.join(map(_in_words, plotted))}."))
     if not figures:
         return None
     caption = (

@@ -101,10 +101,10 @@ class Exact:
 
     def compare(self, name: str, vectors: codes.Vectors, wanted: np.ndarray) -> Result:
         """The shares that exact distances of other vectors find."""
-        _, found = exact_search.nearest(wanted, vectors.blocks(), self.depths[-1])
-        hits = np.stack([np.isin(*rows) for rows in zip(found, self.neighbours, strict=True)])
+        _, retrieved = exact_search.nearest(wanted, vectors.blocks(), self.depths[-1])
+        hits = np.stack([np.isin(*rows) for rows in zip(retrieved, self.neighbours, strict=True)])
         recalls = [float(hits[:, :depth].sum(axis=1).mean() / self.k) for depth in self.depths]
-        alike = self.labels[found[:, : self.k]] == self.query_labels[:, None]
+        alike = self.labels[retrieved[:, : self.k]] == self.query_labels[:, None]
         return Result(name, recalls, _mean(alike[self.query_labels >= 0]))
 
     def bounds(self, layer: str) -> Iterator[Result]:

@@ -20,17 +20,17 @@ class Ranking:
       counts: items at each distance, from 0 to the number of bits.
       same: of these, items of the query's class.
       labelled: whether the query has a class.
-      found: distances of the query's exact nearest neighbours.
+      nearest: distances of the query's exact nearest neighbours.
     """
 
     counts: Int[np.ndarray, "q distances"]
     same: Int[np.ndarray, "q distances"]
     labelled: Bool[np.ndarray, " q"]
-    found: Int[np.ndarray, "q k"]
+    nearest: Int[np.ndarray, "q k"]
 
     def recall(self, depth: int) -> float:
         """The share of the exact nearest neighbours that are among the first `depth` items, mean over queries."""
-        return float(np.take_along_axis(self._chances(depth), self.found, axis=1).mean())
+        return float(np.take_along_axis(self._chances(depth), self.nearest, axis=1).mean())
 
     def same_class(self, depth: int) -> float | None:
         """The share of the query's class among the first `depth` items, mean over queries; None: none has a class."""
@@ -63,7 +63,7 @@ def rank(
     """
     distances = 8 * queries.shape[1] + 1
     counts, same = np.zeros((2, len(queries), distances), np.int64)
-    found, labelled = np.zeros(neighbours.shape, np.int64), query_labels >= 0
+    neighbour_distances, labelled = np.zeros(neighbours.shape, np.int64), query_labels >= 0
     first = 0
     for block in code_blocks:
         part = slice(first, first + len(block))
@@ -73,9 +73,9 @@ def rank(
         counts += np.bincount(cells.ravel(), minlength=counts.size).reshape(counts.shape)
         same += np.bincount(cells[alike], minlength=same.size).reshape(same.shape)
         rows, columns = np.nonzero((neighbours >= part.start) & (neighbours < part.stop))
-        found[rows, columns] = apart[rows, neighbours[rows, columns] - first]
+        neighbour_distances[rows, columns] = apart[rows, neighbours[rows, columns] - first]
         first = part.stop
-    return Ranking(counts, same, labelled, found)
+    return Ranking(counts, same, labelled, neighbour_distances)
 
 
 @jax.jit

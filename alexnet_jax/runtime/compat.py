@@ -149,8 +149,8 @@ def xla_complaint() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.search(r"^\w+ .*\.cc:\d+\] (.*)", tried.stderr.decode(errors="replace"), flags=re.MULTILINE)
-    return found[1].rstrip(".")[:300] if tried.returncode and found else ""
+    match = re.search(r"^\w+ .*\.cc:\d+\] (.*)", tried.stderr.decode(errors="replace"), flags=re.MULTILINE)
+    return match[1].rstrip(".")[:300] if tried.returncode and match else ""
 
 
 # tensorboardX and PyTorch. Seen in tensorboardX 2.6.5: the package imports PyTorch where PyTorch is installed, which

@@ -74,12 +74,12 @@ class _Names:
 
     def find_all(self, folder: epath.Path) -> Iterator[_Step]:
         """All complete checkpoints."""
-        return (_Step(found.step, found.path) for found in self._standard.find_all(folder))
+        return (_Step(entry.step, entry.path) for entry in self._standard.find_all(folder))
 
     def find_step(self, folder: epath.Path, step: int) -> _Step:
         """The complete checkpoint of the step; without it a `ValueError`."""
-        found = self._standard.find_step(folder, step)
-        return _Step(found.step, found.path)
+        entry = self._standard.find_step(folder, step)
+        return _Step(entry.step, entry.path)
 
 
 class _Manager(ocp.CheckpointManager):

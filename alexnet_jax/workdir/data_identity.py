@@ -58,10 +58,10 @@ def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str |
             return f"{len(classes)} classes there, {len(others)} here"
         if (label := first_other_class(classes, others)) is not None:
             return f"class {label} is {classes[label]!r} there and {others[label]!r} here"
-    counts, found = there.get("examples"), here.get("examples")
-    if isinstance(counts, dict) and isinstance(found, Mapping) and counts != found:
-        split = next(name for name in {**counts, **found} if counts.get(name) != found.get(name))
-        return f"split {split!r} has {_count(counts.get(split))} there and {_count(found.get(split))} here"
+    theirs, ours = there.get("examples"), here.get("examples")
+    if isinstance(theirs, dict) and isinstance(ours, Mapping) and theirs != ours:
+        split = next(name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name))
+        return f"split {split!r} has {_count(theirs.get(split))} there and {_count(ours.get(split))} here"
     for key, value in here.items():
         if key in there and there[key] != value:
             if key == "statistics":

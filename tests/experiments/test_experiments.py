@@ -1,6 +1,7 @@
 """The command, with workers that answer at once."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -11,14 +12,18 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax.errors import UsageError
+import alexnet_jax
+from alexnet_jax.errors import NotFiniteError, UsageError
+from alexnet_jax.experiments import ensemble as ensemble_module
 from alexnet_jax.experiments import run as run_module
+from alexnet_jax.experiments import worker
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.ensemble import measure_ensemble
-from alexnet_jax.experiments.experiment import ensembles, grid
+from alexnet_jax.experiments.experiment import ensembles, grid, rows_of, without_rows
 from alexnet_jax.experiments.pool import Pool
 from alexnet_jax.experiments.rows import add_row, read_rows
 from alexnet_jax.experiments.run import Run, config_of
@@ -305,8 +310,9 @@ def test_the_key_of_a_run_does_not_depend_on_json():
 def test_an_ensemble_is_called_for_when_all_its_members_have_rows():
     runs = grid("e", "default", {"a": {}, "b": {}}, range(3), measure=("curve",))
     key = {"config": "default", "overrides": {}}
+    key |= {"curve": []}
     rows = [key | {"run": run.name, "seed": run.seed, "result": {}} for run in runs if (run.name, run.seed) != ("a", 1)]
-    rows.append({"run": "a", "seed": 1, "result": {}, "config": "default", "overrides": {"num_epochs": 0.1}})
+    rows.append(key | {"run": "a", "seed": 1, "result": {}, "overrides": {"num_epochs": 0.1}})
     [run] = ensembles(runs, rows, size=3)
     assert (run.name, run.seed, run.ensemble, run.measure) == ("b, ensemble", 0, (0, 1, 2), ())
     assert [(member.name, member.seed, member.folder) for member in run.members] == [
@@ -318,6 +324,56 @@ def test_an_ensemble_is_called_for_when_all_its_members_have_rows():
         "a, ensemble",
         "b, ensemble",
     ]
+
+
+def test_a_row_without_what_its_run_measures_is_made_again():
+    [run] = grid("e", "default", {"a": {}}, [0], measure=("curve",))
+    row = {"run": "a", "config": "default", "overrides": {}, "seed": 0}
+    old, new, failed = row | {"result": {}}, row | {"result": {}, "curve": []}, row | {"failed": "not finite"}
+    assert without_rows([run], [old]) == [run] and rows_of([run], [old]) == []
+    assert without_rows([run], [old, new]) == [] and rows_of([run], [old, new]) == [new]
+    assert without_rows([run], [failed]) == [] and rows_of([run], [failed]) == [failed]
+
+
+def test_an_ensemble_is_the_mean_of_its_members(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_run: Path, data_dir: str, squares
+):
+    nets = [alexnet_jax.load(tiny_run), alexnet_jax.load(tiny_run)]
+    nets[1].params["fc8"]["kernel"] *= -3.0  # the other member predicts something else
+    folders = [tmp_path / "one", tmp_path / "other"]
+    monkeypatch.setattr(run_module, "_train", lambda member, runs_dir, data_dir: folders[member.seed - 4])
+    by_folder = dict(zip(map(str, folders), nets, strict=True))
+    monkeypatch.setattr(ensemble_module, "load", lambda workdir, data_dir: by_folder[workdir])
+    run = Run("e", "a, ensemble", "default", {}, 0, measure=("curve",), ensemble=(4, 5))
+    row = run_module.perform(run, runs_dir=tmp_path, data_dir=data_dir)
+    images, labels = squares
+    for views in (1, 10):
+        alone = [net.predict(images, views=views) for net in nets]
+        together = np.mean(alone, axis=0)
+        assert len({tuple(probs.argmax(axis=1)) for probs in (*alone, together)}) > 1
+        loss = -np.log(together[range(len(labels)), labels]).mean()
+        assert row["result"][f"loss_{views}_views"] == pytest.approx(loss, abs=2e-5)
+        assert row["result"][f"top1_{views}_views"] == (together.argmax(axis=1) != labels).mean()
+    assert (row["run"], row["ensemble"], row["result"]["count"]) == ("a, ensemble", [4, 5], 50)
+
+
+def test_a_run_that_diverges_leaves_a_row_and_the_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd
+):
+    def perform(run, **_):
+        if run.seed == 0:
+            raise NotFiniteError("the loss of update 7 is not finite")
+        return {"seed": run.seed}
+
+    runs = [Run("e", "a", "default", {}, seed) for seed in (0, 1)]
+    monkeypatch.setattr(worker, "perform", perform)
+    monkeypatch.setattr(worker.cli, "start", lambda **_: None)
+    monkeypatch.setattr(worker.os, "dup2", lambda *_: None)  # standard output stays
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(map(worker.line_of, runs))))
+    worker.main(str(tmp_path))
+    first, second = map(json.loads, capfd.readouterr().out.splitlines())
+    assert "update 7" in first["failed"] and first["seconds"] is None and "result" not in first
+    assert (first["run"], first["seed"], second["seed"]) == ("a", 0, 1)
 
 
 def test_a_workdir_of_other_values_is_one_error_with_advice_that_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -7,8 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.data.decoders import decode
-from alexnet_jax.experiment.data import open_data
 from alexnet_jax.experiments import measures
 from alexnet_jax.network.specialisation import specialisation
 from alexnet_jax.retrieval import code_trial
@@ -28,12 +26,9 @@ def test_curves_are_those_of_the_run(tiny_run: Path):
     np.testing.assert_allclose(measures.losses(tiny_run, None), training, atol=1e-5)
 
 
-def test_nine_views_are_averaged_as_predictions_are(tiny_run: Path, net: Trained, data_dir: str):
-    test = open_data(net.settings.dataset.name, data_dir, say=print).split("test")
-    images, labels = zip(
-        *((decode(example["image"]), example["label"]) for example in map(test.__getitem__, range(50))), strict=True
-    )
-    wrong = net.predict(np.stack(images), views=9).argmax(axis=1) != labels
+def test_nine_views_are_averaged_as_predictions_are(tiny_run: Path, net: Trained, data_dir: str, squares):
+    images, labels = squares
+    wrong = net.predict(images, views=9).argmax(axis=1) != labels
     assert 0 < wrong.mean() < 1 and measures.nine_views(tiny_run, data_dir) == wrong.mean()
 
 

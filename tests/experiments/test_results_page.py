@@ -9,7 +9,7 @@ from alexnet_jax.experiments import summary
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.rows import add_row
 
-MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27"}
+MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27", "curve": []}
 
 
 def row(run, **fields):
@@ -34,7 +34,8 @@ def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):
 def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):
     curve = {"curve": [[1.0, 0.5, 1.4], [2.0, 0.2, 0.6]]}
     extra = {
-        **dict.fromkeys(("figure1", "response_norm", "response_norm_520"), curve),
+        "figure1": curve,
+        **dict.fromkeys(("response_norm", "response_norm_520"), curve | {"nine_views": 0.2}),
         "ablations_cifar10": {"towers": {"colour_share": [0.4, 0.1], "p_value": 0.01}},
         "initialisation": {"signal": {"conv1": 12.0}, "losses": [[500, 2.3], [2000, 1.1]]},
         "retrieval": {"codes": {"exact distances in fc7": [1.0, 1.0, 0.7]}},
@@ -45,7 +46,7 @@ def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path)
     summary.write(tmp_path / "results")
     page = (tmp_path / "results.md").read_text()
     assert "Not measured" not in page
-    assert "| `11pct` | 12.5 ± 0.0 | 15.0 ± 0.0 | 3 | 11 |" in page
+    assert "| `11pct` | 20.0 ± 0.0 | 12.5 ± 0.0 | 15.0 ± 0.0 | 3 | 11 |" in page
     assert "| relu | 0.001 | 1.8 | 1 of 1 |" in page and "![Training error" in page
     for name in ("figure1", "response_norm", "response_norm_520", "initialisation", "large_batch"):
         assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from alexnet_jax.experiments import figure1, large_batch, response_norm, tables
+from alexnet_jax.experiments import elpv, figure1, initialisation, large_batch, response_norm, tables
 
 
 def row(name: str, seed: int, error: float, **fields):
@@ -70,6 +70,42 @@ def test_a_table_has_a_column_for_each_number_of_views():
         "|  | nine views, % | centre, % | runs | paper, % |",
         "| `a` | 22.0 ± 2.8 | 12.0 ± 1.4 | 2 |  |",
     )
+
+
+def test_an_ablation_is_what_the_lesser_network_adds_to_the_error():
+    # Of b: pairs as above; all seeds with the deviation of both networks: variances 4 and 6.333, and t is 2.776.
+    together = 2.7764451 * math.sqrt((4 + 19 / 3) / 2) * math.sqrt(2 / 3)
+    line = f"| `b` | 15.3 ± 2.5 | +3.3 ± 1.4 | +3.3 ± {together:.1f} | + | ? | 3 |"
+    assert line in tables.ablations(ROWS, "a", {"b": "+"})
+    better = tables.ablations(ROWS, "b", {"a": "+"})
+    assert f"| `a` | 12.0 ± 2.0 | -3.3 ± 1.4 | -3.3 ± {together:.1f} | + | ? | 3 |" in better
+    clear = [*ROWS, *(row("c", seed, error) for seed, error in enumerate((0.30, 0.31, 0.32)))]
+    assert " | + | + | 3 |" in tables.ablations(clear, "a", {"c": "+"})
+
+
+def test_differences_are_those_of_the_second_network():
+    rows = [row("default", seed, 0.10 + seed / 100) for seed in range(2)]
+    rows += [row("dropout, 45 epochs", seed, 0.13 + seed / 100) for seed in range(2)]
+    assert "of `dropout, 45 epochs` differs by +3.0 ± 0.0 points" in elpv.make_table(rows)
+    rows = [row("SGD, 128", 0, 0.25), row("LARS, 128", 0, 0.20)]
+    assert "| 128 | 25.0 | 20.0 | -5.0 | 1, 1 |" in large_batch.make_table(rows)
+
+
+def test_the_losses_of_a_start_are_those_of_the_updates_named():
+    losses = [[step, 2.0 - step / 2000] for step in range(100, 2001, 100)]
+    rows = [
+        row(name, seed, 0.5, losses=losses, signal={"conv1": 12.0}) for name in ("original", "paper") for seed in (0, 1)
+    ]
+    assert "| `original` | 1.75 ± 0.00 | 1.50 ± 0.00 | 1.25 ± 0.00 | 1.00 ± 0.00 |" in initialisation.make_table(rows)
+    smooth = initialisation._smooth([[step, float(step)] for step in range(1, 11)])
+    assert [smooth[0], smooth[1], smooth[9]] == [(1, 1.0), (2, 1.5), (10, 6.5)]  # the mean of 3 to 10
+
+
+def test_a_network_that_starts_below_the_goal_reaches_it_on_the_line_from_guessing():
+    # From 90 % at 0 to 15 % after half an epoch.
+    assert figure1.epochs_to_goal(curve("relu", 0.001, 0, [0.15])) == pytest.approx(0.5 * 0.65 / 0.75)
+    assert figure1.epochs_to_goal(curve("relu", 0.001, 0, [0.35, 0.15])) == pytest.approx(0.75)
+    assert figure1.epochs_to_goal(curve("relu", 0.001, 0, [0.35, 0.26])) is None
 
 
 def test_a_variant_that_diverged_is_not_one_that_was_not_run():

@@ -148,8 +148,8 @@ def _platform() -> str | None:
 def _architecture() -> str | None:
     """What kernels are compiled for, such as `sm_90`; None: no NVIDIA GPU."""
     capability = getattr(jax.local_devices()[0], "compute_capability", None)
-    found = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
-    return found and f"sm_{found[1]}{found[2]}"
+    match = re.fullmatch(r"(\d+)\.(\d+)", str(capability))
+    return match and f"sm_{match[1]}{match[2]}"
 
 
 def _register(platform: str) -> Status:

@@ -19,16 +19,16 @@ ABANDONED = 3600.0  # seconds after which the writer of an unfinished file count
 
 def find(folder: Path, key: str) -> Path | None:
     """The library of a key; None: there is none. Removes damaged ones."""
-    found = None
+    library = None
     with contextlib.suppress(OSError):
         for file in folder.glob(f"{key}-*.so"):
             with contextlib.suppress(OSError):  # of a file that is someone else's
                 if file.name == _name(key, file.read_bytes()):
-                    found = file
+                    library = file
                     os.utime(file)  # the libraries used last stay
                 else:
                     file.unlink()
-    return found
+    return library
 
 
 def put(folder: Path, key: str, content: bytes) -> Path:

@@ -120,9 +120,9 @@ def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dic
 def _class_names(root: Path, splits: dict[str, dict[str, Path]]) -> list[str]:
     class_names = list(splits["train"])
     if len(class_names) < 2:
-        found = f"one class ({class_names[0]})" if class_names else "no class (no folder)"
+        count = f"one class ({class_names[0]})" if class_names else "no class (no folder)"
         raise SourceError(
-            f"the split 'train' of {root} has {found}; at least two classes are needed: one folder a class"
+            f"the split 'train' of {root} has {count}; at least two classes are needed: one folder a class"
         )
     for name in class_names:
         if (stored := os.fsencode(name)) != name.encode(errors="replace"):
@@ -216,12 +216,12 @@ def _count_images(path: Path, seen: Seen) -> int:
 def _entries(path: Path, seen: Seen, *, counts: bool = True) -> Iterator["os.DirEntry[str]"]:
     try:
         with os.scandir(path) as entries:
-            found = sorted(seen.count(entries, path, each=0), key=lambda entry: entry.name)
+            ordered = sorted(seen.count(entries, path, each=0), key=lambda entry: entry.name)
     except OSError as error:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise MissingSourceError(f"{path} cannot be read: {reason_of(error)}") from error
         raise SourceError(f"{path} cannot be read: {reason_of(error)}; {READABLE}") from error
-    yield from seen.count(found, path, each=int(counts))
+    yield from seen.count(ordered, path, each=int(counts))
 
 
 def _hold_out(items: list[Item], share: float) -> dict[str, list[Item]]:

@@ -67,9 +67,9 @@ def read_idx(path: str, *, axes: int) -> UInt8[np.ndarray, " count *shape"]:
     try:
         with gzip.open(path) as file:  # a damaged file may claim any length
             data = file.read(MAX_BYTES)
-        zeros, kind, found = struct.unpack_from(">HBB", data)
+        zeros, kind, dimensions = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{axes}I", data, 4)
-        if zeros or kind != 8 or found != axes:
+        if zeros or kind != 8 or dimensions != axes:
             raise ValueError("another header")
         if 0 in shape[1:]:
             raise ValueError("images without pixels")
