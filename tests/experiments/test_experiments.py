@@ -357,9 +357,7 @@ def test_an_ensemble_is_the_mean_of_its_members(
     assert (row["run"], row["ensemble"], row["result"]["count"]) == ("a, ensemble", [4, 5], 50)
 
 
-def test_a_run_that_diverges_leaves_a_row_and_the_worker_goes_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd
-):
+def test_a_diverging_run_leaves_a_row_and_the_worker_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
     def perform(run, **_):
         if run.seed == 0:
             raise NotFiniteError("the loss of update 7 is not finite")
@@ -367,6 +365,7 @@ def test_a_run_that_diverges_leaves_a_row_and_the_worker_goes_on(
 
     runs = [Run("e", "a", "default", {}, seed) for seed in (0, 1)]
     monkeypatch.setattr(worker, "perform", perform)
+    monkeypatch.setattr(worker, "_end_with", lambda parent: None)
     monkeypatch.setattr(worker.cli, "start", lambda **_: None)
     monkeypatch.setattr(worker.os, "dup2", lambda *_: None)  # standard output stays
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(map(worker.line_of, runs))))

@@ -93,9 +93,8 @@ def test_differences_are_those_of_the_second_network():
 
 def test_the_losses_of_a_start_are_those_of_the_updates_named():
     losses = [[step, 2.0 - step / 2000] for step in range(100, 2001, 100)]
-    rows = [
-        row(name, seed, 0.5, losses=losses, signal={"conv1": 12.0}) for name in ("original", "paper") for seed in (0, 1)
-    ]
+    fields = {"losses": losses, "signal": {"conv1": 12.0}}
+    rows = [row(name, seed, 0.5, **fields) for name in ("original", "paper") for seed in (0, 1)]
     assert "| `original` | 1.75 ± 0.00 | 1.50 ± 0.00 | 1.25 ± 0.00 | 1.00 ± 0.00 |" in initialisation.make_table(rows)
     smooth = initialisation._smooth([[step, float(step)] for step in range(1, 11)])
     assert [smooth[0], smooth[1], smooth[9]] == [(1, 1.0), (2, 1.5), (10, 6.5)]  # the mean of 3 to 10
