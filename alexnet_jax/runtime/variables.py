@@ -14,6 +14,7 @@ SET = {
     "jax_enable_x64": False,
     "jax_threefry_partitionable": True,
     "jax_default_prng_impl": "threefry2x32",
+    "jax_random_seed_offset": 0,
 }
 # Options under which the program does not work, with the values that do, and the reason.
 REFUSED = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
@@ -36,6 +36,7 @@ def example(names: tuple[str, ...], pixels: bytes, label: int, name: bytes) -> t
     return made
 
 
+@settings(deadline=None)
 @given(
     names=st.sampled_from(list(itertools.permutations(("image", "label", "name")))),
     deterministic=st.booleans(),
@@ -51,6 +52,7 @@ def test_raw_pixels_are_what_protocol_buffers_read(names, deterministic, pixels,
     assert dict(others) == {feature: expected[feature] for feature in ("label", "name")}
 
 
+@settings(deadline=None)
 @given(
     names=st.sets(st.sampled_from(("image", "label", "name"))),
     image=st.binary(max_size=300),

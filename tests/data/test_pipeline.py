@@ -100,7 +100,23 @@ def test_each_epoch_holds_every_example_once(count, seed):
 
 def test_seeds_differ():
     a, b = (take(1, Places(40), seed=seed)[0] for seed in (1, 2))
-    assert not np.array_equal(a.label, b.label) and not np.array_equal(a.image, b.image)
+    assert not np.array_equal(a.label, b.label)
+    assert [crop_of(image) for image in a.image] != [crop_of(image) for image in b.image]
+
+
+def test_no_crop_is_drawn_twice_and_none_follows_from_the_order():
+    ours, theirs = (Randomness(seed, 40).crops(np.arange(3 * Randomness.BLOCK)) for seed in (1, 2))
+    assert len(np.unique(np.concatenate([ours, theirs]).ravel())) == 2 * ours.size
+    order = np.random.default_rng((1, Randomness.ORDER, 0)).random(ours.shape)
+    assert not np.isin(order, ours).any()
+
+
+def test_order_and_crops_are_those_of_earlier_versions():
+    """A run that an earlier version began goes on with the batches that it would have had."""
+    randomness = Randomness(7, 10)
+    assert randomness.examples(np.arange(20)).tolist() == [8, 0, 7, 1, 3, 6, 2, 4, 5, 9, 8, 2, 4, 1, 3, 7, 9, 0, 6, 5]
+    expected = [[0.7701409510034741, 0.1119272443176843], [0.9353723483221246, 0.5497063489136043]]
+    np.testing.assert_allclose(randomness.crops(np.array([0, 2000]))[:, :2], expected, rtol=1e-12)
 
 
 def test_crops_and_flips_are_what_they_should_be():

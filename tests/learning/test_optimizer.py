@@ -43,6 +43,19 @@ def test_it_agrees_with_optax_parts_and_differs_from_optax_sgd():
     assert updates(8, "kernel", ours)[3] != pytest.approx(updates(8, "kernel", usual)[3], rel=1e-4)
 
 
+@pytest.mark.parametrize("leaf", ["scale", "bias"])
+def test_only_kernels_decay(leaf: str):
+    """The scale of a batch norm is named as such."""
+    leaves = {"kernel": jnp.ones(2, jnp.float32), leaf: jnp.ones(2, jnp.float32)}
+    rates = {"conv1": dict.fromkeys(leaves, piecewise([(0, 1.0)]))}
+    for decay in (0.5, {"conv1": dict.fromkeys(leaves, 0.5)}):
+        optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=decay)
+        params, zeros = {"conv1": leaves}, {"conv1": jax.tree.map(jnp.zeros_like, leaves)}
+        change, _ = optimizer.update(zeros, optimizer.init(params), params, step=jnp.int32(0))
+        np.testing.assert_allclose(change["conv1"]["kernel"], -0.5)
+        np.testing.assert_allclose(change["conv1"][leaf], 0.0)
+
+
 def test_every_leaf_has_its_own_schedule():
     rates = {"conv1": {"kernel": piecewise([(0, 1.0)]), "bias": piecewise([(0, 2.0)])}}
     optimizer = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.0)

@@ -94,6 +94,33 @@ def test_label_smoothing_spreads_a_share_of_the_target():
     assert loss(0.0) == pytest.approx((plain, plain), rel=1e-6)
 
 
+def test_a_step_smooths_the_labels():
+    tower = make_tower("one_tower", num_classes=5, width=0.05, he_init=True)
+    mesh = sharding.make_mesh(data=1, tower=1)
+    batch = sharding.put_batch(small.batch(4), mesh)
+
+    def velocity(smoothing: float):
+        """Of the last layer's bias after one update at rate 0.01: the gradient is `probabilities - targets`."""
+        steps = build_steps(
+            tower=tower, optimizer=small.optimizer(tower), photometry=small.photometry, mesh=mesh, image_size=67,
+            label_smoothing=smoothing,
+        )  # fmt: skip
+        state, _ = steps.train_step(steps.init(jax.random.key(0)), batch, jax.random.key(0))
+        return np.asarray(state.opt_state.velocity["fc8"]["bias"]).ravel()
+
+    targets = np.eye(5)[batch.label].mean(axis=0)
+    np.testing.assert_allclose(velocity(0.2) - velocity(0.0), 0.01 * 0.2 * (1 / 5 - targets), atol=1e-7)
+
+
+def test_lars_moves_a_kernel_that_is_zero_and_leaves_one_without_gradient():
+    rates = {"a": {"kernel": piecewise([(0, 0.1)])}}
+    update = krizhevsky_sgd(rates, momentum=0.9, weight_decay=0.01, trust=0.02)
+    ones, zeros = ({"a": {"kernel": jnp.full((2, 3), value, jnp.float32)}} for value in (1.0, 0.0))
+    for gradients, params, expected in ((ones, zeros, -0.1), (zeros, ones, -0.001), (zeros, zeros, 0.0)):
+        updates, _ = update.update(gradients, update.init(params), params, step=jnp.int32(0))
+        np.testing.assert_allclose(updates["a"]["kernel"], expected, rtol=1e-6)
+
+
 def test_a_plateau_divides_by_ten_when_the_error_stops_falling():
     plateau, factors = fresh(), []
     for step, error in enumerate([0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]):

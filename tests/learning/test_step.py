@@ -64,12 +64,14 @@ def test_a_stream_is_a_function_of_its_name():
 def test_noise_and_dropout_are_functions_of_the_key_and_the_step_and_of_nothing_else():
     """Each update has its own, and a repeated update has the same."""
     drawn: list[tuple[int, ...]] = []
+    numbers: list[int] = []  # of the updates, as the noise's schedule sees them
 
     def bits(key) -> tuple[int, ...]:
         return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
     def noisy(images, key, number):
         drawn.append(bits(key))
+        numbers.append(int(number))
         return inputs(images)
 
     def dropping(params, batch_stats, images, key):
@@ -95,6 +97,7 @@ def test_noise_and_dropout_are_functions_of_the_key_and_the_step_and_of_nothing_
         return list(drawn)
 
     found = {(seed, number): keys_of(seed, number) for seed in (0, 1) for number in (0, 1, 2)}
+    assert numbers == [0, 1, 2, 0, 1, 2]
     assert keys_of(1, 2) == found[1, 2]
     everything = [key for keys in found.values() for key in keys]
     assert len(set(everything)) == len(everything) == 12

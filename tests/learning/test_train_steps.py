@@ -45,6 +45,13 @@ def run(steps, split, crops, key, *counts: int):
     return jax.device_get(state), losses
 
 
+def test_a_block_of_updates_takes_the_memory_of_its_state():
+    _, steps, split, crops, key = setting(1, 1)
+    state = steps.init(key)
+    text = steps.train_steps.lower(state, split, jax.tree.map(jnp.asarray, crops), jnp.int32(1), key).as_text()
+    assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") == len(jax.tree.leaves(state))
+
+
 @pytest.mark.parametrize("layout", [(1, 1), (2, 2)])
 def test_blocks_of_any_length_end_with_the_same_bits_as_single_updates_and_disk(layout):
     mesh, steps, split, crops, key = setting(*layout)

@@ -1,11 +1,51 @@
 """Copies of batches to devices."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from alexnet_jax.errors import UsageError
 from alexnet_jax.network import sharding
 from tests import small
+
+
+def mesh_of(*rows: tuple[int, ...]) -> Mock:
+    """A mesh by the processes of its devices: a row for each part of the batch, a column for each tower."""
+    devices = np.array([[SimpleNamespace(process_index=process) for process in row] for row in rows])
+    return Mock(Mesh, devices=devices, shape={sharding.DATA: len(rows), sharding.TOWER: len(rows[0])})
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        ([(0,)] * 4 + [(1,)] * 4, [(0, 2), (1, 2)]),  # two machines of four GPUs, both towers on each
+        ([(0,), (1,), (2,)], [(0, 3), (1, 3), (2, 3)]),
+        ([(0, 0), (0, 0), (1, 1), (1, 1)], [(0, 2), (1, 2)]),
+        ([(0, 1), (2, 3)], [(0, 2), (0, 2), (1, 2), (1, 2)]),  # the towers of a pair in two processes: the same images
+        ([(0, 0)], [(0, 1)]),
+    ],
+)
+def test_the_part_of_a_process_follows_from_its_devices(rows, parts, monkeypatch: pytest.MonkeyPatch):
+    for process, part in enumerate(parts):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert sharding.place_on_data_axis(mesh_of(*rows)) == part
+
+
+@pytest.mark.parametrize(("process", "rows"), [(0, [(0,), (0,), (1,)]), (1, [(0, 0), (0, 1), (1, 1)])])
+def test_parts_that_overlap_are_one_error(process: int, rows, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    with pytest.raises(UsageError, match=f"data=3 x tower={len(rows[0])} does not lie evenly on 1 processes"):
+        sharding.place_on_data_axis(mesh_of(*rows))
+
+
+def test_a_mesh_that_takes_more_of_one_process_is_one_error():
+    devices = [Mock(jax.Device, process_index=number // 2, id=number, platform="cpu") for number in range(4)]
+    with pytest.raises(UsageError, match="takes 2 of process 0, 1 of process 1's devices, and all 2 processes must"):
+        sharding.make_mesh(data=3, tower=1, devices=devices)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])

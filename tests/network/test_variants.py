@@ -50,6 +50,28 @@ def test_batch_norm_s_gradient_flows_through_the_statistics():
     np.testing.assert_allclose((gradient * x).sum((0, 1, 2)), 0, atol=1e-3)
 
 
+def test_a_batch_norm_normalises_by_the_batch_in_training_and_by_the_averages_in_evaluation():
+    tower = make_tower("batch_norm", num_classes=5, width=0.08)
+    params, averages = jax.jit(lambda key: forwards.init_variables(tower, key, 67))(jax.random.key(0))
+    mean, variance = averages["conv1_norm"]["mean"], averages["conv1_norm"]["variance"]
+    averages["conv1_norm"] = {"mean": mean + 3, "variance": 4 * variance}
+    images = jnp.asarray(RNG.normal(0, 60, (4, 67, 67, 3)), jnp.float32)
+
+    def signals(train: bool):
+        _, kept = jax.jit(
+            functools.partial(
+                tower.apply, train=train, rngs={"dropout": jax.random.key(1)}, mutable=["signals", "batch_stats"]
+            )
+        )({"params": params, "batch_stats": averages}, images)
+        return (np.stack(kept["signals"][f"conv1_{name}"][0]) for name in ("out", "then0"))
+
+    before, after = signals(train=True)
+    expected = (before - before.mean((1, 2, 3), keepdims=True)) / np.sqrt(before.var((1, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(after, expected, rtol=1e-3, atol=1e-3)
+    before, after = signals(train=False)
+    np.testing.assert_allclose(after, (before - 3) / np.sqrt(4 + 1e-5), rtol=1e-4, atol=1e-4)
+
+
 def test_running_averages_follow_the_batch_in_training_alone():
     tower = make_tower("batch_norm", num_classes=5, width=0.08)
     params, before = jax.jit(lambda key: forwards.init_variables(tower, key, 67))(jax.random.key(0))

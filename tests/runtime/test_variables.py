@@ -24,7 +24,12 @@ def option():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("jax_enable_x64", True), ("jax_threefry_partitionable", False), ("jax_default_prng_impl", "rbg")],
+    [
+        ("jax_enable_x64", True),
+        ("jax_threefry_partitionable", False),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_random_seed_offset", 3),
+    ],
 )
 def test_no_variable_changes_the_numbers_of_a_run(option, name: str, value: object):
     expected = jax.random.uniform(jax.random.key(0), (3,))

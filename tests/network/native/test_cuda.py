@@ -110,6 +110,13 @@ THEN = [
 ]
 
 
+def test_rows_that_shared_memory_cannot_hold_take_the_plain_form():
+    block = blocks.block_of(("norm", "pool"), **NORM, pool=(3, 2), round_down=False)
+    assert block is not None
+    wide = {dtype: draw(1, 4, 200, 48, seed=3, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)}
+    assert [blocks.fits(x, block) for x in wide.values()] == [False, True]  # three rows: 115,200 or 57,600 bytes
+
+
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: np.dtype(dtype).name)
 @pytest.mark.parametrize(("channels", "groups"), [(48, 1), (8, 1), (20, 1), (96, 2), (24, 2)])
 @pytest.mark.parametrize(("then", "size"), [*((then, 3) for then in THEN), (THEN[0], 2)], ids=str)

@@ -218,6 +218,16 @@ def test_2010(tmp_path):
     assert {item.name[-5 - 1]: item.label for item in listing.splits["validation"]} == {"1": 0, "2": 1}
 
 
+def test_2010_with_the_test_split(tmp_path):
+    write_2010(tmp_path)
+    images = {f"test/ILSVRC2010_test_{n:08}.JPEG": jpeg() for n in (2, 3, 1)}
+    (tmp_path / "ILSVRC2010_images_test.tar").write_bytes(tar(images))
+    (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n1\n2\n")
+    listing = imagenet.imagenet2010(str(tmp_path), partial=True)
+    assert {item.name[-5 - 1]: item.label for item in listing.splits["test"]} == {"1": 1, "2": 1, "3": 0}
+    assert {item.name[-5 - 1]: item.label for item in listing.splits["validation"]} == {"1": 0, "2": 1}
+
+
 def test_2010_a_label_outside_the_classes(tmp_path):
     write_2010(tmp_path, truth="2\n3\n")
     with pytest.raises(DatasetError, match="holds 3, a label outside the 2 classes"):
