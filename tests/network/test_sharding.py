@@ -35,10 +35,13 @@ def test_the_part_of_a_process_follows_from_its_devices(rows, parts, monkeypatch
         assert sharding.place_on_data_axis(mesh_of(*rows)) == part
 
 
-@pytest.mark.parametrize(("process", "rows"), [(0, [(0,), (0,), (1,)]), (1, [(0, 0), (0, 1), (1, 1)])])
+@pytest.mark.parametrize(
+    ("process", "rows"),
+    [(0, [(0,), (0,), (1,)]), (1, [(0, 0), (0, 1), (1, 1)]), (1, [(0,), (1,), (1,), (2,)])],
+)
 def test_parts_that_overlap_are_one_error(process: int, rows, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "process_index", lambda: process)
-    with pytest.raises(UsageError, match=f"data=3 x tower={len(rows[0])} does not lie evenly on 1 processes"):
+    with pytest.raises(UsageError, match=f"data={len(rows)} x tower={len(rows[0])} does not lie evenly on 1 processes"):
         sharding.place_on_data_axis(mesh_of(*rows))
 
 
