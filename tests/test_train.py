@@ -15,7 +15,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import stuck_loss
 from alexnet_jax.learning.stuck_loss import StuckLoss
 from alexnet_jax.runtime.interruption import Interrupted
-from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.train import _some_labels, train_and_evaluate
 from alexnet_jax.workdir import checkpoint
 
 
@@ -44,7 +44,7 @@ def interrupt_after(before_each_batch: Callable):
 def test_a_run_resumed_twice_ends_with_the_same_bits(
     tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable, capsys: pytest.CaptureFixture
 ):
-    config = tiny_config()
+    config = tiny_config(**{"rates.all.kernel": ((0, 0.002), (0.5, 0.001))})
     whole = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
     assert int(whole.step) == 12
 
@@ -62,8 +62,10 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
 
     training = [row for row in rows(tmp_path / "whole") if "train/loss" in row]
     assert [row["step"] for row in training] == list(range(1, 13)), "a row a hundredth of the run"
-    assert training[0]["train/learning_rate"] == pytest.approx(config.rates.all.kernel[0][1])
-    assert training[0]["train/kernel_norm/fc8"] > 0
+    assert [row["train/learning_rate"] for row in training] == pytest.approx([0.002] * 6 + [0.001] * 6)
+    for layer in ("conv1", "fc8"):
+        length = np.linalg.norm(np.ravel(whole.params[layer]["kernel"]))  # both towers
+        assert training[-1][f"train/kernel_norm/{layer}"] == pytest.approx(length, rel=1e-5)
 
     evaluations = [
         [row for row in rows(tmp_path / name) if "eval/top1" in row or "final/top1_1_views" in row]
@@ -79,6 +81,14 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     row = next(row for row in rows(tmp_path / "whole") if row["step"] == 12 and "eval/loss" in row)
     metrics = json.loads((tmp_path / "whole/checkpoints/12/metrics/metrics").read_text())
     assert metrics == {name: row[f"eval/{name}"] for name in ("top1", "loss")}, "the best is chosen by both"
+
+
+def test_some_labels_come_from_all_of_a_split_that_is_sorted_by_class():
+    """From the first examples alone, a healthy run would look like one that has learned nothing but frequencies."""
+    split = [{"label": label} for label in np.repeat(np.arange(10), 500)]
+    labels = _some_labels(split, 100)
+    assert (len(labels), set(np.bincount(labels))) == (100, {10})
+    assert _some_labels(split[:7], 100) == [0] * 7
 
 
 @pytest.mark.parametrize(("at", "there"), [(3, "at the beginning"), (9, "after update 7")])

@@ -61,6 +61,15 @@ def test_shorter_side_then_central_square(shape: tuple[int, int]):
     assert geometry.resize_and_crop(image, 256).size == (256, 256)
 
 
+@pytest.mark.parametrize(("shape", "rows", "columns"), [((128, 64), (32, 96), (0, 64)), ((64, 128), (0, 64), (32, 96))])
+def test_the_square_lies_in_the_middle_of_the_longer_side(shape, rows, columns):
+    """Rows and columns of the square, in pixels of the image, which is twice as long as wide or as high."""
+    image = Image.fromarray(numbered(*shape).repeat(2, axis=0).repeat(2, axis=1))
+    square = np.asarray(geometry.resize_and_crop(image, 64)).astype(float)
+    for axis, (first, end) in enumerate((rows, columns)):
+        np.testing.assert_allclose(square[..., axis].mean(axis=1 - axis), np.arange(first, end), atol=1)
+
+
 def test_the_centre_is_what_remains():
     image = Image.fromarray(numbered(64, 128))
     np.testing.assert_array_equal(np.asarray(geometry.resize_and_crop(image, 64)), numbered(64, 128)[:, 32:96])

@@ -25,6 +25,15 @@ def test_color_directions_give_back_the_covariance():
     assert (np.diff(deviations) > 0).all()
 
 
+def test_the_sign_of_a_direction_is_that_of_its_largest_component():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        matrix = rng.normal(size=(3, 3))
+        made = statistics.Statistics(np.zeros((1, 1, 3)), matrix @ matrix.T)
+        for direction in made.color_directions:
+            assert direction[np.abs(direction).argmax()] > 0
+
+
 def test_the_published_directions_come_out_of_their_covariance():
     """C2/make-data/input_meta: standard deviations and directions of ILSVRC-2012."""
     deviations = np.array([19.7208, 37.0939, 121.7801])

@@ -14,6 +14,7 @@ from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.hints import hints
 from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.workdir.errors import OtherConfigError
 
 
 @pytest.fixture
@@ -36,6 +37,19 @@ def test_layers_come_from_the_other_run_but_for_fresh_ones(run, tiny_config, dat
     assert not np.array_equal(state.params["fc8"]["kernel"], before.params["fc8"]["kernel"])
     assert np.any(state.params["conv6"]["kernel"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state.velocity))
+
+
+def test_averages_of_batch_norms_come_along_but_for_those_of_fresh_layers(tiny_config, data_dir, tmp_path):
+    recipe = {"network.recipe": "batch_norm", "num_epochs": 0.5}
+    before = train_and_evaluate(tiny_config(**recipe), str(tmp_path), data_dir)
+    experiment = build(tiny_config, data_dir, **recipe, init_from=str(tmp_path), fresh=("conv2",), seed=1)
+    state, anew = init_from(experiment), experiment.steps.init(experiment.key)
+    for layer, whence in (("conv1", before), ("conv2", anew), ("conv3", before)):
+        for tree in ("params", "batch_stats"):
+            norms = (getattr(each, tree).get(f"{layer}_norm", {}) for each in (state, whence))
+            for one, other in zip(*map(jax.tree.leaves, norms), strict=True):
+                assert np.array_equal(one, other)
+    assert not np.array_equal(before.batch_stats["conv2_norm"]["mean"], anew.batch_stats["conv2_norm"]["mean"])
 
 
 def test_a_classifier_of_other_classes_and_a_damaged_checkpoint_are_named(run, tiny_config, data_dir, tmp_path, capsys):
@@ -162,7 +176,7 @@ def test_a_plateau_is_resumed_where_it_was(tiny_config, data_dir, tmp_path):
 
     def config():
         made = tiny_config(**changes)
-        made.rates.all.update(kernel=((0, 0.01),), bias=((0, 0.02),))
+        made.rates.all.update(kernel=((0, 1e-5),), bias=((0, 2e-5),))  # with which the error stays as it is
         return made
 
     whole = train_and_evaluate(config(), str(tmp_path / "whole"), data_dir)
@@ -171,7 +185,12 @@ def test_a_plateau_is_resumed_where_it_was(tiny_config, data_dir, tmp_path):
     checkpoints = sorted((tmp_path / "cut" / "checkpoints").iterdir(), key=lambda folder: int(folder.name))
     shutil.rmtree(checkpoints[-1])
     resumed = train_and_evaluate(config(), str(tmp_path / "cut"), data_dir)
-    assert int(whole.plateau.drops) > 0
+    assert int(whole.plateau.drops) == 2
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["train/learning_rate"] for row in rows if "train/loss" in row]
+    assert rates == pytest.approx([1e-5] * 5 + [1e-6] * 2)  # fell after the second evaluation
+    with pytest.raises(OtherConfigError, match="evaluate_every"):  # which would change the rates
+        train_and_evaluate(config() | {"evaluate_every": 0.2}, str(tmp_path / "cut"), data_dir)
     assert int(whole.plateau.seen) == int(whole.step)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         assert np.array_equal(one, other)

@@ -77,7 +77,7 @@ SCHEMA = {  # message: field: (number, type, repeated, packed)
     },
     "Lrn": {
         "local_size": (1, _F.TYPE_UINT32, False, False), "alpha": (2, _F.TYPE_FLOAT, False, False),
-        "beta": (3, _F.TYPE_FLOAT, False, False),
+        "beta": (3, _F.TYPE_FLOAT, False, False), "k": (5, _F.TYPE_FLOAT, False, False),
     },
     "Pooling": {
         "pool": (1, _F.TYPE_INT32, False, False), "kernel_size": (2, _F.TYPE_UINT32, False, False),
@@ -85,7 +85,10 @@ SCHEMA = {  # message: field: (number, type, repeated, packed)
     },
     "InnerProduct": {"num_output": (1, _F.TYPE_UINT32, False, False)},
     "Dropout": {"dropout_ratio": (1, _F.TYPE_FLOAT, False, False)},
-    "Transform": {"crop_size": (3, _F.TYPE_UINT32, False, False), "mean_value": (5, _F.TYPE_FLOAT, True, False)},
+    "Transform": {
+        "scale": (1, _F.TYPE_FLOAT, False, False), "crop_size": (3, _F.TYPE_UINT32, False, False),
+        "mean_value": (5, _F.TYPE_FLOAT, True, False),
+    },
     "Input": {"shape": (1, "Shape", True, False)},
     "Layer": {
         "name": (1, _F.TYPE_STRING, False, False), "type": (2, _F.TYPE_STRING, False, False),
@@ -104,6 +107,7 @@ SCHEMA = {  # message: field: (number, type, repeated, packed)
     },
     "Net": {
         "name": (1, _F.TYPE_STRING, False, False), "old_layers": (2, "OldLayer", True, False),
+        "input_dim": (4, _F.TYPE_INT32, True, False), "input_shape": (8, "Shape", True, False),
         "layers": (100, "Layer", True, False),
     },
 }  # fmt: skip

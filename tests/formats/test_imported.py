@@ -58,26 +58,36 @@ def test_caffe(recipe, old, tmp_path):
     assert_computes(read, layers, 2, 227, recipe)
 
 
-@pytest.mark.parametrize("by_input", [False, True])
-def test_caffe_s_other_crops_and_means(by_input, tmp_path):
+@pytest.mark.parametrize(
+    ("by", "old"),
+    [("crop_size", False), ("crop_size", True), ("input", False), ("input_dim", True), ("input_shape", True)],
+)
+def test_caffe_s_other_crops_and_means(by, old, tmp_path):
     """At 224 pixels conv1 gives 54 places a side in Caffe, and 55 in 2012."""
 
     def change(name, layer):
         if name == "data":
             layer.transform.mean_value.extend([10, 20, 30])
+            layer.transform.scale = 0.5
             layer.transform.crop_size = 224
-            if by_input:
+            if by != "crop_size":
                 layer.transform.ClearField("crop_size")
 
-    layers = networks.whole(networks.CAFFE, width=WIDTH)
+    layers, shape = networks.whole(networks.CAFFE, width=WIDTH), [1, 3, 224, 224]
     first = networks.MESSAGES["Net"]()
-    if by_input:
-        first.layers.add(name="pixels", type="Input").input.shape.add(dim=[1, 3, 224, 224])
-    rest = networks.caffemodel(layers, "bvlc", change=change)
+    if by == "input":
+        first.layers.add(name="pixels", type="Input").input.shape.add(dim=shape)
+    elif by == "input_dim":
+        first.input_dim.extend(shape)
+    elif by == "input_shape":
+        first.input_shape.add(dim=shape)
+    rest = networks.caffemodel(layers, "bvlc", old=old, change=change)
     read = imported.read(write(tmp_path, first.SerializeToString() + rest))
     assert read.preprocessing.crop_size == 224
     assert np.all(read.preprocessing.mean_image == np.float32([30, 20, 10]))
-    assert_computes(read, layers, 2, 224, "bvlc")
+    assert np.all(read.preprocessing.pixel_scale == 0.5)
+    if not old:
+        assert_computes(read, layers, 2, 224, "bvlc")
 
 
 def test_caffe_without_norms_is_refused(tmp_path):

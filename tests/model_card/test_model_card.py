@@ -80,7 +80,9 @@ def test_no_error_among_a_few_images_is_no_rate_of_zero(count, bound):
     assert f"No error among {count:,} images leaves room for an error rate of up to {bound} (95%" in text
     assert "standard error" not in text
     text = card.render(dataclasses.replace(CARD, errors=(dataclasses.replace(row, top1=1.0),)), "run")
-    assert f"Errors alone among {count:,} images leave room for a rate from" in text and "standard error" not in text
+    least = f"{100 - float(bound.rstrip('%')):.3g}%"
+    assert f"Errors alone among {count:,} images leave room for a rate from {least} on (95%" in text
+    assert "standard error" not in text
 
 
 def test_a_card_shows_names_as_they_are():

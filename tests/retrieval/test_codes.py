@@ -208,6 +208,8 @@ def test_queries_of_their_own_search_the_whole_database_and_get_codes(scratch):
     assert pixels.same_class == pytest.approx((labels[by_pixels[:, :5]] == labels[200:, None]).mean())
     by_lot = result.results[-1]
     assert by_lot.recalls == [5 / 200, 50 / 200]
+    shares = [(labels[:200] == label).mean() for label in labels[200:]]
+    assert by_lot.same_class == pytest.approx(np.mean(shares)) and not 0.49 < np.mean(shares) < 0.51
 
 
 def test_many_neighbours_take_no_memory_by_their_square():

@@ -2,10 +2,12 @@ import gc
 import json
 import math
 import resource
+import struct
 from pathlib import Path
 
 import pytest
 from etils import epath
+from tensorboardX.proto.event_pb2 import Event
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.errors import DamagedFileError
@@ -50,6 +52,35 @@ def test_rows_that_find_no_room_are_one_warning_and_written_later(tmp_path: Path
     assert [(row["step"], row["train/loss"]) for row in rows_of(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
     assert len(list(tmp_path.glob("events*"))) == 2  # a file that could not be written is given up
     log.close()
+
+
+def events_of(workdir: Path) -> list[list[tuple]]:
+    """`(step, name, value)` of each point, and `(step, "purge", None)` of each start, file by file."""
+    files = []
+    for file in sorted(workdir.glob("events*"), key=lambda file: file.stat().st_mtime_ns):
+        data, events = file.read_bytes(), []
+        while data:
+            [size] = struct.unpack_from("<Q", data)  # then 4 bytes of checksum, the event, and 4 bytes of checksum
+            event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            if event.HasField("session_log"):
+                events.append((event.step, "purge", None))
+            events += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        files.append(events)
+    return files
+
+
+def test_tensorboard_has_each_number_at_its_update_and_keeps_those_before_a_resumption(tmp_path: Path):
+    log = log_of(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, {"train/loss": step + 0.5, "eval/top1": 0.25 * step})
+    log.close()
+    log = log_of(tmp_path, start_step=2)
+    log.write(3, {"train/loss": 9.0})
+    log.close()
+    points = [
+        point for step in (1, 2, 3) for point in ((step, "train/loss", step + 0.5), (step, "eval/top1", 0.25 * step))
+    ]
+    assert events_of(tmp_path) == [[(1, "purge", None), *points], [(3, "purge", None), (3, "train/loss", 9.0)]]
 
 
 def test_rows_that_a_user_removes_are_written_again(tmp_path: Path, capsys: pytest.CaptureFixture):
