@@ -189,8 +189,10 @@ def test_a_plateau_is_resumed_where_it_was(tiny_config, data_dir, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     rates = [row["train/learning_rate"] for row in rows if "train/loss" in row]
     assert rates == pytest.approx([1e-5] * 5 + [1e-6] * 2)  # fell after the second evaluation
-    with pytest.raises(OtherConfigError, match="evaluate_every"):  # which would change the rates
-        train_and_evaluate(config() | {"evaluate_every": 0.2}, str(tmp_path / "cut"), data_dir)
+    other = config()
+    other.evaluate_every = 0.2  # which would change the rates
+    with pytest.raises(OtherConfigError, match="evaluate_every"):
+        train_and_evaluate(other, str(tmp_path / "cut"), data_dir)
     assert int(whole.plateau.seen) == int(whole.step)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         assert np.array_equal(one, other)
