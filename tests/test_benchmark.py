@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.benchmarks import gpu, our_step, step, timing, turns
+from alexnet_jax.benchmarks import breakdown, gpu, our_step, step, timing, turns
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import numbers as against_float64
 from alexnet_jax.benchmarks.run import RunResult, describe, measure
 from alexnet_jax.benchmarks.timing import Rate, median, rate_of
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.summary import rows_of
+from alexnet_jax.network.sharding import make_mesh
+from alexnet_jax.network.tower import make_tower
 from alexnet_jax.workdir.progress import TimeBreakdown
 
 
@@ -60,6 +63,22 @@ def test_rates():
     rate = rate_of(slow, batch_size=10, batches=5, warm_up=1)
     assert 0 < rate.wall <= 10 / 0.02 and rate.cpu > rate.wall  # each batch sleeps
     assert median([Rate(1, 9), Rate(3, 8), Rate(2, 7)]) == Rate(2, 8)
+
+
+@pytest.mark.long
+def test_the_parts_of_an_update_count_the_products_of_the_network():
+    network = make_tower("original", num_classes=6, width=0.05)
+    parts = breakdown.measure(network, make_mesh(data=1, tower=2), 2, 67)
+    assert [part.name for part in parts if part.name.startswith("exchange")] == [
+        f"exchange before {layer}" for layer in ("conv3", "fc6", "fc7", "fc8")
+    ]
+    products = {part.name: part for part in parts if part.flops}
+    assert {name: part.flops for name, part in products.items()} == {
+        row.name: 2 * 2 * row.multiply_adds
+        for row in rows_of(network, 67)  # two images
+    }
+    assert [part.gradients for part in products.values()] == [1] + [2] * 7
+    assert all(part.forward > 0 for part in products.values())
 
 
 def test_the_table_says_how_many_times_as_fast():
@@ -222,10 +241,22 @@ def test_the_tables_of_a_gpu():
     assert lines[-2] == "a whole run, from the command to its end: 60.0 s, then 35.5 s with its compiled programs"
 
 
-def test_whole_runs_are_timed_with_an_empty_cache_and_again(data_dir):
+def test_whole_runs_are_timed_with_an_empty_cache_and_again(data_dir, monkeypatch):
     flags = ["--config=tests/configs/tiny.py", f"--data_dir={data_dir}", "--config.num_epochs=0.3"]
-    first, second = gpu._whole_runs(flags, print)
-    assert first > second > 0
+    programs, run = [], subprocess.run
+
+    def recorded(command, *, env, **options):
+        folder = Path(env["JAX_COMPILATION_CACHE_DIR"])
+        programs.append({file.name for file in folder.rglob("*") if file.suffix != ".atime"})
+        ended = run(command, env=env, **options)
+        programs.append({file.name for file in folder.rglob("*") if file.suffix != ".atime"})
+        return ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu.subprocess, "run", recorded)
+        seconds = gpu._whole_runs(flags, print)
+    assert len(seconds) == 2 and min(seconds) > 0
+    assert not programs[0] and programs[1] and programs[2] == programs[1] == programs[3]
     lines = []
     assert gpu._whole_runs([*flags, "--config.network.recipe=lenet"], lines.append) == []
     assert lines == ["the whole run ended with status 2"]

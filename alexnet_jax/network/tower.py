@@ -92,7 +92,7 @@ class Tower(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b *places outputs"]:
+    def __call__(self, images: Float[Array, "b *before c"], *, train: bool) -> Float[Array, "b *places outputs"]:
         """The logits of the towers here, side by side; the last tower has a logit too many if classes are odd.
 
         A tower whose last layer is a convolution gives the maps of that layer.

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import functools
+import json
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import batches, ensemble, tables
 from alexnet_jax.evaluation.predictions import Block, batch_size_of, predictions
+from alexnet_jax.evaluation.report import Member, Report
 from alexnet_jax.evaluation.tally import Tally, confusion, predicted_classes
 from alexnet_jax.experiment import build, reading
 from alexnet_jax.experiment.settings import read_settings
@@ -25,6 +27,8 @@ from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import init_variables
 from alexnet_jax.trained import Trained
 from tests.configs import tiny
+
+MEMBER = Member("run", 7, 1.0, {})
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), np.uint8)
 SOURCE = [{"image": image, "label": number % 2, "name": b"%d.png" % number} for number, image in enumerate(IMAGES)]
@@ -260,3 +264,29 @@ def test_a_broken_off_evaluation_leaves_no_file(tmp_path: Path):
     with pytest.raises(OSError, match="Too many open files"), tables.prediction_rows(file, CLASSES, SOURCE):
         raise OSError(errno.EMFILE, "Too many open files")  # by the evaluation: the file is not to blame
     assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_by_class_of_a_report():
+    """Class 0 is at the sixth place, class 1 at the second, and class 2 first; the others have no example."""
+    ranks = {0: [7, 6, 5, 4, 3, 0, 1, 2], 1: [7, 1, 5, 4, 3, 0, 6, 2], 2: [2, 1, 5, 4, 3, 0, 6, 7]}
+    labels = np.array([0, 1, 1, 2])
+    probs = np.full((4, 8), 0.0)
+    for row, label in enumerate(labels):
+        probs[row, ranks[int(label)]] = np.array([8, 7, 6, 5, 4, 3, 2, 1]) / 36
+    tally = Tally(8)
+    tally.add(labels, np.log(probs).astype(np.float32))
+    report = Report([MEMBER], tally, [f"class {number}" for number in range(8)], 1, "pets/64", "test")
+    rows = json.loads(report.as_json(per_class=True))["per_class"]
+    assert [(row["count"], row["top1"], row["top5"]) for row in rows] == [
+        (1, 1.0, 1.0),
+        (2, 1.0, 0.0),
+        (1, 0.0, 0.0),
+        *[(0, None, None)] * 5,
+    ]
+    lines = report.as_text(per_class=True).splitlines()
+    assert lines[0].startswith("step 7  1 view  top-1 error 75.00%  top-5 error 25.00%")
+    assert [line.split() for line in lines[1:4]] == [
+        ["class", "images", "top-1", "error", "top-5", "error"],
+        ["class", "0", "1", "100.00%", "100.00%"],
+        ["class", "1", "2", "100.00%", "0.00%"],
+    ]

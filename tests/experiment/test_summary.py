@@ -1,5 +1,6 @@
 import pytest
 
+from alexnet_jax.benchmarks import step
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import summary
 from alexnet_jax.experiment.follow import Facts
@@ -41,6 +42,14 @@ def test_the_paper_s_figures():
     assert neurons == {name: count for name, count in summary.PAPER_NEURONS.items() if name in neurons}
     assert rows["conv3"].multiply_adds == 13 * 13 * 384 * 3 * 3 * 256
     assert {name for name, row in rows.items() if row.exchanged} == {"conv3", "fc6", "fc7", "fc8"}
+
+
+def test_the_products_of_an_update_are_those_that_the_benchmark_counts():
+    first, *others = summary.rows_of(make_tower("original", num_classes=1000), 224)
+    forward, kernel, inputs = 1, 1, 1  # passes; the image needs no gradient
+    products = (forward + kernel) * first.multiply_adds
+    products += (forward + kernel + inputs) * sum(row.multiply_adds for row in others)
+    assert 2 * products / 1e9 == pytest.approx(step.GFLOP, abs=0.005)
 
 
 def test_dry_run_prints_without_data(forked, tmp_path):

@@ -106,12 +106,13 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
     (tmp_path / "alexnet").mkdir()
     stand_in(
         tmp_path / "venv" / "bin" / "python",
-        'trap "echo stopped; exit 75" TERM; printf "%s\\n" "$@"; for _ in {1..200}; do sleep 0.05; done',
+        'trap "echo stopped; exit 75" TERM; printf "%s\\n" "$@"; for _ in {1..1200}; do sleep 0.05; done',
     )
     stand_in(
         tmp_path / "gcloud",
         f'cd {tmp_path}; for word in "$@"; do case "$word" in'
-        ' --command=tail*) sleep 0.3; cat alexnet/run.log;; --command=*) bash -c "${word#*=}";; esac; done',
+        " --command=tail*) until (($(wc -l <alexnet/run.log) >= $(<lines))); do sleep 0.1; done; cat alexnet/run.log;;"
+        ' --command=*) bash -c "${word#*=}";; esac; done',
     )
     environment = os.environ | TPU_VM | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
@@ -120,17 +121,20 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
             [LAUNCH / "tpu_vm.sh", *words], env=environment, check=True, text=True, capture_output=True
         ).stdout
 
-    log = tpu_vm("run", "--config=a b")
     words = ["-u", "-m", "alexnet_jax.main", "--distributed=on", "--workdir=gs://bucket/run", "--config=a b"]
+    (tmp_path / "lines").write_text(str(len(words)))  # for which the stand-in of `tail` waits
+    log = tpu_vm("run", "--config=a b")
     assert log.splitlines() == words
     again = subprocess.run([LAUNCH / "tpu_vm.sh", "run"], env=environment, text=True, capture_output=True)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == "error: a run is under way here; show it by log, end it by stop\n"
     tpu_vm("stop")
+    (tmp_path / "lines").write_text(str(len(words) + 1))
     assert tpu_vm("log") == log + "stopped\n"
     ended = (tmp_path / "alexnet" / "pid").read_text().strip()
     while Path("/proc", ended).exists():  # until the system has seen its end
         time.sleep(0.1)
+    (tmp_path / "lines").write_text(str(2 * len(words) + 1))
     assert tpu_vm("run", "--config=a b") == log + "stopped\n" + log
     tpu_vm("stop")
 

@@ -1,0 +1,44 @@
+"""The two halves of figure 4, as pictures and as parts of a page: lengths, order and colours."""
+
+import re
+
+import numpy as np
+from matplotlib.colors import to_hex
+
+from alexnet_jax.drawing import neighbours, page, predictions
+from alexnet_jax.drawing.canvas import FIRST, INK, SECOND
+from alexnet_jax.drawing.neighbours import Neighbour, Query
+from alexnet_jax.drawing.predictions import Answer
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+ANSWER = Answer("file.png", PIXELS, ["cat", "dog", "fox"], [0.7, 0.2, 0.1], "dog")
+QUERY = Query("q", PIXELS, "cat", [Neighbour("a", PIXELS, "cat", 0.5), Neighbour("b", PIXELS, "dog", 1.25)])
+
+
+def test_bars_are_as_long_as_the_probabilities_and_the_true_class_has_its_own_colour():
+    below = next(axes for axes in predictions.draw([ANSWER]).axes if axes.patches)
+    assert [bar.get_width() for bar in below.patches] == ANSWER.probabilities
+    assert [to_hex(bar.get_facecolor()) for bar in below.patches] == [FIRST, SECOND, FIRST]
+    texts = [text.get_text() for text in below.texts]
+    assert texts == ["dog", "70.0%", "cat", "20.0%", "dog", "10.0%", "fox"]
+    places = [bar.get_y() for bar in below.patches]
+    first, last = below.get_ylim()
+    assert places == sorted(places) and first > last, "the likeliest on top"
+
+
+def test_bars_on_the_page():
+    html = page.answers([ANSWER])
+    bars = re.findall(r"<li( class=true)?><i style=\"width:([\d.]+)%\"></i><span>(\w+)</span>", html)
+    assert bars == [("", "70.0", "cat"), (" class=true", "20.0", "dog"), ("", "10.0", "fox")]
+
+
+def test_neighbours_of_another_class_have_another_colour():
+    texts = [axes.texts for axes in neighbours.draw([QUERY]).axes]
+    assert [[text.get_text() for text in each] for each in texts] == [
+        ["cat", "test image"],
+        ["cat", "0.5"],
+        ["dog", "1.25"],
+    ]
+    assert [to_hex(name.get_color()) for name, _ in texts] == [to_hex(colour) for colour in (INK, INK, SECOND)]
+    html = page.neighbours([QUERY])
+    assert re.findall(r"<div( class=other)?>(\w+)<", html) == [("", "cat"), ("", "cat"), (" class=other", "dog")]
