@@ -199,6 +199,27 @@ def test_the_card_says_that_evaluation_images_were_trained_on(run: Path, data_di
     assert "* 99 of the 149 evaluation images are training images too." in text_of(run, experiment)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ("run", "The errors are those after the last update. No checkpoint was chosen by them."),
+        (
+            "plateau",
+            "The learning rate followed the error of the evaluation images, so this error is a little too small.",
+        ),
+    ],
+)
+def test_the_card_says_what_the_evaluation_images_decided(
+    schedule: str, sentence: str, run: Path, data_dir: str, tiny_config: Callable
+):
+    settings = read_settings(
+        tiny_config(schedule=schedule, **{"rates.all.kernel": ((0, 0.01),), "rates.all.bias": ((0, 0.02),)})
+    )
+    text = text_of(run, build.build(settings, data_dir, say=print))
+    decided = [line for line in text.splitlines() if "No checkpoint was" in line or "followed the error" in line]
+    assert len(decided) == 1 and sentence in decided[0]
+
+
 def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_dir: str, tiny_config: Callable):
     file = run / "MODEL_CARD.md"
     whole = file.read_text()
