@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import train as train_module
+from alexnet_jax import loop as loop_module
 from alexnet_jax.data import records, statistics
 from alexnet_jax.data.errors import ReaderDiedError
 from alexnet_jax.errors import UsageError
@@ -93,9 +93,9 @@ def terminate_in(monkeypatch: pytest.MonkeyPatch):
         save(*args, **kwargs)
         reached("save")
 
-    step, evaluate, save = steps.train_step, train_module.evaluate, Checkpoints.save
+    step, evaluate, save = steps.train_step, loop_module.evaluate, Checkpoints.save
     monkeypatch.setattr(steps, "train_step", compiling)
-    monkeypatch.setattr(train_module, "evaluate", evaluating)
+    monkeypatch.setattr(loop_module, "evaluate", evaluating)
     monkeypatch.setattr(Checkpoints, "save", saving)
     return wanted.append
 

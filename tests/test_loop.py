@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from alexnet_jax import train
+from alexnet_jax import loop
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.workers import Workers
@@ -21,6 +21,7 @@ from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
+from alexnet_jax.loop import Loop
 from alexnet_jax.network import sharding
 from alexnet_jax.runtime.interruption import Interruption
 from alexnet_jax.workdir.checkpoint import Checkpoints
@@ -58,7 +59,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         return metrics_of(np.float64(1))
 
     monkeypatch.setattr(sharding, "start_copy", start)
-    monkeypatch.setattr(train.jax, "device_get", get)
+    monkeypatch.setattr(loop.jax, "device_get", get)
     return happened
 
 
@@ -78,13 +79,13 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     experiment = dataclasses.replace(
         experiment, steps=experiment.steps._replace(train_step=step, kernel_norms=kernel_norms), num_steps=4
     )
-    monkeypatch.setattr(train, "evaluate", lambda *_, **__: metrics_of(1.0))
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: metrics_of(1.0))
     monkeypatch.setattr(Checkpoints, "save", lambda *_, **__: None)
     folder = epath.Path(tmp_path)
     progress = Progress(folder, num_steps=4, steps_per_epoch=2.0, start_step=0)
     checkpoints = Checkpoints(folder)
-    loop = train.Loop(experiment, FromDisk(experiment), checkpoints, progress, Interruption())
-    loop.run(TrainState(np.int32(0), None, None, ()), 0)
+    made = Loop(experiment, FromDisk(experiment), checkpoints, progress, Interruption())
+    made.run(TrainState(np.int32(0), None, None, ()), 0)
     progress.close()
     checkpoints.close()
     order = ["put 0", "step 0", "norms 0"]

@@ -14,8 +14,9 @@ import pytest
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import stuck_loss
 from alexnet_jax.learning.stuck_loss import StuckLoss
+from alexnet_jax.loop import _some_labels
 from alexnet_jax.runtime.interruption import Interrupted
-from alexnet_jax.train import _some_labels, train_and_evaluate
+from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint
 
 

@@ -12,9 +12,9 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build
 from alexnet_jax.experiment.feed import open_feed
 from alexnet_jax.experiment.fields import Settings
+from alexnet_jax.loop import Loop
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime.interruption import Interruption
-from alexnet_jax.train import Loop
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.progress import Progress, TimeBreakdown
 
