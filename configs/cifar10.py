@@ -3,8 +3,9 @@
 Reproduces 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
 V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs reach 25 % training error several times
 sooner than tanh. The net of figure 1 is not on record; `relu` and `tanh` use the 13 % net without regularisation. The
-two published nets differ in more than their norms. `norm` and `no_norm` differ in their norms alone. The log's errors
-are of nine views without mirror images (A/convdata_cifar.py:83-99).
+two published nets differ in more than their norms. `norm` and `no_norm` differ in their norms alone. In 2011
+the code tested with nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`), and with ten,
+as for ImageNet, when the 11 % net was added (V1/convdata.py:104-111, `--views=10`).
 
 Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`, which needs TensorFlow to download
 (`pip install '.[tensorflow]'`); `configs/fashion_mnist.py` where it cannot be downloaded.

@@ -9,7 +9,7 @@ from PIL import Image
 Pixels = UInt8[np.ndarray, "h w 3"]
 VIEWS = {
     1: "the centre crop",
-    9: "three rows of three, as for CIFAR-10 in 2012",
+    9: "three rows of three, as for CIFAR-10 in 2011",
     10: "corners, centre and mirror images, as in the paper",
 }
 VIEWS_HELP = f"{'; '.join(f'{count}: {words}' for count, words in VIEWS.items())}. Their probabilities are averaged."
@@ -143,8 +143,9 @@ def views_of(images: UInt8[Any, "*any h w 3"], size: int, views: int) -> UInt8[A
     """Squares at fixed places, whose probabilities an evaluation averages.
 
     * 1 view: the centre.
-    * 9 views: three rows of three, from border to border, as for CIFAR-10 in 2012 (A/convdata_cifar.py:83-99).
-    * 10 views: four corners, the centre, and their mirror images, as for ImageNet (A/convdata_jpeg.py:225-233).
+    * 9 views: three rows of three, from border to border, as for CIFAR-10 at first (A/convdata_cifar.py:83-99).
+    * 10 views: four corners, the centre, and their mirror images, as for ImageNet (A/convdata_jpeg.py:225-233) and,
+      with the code that came with the 11 % net, for CIFAR-10 (V1/convdata.py:104-111).
 
     Args:
       images: of NumPy or JAX.

@@ -64,7 +64,8 @@ def _experiment(name: str, title: str, schedule: Mapping[str, Any], reading: str
         lambda rows: runs(name, schedule),
         make_table,
         f"{reading} `13pct` and `11pct` differ in more than the norms: layer local3 is twice as wide in `11pct`. The"
-        " nine views are those of 2012, without mirror images.",
+        " nine views, without mirror images, are those of the code of 2011, and the ten those of the code that came"
+        " with the 11 % net in March 2012.",
         lambda rows: pictures(name, rows),
     )
 
