@@ -58,29 +58,29 @@ def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
 
 
 def answered(
-    net: Trained, pictures: Iterator[Named], broken: Callable[[str], None], *, batch_size: int, views: int, top: int
+    network: Trained, pictures: Iterator[Named], broken: Callable[[str], None], *, batch_size: int, views: int, top: int
 ) -> Iterator[list[Answer]]:
     """The pictures with their likeliest classes, a batch at a time; all batches run one program.
 
     Args:
-      net: with a classifier.
+      network: with a classifier.
       pictures: as `read` gives them.
       broken: takes the line that names a picture whose probabilities are not finite.
       batch_size: pictures of a batch; the last one is padded.
       views: of a picture, one of `geometry.VIEWS`.
       top: how many classes an answer has, at most.
     """
-    folders = {composed(name): name for name in net.classes}
+    folders = {composed(name): name for name in network.classes}
     while batch := list(itertools.islice(pictures, batch_size)):
         squares = pad(np.stack([pixels for _, pixels in batch]), batch_size)
-        log_probs = net.log_probs(squares, views=views)[: len(batch)]
+        log_probs = network.log_probs(squares, views=views)[: len(batch)]
         sound = np.isfinite(log_probs).all(axis=1)
         for row in np.flatnonzero(~sound):
             name = in_one_line(batch[row][0])
             broken(f"{name} has probabilities that are not finite: the numbers of the network overflow")
         batch, log_probs = list(itertools.compress(batch, sound)), log_probs[sound]
         yield [
-            Answer(name, pixels, *likeliest(row, net.classes, top), truth=truth_of(name, folders))
+            Answer(name, pixels, *likeliest(row, network.classes, top), truth=truth_of(name, folders))
             for (name, pixels), row in zip(batch, log_probs, strict=True)
         ]
 

@@ -79,9 +79,9 @@ def open_network() -> Trained:
     """
     workdir = folder()
     line = start([workdir])
-    net = loading.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
+    network = loading.open_workdir(workdir, CHECKPOINT.value, data_dir=DATA_DIR.value)
     say(line)
-    return net
+    return network
 
 
 def output_file(flag: str, name: str, kinds: Sequence[str]) -> epath.Path:

@@ -120,11 +120,11 @@ def run_export(word: str | None) -> None:
     kind = export.kind_of(file, KIND.value)
     folder = cli_network.folder()
     cli.start(cpu_devices=1, native="off")  # nothing is computed
-    net = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
+    network = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
     licence = card.licence_in(folder)
-    network, *beside = export.export(net, file, kind, licence=licence)
+    written, *beside = export.export(network, file, kind, licence=licence)
     cli.print_results(
-        f"{network}: {kind}, {network.stat().length / 1e6:,.1f} MB, {export_page.title(net)}\n"
+        f"{written}: {kind}, {written.stat().length / 1e6:,.1f} MB, {export_page.title(network)}\n"
         f"beside it: {', '.join(path.name for path in beside)}\n"
     )
 

@@ -84,13 +84,13 @@ def main() -> None:
     outputs = _outputs() if processes.index() == 0 else Outputs()
     processes.agree(_facts_of_command(folders))
     operations = cli_network.start(folders)
-    nets = _open_networks(folders)
-    data, dataset = _open_data(folders, nets)
-    split = _split_of(folders, nets, data, dataset)
+    networks = _open_networks(folders)
+    data, dataset = _open_data(folders, networks)
+    split = _split_of(folders, networks, data, dataset)
     source = data.split(split)
     processes.agree(data.facts() | {"the split": split})
     cli_network.say(operations)
-    total, members = _evaluate(nets, weights, source, outputs.predictions)
+    total, members = _evaluate(networks, weights, source, outputs.predictions)
     if total.undefined:
         cli_network.say(
             f"warning: {total.undefined:,} images have probabilities that are not finite; they count as errors, and are"
@@ -98,11 +98,13 @@ def main() -> None:
         )
     report = Report(
         members=[
-            Member(name, net.step, float(weight), tally.means())
-            for name, net, weight, tally in zip(cli_network.WORKDIR.value or [], nets, weights, members, strict=True)
+            Member(name, network.step, float(weight), tally.means())
+            for name, network, weight, tally in zip(
+                cli_network.WORKDIR.value or [], networks, weights, members, strict=True
+            )
         ],
         total=total,
-        class_names=nets[0].classes,
+        class_names=networks[0].classes,
         views=int(VIEWS.value),
         dataset=dataset,
         split=split,
@@ -110,7 +112,7 @@ def main() -> None:
     form = report.as_json if JSON.value else report.as_text
     if processes.index() == 0:
         cli.print_results(form(per_class=PER_CLASS.value) + "\n")
-    _write_confusion(total, nets[0].classes, outputs.confusion)  # where that fails, the errors are printed already
+    _write_confusion(total, networks[0].classes, outputs.confusion)  # where that fails, the errors are printed already
 
 
 def _folders() -> list[epath.Path]:
@@ -164,13 +166,13 @@ def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
             shown = is_file(folder / preprocessings.FILE_NAME)
             facts |= {f"the checkpoint of {folder}": step, f"whether {folder} shows {preprocessings.FILE_NAME}": shown}
         processes.agree(facts)
-        nets = [
+        networks = [
             loading.restore(folder, checkpoints, step, data_dir=cli_network.DATA_DIR.value)
             for folder, checkpoints, step in zip(folders, opened, steps, strict=True)
         ]
-    ensemble.check_members(nets)
-    processes.agree({f"the preprocessing of {net.name}": _digest(net.preprocessing) for net in nets})
-    return nets
+    ensemble.check_members(networks)
+    processes.agree({f"the preprocessing of {network.name}": _digest(network.preprocessing) for network in networks})
+    return networks
 
 
 def _step_of(folder: epath.Path, checkpoints: Checkpoints) -> int:
@@ -186,13 +188,13 @@ def _digest(preprocessing: Preprocessing) -> str:
     return hashlib.sha256(preprocessings.save(preprocessing)).hexdigest()[:16]
 
 
-def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[Dataset, str]:
+def _open_data(folders: Sequence[epath.Path], networks: Sequence[Trained]) -> tuple[Dataset, str]:
     """The data set to evaluate on, and its name: that of `--dataset`, else the runs' own.
 
     Raises:
       UsageError: the data set does not fit, or it is the name of a run's own with other data.
     """
-    own = [net.settings.dataset.name for net in nets]
+    own = [network.settings.dataset.name for network in networks]
     name = DATASET.value or own[0]
     other = next((number for number, theirs in enumerate(own) if theirs != own[0]), None)
     if DATASET.value is None and other is not None:
@@ -203,14 +205,14 @@ def _open_data(folders: Sequence[epath.Path], nets: Sequence[Trained]) -> tuple[
     say, data_dir = cli_network.say, cli_network.DATA_DIR.value
     data = processes.first_then_rest(lambda: open_data(name, data_dir, say=say, named="--dataset"))
     identity = data.identity()
-    for folder, net in zip(folders, nets, strict=True):
-        if follow.is_data_of(net.settings, data, name):
+    for folder, network in zip(folders, networks, strict=True):
+        if follow.is_data_of(network.settings, data, name):
             data_identity.check(folder, identity)
-        ensemble.check_data(net, data, name)
+        ensemble.check_data(network, data, name)
     return data, name
 
 
-def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Dataset, name: str) -> str:
+def _split_of(folders: Sequence[epath.Path], networks: Sequence[Trained], data: Dataset, name: str) -> str:
     """The split to evaluate on: that of `--split`, else the runs' evaluation split.
 
     Raises:
@@ -218,7 +220,7 @@ def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Data
     """
     if SPLIT.value is not None:
         return SPLIT.value
-    splits = [follow.evaluation_split(follow.on_data(net.settings, data, name), data) for net in nets]
+    splits = [follow.evaluation_split(follow.on_data(network.settings, data, name), data) for network in networks]
     other = next((number for number, split in enumerate(splits) if split != splits[0]), None)
     if other is not None:
         raise UsageError(
@@ -229,17 +231,17 @@ def _split_of(folders: Sequence[epath.Path], nets: Sequence[Trained], data: Data
 
 
 def _evaluate(
-    nets: Sequence[Trained], weights: Float[np.ndarray, " members"], source: Source, file: epath.Path | None
+    networks: Sequence[Trained], weights: Float[np.ndarray, " members"], source: Source, file: epath.Path | None
 ) -> tuple[Tally, list[Tally]]:
     """Sums over the split, of the ensemble and of each member; also writes the predictions, if a file is named."""
-    total, *members = (Tally(len(nets[0].classes)) for _ in range(1 + len(nets)))
+    total, *members = (Tally(len(networks[0].classes)) for _ in range(1 + len(networks)))
     show = cli_network.progress("evaluated", len(source))
     with contextlib.ExitStack() as stack:
         write: Callable[[Block], object] | None = None
         if file is not None:
-            write = stack.enter_context(tables.prediction_rows(file, nets[0].classes, source))
+            write = stack.enter_context(tables.prediction_rows(file, networks[0].classes, source))
         views = int(VIEWS.value)
-        for block, parts in ensemble.predictions(nets, weights, source, views=views, progress=show):
+        for block, parts in ensemble.predictions(networks, weights, source, views=views, progress=show):
             total.add(block.labels, block.log_probs)
             for tally, part in zip(members, parts, strict=True):
                 tally.add(part.labels, part.log_probs)

@@ -63,11 +63,11 @@ SOME_BROKEN = 1  # exit status
 def main(*words: str) -> int:
     """Writes the features of the pictures that the word names."""
     file = check_flags(words)
-    net = cli_network.open_network()
-    layer = LAYER.value or net.last_hidden_layer
-    net.features_step(layer)  # an unknown layer is an error before anything is read
-    data = pictures_of(net, words[0], SPLIT)
-    asked = None if QUERIES.value is None else pictures_of(net, QUERIES.value, QUERIES_SPLIT)
+    network = cli_network.open_network()
+    layer = LAYER.value or network.last_hidden_layer
+    network.features_step(layer)  # an unknown layer is an error before anything is read
+    data = pictures_of(network, words[0], SPLIT)
+    asked = None if QUERIES.value is None else pictures_of(network, QUERIES.value, QUERIES_SPLIT)
     if NEIGHBOURS.value is not None:
         exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
     if CODES.value is not None:
@@ -76,19 +76,19 @@ def main(*words: str) -> int:
         code_trial.check_counts(NEIGHBOURS.value or RECALLED, held, searched)
     problem: UsageError | None = None
     with Scratch(None if "://" in str(file) else str(file.parent)) as scratch:
-        table = compute(net, data, layer, scratch)
+        table = compute(network, data, layer, scratch)
         queries: Table | None = None
         lines = [f"{len(table.names):,} pictures, {math.prod(table.features.shape):,} features of {layer} each"]
         try:
             if asked is not None:
-                queries = compute(net, asked, layer, scratch)
+                queries = compute(network, asked, layer, scratch)
             if NEIGHBOURS.value is not None:
                 lines += about_neighbours(find_neighbours(table, queries, scratch))
             if CODES.value is not None:
                 lines += about_codes(learn_codes(table, queries, layer, scratch))
         except UsageError as error:  # of broken pictures, or of an overflow: the features may have taken hours
             problem = error
-        feature_file.write(file, table, queries, {"layer": layer, "step": net.step})
+        feature_file.write(file, table, queries, {"layer": layer, "step": network.step})
     cli.print_results("\n".join([*lines, f"written to {file}"]) + "\n")
     broken = data.broken + (asked.broken if asked else 0)
     if broken:
@@ -128,27 +128,27 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
     return file
 
 
-def pictures_of(net: Trained, word: str, split: flags.FlagHolder) -> Pictures:
+def pictures_of(network: Trained, word: str, split: flags.FlagHolder) -> Pictures:
     """The pictures that a word or a flag names, of the split that another flag names.
 
     Raises:
       UsageError: as in `open_pictures`.
     """
     try:
-        return open_pictures(word, split.value, cli_network.DATA_DIR.value, known=net.classes, say=cli_network.say)
+        return open_pictures(word, split.value, cli_network.DATA_DIR.value, known=network.classes, say=cli_network.say)
     except MissingSplitError as error:
         error.option = split.name
         raise
 
 
-def compute(net: Trained, pictures: Pictures, layer: str, scratch: Scratch) -> Table:
+def compute(network: Trained, pictures: Pictures, layer: str, scratch: Scratch) -> Table:
     """The features of the pictures, with progress.
 
     Raises:
       UsageError: as in `feature_table.compute`.
     """
     return feature_table.compute(
-        net,
+        network,
         pictures,
         layer,
         with_pixels=CODES.value is not None,

@@ -60,16 +60,16 @@ def main() -> None:
     folder = cli_network.folder()
     output = epath.Path(paths.absolute(OUTPUT.value)) if OUTPUT.value else folder / "figures"
     canvas.need_matplotlib()
-    net = cli_network.open_network()
+    network = cli_network.open_network()
     made = Collection(output, say=cli_network.say)
-    weights = np.asarray(net.params[net.layers[0]]["kernel"])
+    weights = np.asarray(network.params[network.layers[0]]["kernel"])
     towers = specialisation(weights, SEED.value)
-    made.add(kernels.exhibit(weights, towers, kernels.is_grey(net.preprocessing.mean_image)))
-    _add_curves(made, net, folder)
-    examined = _add_data(made, net, folder)
-    made.write_page(f"AlexNet: {folder.name}", run.facts(net, folder, examined))
+    made.add(kernels.exhibit(weights, towers, kernels.is_grey(network.preprocessing.mean_image)))
+    _add_curves(made, network, folder)
+    examined = _add_data(made, network, folder)
+    made.write_page(f"AlexNet: {folder.name}", run.facts(network, folder, examined))
     if JSON.value:
-        summary: dict[str, Any] = {"step": net.step, "files": [str(file) for file in made.files]}
+        summary: dict[str, Any] = {"step": network.step, "files": [str(file) for file in made.files]}
         errors: dict[str, Any] = {}
         if examined is not None:
             errors = examined.tally.means() | {"count": int(examined.tally.count.sum()), "images": examined.name}
@@ -85,31 +85,31 @@ def main() -> None:
     cli.print_results("".join(f"{line}\n" for line in lines))
 
 
-def _add_curves(made: Collection, net: Trained, folder: epath.Path) -> None:
+def _add_curves(made: Collection, network: Trained, folder: epath.Path) -> None:
     """Adds the curves of the run, if there are any."""
     try:
         rows = metrics_log.read_rows(folder)
     except UsageError as error:
         made.leave_out("curves", str(error))
         return
-    exhibit = run.curves_exhibit(rows, net.settings.schedule)
+    exhibit = run.curves_exhibit(rows, network.settings.schedule)
     if exhibit is None:
         made.leave_out("curves", f"the workdir has no metrics in {metrics_log.ROWS_FILE}, as with imported weights")
     else:
         made.add(exhibit)
 
 
-def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | None:
+def _add_data(made: Collection, network: Trained, folder: epath.Path) -> Examined | None:
     """Adds what the network does with images of its data set; None: there is no classifier, or no data set.
 
     Raises:
       UsageError: images that a flag names are not there.
     """
     try:
-        net.need_classifier()
-        test, train = _images(net, folder)
+        network.need_classifier()
+        test, train = _images(network, folder)
         progress = cli_network.progress("examined", len(test.source))
-        examined = examination.examine(net, test, seed=SEED.value, progress=progress)
+        examined = examination.examine(network, test, seed=SEED.value, progress=progress)
     except UsageError as error:
         if DATASET.value is not None or SPLIT.value is not None:
             raise
@@ -122,11 +122,11 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
         made.add(images.predictions_exhibit(examined, test.name))
     else:
         made.leave_out("predictions", undefined)
-    _add_neighbours(made, net, test, train)
-    if exhibit := images.confusion_exhibit(examined, net.classes, test.name):
+    _add_neighbours(made, network, test, train)
+    if exhibit := images.confusion_exhibit(examined, network.classes, test.name):
         made.add(exhibit)
     else:
-        made.leave_out("confusions", f"{len(net.classes):,} classes are too many for a picture")
+        made.leave_out("confusions", f"{len(network.classes):,} classes are too many for a picture")
     if exhibit := images.mistakes_exhibit(examined, test.name):
         made.add(exhibit)
     else:
@@ -134,34 +134,34 @@ def _add_data(made: Collection, net: Trained, folder: epath.Path) -> Examined | 
     return examined
 
 
-def _add_neighbours(made: Collection, net: Trained, test: Images, train: Images) -> None:
+def _add_neighbours(made: Collection, network: Trained, test: Images, train: Images) -> None:
     """Adds the training images nearest to some test images, if they can be found."""
     searched = train.evenly(TRAIN_IMAGES.value)
     progress = cli_network.progress("searched", len(searched.source))
     try:
-        neighbours = examination.find(net, test, searched, seed=SEED.value, progress=progress)
+        neighbours = examination.find(network, test, searched, seed=SEED.value, progress=progress)
     except UsageError as error:
         made.leave_out("neighbours", str(error))
         return
     made.add(images.neighbours_exhibit(neighbours, test.name, train.name, len(train.source)))
 
 
-def _images(net: Trained, folder: epath.Path) -> tuple[Images, Images]:
+def _images(network: Trained, folder: epath.Path) -> tuple[Images, Images]:
     """The test images and the training images.
 
     Raises:
       UsageError: the data set is missing, damaged, or another one than the network was trained on.
     """
-    name = DATASET.value or net.settings.dataset.name
+    name = DATASET.value or network.settings.dataset.name
     data = open_data(name, cli_network.DATA_DIR.value, say=cli_network.say, named="--dataset")
-    if follow.is_data_of(net.settings, data, name):
+    if follow.is_data_of(network.settings, data, name):
         data_identity.check(folder, data.identity())
-    ensemble.check_data(net, data, name)
-    settings = follow.on_data(net.settings, data, name)
+    ensemble.check_data(network, data, name)
+    settings = follow.on_data(network.settings, data, name)
     if SPLIT.value is not None:
         settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=SPLIT.value))
     train, test, _ = follow.followed(follow.follow(settings, follow.facts_of(data)))
-    crop = net.preprocessing.crop_size
+    crop = network.preprocessing.crop_size
     return (
         Images(f"{name} {test}", data.split(test), data.class_names, crop),
         Images(f"{name} {train}", data.split(train), data.class_names, crop),

@@ -94,16 +94,16 @@ def main(*words: str) -> int:
     tally = Tally()
     total = count_pictures(words, tally)
     left_out = tally.broken  # folders, which `total` does not count
-    net = cli_network.open_network()
-    net.need_classifier()
-    write = writer(min(TOP.value, len(net.classes)))
+    network = cli_network.open_network()
+    network.need_classifier()
+    write = writer(min(TOP.value, len(network.classes)))
     shows = sys.stdout is None or not sys.stdout.isatty()  # on a terminal, the answers themselves show the progress
     progress = cli_network.progress("predicted", total) if shows else lambda done: None
     drawn: list[Answer] = []
     views = int(VIEWS.value)
     size = choose_batch_size(total, views)
-    pictures = read_pictures(names_of(words, Seen()), net.preprocessing.image_size, tally.tell)
-    for block in answered(net, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
+    pictures = read_pictures(names_of(words, Seen()), network.preprocessing.image_size, tally.tell)
+    for block in answered(network, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
         cli.print_results("".join(map(write, block)))
         for answer in block:
             tally.count(answer)

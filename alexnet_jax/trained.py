@@ -108,7 +108,7 @@ class Trained:
         return read_picture(picture, self.preprocessing.image_size)
 
     def predict(self, pictures: "Picture | Iterable[Picture]", *, views: int = 1) -> Float[np.ndarray, "B classes"]:
-        """Probabilities of the classes: `net.classes[net.predict("cat.jpg")[0].argmax()]`.
+        """Probabilities of the classes: `network.classes[network.predict("cat.jpg")[0].argmax()]`.
 
         Thousands of pictures take no more memory than two batches of them, beside the result. Several processes must
         call `predict`, `top` or `features` together: each passes its own pictures, and all pass the same number.
@@ -128,7 +128,7 @@ class Trained:
     def top(
         self, pictures: "Picture | Iterable[Picture]", k: int = 5, *, views: int = 1
     ) -> list[list[tuple[str, float]]]:
-        """The likeliest classes of each picture, with their probabilities: `net.top("cat.jpg")[0]`.
+        """The likeliest classes of each picture, with their probabilities: `network.top("cat.jpg")[0]`.
 
         Args:
           pictures: one or several, as in `square`.

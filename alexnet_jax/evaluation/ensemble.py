@@ -45,25 +45,25 @@ def read_weights(text: str | None, members: int) -> Float[np.ndarray, " members"
     return weights
 
 
-def check_members(nets: Sequence[Trained]) -> None:
+def check_members(networks: Sequence[Trained]) -> None:
     """Checks that one data set can serve all networks: classes and stored images are the same. The rest may differ.
 
     Raises:
       UsageError: a network has no classifier, or classes differ in number, name or order, or sizes of stored images.
     """
-    first = nets[0]
-    for net in nets:
-        net.need_classifier()
-        if (difference := _difference(first, net)) is not None:
+    first = networks[0]
+    for network in networks:
+        network.need_classifier()
+        if (difference := _difference(first, network)) is not None:
             raise UsageError(
-                f"{net.name} has other classes than {first.name}: {difference}; the members of an ensemble need the"
+                f"{network.name} has other classes than {first.name}: {difference}; the members of an ensemble need the"
                 " same classes in the same order"
             )
-        ours, theirs = first.preprocessing.image_size, net.preprocessing.image_size
+        ours, theirs = first.preprocessing.image_size, network.preprocessing.image_size
         if ours != theirs:
             raise UsageError(
-                f"{first.name} was trained on stored images of {ours} pixels and {net.name} on {theirs}, which no data"
-                " set has both; write the predictions of each alone, and average the probabilities in the files"
+                f"{first.name} was trained on stored images of {ours} pixels and {network.name} on {theirs}, which no"
+                " data set has both; write the predictions of each alone, and average the probabilities in the files"
             )
 
 
@@ -75,18 +75,18 @@ def _difference(one: Trained, other: Trained) -> str | None:
     return None if label is None else f"class {label} is {other.classes[label]!r} and {one.classes[label]!r}"
 
 
-def check_data(net: Trained, data: Dataset, name: str) -> None:
+def check_data(network: Trained, data: Dataset, name: str) -> None:
     """Checks that a network can be evaluated on a data set.
 
     Args:
-      net: the network.
+      network: the network.
       data: the data set.
       name: of the data set.
 
     Raises:
       UsageError: the classes or the sizes of images differ.
     """
-    ours, theirs = net.classes, data.class_names
+    ours, theirs = network.classes, data.class_names
     if len(ours) != len(theirs):
         raise UsageError(
             f"{name} has {len(theirs)} classes and the run's data set {len(ours)}; name a data set with the"
@@ -97,11 +97,11 @@ def check_data(net: Trained, data: Dataset, name: str) -> None:
             f"{name} has other classes than the run's data set: class {label} is {theirs[label]!r} and was"
             f" {ours[label]!r}; name a data set with the same classes"
         )
-    if net.preprocessing.image_size != data.image_size:
+    if network.preprocessing.image_size != data.image_size:
         raise UsageError(
             f"{name} has images of {data.image_size} pixels and the run's data set of"
-            f" {net.preprocessing.image_size}; prepare it with {net.preprocessing.image_size} pixels",
-            option=f"size={net.preprocessing.image_size}",
+            f" {network.preprocessing.image_size}; prepare it with {network.preprocessing.image_size} pixels",
+            option=f"size={network.preprocessing.image_size}",
         )
 
 
@@ -120,7 +120,7 @@ def combine(
 
 
 def predictions(
-    nets: Sequence[Trained],
+    networks: Sequence[Trained],
     weights: Float[np.ndarray, " members"],
     source: Source,
     *,
@@ -130,7 +130,7 @@ def predictions(
     """Predictions of the ensemble and of each member, for every example of a split, in order, in constant memory.
 
     Args:
-      nets: the members, which `check_members` accepts.
+      networks: the members, which `check_members` accepts.
       weights: of the members; they add up to 1.
       source: a split of a data set that `check_data` accepts.
       views: of an example, one of `geometry.VIEWS`.
@@ -139,10 +139,12 @@ def predictions(
     Raises:
       UsageError: the storage fails.
     """
-    size = single.batch_size_of(nets, views)
+    size = single.batch_size_of(networks, views)
     done = 0
-    with some_workers(nets[0].settings.dataset.workers) as workers:
-        members = [single.predictions(net, source, views=views, batch_size=size, workers=workers) for net in nets]
+    with some_workers(networks[0].settings.dataset.workers) as workers:
+        members = [
+            single.predictions(network, source, views=views, batch_size=size, workers=workers) for network in networks
+        ]
         for blocks in zip(*members, strict=True):
             mean = combine([block.log_probs for block in blocks], weights)
             yield blocks[0]._replace(log_probs=mean), list(blocks)

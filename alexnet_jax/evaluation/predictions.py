@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 def predictions(
-    net: Trained,
+    network: Trained,
     source: Source,
     *,
     views: int = 1,
@@ -44,7 +44,7 @@ def predictions(
     With several processes each reads its part of the images, and all of them get all predictions.
 
     Args:
-      net: the network, with a classifier.
+      network: the network, with a classifier.
       source: a split of a data set whose stored images have the size that the network's preprocessing names.
       views: of an example, one of `geometry.VIEWS`.
       batch_size: examples of a block, as `batch_size_of` chooses them.
@@ -53,39 +53,41 @@ def predictions(
     Raises:
       UsageError: the network has no classifier, or the storage fails.
     """
-    gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(net.mesh))
+    gather = jax.jit(lambda labels, mask: (labels, mask), out_shardings=sharding.replicated(network.mesh))
 
     def run(batch: Batch) -> tuple[jax.Array, ...]:
-        return net.log_probs_step(net.params, net.batch_stats, batch.image), *gather(batch.label, batch.mask)
+        return network.log_probs_step(network.params, network.batch_stats, batch.image), *gather(
+            batch.label, batch.mask
+        )
 
     done = 0
-    for log_probs, labels, mask in one_behind(_batches(net, source, views, batch_size, workers), run):
+    for log_probs, labels, mask in one_behind(_batches(network, source, views, batch_size, workers), run):
         block = Block(done + np.arange(mask.sum()), labels[mask], log_probs[mask])
         done += len(block.examples)
         yield block
     allocator.trim()
 
 
-def _batches(net: Trained, source: Source, views: int, size: int, workers: Workers | None) -> Iterator[Batch]:
+def _batches(network: Trained, source: Source, views: int, size: int, workers: Workers | None) -> Iterator[Batch]:
     """The batches of a split on the network's devices."""
     batches = eval_batches(
         source,
         batch_size=size,
         views=views,
-        shard=Shard(*sharding.place_on_data_axis(net.mesh)),
-        crop_size=net.preprocessing.crop_size,
+        shard=Shard(*sharding.place_on_data_axis(network.mesh)),
+        crop_size=network.preprocessing.crop_size,
         workers=workers,
     )
     for batch in batches:
-        yield sharding.put_batch(batch, net.mesh)
+        yield sharding.put_batch(batch, network.mesh)
 
 
-def batch_size_of(nets: Sequence[Trained], views: int) -> int:
+def batch_size_of(networks: Sequence[Trained], views: int) -> int:
     """The examples of a batch for evaluation: every network's devices can share them evenly.
 
     Args:
-      nets: of one evaluation.
+      networks: of one evaluation.
       views: of an example; a batch of ten views holds a tenth of the examples.
     """
-    parts = math.lcm(*(net.mesh.shape[sharding.DATA] for net in nets))
-    return examples_at_once(max(net.settings.batch_size for net in nets), views, parts)
+    parts = math.lcm(*(network.mesh.shape[sharding.DATA] for network in networks))
+    return examples_at_once(max(network.settings.batch_size for network in networks), views, parts)

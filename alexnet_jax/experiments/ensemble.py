@@ -23,15 +23,15 @@ def measure_ensemble(
     Raises:
       UsageError: a workdir has no checkpoint, or the networks have different classes.
     """
-    nets = [load(str(workdir), data_dir=data_dir) for workdir in workdirs]
-    ensemble.check_members(nets)
-    data = open_data(nets[0].settings.dataset.name, data_dir, say=print)
-    source = data.split(follow.evaluation_split(nets[0].settings, data))
-    weights = ensemble.read_weights(None, len(nets))
+    networks = [load(str(workdir), data_dir=data_dir) for workdir in workdirs]
+    ensemble.check_members(networks)
+    data = open_data(networks[0].settings.dataset.name, data_dir, say=print)
+    source = data.split(follow.evaluation_split(networks[0].settings, data))
+    weights = ensemble.read_weights(None, len(networks))
     errors: dict[str, float] = {}
     for views in all_views:
-        tally = Tally(len(nets[0].classes))
-        for block, _ in ensemble.predictions(nets, weights, source, views=views):
+        tally = Tally(len(networks[0].classes))
+        for block, _ in ensemble.predictions(networks, weights, source, views=views):
             tally.add(block.labels, block.log_probs)
         errors |= {f"{name}_{views}_views": value for name, value in tally.means().items()}
     return errors | {"count": len(source)}

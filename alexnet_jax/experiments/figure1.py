@@ -10,7 +10,7 @@ from alexnet_jax.experiments.experiment import Experiment, Rows, grid, rows_of
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.experiments.tables import spread, table
 
-NETS = ("tanh", "relu")
+ACTIVATIONS = ("tanh", "relu")
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016)  # of kernels; biases take twice as much, as in 2012
 EPOCHS = (8.0, 12.0, 24.0, 60.0)  # of a run; the longer ones are made where no rate reaches 25 % before
 SEEDS = range(3)
@@ -25,10 +25,10 @@ BASE = {
 }
 
 
-def _run(net: str, rate: float, seed: int, epochs: float) -> Run:
+def _run(activation: str, rate: float, seed: int, epochs: float) -> Run:
     changes = {"num_epochs": epochs, "rates": {"all": {"kernel": [[0, rate]], "bias": [[0, 2 * rate]]}}}
-    variants = {f"{net}, rate {rate:g}": changes}
-    [run] = grid("figure1", f"cifar10:{net}", variants, [seed], base=BASE, measure=("curve",))
+    variants = {f"{activation}, rate {rate:g}": changes}
+    [run] = grid("figure1", f"cifar10:{activation}", variants, [seed], base=BASE, measure=("curve",))
     return run
 
 
@@ -42,23 +42,23 @@ def epochs_to_goal(row: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _by_epochs(rows: Rows, net: str, rate: float, seed: int) -> dict[float, Mapping[str, Any]]:
+def _by_epochs(rows: Rows, activation: str, rate: float, seed: int) -> dict[float, Mapping[str, Any]]:
     """The rows of a network, the longest run last, by the epochs of the run."""
-    return {epochs: row for epochs in EPOCHS for row in rows_of([_run(net, rate, seed, epochs)], rows)}
+    return {epochs: row for epochs in EPOCHS for row in rows_of([_run(activation, rate, seed, epochs)], rows)}
 
 
-def _longest(rows: Rows, net: str, rate: float, seed: int) -> Mapping[str, Any] | None:
+def _longest(rows: Rows, activation: str, rate: float, seed: int) -> Mapping[str, Any] | None:
     """The row of the longest run; None: there is no row."""
-    return next(reversed(_by_epochs(rows, net, rate, seed).values()), None)
+    return next(reversed(_by_epochs(rows, activation, rate, seed).values()), None)
 
 
-def _stages(rows: Rows, net: str, rates: Sequence[float], seed: int) -> tuple[list[Run], bool]:
+def _stages(rows: Rows, activation: str, rates: Sequence[float], seed: int) -> tuple[list[Run], bool]:
     """Runs at some rates, up to the first number of epochs at which a rate reaches 25 %; whether all have rows."""
     wanted = []
-    by_rate = {rate: _by_epochs(rows, net, rate, seed) for rate in rates}
+    by_rate = {rate: _by_epochs(rows, activation, rate, seed) for rate in rates}
     for epochs in EPOCHS:
         going = [rate for rate in rates if not any("failed" in by_rate[rate].get(e, ()) for e in EPOCHS if e < epochs)]
-        wanted += [_run(net, rate, seed, epochs) for rate in going]
+        wanted += [_run(activation, rate, seed, epochs) for rate in going]
         if any(epochs not in by_rate[rate] for rate in going):
             return wanted, False
         if any(epochs_to_goal(by_rate[rate][epochs]) is not None for rate in going):
@@ -66,13 +66,13 @@ def _stages(rows: Rows, net: str, rates: Sequence[float], seed: int) -> tuple[li
     return wanted, True
 
 
-def best_rate(rows: Rows, net: str) -> float | None:
+def best_rate(rows: Rows, activation: str) -> float | None:
     """The rate of the grid that reaches 25 % first, or the smallest error; None: runs of the grid have no rows yet."""
-    if not _stages(rows, net, RATES, SEEDS[0])[1]:
+    if not _stages(rows, activation, RATES, SEEDS[0])[1]:
         return None
     epochs = {}
     for rate in RATES:
-        row = _longest(rows, net, rate, SEEDS[0]) or {}
+        row = _longest(rows, activation, rate, SEEDS[0]) or {}
         last = row["curve"][-1][1] if row.get("curve") else 1.0
         epochs[rate] = epochs_to_goal(row) or 1e6 * last
     return min(epochs, key=epochs.__getitem__)
@@ -80,35 +80,35 @@ def best_rate(rows: Rows, net: str) -> float | None:
 
 def runs(rows: Rows) -> list[Run]:
     """The grid of rates with one seed, then the other seeds at each network's best rate."""
-    wanted = [run for net in NETS for run in _stages(rows, net, RATES, SEEDS[0])[0]]
-    for net in NETS:
-        rate = best_rate(rows, net)
+    wanted = [run for activation in ACTIVATIONS for run in _stages(rows, activation, RATES, SEEDS[0])[0]]
+    for activation in ACTIVATIONS:
+        rate = best_rate(rows, activation)
         if rate is not None:
-            wanted += [run for seed in SEEDS[1:] for run in _stages(rows, net, [rate], seed)[0]]
+            wanted += [run for seed in SEEDS[1:] for run in _stages(rows, activation, [rate], seed)[0]]
     return wanted
 
 
-def at_best_rate(rows: Rows, net: str) -> Rows:
+def at_best_rate(rows: Rows, activation: str) -> Rows:
     """The rows of a network at its best rate, by seed."""
-    rate = best_rate(rows, net)
-    longest = [] if rate is None else [_longest(rows, net, rate, seed) for seed in SEEDS]
+    rate = best_rate(rows, activation)
+    longest = [] if rate is None else [_longest(rows, activation, rate, seed) for seed in SEEDS]
     return [row for row in longest if row is not None and "result" in row]
 
 
 def make_table(rows: Rows) -> str:
     """Epochs until 25 %: at the best rate with all seeds, and over the grid."""
     lines, reached = [], {}
-    for net in NETS:
-        finished = at_best_rate(rows, net)
+    for activation in ACTIVATIONS:
+        finished = at_best_rate(rows, activation)
         epochs = [value for row in finished if (value := epochs_to_goal(row)) is not None]
         if len(epochs) == len(SEEDS):
-            reached[net] = epochs
-        grid = ", ".join(f"{rate:g}: {_reached(rows, net, rate)}" for rate in RATES)
-        rate = best_rate(rows, net)
+            reached[activation] = epochs
+        grid = ", ".join(f"{rate:g}: {_reached(rows, activation, rate)}" for rate in RATES)
+        rate = best_rate(rows, activation)
         best = "-" if rate is None else f"{rate:g}"
-        lines.append([net, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(finished)}", grid])
+        lines.append([activation, best, spread(epochs, scale=1.0), f"{len(epochs)} of {len(finished)}", grid])
     text = table(["", "best rate", "epochs until 25 %", "runs that reach it", "the grid of rates, one seed"], lines)
-    if len(reached) == len(NETS):
+    if len(reached) == len(ACTIVATIONS):
         # The rates were chosen by the first seed, which is likely to do better at them than others.
         times, others = (
             statistics.mean(reached["tanh"][first:]) / statistics.mean(reached["relu"][first:]) for first in (0, 1)
@@ -120,9 +120,9 @@ def make_table(rows: Rows) -> str:
     return text
 
 
-def _reached(rows: Rows, net: str, rate: float) -> str:
+def _reached(rows: Rows, activation: str, rate: float) -> str:
     """Epochs until 25 % at a rate of the grid, in words, or the error at the end; `-`: the run has no row."""
-    row = _longest(rows, net, rate, SEEDS[0])
+    row = _longest(rows, activation, rate, SEEDS[0])
     if row is None:
         return "-"
     epochs = epochs_to_goal(row)
@@ -133,12 +133,12 @@ def _reached(rows: Rows, net: str, rate: float) -> str:
 
 def pictures(rows: Rows) -> dict[str, tuple[Figure, str]]:
     """Training error by epoch, as in figure 1."""
-    best = {net: at_best_rate(rows, net) for net in NETS}
+    best = {activation: at_best_rate(rows, activation) for activation in ACTIVATIONS}
     if not all(best.values()):
         return {}
     curves = {
-        label: [[(epoch, error) for epoch, error, _ in row["curve"]] for row in best[net]]
-        for net, label in (("relu", "ReLU"), ("tanh", "tanh"))
+        label: [[(epoch, error) for epoch, error, _ in row["curve"]] for row in best[activation]]
+        for activation, label in (("relu", "ReLU"), ("tanh", "tanh"))
     }
     axes = dict(xlabel="epoch", ylabel="training error", ylim=(0, 0.75), xlim=(0, None))
     figure = draw(curves, axes, level=GOAL)

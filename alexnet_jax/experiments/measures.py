@@ -40,27 +40,27 @@ def losses(workdir: Path, data_dir: str | None) -> list[list[float]]:
 
 def towers(workdir: Path, data_dir: str | None) -> dict[str, Any]:
     """How colour-selective conv1's kernels are, tower by tower, as `figures --towers` has it."""
-    net = load(str(workdir))
-    kernels = np.asarray(jax.device_get(net.params["conv1"]["kernel"]))
+    network = load(str(workdir))
+    kernels = np.asarray(jax.device_get(network.params["conv1"]["kernel"]))
     facts = specialisation(kernels, seed=0).facts()
     return {"colour_share": [rounded(share) for share in facts["colour_share"]], "p_value": facts["p_value"]}
 
 
 def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
     """Standard deviation of each layer's output at the initial values, on training images."""
-    net = load(str(workdir))
-    settings, size = net.settings, net.preprocessing.crop_size
+    network = load(str(workdir))
+    settings, size = network.settings, network.preprocessing.crop_size
     train_split = settings.dataset.train_split or "train"
     source = open_data(settings.dataset.name, data_dir, say=print).split(train_split)
     crops = np.stack([geometry.center_crop(pixels_of(source[i], decode), size) for i in range(IMAGES)])
-    params, batch_stats = init_variables(net.tower, stream(key_of_seed(settings.seed), "init"), size)
+    params, batch_stats = init_variables(network.tower, stream(key_of_seed(settings.seed), "init"), size)
     variables = {"params": params, "batch_stats": batch_stats}
-    _, kept = net.tower.apply(
-        variables, net.preprocessing.inputs(jax.numpy.asarray(crops)), train=False, mutable=["signals"]
+    _, kept = network.tower.apply(
+        variables, network.preprocessing.inputs(jax.numpy.asarray(crops)), train=False, mutable=["signals"]
     )
     return {
         layer.name: rounded(float(np.std(np.stack(kept["signals"][f"{layer.name}_out"][0]))))
-        for layer in net.tower.layers
+        for layer in network.tower.layers
     }
 
 
@@ -69,13 +69,13 @@ def codes(workdir: Path, data_dir: str | None) -> dict[str, list[float]]:
 
     The database is made of training images, the queries of test images; `features --codes` measures the same.
     """
-    net = load(str(workdir))
-    name = net.settings.dataset.name
+    network = load(str(workdir))
+    name = network.settings.dataset.name
     with Scratch(None) as scratch:
         database, queries = (
             compute(
-                net,
-                open_pictures(name, split, data_dir, known=net.classes, say=print),
+                network,
+                open_pictures(name, split, data_dir, known=network.classes, say=print),
                 CODED_LAYER,
                 with_pixels=True,
                 scratch=scratch,
@@ -84,7 +84,7 @@ def codes(workdir: Path, data_dir: str | None) -> dict[str, list[float]]:
             )
             for split in DATABASE_AND_QUERIES
         )
-        options = code_trial.Options(bits=BITS, k=10, seed=net.settings.seed, updates=2000)
+        options = code_trial.Options(bits=BITS, k=10, seed=network.settings.seed, updates=2000)
         trial = code_trial.run(
             database, queries, options, layer=CODED_LAYER, scratch=scratch, progress=lambda name: lambda done: None
         )

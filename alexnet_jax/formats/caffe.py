@@ -78,11 +78,11 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
     Raises:
       FormatError: the file is damaged, or holds another network than Caffe's AlexNet or CaffeNet.
     """
-    net = _parsed(NetParameter, data)
-    if max(len(net.layer), len(net.layers)) > MOST:
+    message = _parsed(NetParameter, data)
+    if max(len(message.layer), len(message.layers)) > MOST:
         raise FormatError(f"it has more than {MOST:,} layers; Caffe's AlexNet has 24")
-    blocks = [_block(layer, _text(layer.type)) for layer in net.layer]
-    blocks = blocks or [_block(layer, _old_kind(layer)) for layer in net.layers]
+    blocks = [_block(layer, _text(layer.type)) for layer in message.layer]
+    blocks = blocks or [_block(layer, _old_kind(layer)) for layer in message.layers]
     if not blocks:
         raise FormatError("it holds no layer, or is no file of Caffe")
     weighted = [block for block in blocks if block.blobs]
@@ -103,7 +103,7 @@ def read(data: bytes | memoryview) -> CaffeNetwork:
     whole["conv1"] = (whole["conv1"][0][:, ::-1], whole["conv1"][1])
     _check_options(blocks)
     scale = next((block.transform.scale for block in blocks if block.transform.HasField("scale")), 1.0)
-    return CaffeNetwork(_recipe_of(blocks), whole, _crop_of(net, blocks), scale, _mean_of(blocks))
+    return CaffeNetwork(_recipe_of(blocks), whole, _crop_of(message, blocks), scale, _mean_of(blocks))
 
 
 def read_mean(data: bytes | memoryview) -> Float[np.ndarray, "size size 3"]:
@@ -152,8 +152,8 @@ def write(
     if len(set(map(float, pixel_scale))) > 1:
         raise UsageError("Caffe's layout has one scale for all colours, and this network has one for each")
     whole = weights.of_params(params, tower)
-    net = NetParameter(name=name.encode())
-    picture = net.layer.add(name=b"data", type=b"Input", top=[b"data"])
+    message = NetParameter(name=name.encode())
+    picture = message.layer.add(name=b"data", type=b"Input", top=[b"data"])
     picture.input_param.shape.add(dim=[1, 3, crop_size, crop_size])
     picture.transform_param.crop_size = crop_size
     if (scale := float(pixel_scale[0])) != 1:
@@ -161,8 +161,8 @@ def write(
     bottom = "data"
     for layer in tower.layers:
         messages, bottom = _layer_messages(layer, *whole[layer.name], tower, bottom)
-        net.layer.extend(messages)
-    return net.SerializeToString()
+        message.layer.extend(messages)
+    return message.SerializeToString()
 
 
 def write_mean(mean: Float[np.ndarray, "size size 3"]) -> bytes:
@@ -277,9 +277,9 @@ def _recipe_of(blocks: list[_Block]) -> str | None:
     return "caffenet" if before and before[0].kind == "Pooling" else "bvlc"
 
 
-def _crop_of(net: Any, blocks: list[_Block]) -> int:
-    sizes = net.input_dim[2:4]
-    for shape in (*net.input_shape, *(shape for layer in net.layer for shape in layer.input_param.shape))[:1]:
+def _crop_of(message: Any, blocks: list[_Block]) -> int:
+    sizes = message.input_dim[2:4]
+    for shape in (*message.input_shape, *(shape for layer in message.layer for shape in layer.input_param.shape))[:1]:
         sizes = shape.dim[2:4]
     crops = [block.transform.crop_size for block in blocks]
     return next((size for size in [*sizes[:1], *crops] if 0 < size <= 4096), CROP_SIZE)

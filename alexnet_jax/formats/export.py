@@ -50,11 +50,11 @@ def kind_of(file: epath.Path, kind: str = "auto") -> str:
     return kind
 
 
-def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str = "") -> list[epath.Path]:
+def export(network: Trained, file: epath.Path, kind: str = "auto", *, licence: str = "") -> list[epath.Path]:
     """Writes a network to a file, and beside it `FILE.README.md`, and what the kind has no place for.
 
     Args:
-      net: the network.
+      network: the network.
       file: to write; each file is written whole or not at all.
       kind: one of `KINDS`; `auto`: by the suffix.
       licence: of the images that the network was trained on; empty: not recorded.
@@ -66,9 +66,9 @@ def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str =
       UsageError: the kind cannot hold the network, a package is missing, or a file cannot be written.
     """
     kind = kind_of(file, kind)
-    facts = about(net, licence)
-    contents = _contents(net, kind, facts)
-    page = export_page.render(net, kind, file.name, licence=licence)
+    facts = about(network, licence)
+    contents = _contents(network, kind, facts)
+    page = export_page.render(network, kind, file.name, licence=licence)
     page = page.encode("utf-8", "backslashreplace").decode()  # the name of the file may be no UTF-8
     files: dict[str, str | bytes] = {file.name: contents.pop(""), f"{file.name}.README.md": page}
     files |= {f"{file.name}{ending}": content for ending, content in contents.items()}
@@ -78,15 +78,15 @@ def export(net: Trained, file: epath.Path, kind: str = "auto", *, licence: str =
     return [file.parent / name for name in files]
 
 
-def about(net: Trained, licence: str) -> dict[str, str]:
+def about(network: Trained, licence: str) -> dict[str, str]:
     """Facts for a file's metadata. All values are texts; those of several numbers are JSON."""
-    preprocessing, network = net.preprocessing, net.settings.network
+    preprocessing, recipe = network.preprocessing, network.settings.network
     return {
-        "title": export_page.title(net),
-        "recipe": network.recipe,
-        "width": f"{network.width:g}",
-        "step": str(net.step),
-        "dataset": net.settings.dataset.name,
+        "title": export_page.title(network),
+        "recipe": recipe.recipe,
+        "width": f"{recipe.width:g}",
+        "step": str(network.step),
+        "dataset": network.settings.dataset.name,
         safetensors.LICENCE_KEY: licence or NOT_RECORDED,
         "preprocessing": export_page.in_words(preprocessing),
         "image_size": str(preprocessing.image_size),
@@ -99,10 +99,10 @@ def about(net: Trained, licence: str) -> dict[str, str]:
     }
 
 
-def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, str | bytes]:
+def _contents(network: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, str | bytes]:
     """The bytes of the file, under an empty ending, and of the files beside, by what follows the file's name."""
-    params, batch_stats = jax.device_get((net.params, net.batch_stats))
-    preprocessing, recipe = net.preprocessing, net.settings.network.recipe
+    params, batch_stats = jax.device_get((network.params, network.batch_stats))
+    preprocessing, recipe = network.preprocessing, network.settings.network.recipe
     if preprocessing.each_image and kind in ("caffe", "torchvision"):
         raise UsageError(
             "the network standardizes each crop by its own mean and deviation (config.photometry.each_image), which"
@@ -111,29 +111,29 @@ def _contents(net: Trained, kind: str, facts: Mapping[str, str]) -> dict[str, st
         )
     match kind:
         case "stablehlo":
-            net.need_classifier()
-            program = stablehlo.to_bytes(net.tower, params, batch_stats, preprocessing, about=facts)
+            network.need_classifier()
+            program = stablehlo.to_bytes(network.tower, params, batch_stats, preprocessing, about=facts)
             return {"": program, ".classes.txt": _lines(preprocessing)}
         case "onnx":
-            net.need_classifier()
-            return {"": onnx.to_bytes(net.tower, params, batch_stats, preprocessing, about=facts)}
+            network.need_classifier()
+            return {"": onnx.to_bytes(network.tower, params, batch_stats, preprocessing, about=facts)}
         case "safetensors":
-            whole = safetensors.Network(net.settings, net.step, params, batch_stats, preprocessing)
+            whole = safetensors.Network(network.settings, network.step, params, batch_stats, preprocessing)
             return {"": safetensors.network_to_bytes(whole, facts)}
         case "torchvision":
-            state = torchvision.to_state_dict(params, net.tower, recipe)
+            state = torchvision.to_state_dict(params, network.tower, recipe)
             return {"": safetensors.to_bytes(state, dict(facts) | {"format": "pt"})}
-    return _caffe_contents(net, params, facts)
+    return _caffe_contents(network, params, facts)
 
 
-def _caffe_contents(net: Trained, params: PyTree[np.ndarray], facts: Mapping[str, str]) -> dict[str, str | bytes]:
-    preprocessing = net.preprocessing
+def _caffe_contents(network: Trained, params: PyTree[np.ndarray], facts: Mapping[str, str]) -> dict[str, str | bytes]:
+    preprocessing = network.preprocessing
     options: dict[str, Any] = dict(
         crop_size=preprocessing.crop_size,
         pixel_scale=list(map(float, preprocessing.pixel_scale)),
         name=f"{facts['title']}. {facts['preprocessing']} Licence of the images: {facts[safetensors.LICENCE_KEY]}.",
     )
-    weights = caffe.write(params, net.tower, net.settings.network.recipe, **options)
+    weights = caffe.write(params, network.tower, network.settings.network.recipe, **options)
     mean = caffe.write_mean(preprocessing.mean_image)
     return {"": weights, ".mean.binaryproto": mean, ".classes.txt": _lines(preprocessing)}
 

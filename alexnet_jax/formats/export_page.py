@@ -94,36 +94,36 @@ NOTES = {
 }
 
 
-def render(net: "Trained", kind: str, file: str, *, licence: str) -> str:
+def render(network: "Trained", kind: str, file: str, *, licence: str) -> str:
     """The page, as Markdown.
 
     Args:
-      net: the network.
+      network: the network.
       kind: of the file.
       file: its name.
       licence: of the images; empty: not recorded.
     """
-    preprocessing = net.preprocessing
+    preprocessing = network.preprocessing
     pictures = f"## Pictures\n\n{in_words(preprocessing)}\n"
     if kind != "safetensors":
         pictures += f"\n```python\n{_crop_code(preprocessing)}```\n"
     parts = [
         f"# {plain(file)}\n",
-        f"{plain(title(net))}: {count_params(net.params):,} parameters, after {net.step:,} updates. Written by"
-        f" alexnet_jax {alexnet_jax.__version__}.\n",
+        f"{plain(title(network))}: {count_params(network.params):,} parameters, after {network.step:,} updates. Written"
+        f" by alexnet_jax {alexnet_jax.__version__}.\n",
         pictures,
-        f"## Use\n\n{_use(net, kind, file)}",
-        _limits(net, kind),
+        f"## Use\n\n{_use(network, kind, file)}",
+        _limits(network, kind),
         _classes(preprocessing),
         "## Data\n\n"
-        f"Trained on {plain(net.settings.dataset.name)}. Licence of the images: {plain(licence or NOT_RECORDED)}. It"
-        " may bind the use of the network too.\n",
+        f"Trained on {plain(network.settings.dataset.name)}. Licence of the images: {plain(licence or NOT_RECORDED)}."
+        " It may bind the use of the network too.\n",
     ]
     return "\n".join(filter(None, parts))
 
 
-def _use(net: "Trained", kind: str, file: str) -> str:
-    preprocessing, classes = net.preprocessing, len(net.classes)
+def _use(network: "Trained", kind: str, file: str) -> str:
+    preprocessing, classes = network.preprocessing, len(network.classes)
     if kind == "caffe":
         return CAFFE.format(file=file, quoted=shlex.quote(file), scale=float(preprocessing.pixel_scale[0]))
     call = 'probabilities = network.predict("photo.jpg")' if classes else 'maps = network.features("photo.jpg")'
@@ -132,10 +132,12 @@ def _use(net: "Trained", kind: str, file: str) -> str:
     return f"{NOTES[kind]}\n\n```python\n{code}```\n"
 
 
-def title(net: "Trained") -> str:
+def title(network: "Trained") -> str:
     """What the network is, in a line."""
-    classes = f"{len(net.classes):,} classes of {net.settings.dataset.name}" if net.classes else "no classifier"
-    return f"AlexNet, recipe {net.settings.network.recipe}, {classes}"
+    classes = (
+        f"{len(network.classes):,} classes of {network.settings.dataset.name}" if network.classes else "no classifier"
+    )
+    return f"AlexNet, recipe {network.settings.network.recipe}, {classes}"
 
 
 def in_words(preprocessing: Preprocessing) -> str:
@@ -178,17 +180,17 @@ def _crop_code(preprocessing: Preprocessing) -> str:
     return CROP.format(image=image, crop=crop, edge=(image - crop) // 2)
 
 
-def _limits(net: "Trained", kind: str) -> str:
+def _limits(network: "Trained", kind: str) -> str:
     """What torchvision's module cannot know of the network; empty: nothing."""
     notes = []
-    if kind == "torchvision" and not net.classes:
+    if kind == "torchvision" and not network.classes:
         notes.append("The file has no classifier: load it with `strict=False`, for the convolutions.")
-    if kind == "torchvision" and net.settings.network.width != 1:
+    if kind == "torchvision" and network.settings.network.width != 1:
         notes.append(
-            f"Its layers are {net.settings.network.width:g} times as wide as torchvision's, whose module of the same"
-            " form must be made with these widths."
+            f"Its layers are {network.settings.network.width:g} times as wide as torchvision's, whose module of the"
+            " same form must be made with these widths."
         )
-    if kind == "torchvision" and varies(net.preprocessing):
+    if kind == "torchvision" and varies(network.preprocessing):
         notes.append(
             "The network was trained with a mean image, for which its mean colour stands here: probabilities differ a"
             " little. The kinds safetensors, onnx and stablehlo have the image."

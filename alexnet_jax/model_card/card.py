@@ -211,8 +211,8 @@ def _use(card: Card, folder_name: str) -> str:
         commands = [("features", "photos --layer=conv5 --output=features.npz"), ("figures", "")]
     lines = [f"python -m alexnet_jax.{command} --workdir={folder} {rest}".rstrip() for command, rest in commands]
     shell = "\n".join(["```sh", *lines, "```"])
-    call = 'net.predict("photo.jpg")' if card.class_names else 'net.features("photo.jpg", "conv5")'
-    python = f"```python\nimport alexnet_jax\n\nnet = alexnet_jax.load({folder_name!r})\n{call}\n```"
+    call = 'network.predict("photo.jpg")' if card.class_names else 'network.features("photo.jpg", "conv5")'
+    python = f"```python\nimport alexnet_jax\n\nnetwork = alexnet_jax.load({folder_name!r})\n{call}\n```"
     return f"## Use\n\nFrom the folder that holds this one:\n\n{shell}\n\n{python}\n"
 
 

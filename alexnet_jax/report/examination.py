@@ -108,11 +108,11 @@ class Examined:
     mistakes: Sequence[Answer]
 
 
-def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> Examined:
+def examine(network: Trained, images: Images, *, seed: int, progress: Progress) -> Examined:
     """Predicts every test image once.
 
     Args:
-      net: with a classifier.
+      network: with a classifier.
       images: the test images.
       seed: of the choice of images.
       progress: called with the number of images done.
@@ -121,10 +121,10 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
       UsageError: the storage of the data set fails.
     """
     chosen = draw_indices(len(images.source), TEST_IMAGES, seed)
-    tally, wrong = Tally(len(net.classes)), 0
+    tally, wrong = Tally(len(network.classes)), 0
     rows: dict[int, np.ndarray] = {}
     mistakes: list[tuple[float, int, np.ndarray]] = []
-    for block, _ in ensemble.predictions([net], np.ones(1), images.source, progress=progress):
+    for block, _ in ensemble.predictions([network], np.ones(1), images.source, progress=progress):
         tally.add(block.labels, block.log_probs)
         predicted = predicted_classes(block.log_probs)
         wrong += int((predicted != block.labels).sum())
@@ -136,7 +136,7 @@ def examine(net: Trained, images: Images, *, seed: int, progress: Progress) -> E
     return Examined(
         name=images.name,
         tally=tally,
-        matrix=tally.confusion() if len(net.classes) <= MOST_CLASSES else None,
+        matrix=tally.confusion() if len(network.classes) <= MOST_CLASSES else None,
         wrong=wrong,
         chosen=[images.answer(index, rows[index], GUESSES) for index in chosen if np.isfinite(rows[index]).all()],
         mistakes=[images.answer(-index, row, MISTAKEN_GUESSES) for _, index, row in mistakes],
@@ -165,11 +165,11 @@ class Nearest:
     chance: float
 
 
-def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Nearest:
+def find(network: Trained, test: Images, train: Images, *, seed: int, progress: Progress) -> Nearest:
     """The nearest training images of some test images, by the Euclidean distance of their features.
 
     Args:
-      net: with a classifier.
+      network: with a classifier.
       test: the test images, of which some are drawn.
       train: the training images, all of which are read.
       seed: of the choice of test images.
@@ -178,11 +178,11 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
     Raises:
       UsageError: the storage of the data set fails.
     """
-    layer, chosen = net.last_hidden_layer, draw_indices(len(test.source), QUERIES, seed + 1)
-    queries = net.features_of(np.stack([test.square(index) for index in chosen]), layer)
+    layer, chosen = network.last_hidden_layer, draw_indices(len(test.source), QUERIES, seed + 1)
+    queries = network.features_of(np.stack([test.square(index) for index in chosen]), layer)
     count = len(train.source)
-    labels = np.zeros(len(net.classes), np.int64)
-    blocks = _feature_blocks(net, train, layer, labels)
+    labels = np.zeros(len(network.classes), np.int64)
+    blocks = _feature_blocks(network, train, layer, labels)
     distances, indices = exact_search.nearest(queries, blocks, min(NEIGHBOURS, count), progress=progress)
     shown = []
     for index, near, far in zip(chosen, indices, distances, strict=True):
@@ -196,10 +196,10 @@ def find(net: Trained, test: Images, train: Images, *, seed: int, progress: Prog
 
 
 def _feature_blocks(
-    net: Trained, train: Images, layer: str, labels: Int[np.ndarray, " classes"]
+    network: Trained, train: Images, layer: str, labels: Int[np.ndarray, " classes"]
 ) -> Iterator[Float[np.ndarray, "n ..."]]:
     """The features of the centre crops of all images, block by block; counts the images of each class in `labels`."""
     split = Split(train.name, train.source, train.class_names)
-    for pictures, features in feature_table.batches(net, split, layer):
+    for pictures, features in feature_table.batches(network, split, layer):
         labels += np.bincount([picture.label for picture in pictures], minlength=len(labels))
         yield features

@@ -35,23 +35,29 @@ PANELS = {  # of the curves: title, unit, and the columns of `metrics.jsonl` wit
 }
 
 
-def facts(net: Trained, folder: epath.Path, examined: Examined | None) -> list[tuple[str, str]]:
+def facts(network: Trained, folder: epath.Path, examined: Examined | None) -> list[tuple[str, str]]:
     """The facts of a run, by name, for the head of the page.
 
     Args:
-      net: the network.
+      network: the network.
       folder: its workdir.
       examined: its errors; None: not known.
     """
-    network, towers = net.settings.network, net.tower.towers
-    parameters = sharding.count_params(net.params)
-    width = "" if network.width == 1 else f", width {network.width:g}"
+    recipe, towers = network.settings.network, network.tower.towers
+    parameters = sharding.count_params(network.params)
+    width = "" if recipe.width == 1 else f", width {recipe.width:g}"
     pairs = [
-        ("recipe", f"{network.recipe}, {'two towers' if towers == 2 else 'one tower'}{width}"),
+        ("recipe", f"{recipe.recipe}, {'two towers' if towers == 2 else 'one tower'}{width}"),
         ("parameters", f"{parameters:,}"),
-        ("checkpoint", f"after update {net.step:,}"),
-        ("data set", net.settings.dataset.name + (f", {len(net.classes):,} classes" if net.classes else "")),
-        ("input", f"crops of {net.preprocessing.crop_size} pixels from images of {net.preprocessing.image_size}"),
+        ("checkpoint", f"after update {network.step:,}"),
+        (
+            "data set",
+            network.settings.dataset.name + (f", {len(network.classes):,} classes" if network.classes else ""),
+        ),
+        (
+            "input",
+            f"crops of {network.preprocessing.crop_size} pixels from images of {network.preprocessing.image_size}",
+        ),
     ]
     if examined is not None:
         means = examined.tally.means()

@@ -60,7 +60,7 @@ class Table:
 
 
 def compute(
-    net: Trained,
+    network: Trained,
     pictures: Pictures,
     layer: str,
     *,
@@ -72,7 +72,7 @@ def compute(
     """The features of all pictures that can be read, a batch at a time.
 
     Args:
-      net: the network.
+      network: the network.
       pictures: to read.
       layer: whose output the features are.
       with_pixels: keep small pictures, too.
@@ -87,13 +87,13 @@ def compute(
     features: Rows | None = None
     left_out = pictures.broken  # folders, which `pictures.total` does not count
     pixels = Rows(scratch, np.uint8, (PIXELS, PIXELS, 3)) if with_pixels else None
-    for batch, made in batches(net, pictures, layer):
+    for batch, made in batches(network, pictures, layer):
         features = features or Rows(scratch, np.float32, made.shape[1:])
         features.append(made)
         names.append([picture.name for picture in batch])
         labels.append(np.array([picture.label for picture in batch]))
         if pixels is not None:
-            pixels.append(np.stack([_small(picture.pixels, net.preprocessing.crop_size) for picture in batch]))
+            pixels.append(np.stack([_small(picture.pixels, network.preprocessing.crop_size) for picture in batch]))
         finite = np.isfinite(made.reshape(len(made), -1)).all(axis=1)
         not_finite.append([picture.name for picture, good in zip(batch, finite, strict=True) if not good])
         progress(len(names) + pictures.broken - left_out)
@@ -105,17 +105,17 @@ def compute(
     return Table(names, labels, features, pictures.class_names, pixels)
 
 
-def batches(net: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
+def batches(network: Trained, pictures: Pictures, layer: str) -> Iterator[tuple[list[Picture], np.ndarray]]:
     """The pictures that can be read, a batch at a time, with a layer's output for them; all batches run one program.
 
     Raises:
       UsageError: the network has no such layer, or the storage of a data set fails.
     """
     size = choose_batch_size(pictures.total, 1)
-    read = pictures.read(net.preprocessing.image_size)
+    read = pictures.read(network.preprocessing.image_size)
     while batch := list(itertools.islice(read, size)):
         squares = pad(np.stack([picture.pixels for picture in batch]), size)
-        yield batch, net.features_of(squares, layer)[: len(batch)]
+        yield batch, network.features_of(squares, layer)[: len(batch)]
 
 
 def _small(square: np.ndarray, crop_size: int) -> np.ndarray:
