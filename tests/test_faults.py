@@ -1,6 +1,7 @@
 """What goes wrong around a run: signals, full disks, storage that fails, clocks, other layouts, hostile files."""
 
 import fcntl
+import json
 import os
 import pickle
 import resource
@@ -253,6 +254,9 @@ def test_a_run_whose_last_state_cannot_be_saved_is_not_finished(
     assert len(asked) == 5
     assert (tmp_path / "result.json").exists()
     assert manifest.damage(epath.Path(tmp_path / "checkpoints/12")) is None
+    result = json.loads((tmp_path / "result.json").read_text())
+    errors = json.loads((tmp_path / "checkpoints/12/metrics/metrics").read_text())
+    assert errors == {name: result[f"{name}_1_views"] for name in ("top1", "loss")}, "the last one may be the best"
 
 
 class Unreliable:

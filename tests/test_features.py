@@ -59,6 +59,15 @@ def test_a_folder_becomes_a_file_and_broken_pictures_are_counted(features, net, 
     assert files_of(tmp_path / "cwd") == ["x.npz"] and not files_of(tmp_path / "tmp")
 
 
+def test_broken_queries_are_counted(features, tree, tmp_path):
+    (tmp_path / "queries").mkdir()
+    shutil.copy(tree / "a/00.png", tmp_path / "queries")
+    (tmp_path / "queries/x.png").write_bytes(b"no picture")
+    flags = f"--queries={tmp_path}/queries", "--neighbours=1", "--output=x.npz"
+    result = features("elpv/64", "--split=test[:20]", *flags)
+    assert result.status == 1 and "1 could not be read and is not in" in result.err
+
+
 def test_a_data_set_with_queries_and_codes(features, net, tmp_path, data_dir):
     result = features(
         "elpv/64", "--split=train[:60]", "--queries=elpv/64", "--queries_split=test[:20]", "--neighbours=4",

@@ -84,6 +84,8 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     folder = epath.Path(tmp_path)
     progress = Progress(folder, num_steps=4, steps_per_epoch=2.0, start_step=0)
     checkpoints = Checkpoints(folder)
+    waits: list[float] = []
+    monkeypatch.setattr(Progress, "step", lambda self, step, metrics, *, waited, **_: waits.append(waited))
     made = Loop(experiment, FromDisk(experiment), checkpoints, progress, Interruption())
     made.run(TrainState(np.int32(0), None, None, ()), 0)
     progress.close()
@@ -92,6 +94,7 @@ def test_a_step_is_waited_for_when_the_next_one_runs(
     for number in range(1, 4):
         order += [f"put {number}", f"step {number}", f"get {number - 1}", f"norms {number}"]
     assert [f"{kind} {number}" for kind, number in events] == [*order, "get 3"]
+    assert waits[0] > 0 and waits[1:] == [0.0] * 3, "no device waits while an update runs"
 
 
 @pytest.fixture

@@ -82,6 +82,15 @@ def test_answers_are_those_of_the_library_in_the_order_of_the_names(predict, run
     assert "ignoring 1 file that does not end in .jpg" in result.err and "photos/notes.txt" in result.err
 
 
+def test_a_share_of_known_pictures_and_as_many_columns_as_classes(predict, tree):
+    shutil.copy(tree / "functional/a.png", tree / "defective/a.png")  # one of the two is wrong
+    result = predict("photos/functional/a.png", "photos/defective/a.png", "photos/none.webp", "--csv")
+    assert "1 of 2 pictures in folders named as a class are wrong (50.00%)" in result.err
+    head, *lines = csv.reader(io.StringIO(result.out))
+    assert head[2:] == ["class_1", "probability_1", "class_2", "probability_2"]
+    assert {len(line) for line in lines} == {6}
+
+
 def test_ten_views_and_fewer_classes_in_a_table(predict, run, tree):
     files = [tree / "none.webp", tree / "functional/a.png"]
     result = predict(*files, "--csv", "--views=10", "--top=1")

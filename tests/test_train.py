@@ -11,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax import loop
 from alexnet_jax.errors import UsageError
 from alexnet_jax.learning import stuck_loss
 from alexnet_jax.learning.stuck_loss import StuckLoss
-from alexnet_jax.loop import _some_labels
+from alexnet_jax.loop import _some_labels, errors_of
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint
@@ -49,6 +50,7 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     config = tiny_config(**rates)
     whole = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
     assert int(whole.step) == 12
+    printed = capsys.readouterr().out
 
     for batches, number, status in [(3, signal.SIGTERM, 75), (6, signal.SIGINT, 130)]:
         interrupt_after(batches, number)
@@ -76,6 +78,12 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert evaluations[0] == evaluations[1]
     assert evaluations[0][-1]["final/count"] == 50
 
+    row = next(row for row in rows(tmp_path / "whole") if "eval/loss" in row)
+    assert (
+        f"epoch {row['epoch']:.1f}  evaluation of 50 images: loss {row['eval/loss']:.4f}  top-1 error"
+        f" {row['eval/top1']:.1%}\n"
+    ) in printed
+
     harmless = {"name": "x", "evaluate_every": 0.5, "save_every": 0.5, "dataset.on_device": False, "dataset.workers": 1}
     again = train_and_evaluate(tiny_config(**rates, **harmless), str(tmp_path / "whole"), data_dir)
     assert "finished: all 12 updates" in capsys.readouterr().out
@@ -94,10 +102,66 @@ def test_some_labels_come_from_all_of_a_split_that_is_sorted_by_class():
     assert _some_labels(split[:7], 100) == [0] * 7
 
 
-@pytest.mark.parametrize(("at", "there"), [(3, "at the beginning"), (9, "after update 7")])
-def test_a_signal_whose_save_fails_says_where_the_run_goes_on(
-    tiny_config: Callable, data_dir: str, tmp_path: Path, interrupt_after: Callable, capsys, monkeypatch, at, there
+def test_the_errors_of_a_result_in_words():
+    result = {"top1_1_views": 0.25, "top1_10_views": 0.2, "count": 1234}
+    assert errors_of(result) == "top-1 error 25.0% (centre), 20.0% (ten views) of 1,234 images"
+
+
+def test_a_run_that_started_from_another_resumes_its_own_checkpoint(
+    tiny_config: Callable, data_dir: str, tiny_run: Path, tmp_path: Path, interrupt_after: Callable, capsys
 ):
+    config = tiny_config(init_from=str(tiny_run), num_epochs=1.0)
+    whole = train_and_evaluate(config, str(tmp_path / "whole"), data_dir)
+    interrupt_after(3, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+    parts = train_and_evaluate(config, str(tmp_path / "parts"), data_dir)
+    assert "resuming after update 3" in capsys.readouterr().out
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("train_split", r"train\[:10%\] there, train here"), ("eval_split", r"test\[:50\] there, test here")],
+)
+def test_what_follows_from_the_data_set_is_compared_too(
+    tiny_config: Callable, data_dir: str, tiny_run: Path, tmp_path: Path, field: str, values: str
+):
+    workdir = shutil.copytree(tiny_run, tmp_path / "run")
+    with pytest.raises(UsageError, match=rf"another config: dataset\.{field} \({values}\)"):
+        train_and_evaluate(tiny_config(num_epochs=0.5, **{f"dataset.{field}": None}), str(workdir), data_dir)
+
+
+def test_the_check_for_a_stuck_loss_sees_the_mean_of_each_update(
+    tiny_config: Callable, data_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    losses: dict[int, float] = {}
+    entered = []
+    monkeypatch.setattr(StuckLoss, "add", lambda self, step, loss: losses.update({step: loss}))
+    monkeypatch.setattr(loop.processes, "enter", lambda phase, *, slow=False: entered.append((phase, slow)))
+    train_and_evaluate(tiny_config(num_epochs=0.5), str(tmp_path), data_dir)
+    assert losses == pytest.approx({row["step"]: row["train/loss"] for row in rows(tmp_path) if "train/loss" in row})
+    # The watchdog gives the first update, which compiles, more time.
+    updates = [each for each in entered if each[0].startswith("update")]
+    assert updates == [("update 1", True), ("update 2", False), ("update 3", False)]
+
+
+@pytest.mark.parametrize(
+    ("at", "there", "on_failed_save"),
+    [(3, "at the beginning", "continue"), (9, "after update 7", "continue"), (3, "at the beginning", "stop")],
+)
+def test_a_signal_whose_save_fails_says_where_the_run_goes_on(
+    tiny_config: Callable,
+    data_dir: str,
+    tmp_path: Path,
+    interrupt_after: Callable,
+    capsys,
+    monkeypatch,
+    at,
+    there,
+    on_failed_save,
+):
+    config = tiny_config(on_failed_save=on_failed_save)
     interrupt_after(at, signal.SIGTERM)
     saved = []
 
@@ -108,12 +172,12 @@ def test_a_signal_whose_save_fails_says_where_the_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_no_room", no_room)
         with pytest.raises(Interrupted) as caught:
-            train_and_evaluate(tiny_config(), str(tmp_path), data_dir)
+            train_and_evaluate(config, str(tmp_path), data_dir)
     assert caught.value.code == 75 and saved == ([3] if at == 3 else [7, 9])
     *_, warning, last = capsys.readouterr().out.splitlines()
     assert warning == f"warning: the checkpoint of update {at} could not be written: there is no room"
     assert last == f"update {at} is not saved; the same command resumes {there}"
-    assert int(train_and_evaluate(tiny_config(), str(tmp_path), data_dir).step) == 12
+    assert int(train_and_evaluate(config, str(tmp_path), data_dir).step) == 12
     assert ("resuming after update 7" in capsys.readouterr().out) == (at == 9)
 
 

@@ -32,6 +32,12 @@ def net(run):
     return alexnet_jax.load(run, data_dir="/nowhere")
 
 
+def test_a_checkpoint_is_loaded_by_name_and_number(run):
+    assert alexnet_jax.load(run, checkpoint=3).step == alexnet_jax.load(run, checkpoint="best").step == 3
+    with pytest.raises(UsageError, match=r"there is no checkpoint '9'; there are last, best, 3$"):
+        alexnet_jax.load(run, checkpoint=9)
+
+
 @pytest.mark.parametrize("views", [1, 10])
 def test_predictions_have_the_error_of_the_runs_result(run, net, squares, views):
     from alexnet_jax.workdir.record import read_result

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from etils import epath
 
-import alexnet_jax
 from alexnet_jax.data.dataset import count_shared
 from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.data.preprocessing import LEAST_CONTRAST
@@ -56,7 +55,6 @@ def card_of(folder: epath.Path, experiment: Experiment, result: Mapping[str, flo
     name, recipe, classes = settings.dataset.name, settings.network.recipe, len(data.class_names)
     origin = data.provenance
     width = "" if settings.network.width == 1 else f", with {settings.network.width:g} of its maps and units"
-    versions = record.versions() if trained_here else _recorded_versions(folder)
     return Card(
         title=f"AlexNet ({recipe}) on {name}",
         summary=(
@@ -71,7 +69,7 @@ def card_of(folder: epath.Path, experiment: Experiment, result: Mapping[str, flo
         errors=_errors(experiment, result, classes),
         differences=differences.from_2012(settings),
         limits=list(_limits(experiment, origin.license)),
-        versions={"alexnet_jax": alexnet_jax.__version__} | versions,
+        versions=record.versions() if trained_here else _recorded_versions(folder),
     )
 
 

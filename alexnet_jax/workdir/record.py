@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+import alexnet_jax
 from alexnet_jax import strict_json
 from alexnet_jax.errors import NO_LOCKS, UsageError
 from alexnet_jax.paths import is_file, is_missing
@@ -39,7 +40,6 @@ UNREADABLE = re.compile(r"\[.*\]|\\")
 LOCK_FILE = "lock"
 RESULT_KEYS = {"step", "count", "loss_1_views", "top1_1_views", "loss_10_views", "top1_10_views"}  # of every result
 PACKAGES = [
-    "alexnet_jax",
     "jax",
     "jaxlib",
     "flax",
@@ -254,12 +254,9 @@ def remove_result(folder: epath.Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number, by name."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # this package, run from a checkout
-            installed[package] = importlib.metadata.version(package)
-    return installed
+    """Versions of Python, of this program and of the packages that can change a number, by name."""
+    programs = {"python": platform.python_version(), "alexnet_jax": alexnet_jax.__version__}
+    return programs | {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def wait_for_config(folder: epath.Path, *, patience: float = 60.0) -> bool:

@@ -36,6 +36,7 @@ def test_mistakes_are_one_line_with_status_2(run, forked, tmp_path):
     cases = {
         ("export", f"--workdir={run}"): "--to is missing",
         ("export", to): "--workdir is missing",
+        ("export", f"--workdir={run}", to, "--checkpoint=9"): "there is no checkpoint '9'",
         ("export", f"--workdir={tmp_path / 'nothing'}", to): "holds no run: config.json is missing",
         ("export", f"--workdir={empty}", to): "no checkpoint",
         ("export", f"--workdir={run}", f"--to={tmp_path / 'folder.onnx'}"): "is a folder",

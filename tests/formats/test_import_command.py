@@ -96,6 +96,15 @@ def test_imagenet_s_names_and_the_published_errors_are_on_the_card(tmp_path):
     assert preprocessings.load(folder / preprocessings.FILE_NAME).class_names[0] == "n01440764"
 
 
+def test_the_command_takes_a_mean_image(forked, caffe_file, tmp_path):
+    mean = np.random.default_rng(0).uniform(90, 140, (256, 256, 3)).astype(np.float32)
+    (tmp_path / "mean.binaryproto").write_bytes(networks.binaryproto(mean))
+    flags = f"--workdir={tmp_path}/run", f"--mean={tmp_path}/mean.binaryproto"
+    status, _, err = forked("convert", "import", caffe_file, *flags)
+    assert status == 0, err
+    np.testing.assert_array_equal(alexnet_jax.load(tmp_path / "run").preprocessing.mean_image, mean)
+
+
 def test_the_command(command, caffe_file, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from etils import epath
 
+import alexnet_jax
 from alexnet_jax import train
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.experiment import build
@@ -197,6 +198,25 @@ def test_the_card_says_that_evaluation_images_were_trained_on(run: Path, data_di
     experiment = build.build(read_settings(config), data_dir, say=said.append)
     assert [line[:57] for line in said] == ["warning: 99 of the 149 images of config.dataset.eval_spli"]
     assert "* 99 of the 149 evaluation images are training images too." in text_of(run, experiment)
+
+
+def test_the_card_has_the_time_of_all_updates_and_the_versions_of_the_run(
+    run: Path, data_dir: str, tiny_config: Callable
+):
+    lines = {"step": 1, "train/loss": 1.0}, {"step": 3, "train/loss": 1.0, "train/images_per_second": 0.64}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = text_of(run, build.build(read_settings(tiny_config(num_epochs=0.5)), data_dir, say=print))
+    # Two updates of 32 images at 0.64 images a second take 100 s, and three 150 s.
+    assert dict(table(text, "Training")[2:])["time"].startswith("2:30 for the updates, at 1 images a second;")
+    assert "trained from random initial values" in text
+    assert f"alexnet\\_jax {alexnet_jax.__version__} " in text.partition("## Versions")[2]
+    config = json.loads((run / "config.json").read_text())
+    config["versions"] = {"jax": "0.0.1"}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "MODEL_CARD.md").unlink()
+    train.train_and_evaluate(tiny_config(num_epochs=0.5), str(run), data_dir)
+    text = (run / "MODEL_CARD.md").read_text()
+    assert text.partition("## Versions")[2].strip().startswith("* jax 0.0.1\n")
 
 
 @pytest.mark.parametrize(

@@ -539,3 +539,10 @@ def test_without_reservations_the_free_bytes_are_counted(tmp_path: Path, monkeyp
     assert checkpoint._no_room(epath.Path(tmp_path), state) is None
     monkeypatch.setattr(checkpoint, "SMALL_FILES", 2**62)
     assert "there is no room for 4,611" in str(checkpoint._no_room(epath.Path(tmp_path), state))
+
+
+def test_room_is_asked_for_all_bytes_of_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(checkpoint, "_reserve", lambda descriptor, size: asked.append(size))
+    checkpoint._no_room(epath.Path(tmp_path), {"a": np.zeros(10**6, np.float32), "b": np.zeros(10**6)})
+    assert asked == [13_200_000 + checkpoint.SMALL_FILES]  # a tenth more than 4 and 8 MB

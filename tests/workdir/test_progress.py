@@ -125,6 +125,18 @@ def test_a_row_holds_means_rates_and_further_scalars_since_the_row_before(tmp_pa
     assert second["train/images_per_second"] == 5.0
 
 
+def test_updates_made_together_count_each(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture):
+    progress = progress_of(tmp_path, 101)
+    clock.now += 8
+    progress.step(1, batch(), waited=0.0)
+    clock.now += 25
+    progress.step(51, batch(count=50), waited=0.0, updates=50)
+    breakdown = progress.breakdown()
+    progress.close()
+    assert "step 51/101  left 0:25  " in capsys.readouterr().out
+    assert (breakdown.updates, breakdown.step) == (50, 0.5)
+
+
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_on_a_terminal_the_line_has_what_fits_the_most_important_first(
     tmp_path: Path, clock: Clock, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

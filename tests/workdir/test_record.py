@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 from pathlib import Path
@@ -170,3 +171,16 @@ def test_a_lock_is_held_once_and_names_its_holder(workdir: epath.Path):
         (workdir / "lock").write_bytes(b"\xff\xfe")
         with pytest.raises(LockedWorkdirError), record.lock(workdir):
             pass
+
+
+def test_a_file_system_without_locks_is_a_warning(
+    workdir: epath.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(record.fcntl, "flock", refuse)
+    with record.lock(workdir):
+        pass
+    warning = f"warning: the file system of {workdir} has no locks; let no other run use this workdir\n"
+    assert capsys.readouterr().err == warning
