@@ -254,8 +254,8 @@ def remove_result(folder: epath.Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this program and of the packages that can change a number, by name."""
-    programs = {"python": platform.python_version(), "alexnet_jax": alexnet_jax.__version__}
+    """Versions of this program, of Python and of the packages that can change a number, by name."""
+    programs = {"alexnet_jax": alexnet_jax.__version__, "python": platform.python_version()}
     return programs | {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
