@@ -84,7 +84,7 @@ VARIANTS = {
         {
             "dataset.name": "fall2011",
             "dataset.classes": 21_841,
-            "dataset.train_images": 14_197_122,
+            "dataset.train_images": 14_055_151,  # as in configs/fall2011.py
             "network.recipe": "bottleneck",
             "init_from": "runs/finetune-fall2009",
             "fresh": ("fc6", "fc7", "bottleneck", "fc8"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment import summary
+from alexnet_jax.experiment import fields, summary
 from alexnet_jax.experiment.settings import read_settings
 from tests.conftest import ROOT
 
@@ -161,3 +161,24 @@ def test_a_wheel_holds_the_configs(tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.stdout == f"{tmp_path}/installed/alexnet_jax/configs/default.py elpv/160\n", run.stderr
+
+
+def test_the_training_of_2012_takes_nothing_from_that_of_elpv():
+    """`imagenet2012.base` begins with the default config, and undoes what is for ELPV."""
+    from alexnet_jax.configs import cifar10, imagenet2012, large_batch, own
+
+    settings = read_settings(imagenet2012.get_config())
+    assert settings.jitter == fields.Jitter(rotation=0.0, scale=0.0, symmetries=2)
+    network = settings.network
+    assert (network.recipe, network.width, network.he_init, network.bfloat16) == ("original", 1.0, False, False)
+    assert (settings.photometry.standardize, settings.photometry.each_image) == (False, False)
+    assert (settings.label_smoothing, settings.warmup_epochs, settings.weight_decays) == (0.0, 0.0, {})
+    assert (settings.nesterov, settings.clip_norm, settings.lars_trust) == (False, None, None)
+    assert own.get_config("pets").jitter.symmetries == 2, "photographs are not upside down"
+
+    cifar = read_settings(cifar10.get_config())  # V1/example-layers/layer-params-conv-local-11pct.cfg
+    assert (cifar.num_epochs, cifar.momentum, cifar.weight_decay) == (520.0, 0.9, 0.004)
+    assert cifar.rates["all"].kernel == ((0, 0.001), (500, 0.0001), (510, 0.00001))
+    assert cifar.weight_decays == {"conv1": 0.0, "conv2": 0.0, "fc10": 0.01}
+    large = read_settings(large_batch.get_config())
+    assert large.lars_trust is not None and large.warmup_epochs > 0 and large.batch_size > 1000

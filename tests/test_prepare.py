@@ -223,3 +223,15 @@ def test_elpv_with_the_size_in_its_name_below_the_home_folder(tmp_path, prepare,
     record = json.loads((folder / "prepared.json").read_text())
     assert record["command"].endswith("elpv/8 '--data_dir=~/sets' --encoding=raw --processes=1")
     assert record["splits"]["test"]["images"] == 654
+
+
+def test_flags_reach_the_preparation(tmp_path, prepare):
+    for kind in ("a", "b"):
+        (tmp_path / "tree/train" / kind).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (20, 20)).save(tmp_path / f"tree/train/{kind}/{number}.png")
+        (tmp_path / f"tree/train/{kind}/broken.jpg").touch()
+    words = ["folder", "pets", "--source_dir=tree", "--data_dir=data", "--size=8", "--processes=1"]
+    status, out, err = prepare(*words, "--on_error=skip", "--held_out=0.4", cwd=tmp_path)
+    assert status == 0, err
+    assert "4 images are held out as 'validation'" in out and "left out 2 broken images" in out

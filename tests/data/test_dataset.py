@@ -251,3 +251,11 @@ def test_more_files_than_a_process_may_open(tmp_path: Path, hard: int):
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), str(hard)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def test_copies_of_a_data_set_differ_in_the_fact_in_which_they_differ(data_dir: str, tmp_path: Path):
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data/elpv/64/1.0.0/label.labels.txt").write_text("defective\nfunctional\n")
+    ours, theirs = (open_dataset("elpv/64", str(folder)).facts() for folder in (data_dir, tmp_path / "data"))
+    assert {name for name in ours if ours[name] != theirs.get(name)} == {"the data set's classes"}
+    assert "train 1970" in ours["the data set's examples"] and "test 654" in ours["the data set's examples"]

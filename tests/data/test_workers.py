@@ -1,5 +1,6 @@
 """Worker processes make the batches that threads make, end with their parent, and say what goes wrong."""
 
+import collections
 import contextlib
 import errno
 import itertools
@@ -368,3 +369,22 @@ def test_a_ring_keeps_all_workers_busy_in_bounded_memory(workers, rows):
     assert making >= 2 and making * ring.parts >= 1.5 * workers
     batches = max(2, -(-3 * workers // 2 // ring.parts) + 1)
     assert ring.size <= (batches + rings.HELD) * (ring.rows * (224 * 224 * 3 + 5) + 3 * 4096)
+
+
+def test_the_work_is_shared_by_all_workers(source, open_workers, in_threads, small_parts, monkeypatch):
+    asked, write = collections.Counter(), InThread.write
+
+    def counted(self, message):
+        asked[id(self)] += isinstance(message[-1], int)  # a part, and no stream
+        write(self, message)
+
+    monkeypatch.setattr(InThread, "write", counted)
+    training(source, 9, workers=open_workers(3))
+    assert len(asked) == 3 and min(asked.values()) > asked.total() / 10
+
+
+def test_room_is_the_memory_that_is_available(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 300 kB\n")
+    monkeypatch.setattr(rings, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(rings, "MEMORY_LIMITS", ())
+    assert rings._room() == 300 * 1024

@@ -122,3 +122,10 @@ def test_the_past_that_more_epochs_keep(tiny_config, changes, kept):
         assert values[0] == values[1]
         drops |= values[0][1] == pytest.approx(0.001)
     assert drops == (changes["schedule"] != "run")
+
+
+@pytest.mark.parametrize("schedule", ["run", "cosine", "epochs", "plateau"])
+def test_colour_noise_follows_its_table_alone(tiny_config, schedule):
+    """The cosine and the warm-up are the rates'."""
+    noise = schedule_of(tiny_config, schedule=schedule, warmup_epochs=0.5).noise()
+    assert [float(noise(jnp.int32(step))) for step in (0, 10, 100, 199)] == pytest.approx([0.1] * 4)

@@ -48,6 +48,8 @@ def test_the_default_config_is_read_whole():
         ({"dataset.name": ""}, "config.dataset.name is empty; name a prepared data set"),
         ({"dataset.name": "/data/flowers"}, "config.dataset.name is '/data/flowers', a path; name a data set, such as"),
         ({"name": " "}, "config.name is empty; name the workdir"),
+        ({"photometry.standardize": False}, "each_image is True and standardize is False; it standardizes each image"),
+        ({"jitter.symmetries": 3}, "config.jitter.symmetries is 3 and must be 1, 2, 4 or 8"),
         ({"init_from": ""}, "config.init_from is empty; name the workdir of a run"),
     ],
 )

@@ -121,3 +121,16 @@ def test_a_dry_run_finds_what_a_run_would_find_in_the_data_set(tiny_config, chan
     with pytest.raises(UsageError, match=message):
         summary.describe(read_settings(tiny_config(**changes)), facts)
     summary.describe(read_settings(tiny_config()), facts)
+
+
+def test_the_memory_of_a_device():
+    from alexnet_jax.configs import imagenet2012
+
+    config = imagenet2012.base()
+    config.network.bfloat16, config.mesh.data, config.mesh.tower = True, 2, 2
+    rows = summary.rows_of(make_tower("original", num_classes=1000), 224)
+    [line] = summary._memory(read_settings(config), rows)
+    # Parameters, velocities and gradients of a tower in float32; of half of 128 images half of the maps in bfloat16.
+    assert f"{60_965_224 / 2 * 4 * 3 / 1e6:,.1f} MB for parameters, velocities" in line
+    kept = sum(row.kept for row in rows) / 2 * 64 * 2 / 1e6
+    assert f"{kept:,.1f} MB for what the backward pass needs of 64 images" in line

@@ -118,3 +118,20 @@ def test_a_trained_network_sees_what_the_evaluation_of_its_run_saw(
     labels = np.array([images.source[number]["label"] for number in range(50)])
     assert (probabilities.argmax(axis=1) != labels).mean() == pytest.approx(result["top1_1_views"])
     assert -np.log(probabilities[range(50), labels]).mean() == pytest.approx(result["loss_1_views"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("rotation", "scale", "jitter"), [(3.0, 0.0, True), (0.0, 0.25, True), (0.0, 0.0, False)])
+def test_devices_interpolate_crops_that_are_rotated_or_scaled(
+    tiny_config: Callable, data_dir: str, monkeypatch: pytest.MonkeyPatch, rotation: float, scale: float, jitter: bool
+):
+    given: dict = {}
+    made = build.build_steps
+    monkeypatch.setattr(build, "build_steps", lambda **arguments: given.update(arguments) or made(**arguments))
+    settings = read_settings(tiny_config(**{"jitter.rotation": rotation, "jitter.scale": scale}))
+    build.build(settings, data_dir, say=print)
+    assert given["cut"].keywords["jitter"] is jitter
+
+
+@pytest.mark.parametrize(("asked", "count"), [({}, 2), ({"mesh.tower": 1}, 1), ({"mesh.data": 2}, 4)])
+def test_a_cpu_makes_the_devices_that_the_mesh_asks_for(tiny_config: Callable, asked: dict, count: int):
+    assert build.cpu_devices(read_settings(tiny_config(**asked))) == count

@@ -24,7 +24,7 @@ def leave(number, _):
     sys.exit({{15: 75, 2: 130}}[number])
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN if "deaf" in sys.argv else leave)
-told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES")]
+told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_LOCAL_DEVICE_IDS")]
 say(me, *told, *sys.argv[1:])
 if me == "1" and sys.argv[-1] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -63,8 +63,9 @@ def start(tmp_path: Path):
 def test_each_process_is_told_its_place(start):
     run = start("--config=a b", PROCESSES="3")
     out, err = run.communicate(timeout=60)
-    common = "127.0.0.1:1234 3 -u -m alexnet_jax.main --distributed=on --config=a b"
-    assert sorted(out.splitlines()) == [f"{number} {common}" for number in range(3)]
+    common = "-u -m alexnet_jax.main --distributed=on --config=a b"
+    # Process n has device n: a GPU each.
+    assert sorted(out.splitlines()) == [f"{number} 127.0.0.1:1234 3 {number} {common}" for number in range(3)]
     assert (run.returncode, err) == (0, "")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import stat
 import string
 import subprocess
@@ -200,3 +201,26 @@ def test_the_jobset_restarts_all_but_mistakes(jobset: dict):
     selected = {"gpu": ["cloud.google.com/gke-accelerator"]}
     selected["tpu"] = ["cloud.google.com/gke-tpu-accelerator", "cloud.google.com/gke-tpu-topology"]
     assert sorted(pod["nodeSelector"]) == selected[jobset["metadata"]["labels"]["accelerator"]]
+
+
+def test_each_gpu_pod_is_told_its_place(jobset: dict):
+    [replicated] = jobset["spec"]["replicatedJobs"]
+    [container] = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    env = {
+        each["name"]: each.get("value") or each["valueFrom"]["fieldRef"]["fieldPath"]
+        for each in container.get("env", [])
+    }
+    if jobset["metadata"]["labels"]["accelerator"] == "tpu":  # where the pods' TPU knows
+        assert "JAX_PROCESS_ID" not in env
+        return
+    assert env["COORDINATOR"] == "metadata.annotations['jobset.sigs.k8s.io/coordinator']"
+    assert (env["JAX_COORDINATOR_ADDRESS"], env["JAX_NUM_PROCESSES"]) == ("$(COORDINATOR):8476", GKE["NODES"])
+    assert env["JAX_PROCESS_ID"] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert env["JAX_PLATFORMS"] == "cuda" and container["resources"]["limits"] == {"nvidia.com/gpu": int(GKE["GPUS"])}
+
+
+@pytest.mark.parametrize(("variables", "more"), [({}, []), ({"PREEMPTIBLE": "true"}, ["--spot"])])
+def test_a_tpu_vm_is_a_spot_vm_on_request_alone(variables: dict, more: list):
+    words = ["bash", LAUNCH / "tpu_vm.sh", "create", "--dry_run"]
+    run = subprocess.run(words, env=os.environ | TPU_VM | variables, capture_output=True, text=True, check=True)
+    assert shlex.split(run.stdout)[5:] == ["a", "--zone=b", "--accelerator-type=c", "--version=d", *more]

@@ -211,3 +211,11 @@ def test_any_damage_is_an_image_or_a_reason():
                 assert reason and "\n" not in reason
             else:
                 assert image.size == (16, 16)
+
+
+def test_a_jpeg_less_than_four_times_as_large_is_decoded_whole():
+    noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    data = encode(Image.fromarray(noise), "JPEG")
+    with Image.open(io.BytesIO(data)) as image:
+        expected = image.convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(pixels(data, 32), np.asarray(expected))

@@ -457,3 +457,10 @@ def test_pictures_that_change_after_an_interruption_are_read_again(tmp_path):
     for file in (tmp_path / "tree").rglob("*.bmp"):
         Image.new("RGB", (30, 30), "blue").save(file)
     assert content(make(tmp_path / "tree", tmp_path / "of_other_pictures"))["statistics.npz"] == blue["statistics.npz"]
+
+
+def test_entries_that_are_no_image_count_as_broken(tree, tmp_path):
+    listing = folder("pets", str(tree), say=lambda _: None)
+    odd = dataclasses.replace(listing, problems=[("n97.tar", "a link, not a file")])
+    with pytest.raises(DatasetError, match=r"1 image is broken: n97\.tar \(a link, not a file\)"):
+        prepare(odd, Options(size=SIZE), str(tmp_path), record=RECORD, progress=silent)

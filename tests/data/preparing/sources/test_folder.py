@@ -236,3 +236,8 @@ def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch):
     assert (
         lines[-1] == f"8 files and folders listed so far, now in {root}/b"
     )  # once each, though images are sought twice
+
+
+def test_a_small_class_holds_out_one_image(tmp_path):
+    listing = folder("mine", tree(tmp_path, [f"{kind}/{n}.jpg" for kind in "ab" for n in range(3)]))
+    assert {split: len(items) for split, items in listing.splits.items()} == {"train": 4, "validation": 2}

@@ -253,3 +253,9 @@ def test_2010_a_half_of_the_test_split_is_named(tmp_path, there: str, missing: s
 def test_2010_without_devkit(tmp_path):
     with pytest.raises(MissingSourceError, match=r"meta.mat of the 2010 development kit is missing"):
         imagenet.imagenet2010(str(tmp_path))
+
+
+def test_2012_counts_the_validation_images_too(official, monkeypatch):
+    monkeypatch.setitem(imagenet.IMAGES, "ILSVRC2012_img_train.tar", 1000)
+    with pytest.raises(PartialArchiveError, match=r"img_val\.tar holds 4 images and the official archive 50,000"):
+        imagenet.imagenet2012(str(official))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing.sources import tfds as source
 from alexnet_jax.data.preparing.sources.tfds import tfds_dataset
 
 
@@ -124,3 +126,16 @@ def test_tfds_without_labels(tmp_path):
     write_tfds(tmp_path, "array_record", features)
     with pytest.raises(DatasetError, match=r"has the images \['image'\] and the labels \[\]"):
         tfds_dataset("toy", str(tmp_path))
+
+
+def test_the_label_that_the_data_set_names_is_taken():
+    kinds = {name: tfds.features.ClassLabel(names=["x", "y"]) for name in ("coarse_label", "label")}
+    info = SimpleNamespace(features={"image": tfds.features.Image(), **kinds}, supervised_keys=("image", "label"))
+    assert source._keys("cifar100", info) == ("image", "label")
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_shard_with_too_few_records_is_named(tmp_path, file_format):
+    shard = SimpleNamespace(filepaths=[write_tfds(tmp_path, file_format)], shard_lengths=[4])
+    with pytest.raises(DatasetError, match="holds 3 records and the metadata say 4"):
+        list(source._records(shard))
