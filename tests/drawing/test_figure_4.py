@@ -9,6 +9,9 @@ from alexnet_jax.drawing import neighbours, page, predictions
 from alexnet_jax.drawing.canvas import FIRST, INK, SECOND
 from alexnet_jax.drawing.neighbours import Neighbour, Query
 from alexnet_jax.drawing.predictions import Answer
+from alexnet_jax.evaluation.tally import Tally
+from alexnet_jax.report import images
+from alexnet_jax.report.examination import Examined, Nearest
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 ANSWER = Answer("file.png", PIXELS, ["cat", "dog", "fox"], [0.7, 0.2, 0.1], "dog")
@@ -42,3 +45,11 @@ def test_neighbours_of_another_class_have_another_colour():
     assert [to_hex(name.get_color()) for name, _ in texts] == [to_hex(colour) for colour in (INK, INK, SECOND)]
     html = page.neighbours([QUERY])
     assert re.findall(r"<div( class=other)?>(\w+)<", html) == [("", "cat"), ("", "cat"), (" class=other", "dog")]
+
+
+def test_captions_count_what_is_right():
+    answers = [Answer("a", PIXELS, ["cat", "dog"], [0.6, 0.4], truth) for truth in ("cat", "dog", "dog")]
+    examined = Examined("test", Tally(2), None, 2, answers, [])
+    assert "1 of 3 have their true class first" in images.predictions_exhibit(examined, "test").section.caption
+    caption = images.neighbours_exhibit(Nearest([QUERY], "fc7", 9, 0.25), "test", "train", 9).section.caption
+    assert "1 of 2 neighbours have the class" in caption

@@ -290,3 +290,18 @@ def test_errors_by_class_of_a_report():
         ["class", "0", "1", "100.00%", "100.00%"],
         ["class", "1", "2", "100.00%", "0.00%"],
     ]
+
+
+def test_the_lines_of_an_ensemble():
+    tally = Tally(2)
+    tally.add(np.array([0]), np.log(np.float32([[0.75, 0.25]])))
+    members = [
+        Member("a", 7, 0.75, {"loss": 1.0, "top1": 0.5}),
+        Member("b", 1234, 0.25, {"loss": 2.0, "top1": 0.25}),
+    ]
+    report = Report(members, tally, ["x", "y"], 10, "pets/64", "test")
+    assert report.as_text(per_class=False).splitlines() == [
+        "a  step 7  weight 0.75  top-1 error 50.00%  loss 1.0000",
+        "b  step 1,234  weight 0.25  top-1 error 25.00%  loss 2.0000",
+        "ensemble of 2  10 views  top-1 error 0.00%  loss 0.2877  1 images of pets/64 test",
+    ]

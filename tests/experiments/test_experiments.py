@@ -19,6 +19,7 @@ from etils import epath
 import alexnet_jax
 from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.experiments import ensemble as ensemble_module
+from alexnet_jax.experiments import pool as pool_module
 from alexnet_jax.experiments import run as run_module
 from alexnet_jax.experiments import worker
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
@@ -451,3 +452,11 @@ def test_a_reader_that_leaves_ends_the_list_quietly(tmp_path):
         process.stdout.close()  # as `head` does, before the list is there
         errors = process.stderr.read()
     assert (process.returncode, errors) == (141, "")
+
+
+def test_runs_at_once_share_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    environment = pool_module._environment(2)
+    assert environment["XLA_CLIENT_MEM_FRACTION"] == "0.450"
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment and pool_module._environment(1) is os.environ

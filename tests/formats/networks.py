@@ -266,26 +266,32 @@ def _tensors(state):
     return storages, tensors
 
 
-def pth(state, wrap=lambda state: state):
+def pth(state, wrap=lambda state: state, *, order="little"):
     """A file as `torch.save` writes since PyTorch 1.6."""
     storages, tensors = _tensors(state)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("alexnet/data.pkl", _pickled(wrap(tensors)))
-        archive.writestr("alexnet/byteorder", "little")
+        archive.writestr("alexnet/byteorder", order)
         for storage in storages:
             archive.writestr(f"alexnet/data/{storage.key}", storage.array.tobytes())
         archive.writestr("alexnet/version", "3\n")
     return file.getvalue()
 
 
-def legacy_pth(state, *, listed=lambda keys: keys):
+def legacy_pth(state, *, listed=lambda keys: keys, order="little"):
     """A file as `torch.save` wrote before PyTorch 1.6. `listed` changes the keys in its list of storages."""
     storages, tensors = _tensors(state)
     parts = [
         _pickled(0x1950A86A20F9469CFC6C),
         _pickled(1001),
-        _pickled({"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}),
+        _pickled(
+            {
+                "protocol_version": 1001,
+                "little_endian": order == "little",
+                "type_sizes": {"short": 2, "int": 4, "long": 4},
+            }
+        ),
         _pickled(tensors, legacy=True),
         _pickled(listed([storage.key for storage in storages])),
     ]

@@ -90,6 +90,16 @@ def test_caffe_s_other_crops_and_means(by, old, tmp_path):
         assert_computes(read, layers, 2, 224, "bvlc")
 
 
+def test_caffe_s_mean_may_be_one_number(tmp_path):
+    def change(name, layer):
+        if name == "data":
+            layer.transform.mean_value.append(7)
+
+    layers = networks.whole(networks.CAFFE, width=WIDTH)
+    read = imported.read(write(tmp_path, networks.caffemodel(layers, "bvlc", change=change)))
+    assert np.all(read.preprocessing.mean_image == 7)
+
+
 def test_caffe_without_norms_is_refused(tmp_path):
     file = write(tmp_path, networks.caffemodel(networks.whole(networks.CAFFE, width=1 / 16), "no norms"))
     for kind in ("auto", "bvlc"):
@@ -327,6 +337,11 @@ WRONG = {
     "many axes": (
         b"\xa2\x06\x90\x4e\x3a\x8d\x4e\x3a\x8a\x4e\x0a\x87\x4e" + b"\x7f" * 9991,
         "an array of 9,991 axes",
+    ),
+    "big-endian": (networks.pth(networks.state_dict(SMALL_TORCH), order="big"), "its numbers are big-endian"),
+    "old big-endian": (
+        networks.legacy_pth(networks.state_dict(SMALL_TORCH), order="big"),
+        "its numbers are big-endian",
     ),
     "nan": (networks.caffemodel(changed(SMALL_CAFFE, "fc6", with_nan)), "fc6 has weights that are not finite"),
     "torch nan": (save(networks.state_dict(changed(SMALL_TORCH, "conv3", bias=with_nan))), "conv3 has weights that"),

@@ -5,6 +5,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import blocks, layers
+from alexnet_jax.network.convolution import local_convolution
 
 
 def test_an_even_norm_window_is_refused():
@@ -52,3 +53,10 @@ def test_dropout_masks_in_training_and_scales_at_test():
     assert set(np.unique(kept)) == {0.0, 1.0}
     assert abs(float(kept.mean()) - 0.7) < 0.01
     np.testing.assert_array_equal(layers.dropout(x, 0.7, None), np.full((100, 200), 0.7, np.float32))
+
+
+def test_the_sum_over_a_window_is_taken_in_float32():
+    x = jnp.ones((1, 4, 4, 1), "bfloat16")
+    kernel = jnp.ones((1, 1, 16, 1), "bfloat16").at[0, 0, 0].set(256)
+    y = local_convolution(x, kernel, window=4, stride=1, padding=[(0, 0)] * 2)
+    assert float(y[0, 0, 0, 0]) == 272  # 271, rounded once; in bfloat16 256 + 1 stays 256

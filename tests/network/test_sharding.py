@@ -72,3 +72,23 @@ def test_pieces_are_for_a_device_that_has_all_of_a_process(monkeypatch: pytest.M
     monkeypatch.setattr(sharding, "_join", None)
     mesh, batch = sharding.make_mesh(data=2, tower=1), small.batch(8, image_size=9)
     np.testing.assert_array_equal(sharding.put_batch(batch, mesh).image, batch.image)
+
+
+def test_the_pieces_of_a_process_are_a_part_of_the_batch(monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", lambda shape, *_: made.append(shape))
+    mesh = Mock(Mesh, devices=np.array([[SimpleNamespace(platform="gpu")]] * 4), shape={sharding.DATA: 4})
+    place = Mock(sharding.NamedSharding, addressable_devices=jax.devices()[:1], mesh=mesh)
+    sharding._start(np.zeros((8, 2**20), np.uint8), place)()
+    assert made == [(32, 2**20)]
+
+
+def test_devices_are_in_the_order_of_their_processes():
+    devices = [Mock(jax.Device, process_index=n % 2, id=9 - n, platform="cpu") for n in range(4)]
+    mesh = sharding.make_mesh(data=4, tower=1, devices=devices)
+    assert [(device.process_index, device.id) for device in mesh.devices.flat] == [(0, 7), (0, 9), (1, 6), (1, 8)]
+
+
+@pytest.mark.parametrize(("count", "platform", "towers"), [(2, "cpu", 2), (3, "cpu", 1), (2, "gpu", 1), (8, "tpu", 1)])
+def test_towers_lie_apart_on_a_cpu_alone(count: int, platform: str, towers: int):
+    assert sharding.fastest_tower_axis(count, platform) == towers

@@ -5,7 +5,7 @@ import pytest
 
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network import forward as forwards
-from alexnet_jax.network import sharding
+from alexnet_jax.network import recipes, sharding
 from alexnet_jax.network.recipes import ORIGINAL, layers_of
 from alexnet_jax.network.tower import Tower
 from tests import small
@@ -97,3 +97,25 @@ def test_unknown_recipe_lists_the_known():
         layers_of("orginal")
     with pytest.raises(UsageError, match="leaves conv1 without features"):
         layers_of("original", width=0.01)
+
+
+# Deviation of kernels and first value of biases: K/models/bvlc_alexnet/train_val.prototxt,
+# K/models/bvlc_reference_caffenet/train_val.prototxt, A/example-layers/layers-conv-local-13pct.cfg.
+INITIAL = {
+    "bvlc": {
+        "conv1": (0.01, 0), "conv2": (0.01, 0.1), "conv3": (0.01, 0), "conv4": (0.01, 0.1), "conv5": (0.01, 0.1),
+        "fc6": (0.005, 0.1), "fc7": (0.005, 0.1), "fc8": (0.01, 0),
+    },
+    "caffenet": {
+        "conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.01, 0), "conv4": (0.01, 1), "conv5": (0.01, 1),
+        "fc6": (0.005, 1), "fc7": (0.005, 1), "fc8": (0.01, 0),
+    },
+    "cifar_13pct": {
+        "conv1": (0.0001, 0), "conv2": (0.01, 0), "local3": (0.04, 0), "local4": (0.04, 0), "fc10": (0.01, 0),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", INITIAL)
+def test_initial_values_of_other_recipes(recipe: str):
+    assert {layer.name: (layer.std, layer.bias) for layer in recipes.layers_of(recipe)} == INITIAL[recipe]

@@ -198,7 +198,8 @@ def test_dropout_keeps_its_share_and_follows_the_row():
 def test_he_initialisation_of_a_local_layer_counts_one_place():
     params = initial(make_tower("cifar_13pct", num_classes=10, he_init=True), 24)
     assert np.std(params["local3"]["kernel"]) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
-    assert not np.any(params["local3"]["bias"])
+    whole = initial(make_tower("original", num_classes=5, width=0.05, he_init=True), 67)
+    assert not np.any(whole["fc6"]["bias"]), "and not 1, as the recipe has it"
 
 
 @pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"torchvision_convolutions"}))

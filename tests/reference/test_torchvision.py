@@ -11,7 +11,7 @@ import pytest
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import imported, torchvision
 from alexnet_jax.network import forward as forwards
-from alexnet_jax.network import layers, sharding
+from alexnet_jax.network import layers, recipes, sharding
 from alexnet_jax.network.tower import make_tower
 from tests import small
 
@@ -227,3 +227,9 @@ def test_dropout_before_fc6_and_fc7_drops_half():
         assert abs(kept.mean() - 0.5) < 0.05
         np.testing.assert_allclose(after, np.where(np.asarray(after) > 0, 2 * np.asarray(before), 0), rtol=1e-6)
     assert "fc7_then1" not in signals
+
+
+def test_kernels_start_with_the_deviation_of_pytorchs():
+    drawn = torch.nn.Linear(4096, 50).weight.std().item()
+    [fc7] = [layer for layer in recipes.layers_of("torchvision") if layer.name == "fc7"]
+    assert fc7.std == pytest.approx(drawn, rel=0.02)

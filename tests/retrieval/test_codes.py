@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -206,10 +207,30 @@ def test_queries_of_their_own_search_the_whole_database_and_get_codes(scratch):
     hits = [len(set(a[:50]) & set(b)) for a, b in zip(by_pixels, nearest, strict=True)]
     assert pixels.recalls[1] == pytest.approx(np.mean(hits) / 5)
     assert pixels.same_class == pytest.approx((labels[by_pixels[:, :5]] == labels[200:, None]).mean())
+    around = codes.random_hyperplanes(codes.moments(vectors_of(x[:200])), 16, seed=0)
+    learnt = (each.codes.read(0, 200) for each in (queries, database))
+    for row, (asked, items) in ((0, learnt), (2, (around(x[200:]), around(x[:200])))):
+        recalled, alike = slow_ranking(asked, items, nearest, 5, labels[200:], labels[:200], draws=300)
+        assert result.results[row].recalls[0] == pytest.approx(recalled, abs=0.02)
+        assert result.results[row].same_class == pytest.approx(alike, abs=0.02)
     by_lot = result.results[-1]
     assert by_lot.recalls == [5 / 200, 50 / 200]
     shares = [(labels[:200] == label).mean() for label in labels[200:]]
     assert by_lot.same_class == pytest.approx(np.mean(shares)) and not 0.49 < np.mean(shares) < 0.51
+
+
+def test_the_seed_draws_queries_and_codes(scratch):
+    tables = [table(scratch, surface(200)) for _ in range(2)]
+    chosen = [code_trial.search(tables[0], None, Options(16, 5, seed, 1)).chosen for seed in (0, 1)]
+    assert set(chosen[0]) != set(chosen[1])
+    for seed, each in enumerate(tables):
+        trial(scratch, each, seed=seed, updates=3)
+    assert (tables[0].codes.read(0, 200) != tables[1].codes.read(0, 200)).any()
+
+
+def test_the_first_bit_of_a_code_is_the_highest_of_its_byte():
+    """As docs/retrieval.md says, and `numpy.unpackbits` reads."""
+    assert codes._pack(jnp.asarray([[True] + [False] * 7])).tolist() == [[128]]
 
 
 def test_many_neighbours_take_no_memory_by_their_square():

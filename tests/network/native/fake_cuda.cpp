@@ -37,10 +37,17 @@ int cuKernelGetFunction(Kernel** function, Kernel* kernel) {
   *function = kernel;
   return 0;
 }
-int cuFuncSetAttribute(Kernel*, int attribute, int) { return attribute != 8; }
+unsigned allowed = 48 << 10;  // bytes of shared memory that a launch may take without the attribute
+int cuFuncSetAttribute(Kernel*, int attribute, int value) {
+  allowed = value;
+  return attribute != 8;
+}
 int cuLaunchKernel(Kernel* kernel, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned,
                    unsigned shared, void*, void** parameters, void**) {
   const Call* call = (const Call*)parameters[0];
+  const bool fits = shared <= allowed;
+  allowed = 48 << 10;
+  if (!fits) return 1;
   if (!blocks || !threads || threads > 1024 || (unsigned long)blocks * threads < call->items) return 1;
   float* memory = (float*)malloc(shared);
   kernel(call, memory);

@@ -52,7 +52,7 @@ def check(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     assert np.sqrt(np.mean((found - expected) ** 2)) <= tolerance * np.sqrt(np.mean(expected**2))
 
 
-SHAPES = [(2, 5, 7, 48), (1, 6, 5, 8), (3, 3, 4, 4), (1, 1, 1, 12), (2, 9, 13, 128), (1, 4, 4, 52)]
+SHAPES = [(2, 5, 7, 48), (1, 6, 5, 8), (3, 3, 4, 4), (1, 1, 1, 12), (2, 9, 13, 128), (1, 4, 4, 52), (1, 27, 27, 16)]
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -248,3 +248,70 @@ def test_an_image_too_small_for_a_pooling_is_named():
     tower = make_tower("original", num_classes=6, width=0.25)
     with pytest.raises(UsageError, match="too small"):
         init_variables(tower, jax.random.key(0), 12)
+
+
+@pytest.mark.parametrize("recipe", ["tanh", "bvlc", "cifar_11pct"])
+def test_operations_that_no_block_covers_take_none(recipe: str):
+    """Another activation, a window across the towers, a window of nine maps."""
+    tower, mesh = make_tower(recipe, num_classes=6, width=0.25), sharding.make_mesh(data=1, tower=1)
+    params, _ = jax.jit(lambda key: init_variables(tower, key, 67))(jax.random.key(0))
+    images = 50 * jax.random.normal(jax.random.key(1), (2, 67, 67, 3))
+
+    def forward(params):
+        return jax.jit(lambda params: make_forward(tower, mesh)(params, {}, images)[0])
+
+    assert f"@{build.cuda_target('norm_pool')}(" not in forward(params).lower(params).as_text()
+    found = forward(params)(params)
+    with build.plain_form():
+        expected = forward(params)(params)
+    check(wide(found), wide(expected), 1e-4)
+
+
+def test_signals_are_those_of_single_operations():
+    tower = make_tower("original", num_classes=6, width=0.25)
+    params, _ = jax.jit(lambda key: init_variables(tower, key, 67))(jax.random.key(0))
+    images = jnp.ones((1, 67, 67, 3))
+    run = jax.jit(lambda params: tower.apply({"params": params}, images, train=False, mutable=["signals"]))
+    assert f"@{build.cuda_target('norm_pool')}(" not in run.lower(params).as_text()
+
+
+@pytest.mark.parametrize(
+    ("norm", "pool", "groups"),
+    [
+        ({"size": 9}, (3, 2), 1),
+        ({"beta": 0.5}, (3, 2), 1),
+        ({}, (3, 3), 1),
+        ({}, (3, 2), 2),  # twelve channels in two groups of six
+    ],
+)
+def test_a_block_that_no_kernel_covers(norm: dict, pool: tuple[int, int], groups: int):
+    block = blocks.block_of(("norm", "pool"), **NORM | norm, pool=pool, round_down=False)
+    assert block is not None
+    assert not blocks.fits(draw(1, 7, 7, 12, seed=0, dtype=jnp.float32), block._replace(groups=groups))
+
+
+def test_a_strip_of_rows_shrinks_until_shared_memory_holds_it():
+    """Nine rows of layer 2 of the recipe `paper` in float32 take 124,416 bytes."""
+    block = blocks.block_of(("activation", "norm", "pool"), **NORM, pool=(3, 2), round_down=False)
+    assert block is not None
+    x, bias = draw(1, 27, 27, 128, seed=3, dtype=jnp.float32), draw(128, seed=4, dtype=jnp.float32)
+    (y, dy, dx, _), called = value_and_gradients(lambda x, b: blocks.run(x, b, block)[0], x, bias)
+    assert called == {"norm_pool", "norm_pool_gradient"}
+    ys, expected, _ = expected_block(x, bias, [dy], block)
+    check(y, ys[0], TOLERANCE[jnp.float32])
+    check(dx, expected, TOLERANCE[jnp.float32])
+
+
+def test_a_blocks_bias_has_a_gradient_that_is_summed_in_its_own_type():
+    block = blocks.block_of(("norm",), size=5, k=1.0, alpha=0.0, beta=0.75, pool=(3, 2), round_down=False)
+    assert block is not None
+    x = jnp.zeros((3, 20, 25, 4), jnp.bfloat16)
+    _, pull = jax.vjp(lambda bias: blocks.run(x, bias, block)[0], jnp.zeros(4))
+    np.testing.assert_array_equal(pull(jnp.ones_like(x))[0], 1500)  # bfloat16 has 1504
+
+
+def test_a_relu_after_pooling_stops_the_gradient_at_zero():
+    block = blocks.block_of(THEN[0], **NORM, pool=(3, 2), round_down=False)
+    assert block is not None
+    y, pull = jax.vjp(lambda x: blocks.run(x, jnp.zeros(8), block)[0], jnp.zeros((1, 5, 5, 8)))
+    assert not pull(jnp.ones_like(y))[0].any()

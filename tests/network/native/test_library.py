@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import pytest
 from alexnet_jax.network import layers
 from alexnet_jax.network.native import build, cache
 from alexnet_jax.network.native import compiler as compiling
+from alexnet_jax.network.native.nvrtc import Nvrtc
 from tests.conftest import ROOT
 
 
@@ -266,3 +268,21 @@ def test_an_accelerator_has_no_c_operations_and_no_line(monkeypatch: pytest.Monk
 def test_a_mode_is_auto_or_off():
     with pytest.raises(ValueError, match="the mode is 'on', expected auto or off"):
         build.load("on")
+
+
+def test_the_key_of_a_cuda_library_has_all_that_it_is_made_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: compiling.Compiler
+):
+    keys, folder = [], build.FOLDER
+    monkeypatch.setattr(build, "_cached", lambda key, folder, make: keys.append(key) or ctypes.CDLL(None))
+    cases: list[dict] = [{}, {"version": "12.9"}, {"architecture": "sm_80"}]
+    cases += [{"changed": file} for file in ("call.h", "cuda/kernels.cu", "cuda/norm.h", "cuda/launch.c")]
+    for number, case in enumerate(cases):
+        sources = shutil.copytree(folder, tmp_path / str(number))
+        if changed := case.get("changed"):
+            (sources / changed).write_text((sources / changed).read_text() + "\n")
+        monkeypatch.setattr(build, "FOLDER", sources)
+        monkeypatch.setattr(build, "CUDA_FOLDER", sources / "cuda")
+        nvrtc = mock.MagicMock(spec=Nvrtc, __str__=lambda self, case=case: case.get("version", "13.0"))
+        build.load_cuda_library(compiler, nvrtc, case.get("architecture", "sm_90"), None)
+    assert len(set(keys)) == len(cases)

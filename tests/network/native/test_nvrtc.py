@@ -81,3 +81,13 @@ def test_off_is_said_and_other_accelerators_have_no_line(gpu: None, monkeypatch:
     assert build.load("off") == build.Status(None, "CUDA operations: off; the plain form in JAX runs")
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability="gfx90a")])
     assert build.load() == build.Status(None, "")
+
+
+@pytest.mark.parametrize("capability", ["8.0", "12.0"])
+def test_gpus_that_are_new_enough(gpu: None, monkeypatch: pytest.MonkeyPatch, capability: str):
+    def missing():
+        raise BuildError("NVRTC is not installed")
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    monkeypatch.setattr(build, "find_nvrtc", missing)
+    assert "none (NVRTC is not installed)" in build.load().line
