@@ -224,7 +224,7 @@ def test_the_seed_draws_queries_and_codes(scratch):
     chosen = [code_trial.search(tables[0], None, Options(16, 5, seed, 1)).chosen for seed in (0, 1)]
     assert set(chosen[0]) != set(chosen[1])
     for seed, each in enumerate(tables):
-        trial(scratch, each, seed=seed, updates=3)
+        trial(scratch, each, table(scratch, surface(60)), seed=seed, updates=3)  # learn from all of each
     assert (tables[0].codes.read(0, 200) != tables[1].codes.read(0, 200)).any()
 
 
