@@ -30,7 +30,12 @@ LINE = 60  # letters of a line of progress, blanks at its end included: a shorte
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Workdir of a training run, or of imported weights; `evaluate` takes several."
 )
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "last, best (by validation error), or the number of a step.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    "last",
+    "last; best: of the smallest error in an evaluation, on the test split where no other is held out; or the number of"
+    " a step.",
+)
 DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
 

@@ -46,11 +46,13 @@ KIND = flags.DEFINE_enum(
     "kind",
     "auto",
     tuple(dict.fromkeys((*imported.KINDS, *export.KINDS))),
-    f"import: kind of the network, {', '.join(imported.KINDS)}, where auto is as the file says. export: kind of the"
+    f"import: kind of the network, {', '.join(imported.KINDS)}, where auto is that of the file. export: kind of the"
     f" file, {', '.join(export.KINDS)}; auto: by the ending.",
 )
 TO = flags.DEFINE_string("to", None, f"export: file to write, {', '.join(export.SUFFIXES)}.")
-MEAN = flags.DEFINE_string("mean", None, "import: Caffe's mean image, .binaryproto; default: the well-known colours.")
+MEAN = flags.DEFINE_string(
+    "mean", None, "import: Caffe's mean image, .binaryproto; default: ImageNet's usual mean colour."
+)
 CLASSES = flags.DEFINE_string(
     "classes", None, "import: file with the name of a class a line; default: ImageNet's ids, where there are 1000."
 )

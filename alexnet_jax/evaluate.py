@@ -53,7 +53,7 @@ flags.adopt_module_key_flags(cli_network)  # so that --help lists them
 SPLIT = flags.DEFINE_string(
     "split",
     None,
-    "Split in TFDS's notation; default: that of the run, or another --dataset's usual one.",
+    "Split, in TFDS's notation, such as 'test[:100]'; default: that of the run, or another --dataset's usual one.",
 )
 DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's classes; default: the run's.")
 VIEWS = flags.DEFINE_enum("views", "1", list(map(str, geometry.VIEWS)), geometry.VIEWS_HELP)

@@ -46,12 +46,18 @@ LAYER = flags.DEFINE_string(
     "layer", None, "Layer whose output is taken, after the operations that follow it; default: the last hidden layer."
 )
 OUTPUT = flags.DEFINE_string("output", None, "File for the features; it ends in .npz or .parquet.")
-SPLIT = flags.DEFINE_string("split", None, f"Split of a prepared data set, as 'test[:100]'; default: {DEFAULT_SPLIT}.")
-NEIGHBOURS = flags.DEFINE_integer("neighbours", None, "Nearest neighbours of each picture, how many.", lower_bound=1)
-QUERIES = flags.DEFINE_string("queries", None, "Folder or data set whose neighbours are searched; default: the same.")
+SPLIT = flags.DEFINE_string(
+    "split", None, f"Split of a prepared data set, in TFDS's notation, such as 'test[:100]'; default: {DEFAULT_SPLIT}."
+)
+NEIGHBOURS = flags.DEFINE_integer("neighbours", None, "Number of nearest neighbours of each picture.", lower_bound=1)
+QUERIES = flags.DEFINE_string(
+    "queries", None, "Folder or data set whose neighbours are searched; default: the pictures."
+)
 QUERIES_SPLIT = flags.DEFINE_string("queries_split", None, f"Split of --queries; default: {DEFAULT_SPLIT}.")
-CODES = flags.DEFINE_integer("codes", None, "Bits of a binary code of each picture, a multiple of 8.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of what the codes draw at random.", lower_bound=0)
+CODES = flags.DEFINE_integer("codes", None, "Bits of a binary code of each picture: a multiple of 8, at most 1,024.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the codes: initial values, hyperplanes, order and held-out pictures.", lower_bound=0
+)
 CODE_UPDATES = flags.DEFINE_integer("code_updates", 2000, "Updates of an autoencoder for codes.", lower_bound=1)
 
 MOST_BITS = 1024

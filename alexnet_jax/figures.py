@@ -44,7 +44,7 @@ DATASET = flags.DEFINE_string("dataset", None, "Prepared data set with the run's
 SPLIT = flags.DEFINE_string(
     "split",
     None,
-    "Test images, as TFDS writes splits; default: that of the run, or another --dataset's usual one.",
+    "Split of the test images, in TFDS's notation; default: that of the run, or another --dataset's usual one.",
 )
 TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images", 20_000, "Training images among which neighbours are searched, at most.", lower_bound=1

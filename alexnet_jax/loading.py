@@ -41,7 +41,7 @@ def load(
 
     Args:
       name: of a run's workdir, or of a file: `.safetensors`, `.caffemodel` or `.pth`, as `convert` writes and reads.
-      checkpoint: of a workdir: `last`, `best` (by validation error), or the number of a step.
+      checkpoint: of a workdir: `last`, `best` (smallest error in an evaluation), or the number of a step.
       data_dir: of prepared data sets, for workdirs of earlier versions, which lack `preprocessing.npz`.
 
     Raises:

@@ -39,7 +39,9 @@ WORKDIR = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], processes.HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the network, memory and schedule of the config, and do nothing.")
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print the network, memory and schedule of the config, and train nothing."
+)
 
 
 @hints()

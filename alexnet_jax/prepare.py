@@ -5,7 +5,7 @@
     python -m alexnet_jax.prepare folder NAME --source_dir=DIR     # a tree SPLIT/CLASS/*.jpg, or CLASS/*.jpg
     python -m alexnet_jax.prepare tfds NAME                        # cifar10, imagenette, ...
     python -m alexnet_jax.prepare fashion_mnist --source_dir=DIR --size=28    # the IDX files, as Debian has them
-    python -m alexnet_jax.prepare elpv/160                         # comes with this package
+    python -m alexnet_jax.prepare elpv/160                         # of the package elpv-dataset, a requirement
 
 The result is `DATA_DIR/NAME/256/1.0.0`, or `DATA_DIR/NAME/256_raw/1.0.0` with `--encoding=raw`: ArrayRecord shards that
 TFDS opens, the statistics of the training split, and `prepared.json` with the command, the versions and the counts.
@@ -67,11 +67,11 @@ ON_ERROR = flags.DEFINE_enum(
 MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels",
     images.MAX_PIXELS,
-    "Larger images are broken; 3 bytes of memory a pixel and process. A large JPEG counts at the fraction of its"
-    " decoding: 1/4, 1/16 or 1/64 of the pixels.",
+    "Most pixels of an image; a larger one counts as broken. Decoding takes 3 bytes a pixel in each process. A large"
+    " JPEG is decoded at reduced size, and counts as 1/4, 1/16 or 1/64 of its pixels.",
     lower_bound=1,
 )
-PROCESSES = flags.DEFINE_integer("processes", None, "Processes at work; default: one a core.", lower_bound=1)
+PROCESSES = flags.DEFINE_integer("processes", None, "Number of worker processes; default: one a core.", lower_bound=1)
 PER_SHARD = flags.DEFINE_integer("per_shard", preparation.PER_SHARD, "Images in each file.", lower_bound=1)
 HELD_OUT = flags.DEFINE_float(
     "held_out",

@@ -1,11 +1,11 @@
-"""CIFAR-10: the four-layer nets of figure 1, and of the footnote: 13 % error without response norm, 11 % with it.
+"""CIFAR-10: the four-layer networks of figure 1, and of the footnote: 13 % error without response norm, 11 % with it.
 
 Reproduces 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
 V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs reach 25 % training error several times
-sooner than tanh. The net of figure 1 is not on record; `relu` and `tanh` use the 13 % net without regularisation. The
-two published nets differ in more than their norms. `norm` and `no_norm` differ in their norms alone. In 2011
-the code tested with nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`), and with ten,
-as for ImageNet, when the 11 % net was added (V1/convdata.py:104-111, `--views=10`).
+sooner than tanh. The network of figure 1 is not on record; `relu` and `tanh` use the 13 % network without
+regularisation. The two published networks differ in more than their norms. `norm` and `no_norm` differ in their norms
+alone. In 2011 the code tested with nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`),
+and with ten, as for ImageNet, when the 11 % network was added (V1/convdata.py:104-111, `--views=10`).
 
 Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`, which needs TensorFlow to download
 (`pip install '.[tensorflow]'`); `configs/fashion_mnist.py` where it cannot be downloaded.
@@ -13,7 +13,7 @@ Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`, whi
 Cost: 520 epochs of 50,000 images of 24x24 pixels, which is 203,125 updates; `relu` and `tanh` take 40 epochs. The log
 trains about 350 epochs on four fifths of the images and 150 epochs on all images, then 10 epochs at a tenth and 10 at a
 hundredth of the rate of the kernels, each change decided by the error. Here all images are used from the start. This is
-the record of the 11 % net; that of the 13 % net has no schedule.
+the record of the 11 % network; that of the 13 % network has no schedule.
 
 Command: `python -m alexnet_jax.main --config=configs/cifar10.py:VARIANT`. The default variant is `11pct`.
 """
@@ -66,7 +66,7 @@ VARIANTS = {
 
 
 def base() -> ConfigDict:
-    """The 13 % net on CIFAR-10, unlocked."""
+    """The 13 % network on CIFAR-10, unlocked."""
     config = default.of_2012()
     config.dataset.update(
         name="cifar10/32_raw", train_split="train", eval_split="test", crop_size=24, classes=10, train_images=50_000

@@ -36,8 +36,8 @@ def get_config() -> ConfigDict:
     config.dataset.crop_size = FieldReference(144)  # a reference may also be None
     # Number of consecutive images that share a crop and a flip. 2012: 32 (A/convdata_jpeg.py:238-246).
     config.dataset.crop_group = 1
-    # Numbers of classes and of training images, for a dry run without the data set. With it, another number of classes
-    # is an error, and its own number of images holds. None: those of the data set.
+    # Numbers of classes and of training images, for a dry run without the data set. Where the data set is there, a
+    # different number of classes is an error, and the number of images is ignored. None: those of the data set.
     config.dataset.classes = config_dict.placeholder(int)
     config.dataset.train_images = config_dict.placeholder(int)
 
@@ -55,8 +55,8 @@ def get_config() -> ConfigDict:
     # the error was 20.5 % after 30 epochs without them, 18.9 % after 40 and 18.7 % after 60 with these values. Doubling
     # both values gave no smaller error.
     config.jitter = ConfigDict()
-    config.jitter.rotation = 5.0  # largest angle in either direction, degrees
-    config.jitter.scale = 0.15  # largest enlargement or reduction, as a share of the size
+    config.jitter.rotation = 5.0  # maximum angle in either direction, degrees
+    config.jitter.scale = 0.15  # maximum enlargement or reduction, as a share of the size
     # Symmetries of the square of which each crop gets one at random. 1: none; 2: mirror images, as in 2012; 4: also
     # upside down, since a cell has no top; 8: also with rows and columns exchanged. With 8 the network learns more
     # slowly: without dropout, the loss after 45 epochs was 0.432 in place of 0.400 with 2.
@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     config.schedule = "cosine"
     config.plateau = ConfigDict()
     config.plateau.patience = 3  # evaluations without a smaller error before a division
-    config.plateau.drops = 3  # largest number of divisions (paper section 5)
+    config.plateau.drops = 3  # maximum number of divisions (paper section 5)
     config.warmup_epochs = 0.0  # epochs over which the rates rise from 0
     # Learning rates by layer, as tables ((position, value), ...). `all` holds for every layer without a table. 2012:
     # 0.01 and 0.02 at first (A/layers/layer-params-120-4gpu.cfg). With 16 images an update 0.01 was better than
@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
     config.nesterov = False  # Sutskever et al. 2013
     config.weight_decay = 0.0005  # paper section 5; for kernels, not for biases
     config.weight_decays = ConfigDict()  # weight decay of single layers, by name
-    config.clip_norm = config_dict.placeholder(float)  # largest norm of the gradient; None: no limit
+    config.clip_norm = config_dict.placeholder(float)  # maximum norm of the gradient; None: no limit
     config.lars_trust = config_dict.placeholder(float)  # trust coefficient of LARS (You et al. 2017); None: no LARS
     config.label_smoothing = 0.0  # share of the target spread over all classes
 

@@ -31,7 +31,7 @@ NET_141 = run_of_log(
 
 VARIANTS = {
     "six_conv": Variant(
-        "67.4 / 40.9 (paper section 6), not on the log; after this schedule a like net was a bit worse than"
+        "67.4 / 40.9 (paper section 6), not on the log; after this schedule a similar network was a bit worse than"
         " 69.42 / 43.73 (A/layers/layer-params-141-2009-half.cfg:192)"
     ),
 }

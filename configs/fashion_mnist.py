@@ -1,7 +1,7 @@
-"""Fashion-MNIST with the nets of `configs/cifar10.py`: 60,000 + 10,000 grey images of clothes, 28x28, in ten classes.
+"""Fashion-MNIST with the networks of `configs/cifar10.py`: 60,000 + 10,000 grey images of clothes, 28x28, ten classes.
 
 Reproduces no result of the paper. It makes the comparisons of `configs/cifar10.py` where CIFAR-10 cannot be downloaded.
-The error of these nets on this data set is not on record.
+The error of these networks on this data set is not on record.
 
 Data: `python -m alexnet_jax.prepare fashion_mnist --source_dir=/usr/share/datasets/fashion-mnist --size=28` reads the
 files of Debian's package `dataset-fashion-mnist`. `python -m alexnet_jax.prepare tfds fashion_mnist --size=28` takes

@@ -14,8 +14,8 @@ The chain has four runs. Each starts from the parameters of the run before it, o
 
 Data: as for `configs/imagenet2012.py`, `fall2009.py` and `fall2011.py`.
 
-Cost: 117 million images in the first run; then 6.65 epochs of 4.45 million images, 8.11 epochs of 14.2 million and 54
-epochs of 1.28 million, together 214 million images.
+Cost: 117 million images in the first run. The others see 6.65 epochs of 4.45 million images, 8.11 epochs of 14.06
+million and 54 epochs of 1.28 million: 213 million images.
 
 In 2012 the chain began from a copy of net 145 that had trained for at most 43 hours of its five to six days: the names
 of the two runs have the times of their starts (A/layers/layer-params-146-2009.cfg:183-184). Here it begins from the

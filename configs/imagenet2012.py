@@ -194,7 +194,7 @@ VARIANTS = {
         NET_150 | {"network.recipe": "no_exchange"},
     ),
     "six_conv": Variant(
-        "no error from scratch on record: a like net was stopped at epoch 60 because it overfitted"
+        "no error from scratch on record: a similar network was stopped at epoch 60 because it overfitted"
         " (A/layers/layer-params-141.cfg:181-187); pre-trained (`configs/finetune.py`) 38.99 / 16.62",
         {"network.recipe": "six_conv"},
     ),

@@ -44,7 +44,8 @@ def get_config(name: str = "") -> ConfigDict:
     # Passes over the training images. None: 2000 / the root of their number, rounded, at least 10: 272 for 54 images,
     # 122 for 270, 45 for 1,970, 10 for 40,000 and more. Few images need many passes to make enough updates.
     config.num_epochs = config_dict.placeholder(float)
-    # Epochs between evaluations and between checkpoints. None: a tenth of the run; as between evaluations.
+    # Epochs between evaluations. None: a tenth of the run.
     config.evaluate_every = config_dict.placeholder(float)
+    # Epochs between checkpoints. None: those between evaluations.
     config.save_every = config_dict.placeholder(float)
     return config

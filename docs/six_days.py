@@ -70,9 +70,9 @@ def section() -> str:
             f"that, and round every gradient to 8 bits, which no run has tried. A host with {GPUS} GPUs",
             f"must feed {GPUS * rate:,} images/s: {GPUS * rate * CROP / 1e9:.0f} GB/s of crops, and as many cores as"
             f" decode {GPUS * rate:,} JPEG a",
-            f"second. All of ImageNet, decoded, is {1_281_167 * RECORD / 1e9:,.0f} GB: more than one GPU holds, and"
-            f" {1_281_167 * RECORD / (GPUS * 141e9):.0%} of the memory of {GPUS}",
-            "if it were divided. `config.dataset.on_device` keeps all images on every GPU, since a batch may need any.",
+            f"second. The training images of ImageNet, decoded, are {1_281_167 * RECORD / 1e9:,.0f} GB: more than one"
+            f" GPU holds, and {1_281_167 * RECORD / (GPUS * 141e9):.0%} of the memory of {GPUS}",
+            "if divided. `config.dataset.on_device` keeps all images on every GPU, since a batch may need any.",
             "",
         ]
     )

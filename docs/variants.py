@@ -20,8 +20,8 @@ Every variant of every config, with its expected error, the fields that it chang
 
 * Errors are top-1 / top-5 in percent, on the config's evaluation split. A difference such as 1.7 / 1.2 is in points.
 * "No record" means that the log of 2012 has no figure.
-* `--dry_run` after a command prints the layers, memory and schedule of the run. It needs no data, and
-  for `finetune` the workdir of the run before.
+* `--dry_run` after a command prints the layers, memory and schedule of the run. It needs no data. For `finetune` it
+  needs the workdir of the run before.
 * Each config's docstring has the command that prepares its data.
 * Sources: `A` is the author's code and log of 2012 (github.com/computerhistory/AlexNet-Source-Code), `V1` an earlier
   state of the code (github.com/dnouri/cuda-convnet), and `K` Caffe (github.com/BVLC/caffe).

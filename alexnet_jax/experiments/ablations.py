@@ -22,12 +22,12 @@ EXPECTED = {
     "no_crops": "+ (4.1)",
     "no_noise": "+1 (4.1)",
     "tanh": "+ (3.1)",
-    "paper": "none",
+    "paper": "no claim",
     "batch_norm": "- (later)",
 }
 SAME_NETWORK = (
-    "Without conv3 the network is that without conv4: the two are alike but for the first value of their bias, which is"
-    " the same in this config, and the first one that is left sees both towers."
+    "`drop_conv3` has no row, because in this config it is the same network as `drop_conv4`: the two layers differ in"
+    " their initial bias alone, which is the same here, and the layer that is left sees both towers."
 )
 
 
@@ -85,9 +85,9 @@ CIFAR10 = Experiment(
     " kernels turn grey and the other's coloured in every run (sections 3, 4, 6.1 and 7).",
     lambda rows: _runs(rows, "ablations_cifar10", "cifar10_alexnet", image_size=64, measure=("towers",)),
     cifar10_table,
-    "The network has half of net 145's width, and sees 56 of 64 pixels, to which images of 32 are enlarged: its last"
-    " maps have a single pixel, and conv1's windows of 11 pixels see five and a half of the original ones. What helps,"
-    " or parts the towers, at ImageNet's size need not do so here, nor the other way round. " + SAME_NETWORK,
+    "The network has half of net 145's width. Images of 32 pixels are enlarged to 64, and crops have 56. So the last"
+    " maps have a single pixel, and a window of conv1 covers five and a half original pixels. A part that lowers the"
+    " error, or separates the towers, on ImageNet need not do so here, and the reverse. " + SAME_NETWORK,
 )
 ELPV = Experiment(
     "ablations_elpv",
@@ -96,8 +96,10 @@ ELPV = Experiment(
     lambda rows: _runs(rows, "ablations_elpv", "default", image_size=160, base={"num_epochs": 45.0}),
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED),
     "The config is the default one, with 45 epochs in place of 120, and with dropout where the name does not say"
-    " otherwise. The test split has 654 photographs, so an error of 20 % has a standard error of 1.6 points, which the"
-    " intervals over seeds leave out. All runs are tested on the same photographs, so their differences have a smaller"
-    " one. The network underfits after 45 epochs with dropout (experiments-log.md), so the parts that prevent"
+    " otherwise. Its crops are also upside down and have their own mean and deviation, so the error of `original`"
+    " differs from that of `dropout, 45 epochs` above. The test split has 654 photographs, so an error of 20 % has a"
+    " standard error of 1.6 points, which the intervals over seeds leave out. All runs are tested on the same"
+    " photographs, so their differences have a smaller one. The network underfits after 45 epochs with dropout"
+    " (experiments-log.md), so the parts that prevent"
     " overfitting can help little here. " + SAME_NETWORK,
 )

@@ -153,11 +153,11 @@ FIGURE1 = Experiment(
     " (section 3.1).",
     runs,
     make_table,
-    "The network of figure 1 is recorded nowhere; here it is the 13 % network. Each activation has its own best rate of"
-    " the grid, as the paper says of its figure. No regularisation: whole images, no flips, no weight decay, no"
-    " dropout. The error is that of 10,000 of the training images as they are, after every epoch; the epochs until 25 %"
-    " lie on a line between two evaluations. Runs end after 8, 12, 24 or 60 epochs, when one of the grid has"
-    " reached 25 %. The paper's network, its rates and its measure of the error are not on record, so another factor"
-    " here does not contradict it.",
+    "The network of figure 1 is recorded nowhere; here it is the 13 % network. Each activation has its own best rate"
+    " of the grid, as the paper says of its figure. No regularisation: whole images, no flips, no weight decay, no"
+    " dropout. The error is that of 10,000 of the training images as they are, after every epoch; the epochs until 25"
+    " % are interpolated between two evaluations. All rates of an activation first run for 8 epochs; while none"
+    " reaches 25 %, all run again for 12, 24 and 60. The paper's network, its rates and its measure of the error are"
+    " not on record, so another factor here does not contradict it.",
     pictures,
 )

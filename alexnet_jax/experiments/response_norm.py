@@ -65,7 +65,7 @@ def _experiment(name: str, title: str, schedule: Mapping[str, Any], reading: str
         make_table,
         f"{reading} `13pct` and `11pct` differ in more than the norms: layer local3 is twice as wide in `11pct`. The"
         " nine views, without mirror images, are those of the code of 2011, and the ten those of the code that came"
-        " with the 11 % net in March 2012.",
+        " with the 11 % network in March 2012.",
         lambda rows: pictures(name, rows),
     )
 

@@ -19,11 +19,11 @@ HEAD = """# The paper's claims, measured
 `python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
 many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
 which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
-seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. ELPV is prepared by
-itself; CIFAR-10 by these commands, which download it with TensorFlow (`pip install '.[tensorflow]'`, for Python 3.13
-or older). From a tree of its images, `SPLIT/CLASS/*.png` with the splits `train` and `test`,
-`prepare folder cifar10 --source_dir=TREE` makes the same without TensorFlow, as for the runs of this page. The order of
-the images follows from their names, so that the two ways give other batches.
+seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. A run on ELPV prepares
+the data itself. These commands download and prepare CIFAR-10 with TensorFlow (`pip install '.[tensorflow]'`, for Python
+3.13 or older). Without TensorFlow, `prepare folder cifar10 --source_dir=TREE` takes the place of `prepare tfds cifar10`
+in both, as for the runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in the splits `train` and `test`.
+The order of the images follows from their names, so the two sources give different batches.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
@@ -32,8 +32,8 @@ python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw
 
 Errors are top-1 errors, on images that no run has seen where an experiment does not say otherwise, as mean and standard
 deviation over the seeds. A difference is the mean over pairs of runs with the same seed, where a table does not say
-otherwise; its margin is half of the 95 % confidence interval of Student's t. That of an ensemble is from the mean of
-its members.
+otherwise; its margin is half of the 95 % confidence interval of Student's t. The difference of an ensemble is from the
+mean error of its members.
 """
 
 

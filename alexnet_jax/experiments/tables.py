@@ -183,8 +183,9 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         "Points: the difference from the whole network, with its 95 % interval: of the runs with the same seed, and of"
         " all runs, with the deviation that the networks of this table have in common"
         f"{_words(deviation)}. Runs with one seed share little but the order of the images, so pairs hardly narrow the"
-        " interval. Expected: what the paper has on ImageNet, with its section; measured: the sign of"
-        " the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance."
+        " interval. Expected: the difference that the paper has on ImageNet, with its section; a sign alone where the"
+        " paper has no figure; `later`: from work after 2012. Measured: the sign of the second difference, `?` where"
+        " its interval holds 0. One interval in twenty leaves out 0 by chance."
     )
     return f"{table(head, lines)}\n\n{legend}"
 

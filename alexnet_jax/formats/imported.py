@@ -63,7 +63,7 @@ def read(
     Args:
       file: `.caffemodel`, `.pth`, `.ckpt` or `.safetensors`; the bytes decide, not the name.
       kind: one of `KINDS`; `auto`: as the file says.
-      mean: file of Caffe's mean image, `.binaryproto`; None: the well-known means of the three colours. Its
+      mean: file of Caffe's mean image, `.binaryproto`; None: ImageNet's usual mean colour. Its
         middle is subtracted from every crop, as in 2012. Caffe subtracts what lies under the crop
         (K/src/caffe/data_transformer.cpp:101-115), so that corner views differ a little.
       classes: file with the name of a class a line; None: ImageNet's ids for 1000 classes, and numbers for others.

@@ -42,7 +42,7 @@ OF_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # number of processes that Open M
 ADDRESS, COUNT, INDEX = VARIABLES = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HELP = (
     "Whether this process is one of several. on: yes; off: no; auto: yes where JAX recognises a cluster"
-    " (TPU VMs, GKE, Slurm under srun, Open MPI 4, Indexed Jobs of Kubernetes) or the environment has"
+    " (TPU VMs, TPUs on GKE, Slurm under srun, Open MPI 4, Indexed Jobs of Kubernetes) or the environment has"
     f" {ADDRESS} (HOST:PORT of process 0), {COUNT} and {INDEX} (from 0)."
 )
 

@@ -98,7 +98,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoints of one run, a folder each, named by the step: the last few, and the best by validation error.
+    """The checkpoints of one run, a folder each, named by the step: the last few, and that of the best evaluation.
 
     Of equal errors the one with the smaller loss is the best, and of equal losses the later one.
 
