@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -22,10 +20,8 @@ from alexnet_jax.runtime import output, processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import record
 from alexnet_jax.workdir.atomic import part_of, write_atomically, writing
-from alexnet_jax.workdir.progress import REDRAW_EVERY, duration
 
 READ_AGAIN = {preprocessing.FILE_NAME: "run", statistics.FILE_NAME: "data set"}  # whose file would be replaced
-LINE = 60  # letters of a line of progress, blanks at its end included: a shorter line covers a longer one
 
 WORKDIR = flags.DEFINE_multi_string(
     "workdir", None, "Workdir of a training run, or of imported weights; `evaluate` takes several."
@@ -149,33 +145,6 @@ def say(line: str) -> None:
     """
     if line and processes.index() == 0:
         output.warn(line)
-
-
-def progress(what: str, of: int, unit: str = "images") -> Callable[[int], None]:
-    """Shows `what done/of images` and the time left on one line of a terminal, and nothing elsewhere.
-
-    Args:
-      what: such as `evaluated`.
-      of: how many there are.
-      unit: of which there are so many.
-    """
-    begun = shown = 0.0
-    first = 0  # images at the first call, which ends the time of compilation and starts the clock
-
-    def show(done: int) -> None:
-        nonlocal begun, shown, first
-        now = time.monotonic()
-        if not sys.stderr.isatty() or processes.index() or (done != of and now - shown < REDRAW_EVERY):
-            return
-        if not shown:
-            begun, first = now, done
-        shown = now
-        line = f"{what} {done:,}/{of:,} {unit}"
-        if first < done < of:
-            line += f"  left {duration((of - done) * (now - begun) / (done - first))}"
-        print(f"\r{line:<{LINE}}", end="\n" if done == of else "", file=sys.stderr, flush=True)
-
-    return show
 
 
 def write_output(file: epath.Path, content: str | bytes) -> None:

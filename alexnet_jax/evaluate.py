@@ -44,6 +44,7 @@ from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.paths import is_file
+from alexnet_jax.progress_line import progress_line
 from alexnet_jax.runtime import processes
 from alexnet_jax.trained import Trained
 from alexnet_jax.workdir import data_identity, record
@@ -235,7 +236,7 @@ def _evaluate(
 ) -> tuple[Tally, list[Tally]]:
     """Sums over the split, of the ensemble and of each member; also writes the predictions, if a file is named."""
     total, *members = (Tally(len(networks[0].classes)) for _ in range(1 + len(networks)))
-    show = cli_network.progress("evaluated", len(source))
+    show = progress_line("evaluated", len(source))
     with contextlib.ExitStack() as stack:
         write: Callable[[Block], object] | None = None
         if file is not None:

@@ -34,6 +34,7 @@ from etils import epath
 from alexnet_jax import cli, cli_network
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
+from alexnet_jax.progress_line import progress_line
 from alexnet_jax.retrieval import code_trial, exact_search, feature_file, feature_table
 from alexnet_jax.retrieval.code_trial import Trial
 from alexnet_jax.retrieval.columns import Scratch
@@ -160,7 +161,7 @@ def compute(network: Trained, pictures: Pictures, layer: str, scratch: Scratch) 
         with_pixels=CODES.value is not None,
         scratch=scratch,
         say=cli_network.say,
-        progress=cli_network.progress("computed", pictures.total),
+        progress=progress_line("computed", pictures.total),
     )
 
 
@@ -171,7 +172,7 @@ def find_neighbours(table: Table, queries: Table | None, scratch: Scratch) -> Sa
       UsageError: as in `feature_table.find_neighbours`.
     """
     assert NEIGHBOURS.value is not None, "main searches only with --neighbours"
-    show = functools.cache(lambda of: cli_network.progress("searched", of))
+    show = functools.cache(lambda of: progress_line("searched", of))
     return feature_table.find_neighbours(
         table, queries, NEIGHBOURS.value, scratch=scratch, progress=lambda done, of: show(of)(done)
     )
@@ -192,7 +193,7 @@ def learn_codes(table: Table, queries: Table | None, layer: str, scratch: Scratc
         options,
         layer=layer,
         scratch=scratch,
-        progress=lambda name: cli_network.progress(f"learning codes from {name},", updates, "updates"),
+        progress=lambda name: progress_line(f"learning codes from {name},", updates, "updates"),
     )
 
 

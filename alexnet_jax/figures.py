@@ -25,6 +25,7 @@ from absl import flags
 from etils import epath
 
 from alexnet_jax import cli, cli_network, paths, strict_json
+from alexnet_jax.data.dataset import TRAIN_SPLITS
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
@@ -33,6 +34,7 @@ from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.hints import hints
 from alexnet_jax.network.specialisation import specialisation
+from alexnet_jax.progress_line import progress_line
 from alexnet_jax.report import examination, images, kernels, run
 from alexnet_jax.report.examination import Examined, Images
 from alexnet_jax.trained import Trained
@@ -108,7 +110,7 @@ def _add_data(made: Collection, network: Trained, folder: epath.Path) -> Examine
     try:
         network.need_classifier()
         test, train = _images(network, folder)
-        progress = cli_network.progress("examined", len(test.source))
+        progress = progress_line("examined", len(test.source))
         examined = examination.examine(network, test, seed=SEED.value, progress=progress)
     except UsageError as error:
         if DATASET.value is not None or SPLIT.value is not None:
@@ -134,10 +136,13 @@ def _add_data(made: Collection, network: Trained, folder: epath.Path) -> Examine
     return examined
 
 
-def _add_neighbours(made: Collection, network: Trained, test: Images, train: Images) -> None:
+def _add_neighbours(made: Collection, network: Trained, test: Images, train: Images | None) -> None:
     """Adds the training images nearest to some test images, if they can be found."""
+    if train is None:
+        made.leave_out("neighbours", "the data set has no training split")
+        return
     searched = train.evenly(TRAIN_IMAGES.value)
-    progress = cli_network.progress("searched", len(searched.source))
+    progress = progress_line("searched", len(searched.source))
     try:
         neighbours = examination.find(network, test, searched, seed=SEED.value, progress=progress)
     except UsageError as error:
@@ -146,8 +151,8 @@ def _add_neighbours(made: Collection, network: Trained, test: Images, train: Ima
     made.add(images.neighbours_exhibit(neighbours, test.name, train.name, len(train.source)))
 
 
-def _images(network: Trained, folder: epath.Path) -> tuple[Images, Images]:
-    """The test images and the training images.
+def _images(network: Trained, folder: epath.Path) -> tuple[Images, Images | None]:
+    """The test images and the training images, if the data set has a training split.
 
     Raises:
       UsageError: the data set is missing, damaged, or another one than the network was trained on.
@@ -160,12 +165,13 @@ def _images(network: Trained, folder: epath.Path) -> tuple[Images, Images]:
     settings = follow.on_data(network.settings, data, name)
     if SPLIT.value is not None:
         settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=SPLIT.value))
-    train, test, _ = follow.followed(follow.follow(settings, follow.facts_of(data)))
-    crop = network.preprocessing.crop_size
-    return (
-        Images(f"{name} {test}", data.split(test), data.class_names, crop),
-        Images(f"{name} {train}", data.split(train), data.class_names, crop),
-    )
+    test = follow.evaluation_split(settings, data)
+    train = settings.dataset.train_split or next((split for split in TRAIN_SPLITS if data.examples.get(split)), None)
+
+    def images(split: str) -> Images:
+        return Images(f"{name} {split}", data.split(split), data.class_names, network.preprocessing.crop_size)
+
+    return images(test), images(train) if train else None
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from alexnet_jax.drawing import canvas, predictions
 from alexnet_jax.drawing.predictions import Answer
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
+from alexnet_jax.progress_line import progress_line
 from alexnet_jax.trained import choose_batch_size
 
 flags.adopt_module_key_flags(cli_network)  # so that --help lists them
@@ -98,7 +99,7 @@ def main(*words: str) -> int:
     network.need_classifier()
     write = writer(min(TOP.value, len(network.classes)))
     shows = sys.stdout is None or not sys.stdout.isatty()  # on a terminal, the answers themselves show the progress
-    progress = cli_network.progress("predicted", total) if shows else lambda done: None
+    progress = progress_line("predicted", total) if shows else lambda done: None
     drawn: list[Answer] = []
     views = int(VIEWS.value)
     size = choose_batch_size(total, views)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "alexnet_jax"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "alexnet_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"main", "evaluate", "prepare", "benchmark", "predict", "figures", "features", "convert"}
 
@@ -183,3 +184,22 @@ def test_every_command_is_seen():
     assert {file.stem for file in STARTED} >= COMMANDS | {"__main__", "worker"}
     names = [name.split(".")[0] for name in imports(PACKAGE / "startup.py")]
     assert set(names) <= sys.stdlib_module_names
+
+
+def test_test_files_define_each_flag_once():
+    """pytest imports all test files into one process, where a second definition of a flag ends the collection."""
+
+    def file_of(name: str) -> Path | None:
+        """The file of a module, or of the module that has the imported name."""
+        path = PACKAGE.parent / Path(*name.split("."))
+        candidates = (path.with_suffix(".py"), path / "__init__.py", path.parent.with_suffix(".py"))
+        return next((file for file in candidates if file in FILES), None)
+
+    reached, waiting = set[Path](), [*TESTS.rglob("test_*.py"), *TESTS.rglob("conftest.py")]
+    while waiting:
+        files = {file for name in imports(waiting.pop()) if (file := file_of(name))} - reached
+        reached |= files
+        waiting += files
+    assert PACKAGE / "prepare.py" in reached
+    defined = [name for file in reached for name in re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', file.read_text())]
+    assert len(defined) == len(set(defined)), sorted(defined)

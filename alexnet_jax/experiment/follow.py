@@ -76,9 +76,7 @@ def follow(settings: Settings, facts: Facts) -> Settings:
             " with None, the data set gives the number"
         )
     train = data.train_split or _split(facts, "train_split", TRAIN_SPLITS, data.name)
-    others = [name for name in facts.examples if name not in splits_in(train)]
-    names = tuple(name for name in EVAL_SPLITS if name in others) or tuple(others)
-    evaluation = data.eval_split or _split(facts, "eval_split", names, data.name)
+    evaluation = data.eval_split or _split(facts, "eval_split", _other_splits(facts.examples, train), data.name)
     if (data.crop_size or 1) > facts.image_size:
         raise UsageError(
             f"config.dataset.crop_size is {data.crop_size} and the images of {data.name} have {facts.image_size}"
@@ -165,8 +163,19 @@ def on_data(settings: Settings, dataset: Dataset, name: str) -> Settings:
 
 
 def evaluation_split(settings: Settings, dataset: Dataset) -> str:
-    """The split on which a run with these settings is evaluated."""
-    return settings.dataset.eval_split or followed(follow(settings, facts_of(dataset)))[1]
+    """The split on which a run with these settings is evaluated. The data set need have no training split.
+
+    Raises:
+      UsageError: the settings name no split, and the data set has its training split alone.
+    """
+    data, counts = settings.dataset, dataset.examples
+    train = data.train_split or next((name for name in TRAIN_SPLITS if counts.get(name)), "")
+    split = data.eval_split or next((name for name in _other_splits(counts, train) if counts[name]), None)
+    if split is None:
+        raise UsageError(
+            f"{data.name} has no split but the training split; name the images to evaluate on", option=f"split={train}"
+        )
+    return split
 
 
 def crop_of(image_size: int) -> int:
@@ -183,6 +192,12 @@ def _split(facts: Facts, field: str, names: tuple[str, ...], dataset: str) -> st
         f"config.dataset.{field} is None, and {dataset} has the splits {', '.join(facts.examples)}; name one, or parts"
         f" of one for training and evaluation, such as {_held_out(next(iter(facts.examples)))}"
     )
+
+
+def _other_splits(examples: Mapping[str, int], train: str) -> tuple[str, ...]:
+    """The splits to evaluate on, the usual ones first, without those that the training takes from."""
+    others = [name for name in examples if name not in splits_in(train)]
+    return tuple(name for name in EVAL_SPLITS if name in others) or tuple(others)
 
 
 def _held_out(split: str) -> str:

@@ -108,14 +108,14 @@ class Names:
         return len(self._ends)
 
     def append(self, names: Sequence[str]) -> None:
-        r"""Writes names at the end; a byte of a file's name that is no UTF-8 becomes a text such as `\xff`.
+        """Writes names at the end, in the form of `as_text`.
 
         Raises:
           UsageError: the disk is full, or fails.
         """
-        encoded = [name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in names]
-        self.longest = max([self.longest, *map(len, encoded)])
-        data = [name.encode() for name in encoded]
+        texts = [as_text(name) for name in names]
+        self.longest = max([self.longest, *map(len, texts)])
+        data = [text.encode() for text in texts]
         _append(self._file, b"".join(data))
         ends = self._size + np.cumsum([len(each) for each in data], dtype=np.int64)
         self._ends.append(ends)
@@ -131,6 +131,11 @@ class Names:
     def take(self, indices: np.ndarray) -> list[str]:
         """Some names, in the order of the indices."""
         return [self.read(int(i), int(i) + 1)[0] for i in indices.ravel()]
+
+
+def as_text(name: str) -> str:
+    r"""A name that every file can hold: a byte of a file's name that is no UTF-8 becomes a text such as `\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _append(file: BinaryIO, data: bytes) -> None:

@@ -18,6 +18,7 @@ from alexnet_jax.data.picture_files import composed, pictures_below
 from alexnet_jax.data.pictures import NotAPictureError, read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.data import open_data
+from alexnet_jax.retrieval.columns import as_text
 
 NO_CLASS = -1  # the label of a picture whose class is not known
 DEFAULT_SPLIT = "test"
@@ -75,7 +76,7 @@ class Folder:
         elif classes <= set(map(composed, known)):
             self.class_names = tuple(known)
         else:
-            self.class_names = tuple(sorted(classes))
+            self.class_names = tuple(sorted(map(as_text, classes)))
         self._labels = {composed(name): label for label, name in enumerate(self.class_names)}
 
     def read(self, size: int) -> Iterator[Picture]:
@@ -83,7 +84,8 @@ class Folder:
         paths = pictures_below(self._folder, Seen())
         for path, pixels in read_ahead(paths, functools.partial(read_picture, size=size), self._leave_out, size=size):
             name = os.path.relpath(path, self._folder)
-            yield Picture(name, self._labels.get(composed(os.path.dirname(name)), NO_CLASS), pixels)
+            folder = composed(os.path.dirname(name))
+            yield Picture(name, self._labels.get(folder, self._labels.get(as_text(folder), NO_CLASS)), pixels)
 
     def _leave_out(self, error: NotAPictureError) -> None:
         self.broken += 1

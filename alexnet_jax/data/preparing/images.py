@@ -143,8 +143,8 @@ def _square(image: Image.Image, size: int, max_pixels: int, *, fractions: bool) 
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
     # A central square turns into a central square: turning 256x256 pixels is cheaper than turning all.
     small = small.transpose(TURNS[orientation]) if orientation in TURNS else small
-    if _has_16_bits(image):
-        small.info[HIGHEST] = int(np.asarray(image).max())
+    # Nothing of the source's: Pillow would store its comment in every JPEG.
+    small.info = {HIGHEST: int(np.asarray(image).max())} if _has_16_bits(image) else {}
     return small
 
 
