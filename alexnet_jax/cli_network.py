@@ -14,7 +14,7 @@ from alexnet_jax.data import preprocessing, statistics
 from alexnet_jax.data.folder_listing import ENDINGS
 from alexnet_jax.errors import UsageError, reason_of
 from alexnet_jax.experiment import build
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import output, processes
 from alexnet_jax.trained import Trained
@@ -68,7 +68,7 @@ def start(workdirs: Sequence[epath.Path]) -> str:
     Raises:
       UsageError: a workdir holds no run.
     """
-    settings = [read_settings(record.read_config(workdir)).on_any_mesh() for workdir in workdirs]
+    settings = [settings_of(record.read_config(workdir)).on_any_mesh() for workdir in workdirs]
     return cli.start(cpu_devices=max(map(build.cpu_devices, settings)), native=NATIVE.value)
 
 

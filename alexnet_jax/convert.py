@@ -65,6 +65,7 @@ def main(command: str | None = None, file: str | None = None) -> None:
     """Runs the command that the first word names."""
     if cli_network.NATIVE.present:
         raise UsageError("--native is of no use here: nothing is computed; leave it out")
+    cli.use_no_device()
     if command == "import":
         return run_import(file)
     if command == "export":
@@ -83,7 +84,6 @@ def run_import(file: str | None) -> None:
         if other.present:
             raise UsageError(f"--{other.name} is for export; a file holds one network, and needs no data set")
     folder = cli_network.folder()
-    cli.start(cpu_devices=1, native="off")  # nothing is computed
     network = imported.read(
         paths.absolute(file),
         kind=KIND.value,
@@ -121,7 +121,6 @@ def run_export(word: str | None) -> None:
     file = cli_network.output_file("--to", TO.value, export.SUFFIXES)
     kind = export.kind_of(file, KIND.value)
     folder = cli_network.folder()
-    cli.start(cpu_devices=1, native="off")  # nothing is computed
     network = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
     licence = card.licence_in(folder)
     written, *beside = export.export(network, file, kind, licence=licence)

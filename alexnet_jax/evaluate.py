@@ -159,7 +159,7 @@ def _open_networks(folders: Sequence[epath.Path]) -> list[Trained]:
       UsageError: a workdir has no such checkpoint, or the networks are no ensemble.
     """
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(loading.open_checkpoints(folder)) for folder in folders]
+        opened = [stack.enter_context(contextlib.closing(loading.open_checkpoints(folder))) for folder in folders]
         steps = [_step_of(folder, checkpoints) for folder, checkpoints in zip(folders, opened, strict=True)]
         # With and without native kernels, the programs would wait for different sums.
         facts: dict[str, Any] = {"the native kernels": native.available()}
@@ -186,7 +186,7 @@ def _step_of(folder: epath.Path, checkpoints: Checkpoints) -> int:
 
 
 def _digest(preprocessing: Preprocessing) -> str:
-    return hashlib.sha256(preprocessings.save(preprocessing)).hexdigest()[:16]
+    return hashlib.sha256(preprocessings.to_bytes(preprocessing)).hexdigest()[:16]
 
 
 def _open_data(folders: Sequence[epath.Path], networks: Sequence[Trained]) -> tuple[Dataset, str]:

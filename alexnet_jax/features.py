@@ -31,7 +31,7 @@ if __name__ == "__main__":  # before the other imports
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, cli_network
+from alexnet_jax import cli, cli_network, paths
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
 from alexnet_jax.progress_line import progress_line
@@ -129,7 +129,7 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
         )
     file = cli_network.output_file("--output", OUTPUT.value, feature_file.SUFFIXES)
     named = [word for word in (*words, QUERIES.value) if word is not None]
-    cli_network.check_is_no_picture("--output", OUTPUT.value, file, map(os.path.expanduser, named))
+    cli_network.check_is_no_picture("--output", OUTPUT.value, file, map(paths.expand_home, named))
     if file.suffix.lower() == ".parquet":
         feature_file.need_pyarrow()
     return file

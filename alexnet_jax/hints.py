@@ -92,7 +92,7 @@ def _hint(error: UsageError) -> str | None:
         case errors.UnreadableCheckpointError():
             return "resume that run, which then ignores this checkpoint, or name another one with --checkpoint"
         case errors.SaveError():
-            return "make room and run the same command again: the newest checkpoint is resumed"
+            return "mend this and run the same command again: the newest checkpoint is resumed"
         case UnwritableOutputError():
             return "name another folder with --output"
         case ClusterError():

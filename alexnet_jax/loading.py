@@ -1,12 +1,9 @@
 """Trained networks from workdirs and from files: `alexnet_jax.load`."""
 
 import contextlib
-import logging
 import os
-from collections.abc import Iterator
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -19,7 +16,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import build, follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.experiment.fields import Settings
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import imported
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import init_variables
@@ -73,33 +70,11 @@ def open_file(file: epath.Path) -> Trained:
     settings = network.settings.on_any_mesh()
     mesh, tower, target = _empty(settings, network.preprocessing)
     fields = {"params": network.params, "batch_stats": network.batch_stats}
-    _check_shapes(fields, target, file)
     placed = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), fields, target)
     return Trained(
         name=str(file), step=network.step, settings=settings, tower=tower, mesh=mesh,
         params=placed["params"], batch_stats=placed["batch_stats"], preprocessing=network.preprocessing,
     )  # fmt: skip
-
-
-def _check_shapes(fields: PyTree[np.ndarray], target: PyTree, file: epath.Path) -> None:
-    """Compares the arrays of a file with those of its network.
-
-    Raises:
-      UsageError: one is missing, has another shape or type, or belongs to no layer.
-    """
-    stored, wanted = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-        for tree in (fields, target)
-    )
-    if strange := sorted(stored.keys() ^ wanted.keys()):
-        fault = "lacks the" if strange[0] in wanted else "has a strange"
-        raise UsageError(f"{file} {fault} array {strange[0]}; write it anew")
-    for name, leaf in wanted.items():
-        if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
-            raise UsageError(
-                f"{file} has an array {name} of {stored[name].dtype} {stored[name].shape}, and its network one of"
-                f" {leaf.dtype} {leaf.shape}; write it anew"
-            )
 
 
 def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str | None = None) -> Trained:
@@ -114,23 +89,17 @@ def open_workdir(folder: epath.Path, checkpoint: str = "last", *, data_dir: str 
       UsageError: as in `load`.
     """
     record.read_config(folder)  # a folder without a run is named before its checkpoints are missed
-    with open_checkpoints(folder) as checkpoints:
+    with contextlib.closing(open_checkpoints(folder)) as checkpoints:
         return restore(folder, checkpoints, choose_step(checkpoints, checkpoint), data_dir=data_dir)
 
 
-@contextlib.contextmanager
-def open_checkpoints(folder: epath.Path) -> Iterator[Checkpoints]:
-    """The checkpoints of a workdir, to be read within the block.
+def open_checkpoints(folder: epath.Path) -> Checkpoints:
+    """The checkpoints of a workdir, to be read and closed.
 
     Raises:
       UsageError: their folder cannot be read.
     """
-    with _quiet():
-        checkpoints = Checkpoints(folder / record.CHECKPOINTS, read_only=True)
-    try:
-        yield checkpoints
-    finally:
-        checkpoints.close()
+    return Checkpoints(folder / record.CHECKPOINTS, read_only=True)
 
 
 def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir: str | None = None) -> Trained:
@@ -145,7 +114,7 @@ def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir
     Raises:
       UsageError: as in `load`.
     """
-    settings = read_settings(record.read_config(folder)).on_any_mesh()
+    settings = settings_of(record.read_config(folder)).on_any_mesh()
     settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
     preprocessing = preprocessing_of(folder, settings, data_dir)
     mesh, tower, target = _empty(settings, preprocessing)
@@ -168,21 +137,9 @@ def restore(folder: epath.Path, checkpoints: Checkpoints, step: int, *, data_dir
     )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences orbax, which warns that a checkpoint is opened to be read; the commands silence all of its log."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _empty(settings: Settings, preprocessing: Preprocessing) -> tuple[Mesh, Tower, dict[str, PyTree]]:
     """A mesh for the network of the settings, the network, and shapes and shardings of its parameters there."""
-    mesh = build.build_mesh(settings)
+    mesh = build.build_mesh(settings, trains=False)
     tower = build.build_tower(settings, len(preprocessing.class_names))
     params, batch_stats = jax.eval_shape(lambda: init_variables(tower, jax.random.key(0), preprocessing.crop_size))
     return mesh, tower, sharding.placed({"params": params, "batch_stats": batch_stats}, mesh)

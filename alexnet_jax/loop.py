@@ -12,7 +12,6 @@ import numpy as np
 from alexnet_jax.data.filling import Source
 from alexnet_jax.errors import NotFiniteError, UsageError
 from alexnet_jax.evaluation.error_rates import evaluate
-from alexnet_jax.experiment import build
 from alexnet_jax.experiment.build import Experiment
 from alexnet_jax.experiment.feed import Feed
 from alexnet_jax.learning.metrics import ZERO, Metrics
@@ -267,7 +266,7 @@ class Loop:
         last = self._checkpoints.last_sound
         kept = "there is no checkpoint yet" if last is None else f"the checkpoint of update {last} is kept"
         advice, settings = "lower the learning rate", self._experiment.settings
-        if build.build_tower(settings, 2).he_init and not settings.photometry.standardize:
+        if self._experiment.tower.he_init and not settings.photometry.standardize:
             advice = f"set config.photometry.standardize=True, which initial values of He need, or {advice}"
         raise NotFiniteError(f"the {what} of update {step} is not finite; {kept}; {advice} and start anew")
 

@@ -1,6 +1,7 @@
 """A run of training: its parts are built once, its state is restored or initialised, and the loop makes its updates."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from alexnet_jax.experiment.feed import open_feed
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.init_from import init_from
 from alexnet_jax.experiment.schedules import past_is_kept
-from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, LATER, fill, read_settings
+from alexnet_jax.experiment.settings import FOLLOWING, FOLLOWING_EPOCHS, read_settings, settings_of
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.loop import Loop, errors_of
 from alexnet_jax.model_card import card, run_card
@@ -72,60 +73,48 @@ def train_and_evaluate(
     workdir = paths.absolute(os.fspath(workdir))
     data_dir = None if data_dir is None else os.fspath(data_dir)
     folder = epath.Path(workdir)
-    processes.agree(workdirs.facts(config) | {"the workdir": workdir})
+    values, name = dataclasses.asdict(settings), settings.dataset.name
+    processes.agree(workdirs.facts(values) | {"the workdir": workdir})
     may: dict[str, Any] = {
         "may_change": _may_change(settings),
         "may_grow": ["num_epochs"] if past_is_kept(settings) else [],
         "may_follow": [*(f"dataset.{field}" for field in FOLLOWING), *FOLLOWING_EPOCHS],
-        "later": LATER,
+        "complete": _complete,
     }
-    workdirs.check(folder, config, **may)
+    workdirs.check(folder, values, **may)
     with workdirs.lock(folder), Interruption() as interruption:
         processes.enter("opening the data set", slow=True)
         settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
         experiment = build.build(settings, data_dir, say=processes.log)
         interruption.share(experiment.mesh)
-        config = fill(config, experiment.settings)
-        workdirs.check(folder, config, **may)
+        values = dataclasses.asdict(experiment.settings.on_data_set(name))
+        workdirs.check(folder, values, **may)
         data_identity.check(folder, experiment.data.identity())
-        checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS)
-        result = workdirs.read_result(folder)
-        if result is not None and result["step"] != experiment.num_steps:
-            result = None  # of a shorter run, which goes on
-        content = {"steps": list(checkpoints.steps()), "finished": result is not None}
-        processes.agree(experiment.facts() | {"the content of the workdir, which must be shared": content})
+        with _closing(Checkpoints(folder / workdirs.CHECKPOINTS)) as checkpoints:
+            result = workdirs.read_result(folder)
+            if result is not None and result["step"] != experiment.num_steps:
+                result = None  # of a shorter run, which goes on
+            content = {"steps": list(checkpoints.steps()), "finished": result is not None}
+            processes.agree(experiment.facts() | {"the content of the workdir, which must be shared": content})
 
-        state = _first_state(experiment, checkpoints)
-        start_step = int(state.step)
-        if start_step == experiment.num_steps and result is not None:
-            processes.log(f"finished: all {start_step:,} updates of the run in {workdir} are done; {errors_of(result)}")
-            checkpoints.close()
-            if processes.index() == 0 and not (folder / card.FILE_NAME).exists():
-                run_card.write(folder, experiment, result, say=processes.log, trained_here=False)
-            return state
+            state = _first_state(experiment, checkpoints)
+            start_step = int(state.step)
+            if start_step == experiment.num_steps and result is not None:
+                processes.log(
+                    f"finished: all {start_step:,} updates of the run in {workdir} are done; {errors_of(result)}"
+                )
+                if processes.index() == 0 and not (folder / card.FILE_NAME).exists():
+                    run_card.write(folder, experiment, result, say=processes.log, trained_here=False)
+                return state
 
-        if processes.index() == 0:
-            if result is None:  # a run that repeats its last updates keeps its result: it will be the same
-                workdirs.remove_result(folder)
-                card.remove(folder)
-            _record(folder, config, experiment)
-        has_config = workdirs.wait_for_config(folder)
-        processes.agree({"whether the workdir, which must be shared, has config.json": has_config})
-        progress = Progress(
-            folder,
-            num_steps=experiment.num_steps,
-            steps_per_epoch=experiment.steps_per_epoch,
-            start_step=start_step,
-            stop=interruption.request,
-        )
-        for line in _start_lines(experiment, workdir, start_step):
-            progress.say(line)
-        with _closing(checkpoints), contextlib.closing(progress):
-            processes.enter("decoding the images", slow=True)
-            with jax.transfer_guard("disallow"), contextlib.closing(open_feed(experiment, say=progress.say)) as feed:
-                loop = Loop(experiment, feed, checkpoints, progress, interruption)
-                state = loop.run(state, start_step)
-                result = loop.final_evaluation(state)
+            if processes.index() == 0:
+                if result is None:  # a run that repeats its last updates keeps its result: it will be the same
+                    workdirs.remove_result(folder)
+                    card.remove(folder)
+                _record(folder, values, experiment)
+            has_config = workdirs.wait_for_config(folder)
+            processes.agree({"whether the workdir, which must be shared, has config.json": has_config})
+            state, result = _train(experiment, checkpoints, interruption, state, workdir)
         if processes.index() == 0:
             workdirs.write_json(folder, workdirs.RESULT_FILE, result)
             run_card.write(folder, experiment, result, say=processes.log, trained_here=True)
@@ -147,12 +136,42 @@ def _first_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState
     return experiment.steps.init(experiment.key) if state is None else state
 
 
-def _record(folder: epath.Path, config: ConfigDict, experiment: Experiment) -> None:
+def _train(
+    experiment: Experiment, checkpoints: Checkpoints, interruption: Interruption, state: TrainState, workdir: str
+) -> tuple[TrainState, dict[str, Any]]:
+    """Makes the updates that are left, and evaluates the last state."""
+    start_step = int(state.step)
+    progress = Progress(
+        epath.Path(workdir),
+        num_steps=experiment.num_steps,
+        steps_per_epoch=experiment.steps_per_epoch,
+        start_step=start_step,
+        stop=interruption.request,
+    )
+    for line in _start_lines(experiment, workdir, start_step):
+        progress.say(line)
+    with contextlib.closing(progress):
+        processes.enter("decoding the images", slow=True)
+        with jax.transfer_guard("disallow"), contextlib.closing(open_feed(experiment, say=progress.say)) as feed:
+            loop = Loop(experiment, feed, checkpoints, progress, interruption)
+            state = loop.run(state, start_step)
+            return state, loop.final_evaluation(state)
+
+
+def _complete(values: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config in today's form; one that this version cannot read as it is."""
+    try:
+        return dataclasses.asdict(settings_of(values))
+    except UsageError:
+        return values
+
+
+def _record(folder: epath.Path, values: dict[str, Any], experiment: Experiment) -> None:
     """Writes what later starts compare with, and what the network is loaded with where its data set is not."""
-    workdirs.record(folder, config)
+    workdirs.record(folder, values, complete=_complete)
     workdirs.write_json(folder, data_identity.DATA_FILE, experiment.data.identity())
     preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
-    workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(preprocessing))
+    workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.to_bytes(preprocessing))
 
 
 def _start_lines(experiment: Experiment, workdir: str, start_step: int) -> Iterator[str]:
@@ -171,14 +190,14 @@ def _start_lines(experiment: Experiment, workdir: str, start_step: int) -> Itera
 
 
 @contextlib.contextmanager
-def _closing(checkpoints: Checkpoints) -> Iterator[None]:
+def _closing(checkpoints: Checkpoints) -> Iterator[Checkpoints]:
     """Closes the checkpoints after the block. After an error of the block, a save that fails is a warning alone.
 
     Raises:
       SaveError: the block has ended, and the last checkpoint could not be written.
     """
     try:
-        yield
+        yield checkpoints
     except BaseException:
         try:
             checkpoints.close()

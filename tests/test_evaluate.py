@@ -123,7 +123,7 @@ def test_members_of_other_data_splits_and_classes_are_one_line(runs: list[Path],
     file = epath.Path(other / "preprocessing.npz")
     there = preprocessing.load(file)
     swapped = dataclasses.replace(there, class_names=there.class_names[::-1])
-    file.write_bytes(preprocessing.save(swapped))
+    file.write_bytes(preprocessing.to_bytes(swapped))
     assert "other has other classes than " in message()
 
 

@@ -54,8 +54,6 @@ HOMES = {
         "train.py",
         "experiment/settings.py",
         "experiments/run.py",
-        "formats/workdir.py",
-        "workdir/record.py",
     ],
     "tensorflow_datasets": ["data/"],
     "tensorboardX": ["workdir/", "runtime/compat.py"],
@@ -187,7 +185,7 @@ def test_every_command_is_seen():
 
 
 def test_test_files_define_each_flag_once():
-    """pytest imports all test files into one process, where a second definition of a flag ends the collection."""
+    """All test files are imported into one process, where a second definition of a flag ends the collection."""
 
     def file_of(name: str) -> Path | None:
         """The file of a module, or of the module that has the imported name."""

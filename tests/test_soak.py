@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from alexnet_jax.experiment import build as experiments
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.network import sharding
 from alexnet_jax.workdir import checkpoint, manifest
 from alexnet_jax.workdir import record as workdirs
@@ -31,7 +31,7 @@ STEPS = int(os.environ.get("SOAK_STEPS", "20000"))
 def last_params(workdir: Path, data_dir: str) -> dict:
     """The parameters of a finished run."""
     folder = epath.Path(workdir)
-    experiment = experiments.build(read_settings(workdirs.read_config(folder)).on_any_mesh(), data_dir, say=print)
+    experiment = experiments.build(settings_of(workdirs.read_config(folder)).on_any_mesh(), data_dir, say=print)
     checkpoints = Checkpoints(folder / workdirs.CHECKPOINTS, read_only=True)
     state = checkpoints.restore(experiment.num_steps, experiment.steps.target)
     checkpoints.close()

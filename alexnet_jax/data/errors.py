@@ -16,16 +16,11 @@ class DatasetError(UsageError):
 
 
 class UnknownDatasetError(DatasetError):
-    """No prepared data set has the name.
-
-    Attributes:
-      name: the data set asked for.
-    """
+    """No prepared data set has the name."""
 
     def __init__(self, name: str, data_dir: object, known: Sequence[str]):
         there = f"there {'are' if known else 'is'} {', '.join(known) or 'none'}"
         super().__init__(f"there is no data set {name!r} in {data_dir}; {there}")
-        self.name = name
 
 
 class ForeignDatasetError(DatasetError):

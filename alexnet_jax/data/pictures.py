@@ -31,15 +31,10 @@ Picture: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike | OpenFi
 
 
 class NotAPictureError(UsageError):
-    """A file cannot be read, or a file or an object holds no picture.
-
-    Attributes:
-      reason: without the name.
-    """
+    """A file cannot be read, or a file or an object holds no picture."""
 
     def __init__(self, name: str, reason: str, *, problem: str = "is no picture"):
         super().__init__(f"{paths.in_one_line(name)} {problem}: {reason}")
-        self.reason = reason
 
 
 def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -96,12 +91,14 @@ def _bytes_of_file(file: OpenFile) -> bytes:
     """The bytes of an open file, from its beginning where it can be rewound: it may have been shown before."""
     if isinstance(file, io.TextIOBase):
         raise images.BrokenImageError("a file opened as text; open it with the mode 'rb'")
-    with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # a pipe has no beginning
+    with contextlib.suppress(AttributeError, OSError):  # a pipe has no beginning
         file.seek(0)  # type: ignore[attr-defined]
-    data = file.read(images.MAX_BYTES + 1)
-    if not isinstance(data, bytes):
-        raise images.BrokenImageError(f"its file holds {type(data).__name__}; give one that holds bytes")
-    return data
+    data = bytearray()
+    while part := file.read(images.MAX_BYTES + 1 - len(data)):  # an unbuffered file gives a part at a time
+        if not isinstance(part, bytes):
+            raise images.BrokenImageError(f"its file holds {type(part).__name__}; give one that holds bytes")
+        data += part
+    return bytes(data)
 
 
 def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:

@@ -83,7 +83,7 @@ def _mean_of_each(x: Float[Array, "B h w c"]) -> Float[Array, "B 1 1 1"]:
     return x.mean(axis=1, keepdims=True).mean(axis=(2, 3), keepdims=True)
 
 
-def save(preprocessing: Preprocessing) -> bytes:
+def to_bytes(preprocessing: Preprocessing) -> bytes:
     """The bytes of a file that `load` reads."""
     file = io.BytesIO()
     np.savez(file, **dataclasses.asdict(preprocessing) | {"class_names": np.array(preprocessing.class_names, str)})

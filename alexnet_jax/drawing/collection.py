@@ -15,17 +15,11 @@ PAGE = "index.html"
 
 
 class UnwritableOutputError(UsageError):
-    """The folder of the figures cannot be written, or holds a page that would be lost.
-
-    Attributes:
-      folder: as named.
-      reason: of the operating system, or in words.
-    """
+    """The folder of the figures cannot be written, or holds a page that would be lost."""
 
     def __init__(self, folder: epath.Path, reason: OSError | str):
         problem = "it is not a folder" if isinstance(reason, FileExistsError) else reason
         super().__init__(f"figures cannot be written to {folder}: {problem}")
-        self.folder, self.reason = folder, reason
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,8 @@ from alexnet_jax.network import sharding
 from alexnet_jax.runtime import allocator
 from alexnet_jax.trained import Trained
 
+MOST_CROPS = 1024  # of a device at a time: a run's batch may have been shared by many more devices than there are now
+
 
 class Block(NamedTuple):
     """Predictions of successive examples of a split, without padding.
@@ -90,4 +92,5 @@ def batch_size_of(networks: Sequence[Trained], views: int) -> int:
       views: of an example; a batch of ten views holds a tenth of the examples.
     """
     parts = math.lcm(*(network.mesh.shape[sharding.DATA] for network in networks))
-    return examples_at_once(max(network.settings.batch_size for network in networks), views, parts)
+    crops = min(max(network.settings.batch_size for network in networks), MOST_CROPS * parts)
+    return examples_at_once(crops, views, parts)

@@ -42,6 +42,7 @@ class Experiment:
 
     Attributes:
       settings: of the experiment, with the values that follow from the data set.
+      tower: a tower of its network.
       steps: compiled steps, and the mesh they run on.
       shard: this process's part of every batch.
       data: the prepared data set.
@@ -54,6 +55,7 @@ class Experiment:
     """
 
     settings: Settings
+    tower: Tower
     steps: Steps
     shard: Shard
     data: Dataset
@@ -120,6 +122,7 @@ def build(settings: Settings, data_dir: str | None, *, say: Callable[[str], None
     )
     return Experiment(
         settings=settings,
+        tower=tower,
         steps=steps,
         shard=shard,
         data=data,
@@ -205,8 +208,12 @@ def cpu_devices(settings: Settings) -> int:
     return (settings.mesh.data or 1) * (settings.mesh.tower or 2)
 
 
-def build_mesh(settings: Settings) -> Mesh:
+def build_mesh(settings: Settings, *, trains: bool = True) -> Mesh:
     """The mesh of the settings; what they leave open is chosen by what there is.
+
+    Args:
+      settings: of the run.
+      trains: whether the mesh must divide the run's batch; evaluation takes batches of its own.
 
     Raises:
       UsageError: there are too few devices, the batch cannot be divided, or the CPU cannot exchange bfloat16.
@@ -223,9 +230,27 @@ def build_mesh(settings: Settings) -> Mesh:
         fastest = 1
     tower = settings.mesh.tower or min(fastest, towers_of(settings.network.recipe))
     pairs = max(1, len(devices) // tower)
-    data = settings.mesh.data or max(count for count in range(1, pairs + 1) if settings.batch_size % count == 0)
-    check_mesh(settings, data, tower)
+    data = settings.mesh.data or _data_axis(pairs, tower, settings.batch_size if trains else None)
+    if trains:
+        check_mesh(settings, data, tower)
     return sharding.make_mesh(data=data, tower=tower)
+
+
+def _data_axis(pairs: int, tower: int, batch_size: int | None) -> int:
+    """The most pairs of towers to which all processes give as many devices. They divide the batch, if one is given.
+
+    Raises:
+      UsageError: the processes cannot share the batch.
+    """
+    processes = jax.process_count()
+    even = [count for count in range(pairs, 0, -1) if count * tower % processes == 0] or [pairs]
+    data = next((count for count in even if batch_size is None or batch_size % count == 0), None)
+    if data is None:
+        raise UsageError(
+            f"config.batch_size is {batch_size} and cannot be shared evenly by {processes} processes; use a multiple of"
+            f" {even[-1]}"
+        )
+    return data
 
 
 def check_given_mesh(settings: Settings) -> None:

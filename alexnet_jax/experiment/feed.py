@@ -27,7 +27,8 @@ from alexnet_jax.network import sharding
 from alexnet_jax.runtime import processes
 
 SHARE = 1 / 4  # of a device's memory: with on_device=None, splits that take less are kept there
-BLOCK = 64  # updates in one program, at most: some seconds of the largest networks, within which a signal is heard
+# Updates in one program, at most: some seconds of the largest networks, within which a signal is heard.
+BLOCK, CPU_BLOCK = 64, 8
 EVAL_CROPS, EVAL_BYTES = 1024, 2**28  # most crops of an evaluation batch on an accelerator, and their bytes as float32
 LINE_EVERY = 10.0  # seconds between two lines about the splits that are being decoded
 PHASE = 1000  # decoded images between two reports to the watchdog
@@ -132,8 +133,6 @@ class OnDevice:
       longest, least_crops: as of `FromDisk`.
     """
 
-    longest = BLOCK
-
     def __init__(self, experiment: Experiment, *, say: Callable[[str], None]):
         self._experiment = experiment
         settings, mesh = experiment.settings, experiment.mesh
@@ -157,10 +156,11 @@ class OnDevice:
             f"the images are on the {'devices' if mesh.size > 1 else 'device'}, {size_of(experiment) / 2**20:,.0f} MiB,"
             f" decoded in {time.monotonic() - begun:.1f} s"
         )
-        self.least_crops = 1
+        self.least_crops, self.longest = 1, CPU_BLOCK
         if jax.default_backend() != "cpu":  # batches of 128 small images would leave a GPU idle between them
             fitting = EVAL_BYTES // (experiment.crop_size**2 * 3 * 4)
             self.least_crops = max(1, min(EVAL_CROPS, fitting, len(experiment.eval_source)))
+            self.longest = BLOCK
         self._plan = build.train_plan(settings, experiment.shard, experiment.crop_size)
         self._randomness = Randomness(settings.seed, len(experiment.train_source))
         self._drawer = ThreadPoolExecutor(1, "crops")
@@ -186,9 +186,10 @@ class OnDevice:
         return crops, sharding.put_scalar(np.int32(count), self._experiment.mesh)
 
     def _draw(self, step: int) -> resident.Crops:
-        """The crops of `BLOCK` batches on the devices, whether or not the run has so many: one shape, one program."""
+        """The crops of `longest` batches on the devices, whether or not the run has so many: one shape, one program."""
         size = self._experiment.data.image_size
-        crops = resident.draw_crops(self._randomness, self._plan, steps=range(step, step + BLOCK), image_size=size)
+        steps = range(step, step + self.longest)
+        crops = resident.draw_crops(self._randomness, self._plan, steps=steps, image_size=size)
         place = sharding.stacked_batch_sharding(self._experiment.mesh)
         arrays = [sharding.put_local(np.asarray(leaf), place) for leaf in crops]
         return resident.Crops(*arrays)

@@ -97,17 +97,14 @@ def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
             )
     except OSError as error:
         raise UnreadableFileError(folder, error) from error
-    checkpoints = Checkpoints(epath.Path(paths.absolute(str(folder))), read_only=True)
-    try:
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         if not checkpoints.steps():
             raise UsageError(f"config.init_from is {settings.init_from!r}, and that run has saved nothing yet")
         yield checkpoints
-    finally:
-        checkpoints.close()
 
 
 def _workdir(settings: Settings) -> epath.Path:
-    return epath.Path(paths.expand_home(str(settings.init_from)))
+    return epath.Path(paths.absolute(str(settings.init_from)))
 
 
 def _other_classes(workdir: epath.Path, classes: Sequence[str]) -> str | None:
@@ -130,7 +127,7 @@ def _other_recipe(workdir: epath.Path, recipe: str, copied: Collection[str]) -> 
     """
     if not (workdir / workdirs.CONFIG_FILE).exists():
         return None
-    network = workdirs.read_config(workdir).to_dict().get("network")
+    network = workdirs.read_config(workdir).get("network")
     theirs = network.get("recipe") if isinstance(network, dict) else None
     if theirs == recipe or not isinstance(theirs, str) or theirs not in recipes.RECIPES:
         return None

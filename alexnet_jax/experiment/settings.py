@@ -42,21 +42,6 @@ def settings_of(values: dict[str, Any]) -> Settings:
 FOLLOWING = ("train_split", "eval_split", "crop_size", "classes", "train_images")
 FOLLOWING_EPOCHS = ("num_epochs", "evaluate_every", "save_every")  # fields of `config` that do
 
-# Fields that workdirs of earlier versions lack, and the values that their runs had.
-LATER = {"jitter.symmetries": 2, "photometry.each_image": False}
-
-
-def fill(config: ConfigDict, settings: Settings) -> ConfigDict:
-    """A copy of the config with the values of `follow.follow` in place of None: what a workdir records.
-
-    The number of training images is that of `follow.follow` whatever the config says.
-    """
-    values = config.to_dict() | {"name": settings.name}
-    values |= {field: getattr(settings, field) for field in FOLLOWING_EPOCHS if values[field] is None}
-    followed = {field: getattr(settings.dataset, field) for field in FOLLOWING if values["dataset"][field] is None}
-    followed["train_images"] = settings.dataset.train_images
-    return ConfigDict(values | {"dataset": values["dataset"] | followed}).lock()
-
 
 def _read(kind: Any, value: Any, path: str) -> Any:
     """`value` as `kind`: a dataclass, a dict, a table, a literal, an optional or a plain type."""

@@ -41,7 +41,8 @@ def make_table(rows: Rows) -> str:
         difference = tables.of_means(sgd, lars, tables.pooled([sgd, lars]))
         cells = (tables.spread(errors[way, batch]) + tables.diverged(rows, f"{way}, {batch}") for way in WAYS)
         lines.append([f"{batch:,}", *cells, difference.words(), f"{len(sgd)}, {len(lars)}"])
-    head = ["images an update", "SGD, ten views, %", "LARS, ten views, %", "difference, points (95 %)", "runs"]
+    ways = (f"{way}, ten views, %" for way in WAYS)
+    head = ["images an update", *ways, "difference of the means, points (95 %)", "runs"]
     return tables.table(head, lines)
 
 

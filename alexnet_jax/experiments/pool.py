@@ -119,7 +119,7 @@ class Pool:
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if line:
+        if line.endswith("\n"):  # a worker may end in the middle of its answer
             return json.loads(line)
         status, self._workers[slot] = process.wait(), None
         if self._stopped is None:

@@ -23,7 +23,7 @@ def read_rows(file: Path) -> list[Row]:
       UsageError: a line is damaged.
     """
     rows = []
-    for number, line in enumerate(_whole_lines(file).splitlines(), start=1):
+    for number, line in enumerate(_whole_lines(file).split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -47,7 +47,7 @@ def add_row(file: Path, row: Row) -> None:
         with open(file, "ab") as added:
             with contextlib.suppress(OSError):  # some file systems have no locks
                 fcntl.flock(added, fcntl.LOCK_EX)
-            added.truncate(len(_whole_lines(file).encode()))
+            added.truncate(len(_whole_lines(file)))
             added.write(json.dumps(row).encode() + b"\n")
             added.flush()
             os.fsync(added.fileno())
@@ -64,9 +64,9 @@ def check_folder(file: Path) -> None:
         tempfile.TemporaryFile(dir=file.parent).close()
 
 
-def _whole_lines(file: Path) -> str:
+def _whole_lines(file: Path) -> bytes:
     try:
-        text = file.read_text() if file.exists() else ""
-    except (OSError, ValueError) as error:
+        data = file.read_bytes() if file.exists() else b""
+    except OSError as error:
         raise UsageError(f"{file} cannot be read: {error}; {ADVICE}") from error
-    return text[: text.rfind("\n") + 1]
+    return data[: data.rfind(b"\n") + 1]

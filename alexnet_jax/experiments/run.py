@@ -14,7 +14,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from alexnet_jax.configs.variants import Variant, vary
+from alexnet_jax.configs.variants import change
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.measures import MEASURES, rounded
@@ -89,9 +89,10 @@ def config_of(run: Run) -> ConfigDict:
     config.unlock()
     config.name, config.seed = run.folder, run.seed
     try:
-        return vary(config, {"run": Variant("", run.overrides)}, "run")
+        change(config, run.overrides)
     except (KeyError, AttributeError) as error:
         raise UsageError(f"a field of {', '.join(run.overrides)} is not in {run.config}: {error}") from error
+    return config.lock()
 
 
 def perform(run: Run, *, runs_dir: Path, data_dir: str | None) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
     for name, (figure, text) in experiment.pictures(rows).items():
         file = folder / f"{name}.png"
         with writing(file, ADVICE):
-            file.write_bytes(canvas.as_bytes(figure, ".png"))
+            write_atomically(epath.Path(file), canvas.as_bytes(figure, ".png"))
         pictures.append(f"![{text}]({folder.name}/{name}.png)\n")
     return "\n".join(
         [

@@ -204,8 +204,9 @@ def made(rows: Rows) -> str:
         groups.setdefault((row["device"], row["versions"]["jax"]), []).append(row)
     parts = []
     for (device, version), group in groups.items():
-        seconds = sorted(row["seconds"] for row in group if row["seconds"] is not None)
-        some = f"{len(seconds)} of them without a break, " if len(seconds) < len(group) else ""
+        finished = [row for row in group if "failed" not in row]
+        seconds = sorted(row["seconds"] for row in finished if row["seconds"] is not None)
+        some = f"{len(seconds)} of them without a break, " if len(seconds) < len(finished) else ""
         each = f", {some}{_span(seconds, '{:,.0f}')} s each" if seconds else ""
         dates = _span(sorted(row["date"] for row in group), "{}")
         parts.append(f"{len(group)} run{'s' * (len(group) > 1)} on {device}{each}; JAX {version}; {dates}")

@@ -39,7 +39,7 @@ class _Block:
 
     Attributes:
       name, kind: such as `conv1` and `Convolution`.
-      bottom: names of what it is given.
+      bottom, top: names of what it is given, and of what it gives; of an operation in place they are equal.
       blobs: its arrays.
       options: of its kind, such as a `ConvolutionParameter`; None: the kind has none.
       transform: `TransformationParameter` of the pictures.
@@ -48,6 +48,7 @@ class _Block:
     name: str
     kind: str
     bottom: tuple[str, ...]
+    top: tuple[str, ...]
     blobs: tuple[np.ndarray, ...]
     options: Any
     transform: Any
@@ -228,8 +229,8 @@ def _block(layer: Any, kind: str) -> _Block:
     if len(layer.blobs) > MOST:
         raise FormatError(f"it has a layer with more than {MOST:,} arrays; Caffe's AlexNet has two")
     options = getattr(layer, OPTIONS[kind]) if kind in OPTIONS else None
-    blobs = tuple(map(_array, layer.blobs))
-    return _Block(_text(layer.name), kind, tuple(map(_text, layer.bottom)), blobs, options, layer.transform_param)
+    bottom, top = (tuple(map(_text, names)) for names in (layer.bottom, layer.top))
+    return _Block(_text(layer.name), kind, bottom, top, tuple(map(_array, layer.blobs)), options, layer.transform_param)
 
 
 def _old_kind(layer: Any) -> str:
@@ -273,8 +274,10 @@ def _recipe_of(blocks: list[_Block]) -> str | None:
         if "LRN" not in kinds and kinds & {"ReLU", "Pooling"}:
             raise FormatError("it has no response norm, and Caffe's AlexNet and CaffeNet have two")
         return None
-    before = [block for block in blocks if block.name == norms[0].bottom[0]]
-    return "caffenet" if before and before[0].kind == "Pooling" else "bvlc"
+    before = [block for block in blocks[: blocks.index(norms[0])] if norms[0].bottom[0] in block.top]
+    if not before:
+        return None
+    return "caffenet" if before[-1].kind == "Pooling" else "bvlc"
 
 
 def _crop_of(message: Any, blocks: list[_Block]) -> int:

@@ -40,8 +40,8 @@ MESSAGES = {
         optional PoolingParameter pooling_param = 121; optional ReLUParameter relu_param = 123;
         optional InputParameter input_param = 143""",
     "V1LayerParameter": """
-        optional bytes layer = 1; repeated bytes bottom = 2; optional bytes name = 4; optional int32 type = 5;
-        repeated BlobProto blobs = 6; optional ConvolutionParameter convolution_param = 10;
+        optional bytes layer = 1; repeated bytes bottom = 2; repeated bytes top = 3; optional bytes name = 4;
+        optional int32 type = 5; repeated BlobProto blobs = 6; optional ConvolutionParameter convolution_param = 10;
         optional LRNParameter lrn_param = 18; optional PoolingParameter pooling_param = 19;
         optional TransformationParameter transform_param = 36""",
     "NetParameter": """

@@ -16,12 +16,14 @@ from alexnet_jax.data import imagenet_names
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.errors import UsageError, reason_of
+from alexnet_jax.experiment import build
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import caffe, pickled_arrays, safetensors, torchvision, weights
 from alexnet_jax.formats.errors import FormatError
 from alexnet_jax.formats.safetensors import Network
 from alexnet_jax.formats.weights import Whole
+from alexnet_jax.network.forward import init_variables
 from alexnet_jax.paths import is_file, is_missing
 
 KINDS = ("auto", "caffenet", "bvlc", "torchvision")
@@ -82,7 +84,35 @@ def read(
                     " diverged; name another file"
                 )
     preprocessings.check(network.preprocessing, str(path))
+    _check_shapes(network, path)
     return network
+
+
+def _check_shapes(network: Network, file: epath.Path) -> None:
+    """Compares the arrays of a file with those of its network.
+
+    Raises:
+      UsageError: one is missing, has another shape or type, or belongs to no layer.
+    """
+    tower = build.build_tower(network.settings, len(network.preprocessing.class_names))
+    crop_size = network.preprocessing.crop_size
+    params, batch_stats = jax.eval_shape(lambda: init_variables(tower, jax.random.key(0), crop_size))
+    stored, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (
+            {"params": network.params, "batch_stats": network.batch_stats},
+            {"params": params, "batch_stats": batch_stats},
+        )
+    )
+    if strange := sorted(stored.keys() ^ wanted.keys()):
+        fault = "lacks the" if strange[0] in wanted else "has a strange"
+        raise UsageError(f"{file} {fault} array {strange[0]}; write it anew")
+    for name, leaf in wanted.items():
+        if stored[name].shape != leaf.shape or stored[name].dtype != leaf.dtype:
+            raise UsageError(
+                f"{file} has an array {name} of {stored[name].dtype} {stored[name].shape}, and its network one of"
+                f" {leaf.dtype} {leaf.shape}; write it anew"
+            )
 
 
 def _read(path: epath.Path, kind: str, mean: Any, classes: Any) -> Network:

@@ -82,14 +82,11 @@ class Walk:
         ends = (self.graph.constant(np.array([number], np.int64)) for number in (0, self.tower.num_classes, 1))
         return self.graph.add("Slice", joined, *ends)
 
-    def _leaves(self, layer: str, leaf: str) -> list[np.ndarray]:
-        return list(self.params[layer][leaf])
-
     def _product(self, layer: Layer, xs: Names, shape: tuple[int, ...]) -> tuple[Names, tuple[int, ...]]:
-        kernels, biases = self._leaves(layer.name, "kernel"), self._leaves(layer.name, "bias")
-        features = biases[0].shape[-1]
+        kernels, biases = self.params[layer.name]["kernel"], self.params[layer.name]["bias"]
+        features = biases.shape[-1]
         if not layer.window:
-            return self._connection(layer, xs, shape), (features,)
+            return self._connection(layer.name, kernels, biases, xs, shape), (features,)
         out, ends = self._window(
             shape,
             window=layer.window,
@@ -126,15 +123,17 @@ class Walk:
         (top, bottom), (left, right) = (operations.overhang(n, **options, layer=layer) for n in shape[:2])
         return out, [top, left, bottom, right]
 
-    def _connection(self, layer: Layer, xs: Names, shape: tuple[int, ...]) -> Names:
+    def _connection(
+        self, name: str, kernels: np.ndarray, biases: np.ndarray, xs: Names, shape: tuple[int, ...]
+    ) -> Names:
         """A matrix product. Maps are flattened channels first here, and channels last in the kernel's rows."""
         ys = []
-        for i, kernel in enumerate(self._leaves(layer.name, "kernel")):
+        for i, kernel in enumerate(kernels):
             if len(shape) > 1:
                 kernel = np.moveaxis(kernel.reshape(*shape, -1), 2, 0).reshape(kernel.shape)
             x = self.graph.add("Flatten", xs[i], axis=1) if len(shape) > 1 else xs[i]
-            bias = self.graph.constant(self._leaves(layer.name, "bias")[i], f"{layer.name}/{i}/bias")
-            ys.append(self.graph.add("Gemm", x, self.graph.constant(kernel, f"{layer.name}/{i}/kernel"), bias))
+            bias = self.graph.constant(biases[i], f"{name}/{i}/bias")
+            ys.append(self.graph.add("Gemm", x, self.graph.constant(kernel, f"{name}/{i}/kernel"), bias))
         return tuple(ys)
 
     def _local_convolution(

@@ -1,11 +1,12 @@
 """A workdir of an imported network, which the commands take as that of a training run."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from etils import epath
-from ml_collections import ConfigDict
 
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
@@ -42,22 +43,19 @@ def write(folder: epath.Path, imported: Network, source: str, *, say: Callable[[
     Raises:
       UsageError: the workdir holds a run, or cannot be written.
     """
-    config = ConfigDict(dataclasses.asdict(imported.settings))
+    config = dataclasses.asdict(imported.settings)
     record.make(folder)
     with record.lock(folder):
         _check_free(folder, config)
         record.record(folder, config)
-        record.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.save(imported.preprocessing))
+        record.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.to_bytes(imported.preprocessing))
         card.write(folder, card_of(imported, source), say=say)
-        checkpoints = Checkpoints(folder / record.CHECKPOINTS)
-        try:
+        with contextlib.closing(Checkpoints(folder / record.CHECKPOINTS)) as checkpoints:
             state = {"params": imported.params, "batch_stats": imported.batch_stats}
             checkpoints.save(imported.step, jax.tree.map(jax.numpy.asarray, state), top1=None)
-        finally:
-            checkpoints.close()
 
 
-def _check_free(folder: epath.Path, config: ConfigDict) -> None:
+def _check_free(folder: epath.Path, config: dict[str, Any]) -> None:
     """Checks that no run is in the folder, but for an import of this network that was interrupted.
 
     Raises:

@@ -39,7 +39,7 @@ class Errors:
       dataset, split: evaluated on.
       views: one of `geometry.VIEWS`.
       count: images.
-      top1, top5: error rates; None: not measured, or of too few classes.
+      top1, top5: error rates; top5 is None where it is not measured, or the classes are too few.
       loss: in nats; None: not measured.
     """
 

@@ -1,6 +1,5 @@
 """Meshes of `data` x `tower` devices, the shardings of arrays on them, and putting arrays there."""
 
-import collections
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -18,10 +17,11 @@ from alexnet_jax.network.tower import DATA, TOWER
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of `data` x `tower` devices. The tower axis is innermost, so that the towers of a pair are neighbours.
 
-    Devices are in the order of their processes, so that the examples of a process are successive rows of the batch.
+    All processes give as many devices, in the order of the processes, so that the examples of a process are successive
+    rows of the batch.
 
     Raises:
-      UsageError: there are too few devices, or processes would have different numbers of them.
+      UsageError: there are too few devices, or the processes cannot give as many each.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if data * tower > len(devices):
@@ -29,15 +29,15 @@ def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = N
             f"a mesh of data={data} x tower={tower} needs {data * tower} devices and there"
             f" {'is' if len(devices) == 1 else 'are'} {len(devices)} ({devices[0].platform}); ask for a smaller mesh"
         )
-    mesh = Mesh(np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
-    held = collections.Counter(device.process_index for device in mesh.devices.flat)
-    per_process = {held[device.process_index] for device in devices}
-    if len(per_process) > 1:
+    groups = [list(group) for _, group in itertools.groupby(devices, lambda device: device.process_index)]
+    each, left = divmod(data * tower, len(groups))
+    if left or each > min(map(len, groups)):
         raise UsageError(
-            f"a mesh of data={data} x tower={tower} takes {', '.join(f'{n} of process {p}' for p, n in held.items())}'s"
-            f" devices, and all {1 + devices[-1].process_index} processes must give as many; ask for another mesh"
+            f"a mesh of data={data} x tower={tower} takes {data * tower} devices, and the {len(groups)} processes, with"
+            f" {', '.join(str(len(group)) for group in groups)}, cannot give as many each; ask for another mesh"
         )
-    return mesh
+    chosen = np.array([device for group in groups for device in group[:each]]).reshape(data, tower)
+    return Mesh(chosen, (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
 
 
 def fastest_tower_axis(device_count: int, platform: str) -> int:

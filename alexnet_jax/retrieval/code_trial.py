@@ -169,7 +169,7 @@ def run(
 
 def held_out(count: int) -> int:
     """How many of some pictures are queries, at most, where no others are given."""
-    return min(MOST_QUERIES, round(HELD_OUT * count))
+    return min(MOST_QUERIES, max(1, round(HELD_OUT * count)))
 
 
 def check_counts(k: int, queries: int, database: int) -> None:
@@ -213,8 +213,8 @@ def search(table: Table, queries: Table | None, options: Options) -> Exact:
         chosen,
         kept,
         neighbours,
-        asking.labels_among(table.class_names, chosen),
-        table.labels_among(table.class_names, kept),
+        asking.labels_among(table.class_names, asking.labels.take(chosen)),
+        table.labels.read(0, count)[kept],
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
+from alexnet_jax import paths
 from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
 from alexnet_jax.data.filling import Source, name_of, pixels_of
@@ -151,7 +152,7 @@ def open_pictures(
     Raises:
       UsageError: there is neither, a split is given for a folder, or the data set has no such split.
     """
-    path = os.path.expanduser(word)
+    path = paths.expand_home(word)
     if os.path.isdir(path):
         if split is not None:
             raise UsageError(

@@ -138,7 +138,7 @@ def _write_parquet(opened: BinaryIO, table: Table, queries: Table | None, facts:
 def _parquet_columns(part: Table, table: Table, start: int, stop: int, *, is_query: bool) -> dict[str, Any]:
     """A piece of a table by column; features, codes and neighbours as arrays."""
     labels = part.labels.read(start, stop)
-    table_labels = part.labels_among(table.class_names, np.arange(start, start + len(labels))) if is_query else labels
+    table_labels = part.labels_among(table.class_names, labels) if is_query else labels
     columns: dict[str, Any] = {
         "name": part.names.read(start, stop),
         "label": [label if label >= 0 else None for label in table_labels.tolist()],

@@ -44,15 +44,15 @@ class Table:
     neighbours: Rows | None = None
     distances: Rows | None = None
 
-    def labels_among(self, class_names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        """The labels of some rows as another table counts its classes; -1: the class is not known there.
+    def labels_among(self, class_names: Sequence[str], labels: np.ndarray) -> np.ndarray:
+        """Labels of this table as another table counts its classes; -1: the class is not known there.
 
         Names are the same in both of Unicode's forms: some systems store the names of folders in the other one.
         """
         places = {name: label for label, name in enumerate(class_names)}
         forms = {composed(name): label for name, label in places.items()}
         numbers = np.array([*(places.get(name, forms.get(composed(name), -1)) for name in self.class_names), -1])
-        return numbers[self.labels.take(rows)]  # the label -1 takes the last
+        return numbers[labels]  # the label -1 takes the last
 
     def classes(self, labels: np.ndarray) -> list[str | None]:
         """The names of the classes of labels; None: not known."""
@@ -178,7 +178,7 @@ def find_neighbours(
         )
         all_neighbours.append(indices)
         all_distances.append(distances)
-        ours = asking.labels_among(table.class_names, rows)
+        ours = asking.labels_among(table.class_names, asking.labels.read(start, start + size))
         same += ((labels[indices] == ours[:, None]) & (ours >= 0)[:, None]).sum(axis=0)
         others = total - (queries is None)
         by_chance = np.append(by_chance, (sizes[ours[ours >= 0]] - (queries is None)) / others)

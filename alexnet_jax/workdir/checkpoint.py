@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import errno
 import json
+import logging
 import math
 import os
 import tempfile
@@ -128,8 +129,9 @@ class Checkpoints:
                 folder.mkdir(parents=True, exist_ok=True)  # with several active processes orbax does not make it
             except OSError as error:
                 raise UnwritableWorkdirError(folder, error) from error
+        quiet = _without_warnings() if read_only else contextlib.nullcontext()
         try:
-            with storage_errors(folder):
+            with storage_errors(folder), quiet:
                 self._manager = _Manager(
                     folder,
                     item_handlers=ocp.PyTreeCheckpointHandler(),
@@ -347,10 +349,24 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save, and ends orbax's threads."""
-        self.wait()
-        reported = (Exception,) if self._has_failed else ()  # orbax raises the failure of a save again when it closes
-        with contextlib.suppress(*reported):
-            self._manager.close()
+        try:
+            self.wait()
+        finally:
+            reported = (Exception,) if self._has_failed else ()  # orbax raises the failure of a save again
+            with contextlib.suppress(*reported):
+                self._manager.close()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silences orbax, which warns that a checkpoint is opened to be read; the commands silence all of its log."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def restore_newest(checkpoints: Checkpoints, target: PyTree) -> PyTree | None:

@@ -161,7 +161,8 @@ class SaveError(UsageError):
     """A checkpoint could not be written. Earlier checkpoints are unchanged."""
 
     def __init__(self, step: int | None, reason: str):
-        super().__init__(f"the checkpoint of update {step} could not be written: {reason}")
+        which = "a checkpoint" if step is None else f"the checkpoint of update {step}"
+        super().__init__(f"{which} could not be written: {reason}")
 
 
 class NotFiniteStateError(UsageError):

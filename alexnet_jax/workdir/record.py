@@ -10,11 +10,10 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 import alexnet_jax
 from alexnet_jax import strict_json
@@ -51,14 +50,18 @@ PACKAGES = [
 ]
 
 
+def _same(config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
 def check(
     folder: epath.Path,
-    config: ConfigDict,
+    config: Mapping[str, Any],
     *,
     may_change: Collection[str] = (),
     may_grow: Collection[str] = (),
     may_follow: Collection[str] = (),
-    later: Mapping[str, Any] = {},
+    complete: Callable[[dict[str, Any]], Mapping[str, Any]] = _same,
 ) -> None:
     """Makes the workdir. If it has checkpoints, compares their run's config with this one.
 
@@ -68,7 +71,7 @@ def check(
       may_change: keys whose values need not be the same, such as `mesh.data`.
       may_grow: keys whose values may be larger here.
       may_follow: keys that None leaves to the data set; a value and None do not differ.
-      later: keys that workdirs of earlier versions lack, with the values that their runs had.
+      complete: adds to a recorded config the keys that an earlier version lacked.
 
     Raises:
       UsageError: as in `make`.
@@ -89,7 +92,7 @@ def check(
             return True
         return key in may_change or old == new or (key in may_grow and strict_json.is_finite(old) and new > old)
 
-    there, here = dict(later) | _flatten(read_config(folder).to_dict()), dict(later) | _flatten(_plain(config))
+    there, here = _flatten(_plain(complete(read_config(folder)))), _flatten(_plain(config))
     changes = {
         key: (there.get(key), here.get(key))
         for key in sorted(there.keys() | here.keys())
@@ -167,35 +170,40 @@ def lock(folder: epath.Path) -> Iterator[None]:
         yield
 
 
-def record(folder: epath.Path, config: ConfigDict) -> None:
+def record(
+    folder: epath.Path,
+    config: Mapping[str, Any],
+    *,
+    complete: Callable[[dict[str, Any]], Mapping[str, Any]] = _same,
+) -> None:
     """Writes the config as run, the versions and the command, unless the workdir has them for this config.
+
+    Args:
+      folder: the workdir.
+      config: of the run.
+      complete: as in `check`.
 
     Raises:
       UnwritableWorkdirError: the file cannot be written.
     """
     file = folder / CONFIG_FILE
     try:
-        if file.exists() and _holds(folder, config):
+        if file.exists() and _plain(complete(read_config(folder))) == _plain(config):
             return
     except (DamagedFileError, UnreadableFileError) as error:  # `check` has refused this where there are checkpoints
         processes.log(f"warning: {error}; it is written anew")
     write_json(folder, CONFIG_FILE, {"config": _plain(config), "versions": versions(), "command": sys.argv})
 
 
-def differs(folder: epath.Path, config: ConfigDict) -> bool:
+def differs(folder: epath.Path, config: Mapping[str, Any]) -> bool:
     """Whether the config in a workdir is another one, or cannot be read."""
     try:
-        return not _holds(folder, config)
+        return read_config(folder) != _plain(config)
     except UsageError:
         return True
 
 
-def _holds(folder: epath.Path, config: ConfigDict) -> bool:
-    """Whether the config in a workdir is this one. Raises what `read_config` raises."""
-    return _flatten(read_config(folder).to_dict()) == _flatten(_plain(config))
-
-
-def read_config(folder: epath.Path) -> ConfigDict:
+def read_config(folder: epath.Path) -> dict[str, Any]:
     """The config of the run in a workdir.
 
     Raises:
@@ -216,10 +224,7 @@ def read_config(folder: epath.Path) -> ConfigDict:
     config = read_json(file).get("config")
     if not isinstance(config, dict):
         raise DamagedFileError(file, "it holds no config")
-    try:
-        return ConfigDict(config)
-    except ValueError as error:  # of a key with a dot
-        raise DamagedFileError(file, str(error)) from error
+    return config
 
 
 def read_result(folder: epath.Path) -> dict[str, Any] | None:
@@ -272,7 +277,7 @@ def wait_for_config(folder: epath.Path, *, patience: float = 60.0) -> bool:
     return exists
 
 
-def facts(config: ConfigDict) -> dict[str, Any]:
+def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that all processes of a run must share before they begin: config and versions, by key."""
     config_keys = {f"config.{key}": value for key, value in _flatten(_plain(config)).items()}
     return config_keys | {f"the version of {name}": version for name, version in versions().items()}
@@ -323,9 +328,9 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     return value
 
 
-def _plain(config: ConfigDict) -> dict[str, Any]:
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as `read_config` reads it: tuples are lists."""
-    return json.loads(strict_json.dumps(config.to_dict()))
+    return json.loads(strict_json.dumps(config))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,6 +42,32 @@ def test_a_batch_that_the_mesh_cannot_divide_is_refused(tiny_config: Callable):
         experiment.build_mesh(settings)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "data"),
+    [(100, 4, 20), (128, 4, 32), (6, 3, 6), (None, 3, 30), (None, 7, 28)],
+)
+def test_the_data_axis_has_as_many_devices_of_each_process(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int | None, processes: int, data: int
+):
+    """Of 32 devices; without a batch, as in an evaluation, the axis need not divide any."""
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    assert experiment._data_axis(32, 1, batch_size) == data
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(
+        UsageError, match="batch_size is 128 and cannot be shared evenly by 3 processes; use a multiple of"
+    ):
+        experiment._data_axis(24, 1, 128)
+    assert experiment._data_axis(1, 2, 128) == 1  # which `make_mesh` refuses with its reason
+
+
+def test_an_evaluation_takes_all_devices(tiny_config: Callable):
+    settings = read_settings(tiny_config(batch_size=31, **{"mesh.tower": 1}))
+    assert experiment.build_mesh(settings, trains=False).shape["data"] == len(jax.devices()) == 4
+
+
 def test_images_of_one_colour_cannot_be_standardized(tiny_config, data_dir: str):
     data = open_dataset("elpv/64", data_dir)
     for mean, variance in ((0.0, 0.0), (99.0, -1e-12)):

@@ -13,7 +13,7 @@ from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment import follow
-from alexnet_jax.experiment.settings import fill, read_settings
+from alexnet_jax.experiment.settings import read_settings
 
 NONE = dict.fromkeys(["dataset.train_split", "dataset.eval_split", "dataset.crop_size"])
 
@@ -76,7 +76,7 @@ def test_another_data_set_has_its_own_splits(tiny_config: Callable, data_dir: st
 def test_the_number_of_training_images_is_that_of_the_data_set(tiny_config: Callable):
     config = tiny_config(**{"dataset.train_split": "train[:10%]", "dataset.train_images": 1_281_167})
     settings = follow.follow(read_settings(config), follow.Facts(2, {"train": 330, "test": 9}, 160))
-    assert settings.dataset.train_images == fill(config, settings).dataset.train_images == 33
+    assert settings.dataset.train_images == 33
 
 
 def test_what_the_config_says_stays(tiny_config: Callable):

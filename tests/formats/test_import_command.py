@@ -13,7 +13,7 @@ import alexnet_jax
 from alexnet_jax.configs import imagenet2012
 from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiment.settings import read_settings
+from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import imported, workdir
 from alexnet_jax.workdir import record
 from tests.formats import networks
@@ -45,7 +45,7 @@ def test_a_workdir_is_what_the_file_holds(caffe_file, tmp_path, picture):
     assert net.predict(picture).sum() == pytest.approx(1, abs=1e-5)
     assert net.features(picture, "conv5").shape == (1, 6, 6, 16)
 
-    settings = read_settings(record.read_config(folder))  # a whole config
+    settings = settings_of(record.read_config(folder))  # a whole config
     assert settings.network.width == 1 / 16
     card = (folder / "MODEL_CARD.md").read_text()
     assert (
@@ -67,7 +67,7 @@ def test_an_interrupted_import_begins_anew_and_another_run_stays(caffe_file, tmp
 
     other = epath.Path(tmp_path / "other")
     other.mkdir()
-    record.record(other, imagenet2012.get_config())
+    record.record(other, imagenet2012.get_config().to_dict())
     before = (other / record.CONFIG_FILE).read_bytes()
     with pytest.raises(UsageError, match="holds a run already"):
         workdir.write(other, read, "a", say=print)

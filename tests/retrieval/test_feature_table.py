@@ -1,5 +1,6 @@
 """Features of folders and data sets, their neighbours, and the files that hold them."""
 
+import os
 import re
 import resource
 import signal
@@ -70,6 +71,16 @@ def test_a_folder_has_names_classes_and_pictures_in_order(tree):
     assert [pictures.class_names[picture.label] for picture in found] == [name.split("/")[0] for name in names]
     assert (pictures.total, pictures.broken) == (12, 1)
     assert len(said) == 1 and "99.jpg is no picture" in said[0]
+
+
+def test_a_class_whose_name_is_no_utf_8_reaches_parquet(net, scratch, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name in (b"a", b"caf\xe9"):  # in Latin-1, as old archives have names
+        draw(tmp_path / "cells" / os.fsdecode(name) / "x.png", 0)
+    table = table_of(net, folder_of(tmp_path / "cells"), scratch)
+    feature_file.write(epath.Path(tmp_path / "x.parquet"), table, None, {})
+    rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [row["class"] for row in rows] == ["a", r"caf\xe9"]
 
 
 def test_classes_that_the_network_knows_have_its_labels(tree):

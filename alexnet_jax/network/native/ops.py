@@ -37,9 +37,10 @@ def on_cpu(
       fits: whether the kernel covers this case.
       attributes: of the kernel: an int becomes int64, a float becomes float32.
     """
+    if not fits or not build.available("cpu"):
+        return plain(*inputs)
     expected = jax.eval_shape(plain, *inputs)
-    arrays = (expected, *inputs)
-    if not fits or any(x.dtype != jnp.float32 or x.size == 0 for x in arrays) or not build.available("cpu"):
+    if any(x.dtype != jnp.float32 or x.size == 0 for x in (expected, *inputs)):
         return plain(*inputs)
     return lax.platform_dependent(*inputs, cpu=_call(build.target(name), expected, attributes), default=plain)
 

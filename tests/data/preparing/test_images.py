@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from alexnet_jax.data.preparing import images
 
@@ -59,6 +59,22 @@ def test_cmyk_jpeg():
 
 def test_grey_jpeg():
     assert np.abs(pixels(encode(Image.new("L", (40, 50), 77), "JPEG")) - 77).max() <= 2
+
+
+def test_a_square_takes_nothing_but_pixels_from_the_source():
+    """Pillow would store a source's comment in the JPEG, and a text of a PNG may be longer than a JPEG's comment."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("comment", "x" * 70_000)
+    texts.add_text(images.HIGHEST, "a text")
+    for data in (encode(colored(), "JPEG", comment=b"holiday"), encode(colored(), "PNG", pnginfo=texts)):
+        square = images.square(data, 32)
+        assert square.info == {}
+        assert Image.open(io.BytesIO(images.as_jpeg(square))).info.keys() == {
+            "jfif",
+            "jfif_version",
+            "jfif_unit",
+            "jfif_density",
+        }
 
 
 def test_16_bit_png_keeps_its_brightness():

@@ -12,6 +12,7 @@ from array_record.python import array_record_module
 
 from alexnet_jax.data.dataset import data_folder
 from alexnet_jax.data.errors import MissingSourceError, SourceError
+from alexnet_jax.data.preparing.images import BrokenImageError
 from alexnet_jax.data.preparing.listing import Item, Listing
 from alexnet_jax.errors import words_of
 
@@ -39,7 +40,7 @@ def tfds_dataset(name: str, source_dir: str | None, *, say: Callable[[str], None
         raise SourceError(f"{name} has {len(class_names)} classes; at least two are needed")
     splits = {str(split): list(_records(info.splits[split])) for split in info.splits}
     read = Reader(str(builder.data_path), image, label)
-    for split in [split for split, items in splits.items() if items and read(items[0])[1] == NO_LABEL]:
+    for split in [split for split, items in splits.items() if items and _label_of(read, items[0]) == NO_LABEL]:
         say(f"split {split!r} of {name} is left out: its {len(splits.pop(split)):,} images have no labels")
     if not splits:
         raise SourceError(f"no split of {name} has labels, which training needs")
@@ -139,17 +140,35 @@ class Reader:
     label: str
 
     def __call__(self, item: Item) -> tuple[bytes, int]:
-        """The record's encoded image and its label."""
-        if ".tfrecord" in os.path.basename(item.file):
-            with open(item.file, "rb") as file:
-                file.seek(item.offset)
-                record = file.read(item.size)
-        else:
-            record = _open(item.file).read([item.offset])[0]
-        example = _features(self.folder).deserialize_example_np(
-            record, decoders={self.image: tfds.decode.SkipDecoding()}
-        )
-        return bytes(example[self.image]), int(example[self.label])
+        """The record's encoded image and its label.
+
+        Raises:
+          OSError: the file cannot be read.
+          BrokenImageError: the record is damaged.
+        """
+        try:
+            if ".tfrecord" in os.path.basename(item.file):
+                with open(item.file, "rb") as file:
+                    file.seek(item.offset)
+                    record = file.read(item.size)
+            else:
+                record = _open(item.file).read([item.offset])[0]
+            example = _features(self.folder).deserialize_example_np(
+                record, decoders={self.image: tfds.decode.SkipDecoding()}
+            )
+            return bytes(example[self.image]), int(example[self.label])
+        except OSError:
+            raise
+        except Exception as error:  # array_record, protobuf and TFDS have no common error
+            raise BrokenImageError(f"its record cannot be read: {words_of(error)}") from None
+
+
+def _label_of(read: Reader, item: Item) -> int | None:
+    """The label; None: the record is damaged, which the preparation reports."""
+    try:
+        return read(item)[1]
+    except BrokenImageError:
+        return None
 
 
 @functools.lru_cache(maxsize=4)
