@@ -1,6 +1,7 @@
 """A network from a workdir, without its data set: predictions, features, and what is no picture."""
 
 import dataclasses
+import errno
 import io
 import itertools
 import shutil
@@ -61,11 +62,22 @@ def test_a_workdir_without_preprocessing_takes_that_of_its_data_set(run, net, sq
     )
 
 
+class Piped(io.BytesIO):
+    """Gives a part at a time and cannot be rewound, as an unbuffered file over a pipe."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(1000, size or 0))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise OSError(errno.ESPIPE, "Illegal seek")
+
+
 def test_one_picture_in_every_form_gives_the_same_answer(net, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(file := tmp_path / "bild ä.png")
     forms = [pixels, [pixels], pixels[None], file, str(file), file.read_bytes(), Image.open(file), [Image.open(file)]]
     forms += [io.BytesIO(file.read_bytes()), [io.BytesIO(file.read_bytes())], memoryview(file.read_bytes())]
+    forms += [Piped(file.read_bytes())]
     expected = net.predict(pixels)
     for form in forms:
         np.testing.assert_array_equal(net.predict(form), expected)

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,13 @@ def test_predictions_are_those_of_each_image_in_order(members, batch_size, views
 def test_a_batch_of_ten_views_holds_a_tenth_of_the_images(members, monkeypatch):
     monkeypatch.setattr(batches, "MIN_CROPS", 40)
     assert [batch_size_of(members[:1], views) for views in (1, 10)] == [40, 4]
+
+
+def test_a_large_batch_of_training_is_none_of_an_evaluation(members):
+    net = members[0]
+    large = dataclasses.replace(net.settings, batch_size=8192)
+    network = Mock(Trained, settings=large, mesh=net.mesh)
+    assert [batch_size_of([network], views) for views in (1, 10)] == [2048, 204], "1024 crops on each of two devices"
 
 
 def test_members_of_all_kinds_are_averaged(members, monkeypatch):

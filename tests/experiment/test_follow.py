@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -71,6 +72,27 @@ def test_another_data_set_has_its_own_splits(tiny_config: Callable, data_dir: st
     found = follow.on_data(here, data, "elpv/64")
     assert (found.dataset.train_split, found.dataset.eval_split) == (None, None)
     assert follow.evaluation_split(found, data) == "test"
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        ({"test": 9}, "test"),
+        ({"a": 9}, "a"),
+        ({"train": 40, "val": 0, "test": 9}, "test"),
+        ({"training": 40, "b": 3}, "b"),
+        ({"train": 40}, None),
+    ],
+)
+def test_a_data_set_to_evaluate_on_needs_no_training_split(tiny_config: Callable, splits: dict, expected: str | None):
+    settings = read_settings(tiny_config(**NONE))
+    data = Mock(Dataset, examples=splits)
+    if expected is not None:
+        assert follow.evaluation_split(settings, data) == expected
+    else:
+        with pytest.raises(UsageError, match="elpv/64 has no split but the training split; name the images") as error:
+            follow.evaluation_split(settings, data)
+        assert error.value.option == "split=train"
 
 
 def test_the_number_of_training_images_is_that_of_the_data_set(tiny_config: Callable):

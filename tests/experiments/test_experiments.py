@@ -277,6 +277,13 @@ def test_a_damaged_row_is_named(forked, tmp_path: Path):
         assert status == 2 and "line 1 of" in errors and words in errors
 
 
+def test_rows_survive_the_line_ends_of_another_system(tmp_path: Path):
+    file, row = tmp_path / "some.jsonl", dict(run="a", config="default", overrides={}, seed=0)
+    file.write_bytes((json.dumps(row) + "\r\n").encode() * 3)
+    add_row(file, row | {"seed": 1})
+    assert [found["seed"] for found in read_rows(file)] == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_has_a_config_and_a_name_of_its_own(name: str):
     runs = EXPERIMENTS[name].runs([])

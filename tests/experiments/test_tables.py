@@ -63,6 +63,14 @@ def test_runs_that_diverged_are_counted_and_have_no_error():
     assert "| `a` | 12.0 ± 2.0 | 13.0 ± 2.0 | 3, 1 diverged | 11 |" in tables.errors(rows, ["a"], {"a": "11"})
 
 
+def test_a_run_that_diverged_is_none_with_a_break():
+    made = {"device": "CPU", "versions": {"jax": "1"}, "date": "2026-11-29"}
+    rows = [row("a", 0, 0.1, seconds=60, **made), {"run": "a", "seed": 1, "failed": "7", "seconds": None} | made]
+    assert tables.made(rows) == "2 runs on CPU, 60 s each; JAX 1; 2026-11-29"
+    rows.append(row("a", 2, 0.1, seconds=None, **made))
+    assert tables.made(rows) == "3 runs on CPU, 1 of them without a break, 60 s each; JAX 1; 2026-11-29"
+
+
 def test_a_table_has_a_column_for_each_number_of_views():
     rows = [row("a", 0, 0.10, nine_views=0.20), row("a", 1, 0.12, nine_views=0.24)]
     table = tables.errors(rows, ["a"], all_views=(9, 1)).splitlines()

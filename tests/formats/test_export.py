@@ -389,6 +389,8 @@ def test_a_file_of_ours_that_makes_no_sense_is_one_line(changes, reason, tmp_pat
         alexnet_jax.load(tmp_path / "net.safetensors")
     assert "\n" not in str(error.value)
     assert "net.safetensors" in str(error.value)
+    with pytest.raises(UsageError, match=reason):  # as `convert import` reads the file
+        imported.read(tmp_path / "net.safetensors")
 
 
 def test_a_damaged_file_of_ours_is_refused_or_read(tmp_path):

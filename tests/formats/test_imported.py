@@ -116,6 +116,14 @@ def test_caffe_s_norms_without_inputs_leave_the_recipe_open(tmp_path):
     assert imported.read(file, kind="bvlc").kind == "bvlc"
 
 
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("recipe", ["bvlc", "caffenet"])
+def test_caffe_s_recipe_follows_from_what_layers_give_and_not_from_their_names(recipe, old, tmp_path):
+    names = {name: f"a_{name}" for name in ("conv1", "relu1", "pool1", "norm1")}
+    data = networks.caffemodel(networks.whole(networks.CAFFE, width=1 / 16), recipe, old=old, names=names)
+    assert imported.read(write(tmp_path, data)).kind == recipe
+
+
 def test_caffe_s_double_numbers_and_other_names(tmp_path):
     layers = networks.whole(networks.CAFFE, width=1 / 16, classes=6)
     data = networks.caffemodel(layers, double=True, names={"fc8": "fc8_flickr"})

@@ -122,6 +122,22 @@ def test_a_save_fails_in_one_line_where_the_storage_is_gone(checkpoints: Checkpo
     assert checkpoints.steps() == [1, 3] and checkpoints.last_sound == 3
 
 
+def test_orbax_is_closed_though_the_last_save_fails(tmp_path: Path):
+    checkpoints = Checkpoints(epath.Path(tmp_path / "checkpoints"))
+    checkpoints.save(1, state_of(1, sharding.make_mesh(data=1, tower=2)), top1=0.5)
+    with (
+        mock.patch.object(checkpoints._manager, "wait_until_finished", side_effect=OSError(errno.EIO, "bad disk")),
+        mock.patch.object(checkpoints._manager, "close", wraps=checkpoints._manager.close) as closed,
+        pytest.raises(SaveError, match="the checkpoint of update 1 could not be written: .*bad disk"),
+    ):
+        checkpoints.close()
+    assert closed.call_count == 1
+
+
+def test_a_failure_that_orbax_reports_twice_names_no_update():
+    assert str(SaveError(None, "no room")) == "a checkpoint could not be written: no room"
+
+
 def test_a_run_that_passed_over_later_checkpoints_is_saved(checkpoints: Checkpoints, tmp_path: Path):
     """A run whose last checkpoints are damaged goes on from an earlier one, and may end before it comes to them."""
     mesh = sharding.make_mesh(data=1, tower=2)

@@ -12,6 +12,7 @@ from PIL import Image
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.preparing import make as preparation
+from alexnet_jax.data.preparing.images import BrokenImageError
 from alexnet_jax.data.preparing.sources import tfds as source
 from alexnet_jax.data.preparing.sources.tfds import tfds_dataset
 
@@ -34,8 +35,8 @@ KINDS = tfds.features.FeaturesDict(
 ABOUT = {"homepage": "https://toys.example", "license": "CC BY 4.0"}
 
 
-def write_tfds(path, file_format, features=KINDS, *, unlabelled=()):
-    """A data set of three images in TFDS's layout, and as many in each split of `unlabelled`."""
+def write_tfds(path, file_format, features=KINDS, *, unlabelled=(), damaged=False):
+    """A data set of three images in TFDS's layout, and as many in each split of `unlabelled`, or broken ones."""
     from array_record.python import array_record_module
 
     data = path / "toy" / "1.0.0"
@@ -50,6 +51,7 @@ def write_tfds(path, file_format, features=KINDS, *, unlabelled=()):
             )
             for n, label in enumerate(labels)
         ]
+        records = [b"\xff" * 40] * 3 if damaged else records
         if file_format == "tfrecord":
             framed = [struct.pack("<QI", len(record), 0) + record + bytes(4) for record in records]
             file.write_bytes(b"".join(framed))
@@ -112,6 +114,19 @@ def test_tfds_cut_off(tmp_path):
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(DatasetError, match="cut off or no TFRecord"):
         tfds_dataset("toy", str(tmp_path))
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_damaged_record_is_a_broken_image(tmp_path, file_format):
+    """A record in each format that is no example: the file is whole, and the first record is read at the start."""
+    write_tfds(tmp_path, file_format, damaged=True)
+    listing = tfds_dataset("toy", str(tmp_path))
+    reasons = []
+    for item in listing.splits["train"]:
+        with pytest.raises(BrokenImageError, match="its record cannot be read: ") as error:
+            listing.read(item)
+        reasons.append(str(error.value))
+    assert len(reasons) == 3
 
 
 def test_tfds_unknown(tmp_path):
