@@ -252,7 +252,10 @@ def describe(result: GpuResult) -> list[str]:
         lines.append(f"{main}: {update:.2f} times the updates of {name} ({forms['update']})")
         lines.append(f"{'':{len(main)}}  {forward:.2f} times its ten views ({forms['forward']})")
     for name, kernels in result.kernels.items():
-        lines += ["", f"{name}: {sum(milliseconds for _, milliseconds in kernels):.2f} ms of an update in kernels"]
+        busy = sum(milliseconds for _, milliseconds in kernels)
+        images = int(name.split(", ")[-1].replace(",", ""))  # of an update
+        idle = 1e3 * images / result.update[name] - busy
+        lines += ["", f"{name}: {busy:.2f} ms of an update in kernels, and {idle:.2f} ms between them"]
         lines += [f"{milliseconds:8.3f}  {kernel[:WIDTH]}" for kernel, milliseconds in kernels[:LONGEST]]
     lines += ["", f"a copy of a batch alone: {result.copy / 1e9:.1f} GB/s", "", f"{'input, images/s':24}"]
     lines += [f"{name:24}{rate:10,.0f}" for name, rate in result.rates.items()]

@@ -78,15 +78,16 @@ def check(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
 
 
 def draw_convolution() -> dict:
-    window = int(rng.integers(1, 6))
+    stride = int(rng.integers(1, 4))
+    window = int(rng.choice([3, 5])) * stride - int(rng.integers(0, stride))
     return dict(
         images=rng.integers(1, 10),
-        height=rng.integers(6, 16),
-        width=rng.integers(6, 16),
-        channels=rng.integers(1, 41),
+        height=rng.integers(window, 18),
+        width=rng.integers(window, 18),
+        channels=rng.integers(1, 41 if stride == 1 else 256 // stride**2),
         maps=rng.integers(1, 71),
         window=window,
-        stride=rng.integers(1, 4),
+        stride=stride,
         before=rng.integers(0, window),
         after=rng.integers(0, 4),
     )
@@ -103,7 +104,7 @@ def convolution_case(*numbers: int) -> dict:
         convolution_case(13, 13, 13, 64, 48, 3, 1, 1, 1),  # conv3
         convolution_case(3, 56, 60, 3, 48, 11, 4, 0, 3),  # conv1
         convolution_case(2, 56, 61, 3, 16, 11, 4, 2, 2),  # torchvision's conv1: pixels at the border fill no window
-        convolution_case(4, 9, 9, 1, 1, 3, 2, 2, 1),
+        convolution_case(4, 9, 9, 1, 1, 5, 2, 2, 1),
         convolution_case(9, 31, 38, 3, 12, 9, 2, 3, 5),  # five blocks of 2 x 2 pixels
     ],
     draw_convolution,
@@ -186,17 +187,27 @@ def test_a_convolution_with_a_kernel_for_each_place(seed: int, dtype: str):
 
 
 @pytest.mark.parametrize(
-    ("window", "padding"), [((3, 3), [(-1, 0), (-1, 0)]), ((3, 2), [(1, 0)] * 2), ((3, 3), [(1, 1), (0, 1)])]
+    ("window", "stride", "padding"),
+    [
+        ((3, 3), 1, [(-1, 0), (-1, 0)]),
+        ((3, 2), 1, [(1, 0)] * 2),
+        ((3, 3), 1, [(1, 1), (0, 1)]),
+        ((4, 4), 1, [(1, 0)] * 2),
+        ((1, 1), 1, [(0, 0)] * 2),
+        ((3, 3), 2, [(1, 0)] * 2),  # two blocks a side
+        ((5, 5), 2, [(1, 0)] * 2),  # three blocks of 4 x 68 numbers
+    ],
 )
-def test_a_geometry_that_the_c_kernels_do_not_cover_takes_the_plain_form(window, padding):
-    x, kernel = draw_array(2, 8, 9, 6, seed=0), draw_array(*window, 6, 4, seed=1)
-    convolve = functools.partial(convolution, stride=1, padding=padding)
+def test_a_geometry_that_the_c_kernels_do_not_cover_takes_the_plain_form(window, stride, padding):
+    channels = 68 if stride == 2 else 6
+    x, kernel = draw_array(2, 8, 9, channels, seed=0), draw_array(*window, channels, 4, seed=1)
+    convolve = functools.partial(convolution, stride=stride, padding=padding)
     y, dy, *gradients = value_and_gradients("plain", convolve, x, kernel, names=[])
     cut = [-min(0, before) for before, _ in padding]
     padding = [(max(0, before), after) for before, after in padding]
     inner = x[:, cut[0] :, cut[1] :].astype(np.float64)
-    check(y, formulas.convolution(inner, kernel, stride=1, padding=padding), 1e-6)
-    dx, dkernel = formulas.convolution_gradients(inner, kernel, dy, stride=1, padding=padding)
+    check(y, formulas.convolution(inner, kernel, stride=stride, padding=padding), 1e-6)
+    dx, dkernel = formulas.convolution_gradients(inner, kernel, dy, stride=stride, padding=padding)
     check(gradients[0][:, cut[0] :, cut[1] :], dx, 1e-6)
     check(gradients[1], dkernel, 1e-6)
 

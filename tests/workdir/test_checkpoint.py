@@ -128,7 +128,7 @@ def test_orbax_is_closed_though_the_last_save_fails(tmp_path: Path):
     with (
         mock.patch.object(checkpoints._manager, "wait_until_finished", side_effect=OSError(errno.EIO, "bad disk")),
         mock.patch.object(checkpoints._manager, "close", wraps=checkpoints._manager.close) as closed,
-        pytest.raises(SaveError, match="the checkpoint of update 1 could not be written: .*bad disk"),
+        pytest.raises(SaveError, match=r"the checkpoint of update 1 could not be written: .*bad disk"),
     ):
         checkpoints.close()
     assert closed.call_count == 1

@@ -22,6 +22,7 @@ import jax
 
 from alexnet_jax.network.native import cache
 from alexnet_jax.network.native.compiler import BuildError, Compiler, find_compiler, run
+from alexnet_jax.network.native.nvrtc import OPTIONS as NVRTC_OPTIONS
 from alexnet_jax.network.native.nvrtc import Nvrtc, find_nvrtc
 
 FOLDER = Path(__file__).parent
@@ -175,6 +176,9 @@ def _cuda_library() -> tuple[str, ctypes.CDLL]:
     """What made the library, and the library, whose kernels the driver has loaded."""
     architecture = _architecture()
     assert architecture is not None
+    capabilities = {str(getattr(device, "compute_capability", None)) for device in jax.local_devices()}
+    if len(capabilities) > 1:
+        raise BuildError(f"the GPUs have the compute capabilities {', '.join(sorted(capabilities))}, and not one")
     if int(architecture.removeprefix("sm_")) < OLDEST:
         raise BuildError(f"this GPU is {architecture}, and the kernels want sm_{OLDEST} or newer")
     nvrtc = find_nvrtc()
@@ -232,7 +236,8 @@ def load_cuda_library(compiler: Compiler, nvrtc: Nvrtc, architecture: str, folde
         flags = ("-shared", f'-DCUBIN="{kernels}"', "-I", jax.ffi.include_dir())
         run([*compiler.command, *flags, *sources, "-o", str(built), "-ldl"])
 
-    return _cached(_key(compiler, FOLDER, CUDA_FOLDER, str(nvrtc), architecture), folder, build)
+    key = _key(compiler, FOLDER, CUDA_FOLDER, str(nvrtc), architecture, *NVRTC_OPTIONS)
+    return _cached(key, folder, build)
 
 
 def _cached(key: str, folder: Path | None, build: Callable[[Path], None]) -> ctypes.CDLL:

@@ -1,7 +1,7 @@
 // Convolutions, and the gradients of their images and kernels, on a CPU, float32.
 //
 // Winograd's algorithm convolves windows of 3 x 3 and of 5 x 5 places. A place is a pixel, or where there is a stride,
-// a block of `stride x stride` pixels that has few numbers. All other windows are direct sums. Kernels are square.
+// a block of `stride x stride` pixels that has few numbers. Other windows are not covered. Kernels are square.
 // `pad` rows and columns of zeros lie before an image. After an image there are as many as the result's size asks for.
 
 #include "convolution.h"
@@ -34,8 +34,10 @@ static XLA_FFI_Error* zero_result(const Op* op) {
   return NULL;
 }
 
-static XLA_FFI_Error* convolve(const Op* op, Conv* conv) {
-  return winograd_applies(conv) ? winograd_convolution(op, conv) : direct_convolution(op, conv);
+static XLA_FFI_Error* check_window(const Op* op, const Conv* conv) {
+  if (winograd_applies(conv)) return NULL;
+  return INVALID(op, "a window of %ld x %ld over %ld channels with stride %ld, expected 3 or 5 blocks a side",
+                 conv->size, conv->size, conv->channels, conv->stride);
 }
 
 // x [batch, rows, columns, channels], kernel [size, size, channels, maps] -> y [batch, out_rows, out_columns, maps]
@@ -44,12 +46,13 @@ static XLA_FFI_Error* run_convolution(const Op* op) {
   TRY(check_buffers(op, 2));
   TRY(read_call(op, argument(op, 1), argument(op, 0), result(op), &conv));
   TRY(attr_i64(op, "stride", 1, INT32_MAX, &conv.stride));
+  TRY(check_window(op, &conv));
   TRY(check_argument_shape(op, 1, SHAPE(conv.size, conv.size, conv.channels, conv.maps)));
   TRY(check_result_shape(op, SHAPE(conv.images, conv.out_rows, conv.out_columns, conv.maps)));
   if (!element_count(result(op))) return NULL;
   if (!element_count(argument(op, 0)) || !element_count(argument(op, 1))) return zero_result(op);
   conv.x = argument(op, 0)->data, conv.kernel = argument(op, 1)->data, conv.out = result(op)->data;
-  return convolve(op, &conv);
+  return winograd_convolution(op, &conv);
 }
 
 // kernel [places, maps, channels] -> [places, channels, maps], with its places in reverse: upside down, left to right.
@@ -69,6 +72,7 @@ static XLA_FFI_Error* run_convolution_input_gradient(const Op* op) {
   Conv conv;
   TRY(check_buffers(op, 2));
   TRY(read_call(op, argument(op, 1), argument(op, 0), result(op), &conv));
+  TRY(check_window(op, &conv));
   TRY(check_argument_shape(op, 1, SHAPE(conv.size, conv.size, conv.maps, conv.channels)));
   TRY(check_result_shape(op, SHAPE(conv.images, conv.out_rows, conv.out_columns, conv.maps)));
   if (!element_count(result(op))) return NULL;
@@ -78,7 +82,7 @@ static XLA_FFI_Error* run_convolution_input_gradient(const Op* op) {
   rotate_kernel(&conv, argument(op, 1)->data, rotated);
   conv.x = argument(op, 0)->data, conv.kernel = rotated, conv.out = result(op)->data;
   conv.pad = conv.size - 1 - conv.pad;
-  XLA_FFI_Error* error = convolve(op, &conv);
+  XLA_FFI_Error* error = winograd_convolution(op, &conv);
   free(rotated);
   return error;
 }
@@ -89,12 +93,13 @@ static XLA_FFI_Error* run_convolution_kernel_gradient(const Op* op) {
   TRY(check_buffers(op, 2));
   TRY(read_call(op, result(op), argument(op, 0), argument(op, 1), &conv));
   TRY(attr_i64(op, "stride", 1, INT32_MAX, &conv.stride));
+  TRY(check_window(op, &conv));
   TRY(check_argument_shape(op, 1, SHAPE(conv.images, conv.out_rows, conv.out_columns, conv.maps)));
   TRY(check_result_shape(op, SHAPE(conv.size, conv.size, conv.channels, conv.maps)));
   if (!element_count(result(op))) return NULL;
   if (!element_count(argument(op, 0)) || !element_count(argument(op, 1))) return zero_result(op);
   conv.x = argument(op, 0)->data, conv.dy = argument(op, 1)->data, conv.out = result(op)->data;
-  return winograd_applies(&conv) ? winograd_kernel_gradient(op, &conv) : direct_kernel_gradient(op, &conv);
+  return winograd_kernel_gradient(op, &conv);
 }
 
 DEFINE_OPERATION(convolution, run_convolution)

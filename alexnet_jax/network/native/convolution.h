@@ -1,4 +1,4 @@
-// A convolution, or the gradient of its kernel, by Winograd's algorithm or as a direct sum.
+// A convolution, or the gradient of its kernel, by Winograd's algorithm.
 
 #ifndef ALEXNET_JAX_CONVOLUTION_H_
 #define ALEXNET_JAX_CONVOLUTION_H_
@@ -18,7 +18,7 @@ typedef struct {
   long block, maps_padded;                         // rows of a block; maps rounded up to panels
   long padded_rows, padded_columns, padded_terms;  // of an image with its border
   long groups, group_size;  // of images whose gradients are summed apart, the same for any number of threads
-  // Of Winograd's algorithm, over blocks of `stride x stride` pixels. A place is a block, a term one of its numbers.
+  // Over blocks of `stride x stride` pixels. A place is a block, a term one of its numbers.
   long window, terms;                      // places along a side of a window; terms of a place
   long tile_out, tile_rows, tile_columns;  // pixels that a tile yields along a side; tiles of an image
   long chunk;                              // images of an item of work
@@ -53,7 +53,5 @@ static inline int winograd_applies(const Conv* conv) {
 
 XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv);
 XLA_FFI_Error* winograd_kernel_gradient(const Op* op, Conv* conv);
-XLA_FFI_Error* direct_convolution(const Op* op, Conv* conv);
-XLA_FFI_Error* direct_kernel_gradient(const Op* op, Conv* conv);
 
 #endif

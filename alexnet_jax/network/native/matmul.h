@@ -41,15 +41,15 @@ INLINE void store(float* to, Vector stored, long count) {
     memcpy(to, &stored, count * sizeof *to);
 }
 
-// c[row][column] = sum of a[row][step] b[step][column], over `segments` runs of `depth` steps. Columns come in panels
-// of `vectors` registers, rows in blocks of `block_rows`; a and c are read and written up to the end of the last block.
+// c[row][column] = sum of a[row][step] b[step][column], over `depth` steps. Columns come in panels of `vectors`
+// registers, rows in blocks of `block_rows`; a and c are read and written up to the end of the last block.
 typedef struct {
   const float *a, *b;
   float* c;
-  long a_row, a_step, a_segment;  // floats from one row, step or segment to the next
-  long b_step, b_segment, b_panel;
+  long a_row, a_step;  // floats from one row or step to the next
+  long b_step, b_panel;
   long c_row;
-  long rows, panels, depth, segments;
+  long rows, panels, depth;
   int vectors, add;  // add: to the values that c has
 } Matmul;
 
@@ -65,14 +65,11 @@ INLINE void multiply_block(const Matmul* m, const int rows, const int vectors, c
                            float* c) {
   Vector sums[ROWS_OF_2][3];
   UNROLL for (int i = 0; i < rows; i++) { UNROLL for (int j = 0; j < vectors; j++) sums[i][j] = (Vector){0}; }
-  for (long segment = 0; segment < m->segments; segment++) {
-    const float *a_at = a + segment * m->a_segment, *b_at = b + segment * m->b_segment;
-    for (long k = 0; k < m->depth; k++, a_at += m->a_step, b_at += m->b_step) {
-      Vector row[3];
-      UNROLL for (int j = 0; j < vectors; j++) row[j] = ((const Vector*)b_at)[j];
-      UNROLL for (int i = 0; i < rows; i++) {
-        UNROLL for (int j = 0; j < vectors; j++) sums[i][j] += a_at[i * m->a_row] * row[j];
-      }
+  for (long k = 0; k < m->depth; k++, a += m->a_step, b += m->b_step) {
+    Vector row[3];
+    UNROLL for (int j = 0; j < vectors; j++) row[j] = ((const Vector*)b)[j];
+    UNROLL for (int i = 0; i < rows; i++) {
+      UNROLL for (int j = 0; j < vectors; j++) sums[i][j] += a[i * m->a_row] * row[j];
     }
   }
   UNROLL for (int i = 0; i < rows; i++) {

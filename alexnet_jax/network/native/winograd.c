@@ -236,7 +236,6 @@ static void convolve(const void* call, long item, float* scratch) {
                        .rows = t.count_padded,
                        .panels = conv->maps_padded / width,
                        .depth = conv->terms,
-                       .segments = 1,
                        .vectors = conv->vectors});
   for (long i = 0; i < images; i++)
     if (conv->tile_out == 4)
@@ -307,7 +306,6 @@ static void sum_group(const void* call, long item, float* scratch) {
                          .rows = terms_padded,
                          .panels = conv->maps_padded / width,
                          .depth = t.count,
-                         .segments = 1,
                          .vectors = conv->vectors,
                          .add = first > item * conv->group_size});
   }

@@ -218,14 +218,14 @@ static Call draw_call(int operation) {
     const long maps = random_between(0, 9) ? random_between(1, 50) : random_between(51, 120);
     const int input = operation == convolution_input_gradient;
     const long stride = input || random_between(0, 1) ? 1 : random_between(2, 4);
-    // Mostly of 3 or 5 pixels, or of as many blocks of `stride` pixels, the last of which may reach past the window.
-    const long whole = stride * (2 * random_between(1, 2) + 1);
-    const long size = random_between(0, 2) ? whole - random_between(0, stride - 1) : random_between(1, 7);
+    const long most = stride > 1 ? 256 / (stride * stride) : channels, depth = channels < most ? channels : most;
+    // Of 3 or 5 pixels, or of as many blocks of `stride` pixels, the last of which may reach past the window.
+    const long size = stride * (2 * random_between(1, 2) + 1) - random_between(0, stride - 1);
     const long pad = random_between(0, size - 1);
     // `after` rows and columns of zeros lie after the image, or some of the image is left out.
     const long after = random_between(-1, size);
     const long high = rows + 2 * size, wide = columns + 2 * size;
-    const Array x = shape(batch, high, wide, channels), kernel = shape(size, size, channels, maps);
+    const Array x = shape(batch, high, wide, depth), kernel = shape(size, size, depth, maps);
     const Array y =
         shape(batch, (high + pad + after - size) / stride + 1, (wide + pad + after - size) / stride + 1, maps);
     call.args[0] = input ? y : x;

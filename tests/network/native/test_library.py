@@ -275,7 +275,7 @@ def test_the_key_of_a_cuda_library_has_all_that_it_is_made_of(
 ):
     keys, folder = [], build.FOLDER
     monkeypatch.setattr(build, "_cached", lambda key, folder, make: keys.append(key) or ctypes.CDLL(None))
-    cases: list[dict] = [{}, {"version": "12.9"}, {"architecture": "sm_80"}]
+    cases: list[dict] = [{}, {"version": "12.9"}, {"architecture": "sm_80"}, {"options": ("--std=c++17",)}]
     cases += [{"changed": file} for file in ("call.h", "cuda/kernels.cu", "cuda/norm.h", "cuda/launch.c")]
     for number, case in enumerate(cases):
         sources = shutil.copytree(folder, tmp_path / str(number))
@@ -283,6 +283,7 @@ def test_the_key_of_a_cuda_library_has_all_that_it_is_made_of(
             (sources / changed).write_text((sources / changed).read_text() + "\n")
         monkeypatch.setattr(build, "FOLDER", sources)
         monkeypatch.setattr(build, "CUDA_FOLDER", sources / "cuda")
+        monkeypatch.setattr(build, "NVRTC_OPTIONS", case.get("options", ("--std=c++17", "--fmad=false")))
         nvrtc = mock.MagicMock(spec=Nvrtc, __str__=lambda self, case=case: case.get("version", "13.0"))
         build.load_cuda_library(compiler, nvrtc, case.get("architecture", "sm_90"), None)
     assert len(set(keys)) == len(cases)

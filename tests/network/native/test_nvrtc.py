@@ -66,6 +66,15 @@ def test_an_older_gpu_has_the_plain_form_and_a_line_says_so(gpu: None, monkeypat
     assert status.line.startswith(expected)
 
 
+def test_gpus_of_two_kinds_have_the_plain_form_and_a_line_says_so(gpu: None, monkeypatch: pytest.MonkeyPatch):
+    """A program has the machine code of kernels for one kind."""
+    gpus = [SimpleNamespace(compute_capability=capability) for capability in ("9.0", "8.0", "9.0")]
+    monkeypatch.setattr(jax, "local_devices", lambda: gpus)
+    assert build.load().line.startswith(
+        "CUDA operations: none (the GPUs have the compute capabilities 8.0, 9.0, and not one); norms and pooling"
+    )
+
+
 def test_without_nvrtc_the_plain_form_runs_and_a_line_says_so(gpu: None, monkeypatch: pytest.MonkeyPatch):
     def missing() -> Nvrtc:
         raise BuildError("NVRTC is not installed")

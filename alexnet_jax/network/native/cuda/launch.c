@@ -198,12 +198,15 @@ static XLA_FFI_Error* fail(const Op* op, const char* function, Status status) {
   return make_error(op, XLA_FFI_Error_Code_INTERNAL, "%s failed with status %d", function, status);
 }
 
+enum { MOST_SHARED = 96 << 10 };  // bytes that every GPU since 2020 has for a block
+
 static XLA_FFI_Error* launch_in_context(const Op* op, Kernel kernel, Stream stream, Call* call, unsigned blocks,
                                         unsigned threads, unsigned shared) {
   Function function;
   Status status = driver.cuKernelGetFunction(&function, kernel);
   if (status) return fail(op, "cuKernelGetFunction", status);
-  if (shared && (status = driver.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED, (int)shared)))
+  // The same limit for every launch: threads may launch one function with different sizes at a time.
+  if (shared && (status = driver.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED, MOST_SHARED)))
     return fail(op, "cuFuncSetAttribute", status);
   void* parameters[] = {call};
   status = driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, NULL);
@@ -226,8 +229,7 @@ static XLA_FFI_Error* launch(const Op* op, int operation, int type, Call* call, 
   return error;
 }
 
-enum { THREADS = 256 };           // of a block
-enum { MOST_SHARED = 96 << 10 };  // bytes that every GPU since 2020 has for a block
+enum { THREADS = 256 };  // of a block
 
 // Which kernel of an operation: by type, and by the channels of a vector, which divide those of a group.
 static int type_of(const Op* op, int channels, int* vector) {
@@ -325,8 +327,8 @@ static XLA_FFI_Error* spatial(const Op* op, int gradient) {
   if (gradient) TRY(read_argument(op, 1, argument(op, 0), &call.dy[0]));
   TRY(read_norm(op, &call));
   TRY(read_int(op, "chunk", 4, INT16_MAX, &call.chunk));
-  if (call.channels % call.chunk || call.chunk % 4)
-    return INVALID(op, "a chunk of %d channels, expected a multiple of 4 that divides %d", call.chunk, call.channels);
+  if (call.channels % call.chunk || (call.chunk != 4 && call.chunk != 8 && call.chunk != 16))
+    return INVALID(op, "a chunk of %d channels, expected 4, 8 or 16, which divides %d", call.chunk, call.channels);
   int vector;
   const int type = type_of(op, call.chunk, &vector);
   const double numbers = (double)call.rows * call.columns * call.chunk;

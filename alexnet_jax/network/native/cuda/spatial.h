@@ -96,7 +96,7 @@ DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
     load<V>(sums + i * V, sum);
     UNROLL for (int j = 0; j < V; j++) {
       const Powers power = powers_of(fused_multiply_add(a.alpha, sum[j], a.k));
-      sum[j] = power.p;
+      sum[j] = dy[j] * power.p;
       x[j] = dy[j] * x[j] * power.q;
     }
     store<V>(sums + i * V, sum);
@@ -105,12 +105,11 @@ DEVICE void spatial_backward(const Call& a, unsigned item, float* sums) {
   sum_windows(a, terms);
   FOR_THREADS(i, a.rows * a.columns * vectors) {
     const long long at = first + (long long)(i >> shift) * a.channels + (i & (vectors - 1)) * V;
-    float x[V], dy[V], p[V], sum[V];
+    float x[V], direct[V], sum[V];
     load<V>((const T*)a.x + at, x);
-    load<V>((const T*)a.dy[0] + at, dy);
-    load<V>(sums + i * V, p);
+    load<V>(sums + i * V, direct);
     load<V>(terms + i * V, sum);
-    UNROLL for (int j = 0; j < V; j++) x[j] = fused_multiply_add(-1.5f * a.alpha * x[j], sum[j], dy[j] * p[j]);
+    UNROLL for (int j = 0; j < V; j++) x[j] = fused_multiply_add(-1.5f * a.alpha * x[j], sum[j], direct[j]);
     store<V>((T*)a.out[0] + at, x);
   }
 }
