@@ -67,7 +67,7 @@ def section() -> str:
             f"{ring / 1e6:.0f} MB from each, {ring / NVLINK * 1e3:.1f} ms at {NVLINK / 1e9:.0f} GB/s; over {HOSTS}"
             f" hosts {between / 1e6:.0f} MB, {between / NETWORK * 1e3:.1f} ms at {NETWORK / 1e9:.0f} GB/s.",
             "Gradients are summed in float32, the type of the parameters. In bfloat16 the sums would take half of",
-            "that. With bfloat16 activations a GPU's gradients of kernels are rounded to bfloat16 already, and the sums",
+            "that. With bfloat16 activations a GPU rounds its gradients of kernels to bfloat16 already, and sums",
             f"would be rounded once more, which no run has tried. A host with {GPUS} GPUs",
             f"must feed {GPUS * rate:,} images/s: {GPUS * rate * CROP / 1e9:.0f} GB/s of crops, and as many cores as"
             f" decode {GPUS * rate:,} JPEG a",

@@ -72,10 +72,10 @@ def measure(
         say(f"drawing {images:,} images")
         sources = prepare(Path(place), images)
         variants: dict[str, Callable[[], Rate]] = {
-            f"jpeg {name}": functools.partial(_timed, _ours(sources["jpeg"], decode), batches)
-            for name, decode in decoders.DECODERS.items()
+            "jpeg simplejpeg": lambda: _timed(_ours(sources["jpeg"]), batches),
+            "jpeg pillow": lambda: _timed(_ours(_ByPillow(sources["jpeg"])), batches),
+            "raw": lambda: _timed(_ours(sources["raw"]), batches),
         }
-        variants["raw"] = lambda: _timed(_ours(sources["raw"], decoders.decode), batches)
         variants |= worker_variants(sources, batches)
         if peer == "torch":
             variants |= torch_variants(Path(place), sources["jpeg"], batches)
@@ -195,9 +195,21 @@ def _files(place: Path, source: Source) -> list[Path]:
     return files
 
 
-def _ours(
-    source: Source, decode: decoders.Decode, workers: Workers | None = None, *, mirrored: bool = True
-) -> Callable[[], Iterator[Any]]:
+class _ByPillow:
+    """Examples that Pillow has decoded."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Any:
+        example = self._source[index]
+        return example | {"image": decoders.pillow(example["image"])}
+
+
+def _ours(source: Source, workers: Workers | None = None, *, mirrored: bool = True) -> Callable[[], Iterator[Any]]:
     def start() -> Iterator[Any]:
         return train_batches(
             source,
@@ -207,7 +219,6 @@ def _ours(
             shard=Shard(),
             crop_size=CROP_SIZE,
             mirrored=mirrored,
-            decode=decode,
             workers=workers,
         )
 
@@ -222,7 +233,7 @@ def _by_workers(source: Source, count: int, batches: int, *, mirrored: bool) -> 
     """The rate of worker processes, over enough batches for all of them."""
     workers = Workers(count, refuse)
     try:
-        return _timed(_ours(source, decoders.decode, workers, mirrored=mirrored), batches * count)
+        return _timed(_ours(source, workers, mirrored=mirrored), batches * count)
     finally:
         workers.close()
 
@@ -250,7 +261,7 @@ def _parallel(name: str, cores: int) -> int:
 def _growth(source: Source) -> int:
     """Growth of memory over 50 epochs of a small data set, after the first ten, bytes."""
     small = [source[number % len(source)] for number in range(SMALL)]
-    batches = _ours(small, decoders.decode)()
+    batches = _ours(small)()
     per_epoch, used = SMALL // BATCH_SIZE, []
     for _ in range(EPOCHS):
         for _ in range(per_epoch):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch, Shard
-from alexnet_jax.data.decoders import Decode
+from alexnet_jax.data.decoders import decode
 
 Fill = Callable[[Batch, int, range], None]  # writes some rows of the batch with that number
 
@@ -96,7 +96,7 @@ class Plan:
         """Size of the image of one example."""
         return math.prod(self.row_shape)
 
-    def fill(self, source: Source, decode: Decode) -> Fill:
+    def fill(self, source: Source) -> Fill:
         """The function that writes rows of a batch."""
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class TrainPlan(Plan):
         """A crop."""
         return self.crop_size, self.crop_size, 3
 
-    def fill(self, source: Source, decode: Decode) -> Fill:
+    def fill(self, source: Source) -> Fill:
         """Writes random crops."""
         randomness = Randomness(self.seed, len(source))
 
@@ -137,7 +137,7 @@ class TrainPlan(Plan):
             crops: list[geometry.Crop] = []  # drawn together, which takes a tenth of the time
             for place, row in enumerate(rows):
                 example = source[examples[place]]
-                image, out = pixels_of(example, decode), np.asarray(batch.image[row])
+                image, out = pixels_of(example), np.asarray(batch.image[row])
                 crops = crops or self._crops(image.shape[0], draws)
                 geometry.cut(image, crops[place], out)
                 batch.label[row], batch.mask[row] = example["label"], True
@@ -187,7 +187,7 @@ class EvalPlan(Plan):
         """The views of an example."""
         return self.views, self.crop_size, self.crop_size, 3
 
-    def fill(self, source: Source, decode: Decode) -> Fill:
+    def fill(self, source: Source) -> Fill:
         """Writes views, or zeros for padding."""
 
         def fill(batch: Batch, number: int, rows: range) -> None:
@@ -198,7 +198,7 @@ class EvalPlan(Plan):
                     batch.image[row], batch.label[row] = 0, 0
                     continue
                 stored = source[index]
-                batch.image[row] = geometry.views_of(pixels_of(stored, decode), self.crop_size, self.views)
+                batch.image[row] = geometry.views_of(pixels_of(stored), self.crop_size, self.views)
                 batch.label[row] = stored["label"]
 
         return fill
@@ -216,7 +216,7 @@ def from_json(text: str) -> Plan:
     return {kind.__name__: kind for kind in (TrainPlan, EvalPlan)}[name](**values)
 
 
-def pixels_of(stored: Any, decode: Decode) -> geometry.Pixels:
+def pixels_of(stored: Any) -> geometry.Pixels:
     """The pixels of an example of a `Source`, which is stored raw or encoded."""
     image = stored["image"]
     return image if isinstance(image, np.ndarray) else decode(image)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.data.batch import Batch, Shard
-from alexnet_jax.data.decoders import Decode, decode
 from alexnet_jax.data.filling import EvalPlan, Plan, Source, TrainPlan
 from alexnet_jax.data.records import Examples
 from alexnet_jax.data.workers import Workers
@@ -37,7 +36,6 @@ def train_batches(
     symmetries: int = 2,
     crop_group: int = 1,
     mirrored: bool = True,
-    decode: Decode = decode,
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
@@ -55,7 +53,6 @@ def train_batches(
       crop_size: pixels along a side.
       crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
       mirrored: as in `TrainPlan`.
-      decode: from JPEG to pixels, in threads; worker processes take the default.
       rotation, scale, symmetries: as in `geometry.random_crop`.
       workers: make the batches, where the source lies in files; None: threads. The bytes are the same.
     """
@@ -70,7 +67,7 @@ def train_batches(
         crop_group=crop_group,
         mirrored=mirrored,
     )
-    return _batches(source, plan, range(start_step, FOREVER), decode, workers)
+    return _batches(source, plan, range(start_step, FOREVER), workers)
 
 
 def eval_batches(
@@ -93,7 +90,7 @@ def eval_batches(
       workers: as in `train_batches`.
     """
     plan = EvalPlan(batch_size=batch_size, shard=shard, crop_size=crop_size, views=views)
-    return _batches(source, plan, range(-(-len(source) // batch_size)), decode, workers)
+    return _batches(source, plan, range(-(-len(source) // batch_size)), workers)
 
 
 def usable_cores() -> int:
@@ -105,21 +102,21 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def _batches(source: Source, plan: Plan, numbers: range, decode: Decode, workers: Workers | None) -> Iterator[Batch]:
+def _batches(source: Source, plan: Plan, numbers: range, workers: Workers | None) -> Iterator[Batch]:
     """The batches `numbers` of a plan, from worker processes where there are some."""
     if workers is not None and isinstance(source, Examples) and source.files is not None:
         stream = workers.stream(source.files, plan)
         if stream is not None:
             return stream.batches(numbers)
-    return _from_threads(source, plan, numbers, decode)
+    return _from_threads(source, plan, numbers)
 
 
-def _from_threads(source: Source, plan: Plan, numbers: range, decode: Decode) -> Iterator[Batch]:
+def _from_threads(source: Source, plan: Plan, numbers: range) -> Iterator[Batch]:
     """The batches `numbers` of a plan. Each is made by all cores, a thread for each, while earlier ones are used.
 
     Decoders release the interpreter's lock, and the rest is a tenth of an image's time.
     """
-    fill, left, cores = plan.fill(source, decode), iter(numbers), usable_cores()
+    fill, left, cores = plan.fill(source), iter(numbers), usable_cores()
     bounds = [plan.rows * part // cores for part in range(cores + 1)]
     pool = ThreadPoolExecutor(cores, "input")
     # The finalizer also runs at exit, while the modules that `shutdown` uses still exist. `shutdown` does not wait for

@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Randomness, Source, TrainPlan, pixels_of
 from alexnet_jax.data.pipeline import usable_cores
 
@@ -62,14 +61,14 @@ def load(source: Source, *, say: Callable[[int], None] = lambda done: None) -> R
       source: examples.
       say: called with the number of examples done, each multiple of `PART` and the last.
     """
-    first = pixels_of(source[0], decode)
+    first = pixels_of(source[0])
     images = np.empty((len(source), *first.shape), np.uint8)
     labels = np.empty(len(source), np.int32)
 
     def fill(part: range) -> int:
         for index in part:
             example = source[index]
-            images[index], labels[index] = pixels_of(example, decode), example["label"]
+            images[index], labels[index] = pixels_of(example), example["label"]
         return part.stop
 
     parts = (range(first, min(first + PART, len(source))) for first in range(0, len(source), PART))

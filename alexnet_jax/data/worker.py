@@ -19,7 +19,6 @@ import traceback
 from typing import Any, NamedTuple
 
 from alexnet_jax.data import ring as rings
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Fill, from_json
 from alexnet_jax.data.records import Files
 from alexnet_jax.errors import UsageError
@@ -53,7 +52,7 @@ def open_stream(file: int, place: int, size: int, measures: list[Any]) -> Stream
     memory = rings.region(file, place, size)
     (name, listed, shape), plan = json.loads(memory[ring.size :])
     files = Files(name, tuple(tuple(part) for part in listed), shape and tuple(shape))
-    return Stream(ring, memory, from_json(plan).fill(files.open(), decode))
+    return Stream(ring, memory, from_json(plan).fill(files.open()))
 
 
 def describe_error(error: Exception) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from etils import epath
 
 from alexnet_jax.data import geometry
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import pixels_of
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
@@ -52,7 +51,7 @@ def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
     settings, size = network.settings, network.preprocessing.crop_size
     train_split = settings.dataset.train_split or "train"
     source = open_data(settings.dataset.name, data_dir, say=print).split(train_split)
-    crops = np.stack([geometry.center_crop(pixels_of(source[i], decode), size) for i in range(IMAGES)])
+    crops = np.stack([geometry.center_crop(pixels_of(source[i]), size) for i in range(IMAGES)])
     params, batch_stats = init_variables(network.tower, stream(key_of_seed(settings.seed), "init"), size)
     variables = {"params": params, "batch_stats": batch_stats}
     _, kept = network.tower.apply(

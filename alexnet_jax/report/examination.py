@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.filling import Source, name_of, pixels_of
 from alexnet_jax.data.geometry import center_crop
 from alexnet_jax.drawing.neighbours import Neighbour, Query
@@ -50,7 +49,7 @@ class Images:
 
     def square(self, index: int) -> UInt8[np.ndarray, "size size 3"]:
         """The image as stored."""
-        return pixels_of(self.source[index], decode)
+        return pixels_of(self.source[index])
 
     def pixels(self, index: int) -> UInt8[np.ndarray, "crop crop 3"]:
         """The image as the network sees it."""

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from alexnet_jax import paths
-from alexnet_jax.data.decoders import decode
 from alexnet_jax.data.errors import UnknownDatasetError
 from alexnet_jax.data.filling import Source, name_of, pixels_of
 from alexnet_jax.data.folder_listing import Seen
@@ -118,7 +117,7 @@ class Split:
 
     def _picture(self, number: int, size: int) -> Picture:
         stored = self._source[number]
-        pixels = pixels_of(stored, decode)
+        pixels = pixels_of(stored)
         if pixels.shape != (size, size, 3):
             pixels = read_picture(pixels, size)
         name = name_of(stored, errors="surrogateescape")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from alexnet_jax.data import filling, records, worker
 from alexnet_jax.data import process as processes
-from alexnet_jax.data import records, worker
 from alexnet_jax.data import ring as rings
 from alexnet_jax.data import workers as workers_module
 from alexnet_jax.data.batch import Shard
@@ -286,7 +286,7 @@ def test_storage_that_fails_is_named_as_in_a_thread(source, open_workers, in_thr
 
 
 def test_any_other_error_shows_the_trace_of_the_worker(source, open_workers, in_threads, monkeypatch):
-    monkeypatch.setattr(worker, "decode", lambda encoded: 1 / 0)
+    monkeypatch.setattr(filling, "decode", lambda encoded: 1 / 0)
     with pytest.raises(RuntimeError, match=r"(?s)Traceback .*ZeroDivisionError: division by zero$"):
         training(source, 1, workers=open_workers())
 
