@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.experiments import summary
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.rows import add_row
+from tests.conftest import ROOT
 
 MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27", "curve": []}
 
@@ -29,6 +31,13 @@ def test_a_page_without_rows_says_how_to_make_them(tmp_path: Path):
         assert f"## {experiment.title}\n" in page
         assert f"Not measured yet: `python -m alexnet_jax.experiments {name}` makes the runs" in page
     assert max(map(len, page.splitlines())) <= 120
+
+
+def test_the_page_in_docs_is_that_of_its_rows(tmp_path: Path):
+    shutil.copytree(ROOT / "docs/results", tmp_path / "results")
+    summary.write(tmp_path / "results")
+    made, there = (path.read_text() for path in (tmp_path / "results.md", ROOT / "docs/results.md"))
+    assert made == there, "run python -m alexnet_jax.experiments --summary"
 
 
 def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):
