@@ -8,8 +8,8 @@ linear bottleneck of 1024 units a tower before 21,843 outputs, divided over the 
 Data: a folder of classes, `python -m alexnet_jax.prepare folder fall2011 --source_dir=DIR --held_out=0.01`. A hundredth
 is held out for the evaluations.
 
-Cost: 10 epochs, as many updates as about 110 epochs of ILSVRC. No schedule from scratch is on record; this config uses
-the four quarters of net 170.
+Cost: 10 epochs, as many updates as about 110 epochs of ILSVRC. No schedule from scratch is on record; this config has
+the rates of net 170's four quarters. The colour noise ends with the third, and conv1 is not frozen.
 
 Command: `python -m alexnet_jax.main --config=configs/fall2011.py`.
 """

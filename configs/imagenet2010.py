@@ -20,8 +20,14 @@ from alexnet_jax.configs.variants import Variant, change, vary
 
 # A/layers/layer-params-145-2010.cfg:165-178. The biases end at 0.002; when they fell is assumed.
 NET_145 = run_of_log(93, lowered=(23, 51, 78), early=((68, 1e-5), (72, 0.0)), noise=68, biases=23)
-# A/layers/layer-params-145-half.cfg:90-100. The kernels end at 1e-5, which the log does not note: assumed as above.
+# A/layers/layer-params-145-half.cfg:90-100. The kernels end at 1e-5, which the log does not note: assumed as above. The
+# biases of conv1 and conv2 end at 0.002, and the others at 0.02 (lines 1-30); when they fell is assumed.
 NET_145_HALF = run_of_log(96, lowered=(20, 48, 78), early=((66, 1e-5), (72, 0.0)), noise=66, biases=None)
+LOWERED = ((0, 0.02), (66, 0.002))
+NET_145_HALF["rates"] |= {
+    "conv1": NET_145_HALF["rates"]["conv1"] | {"bias": (*LOWERED, (72, 0.0))},
+    "conv2": NET_145_HALF["rates"]["all"] | {"bias": LOWERED},
+}
 
 VARIANTS = {
     "original": Variant(

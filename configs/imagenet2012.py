@@ -13,8 +13,8 @@ image, training three times as many. In 2012: between five and six days on two G
 The variants with a run on the log have the schedule of that run. To change the network alone, and keep the schedule of
 `original`, use `--config=configs/imagenet2012.py:original --config.network.recipe=RECIPE`.
 
-Five such networks as one (`python -m alexnet_jax.evaluate --views=10` with a `--workdir` for each) gave 38.1 / 16.4
-(paper table 2).
+Five similar networks as one (`python -m alexnet_jax.evaluate --views=10` with a `--workdir` for each) gave 38.1 / 16.4
+(paper table 2). Which five, and with which weights, is not on record.
 
 Command: `python -m alexnet_jax.main --config=configs/imagenet2012.py:VARIANT`. The default variant is `original`.
 """
@@ -30,6 +30,19 @@ from alexnet_jax.configs.variants import Variant, change, vary
 TRAIN_IMAGES = 1_281_167
 
 
+def passes(place: str, files: float) -> float:
+    """The passes over the images that are done at a place such as `6.2600` of the log: the 2600th file of epoch 6.
+
+    The program of 2012 prints the epoch, from 1, and the file of 1,024 images (A/convnet.py:120, A/convdata.py:12).
+
+    Args:
+      place: of the log.
+      files: of a pass.
+    """
+    epoch, file = map(int, place.split("."))
+    return round(epoch - 1 + file / files, 2)
+
+
 def run_of_log(
     num_epochs: float,
     *,
@@ -40,6 +53,9 @@ def run_of_log(
     early_layers: Sequence[str] = ("conv1",),
 ) -> dict[str, Any]:
     """The changes that make the schedule of a run of the log, whose author lowered rates by hand.
+
+    The log counts epochs from 1: its epoch 25 lies between 24 and 25 passes over the images. Where the log has a whole
+    number, the change is here at the end of that pass; `passes` has those with the number of a file.
 
     Args:
       num_epochs: the epoch at which the run was stopped.
@@ -107,7 +123,8 @@ PLATEAU = {
     "photometry.noise": ((0, 0.1),),
 }
 
-# Caffe divides the rate by 10 every 100,000 updates of 256 images (K/models/bvlc_alexnet/solver.prototxt).
+# Caffe divides the rate by 10 every 100,000 updates of 256 images (K/models/bvlc_alexnet/solver.prototxt). Here the
+# middle of the mean image is subtracted from every crop, as in 2012, and images are not squashed.
 CAFFE = {
     "schedule": "steps",
     "batch_size": 256,
@@ -157,7 +174,8 @@ VARIANTS = {
     ),
     "paper": Variant(
         "no record. At initialisation an image changes the logits less than a fifth as much as in `original`, so"
-        " training begins slowly: on CIFAR-10 after 360 to 490 updates, in place of 80 (docs/results.md)",
+        " training begins slowly: on CIFAR-10 after 360 to 490 updates, in place of 80 (docs/results.md). The colour"
+        " noise stays that of the code: standard deviations, and a division by 1.1",
         PLATEAU | {"network.recipe": "paper", "rates": {"all": dict(kernel=((0, 0.01),), bias=((0, 0.01),))}},
     ),
     "caffenet": Variant(

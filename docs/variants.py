@@ -23,8 +23,10 @@ Every variant of every config, with its expected error, the fields that it chang
 * `--dry_run` after a command prints the layers, memory and schedule of the run. It needs no data. For `finetune` it
   needs the workdir of the run before.
 * Each config's docstring has the command that prepares its data.
-* Sources: `A` is the author's code and log of 2012 (github.com/computerhistory/AlexNet-Source-Code), `V1` an earlier
-  state of the code (github.com/dnouri/cuda-convnet), and `K` Caffe (github.com/BVLC/caffe).
+* Sources, here and in the code: `A` is the author's code and log of 2012
+  (github.com/computerhistory/AlexNet-Source-Code, 2f8b81f), `V1` an earlier state of the code
+  (github.com/dnouri/cuda-convnet, dd8fd31), `C2` his code of 2014 (github.com/akrizhevsky/cuda-convnet2, 3238bf0) with
+  its wiki `C2w`, and `K` Caffe (github.com/BVLC/caffe, 9b89154).
 
 `python -m docs.variants > docs/variants.md` makes this page from the configs. A test compares the two.
 """

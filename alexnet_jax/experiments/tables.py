@@ -185,7 +185,8 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         f"{_words(deviation)}. Runs with one seed share little but the order of the images, so pairs hardly narrow the"
         " interval. Expected: the difference that the paper has on ImageNet, with its section; a sign alone where the"
         " paper has no figure; `later`: from work after 2012. Measured: the sign of the second difference, `?` where"
-        " its interval holds 0. One interval in twenty leaves out 0 by chance."
+        " its interval holds 0. One interval in twenty leaves out 0 by chance. The ensemble of table 2 is of five"
+        " similar networks, that here of five seeds."
     )
     return f"{table(head, lines)}\n\n{legend}"
 

@@ -167,7 +167,7 @@ def response_norm(
       x: the tower's maps.
       size: window, odd, in channels.
       k: constant of the denominator.
-      alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1182),
+      alpha: as it multiplies the sum. The 2012 configuration says 1e-4 and divides by the window (A/layer.py:1183),
         which makes 2e-5 here.
       beta: exponent.
 

@@ -1,7 +1,8 @@
 """The layers of each network: a table for each recipe, with the numbers of the paper and of the 2012 configuration.
 
 A recipe is data: a table of `Layer`s of one tower, and the fields of `Tower` that differ from those of net 145.
-Sources are files of the 2012 code (A), of the public cuda-convnet of July 2012 (V1) and of Caffe (K).
+Sources are files of the 2012 code (A), of the public cuda-convnet of July 2012 (V1) and of Caffe (K);
+docs/variants.md has their addresses.
 """
 
 import dataclasses

@@ -55,7 +55,7 @@ class Tower(nn.Module):
         keep theirs.
       he_init: start kernels at He et al. 2015's sqrt(2 / inputs) and biases at 0, not at the recipe's values.
       norm_k, norm_alpha, norm_beta, norm_size: response norm; alpha as it multiplies the sum: 1e-4 / 5
-        (A/layers/layer-params-145.cfg:137-155 and A/layer.py:1182).
+        (A/layers/layer-params-145.cfg:137-155 and A/layer.py:1183).
       whole_norm: the window of a response norm reaches into the other tower, as in Caffe.
       spatial_alpha, spatial_size: the second norm of layer 2: k 1, alpha 1e-3 / 25
         (A/layers/layer-params-145.cfg:157-163).

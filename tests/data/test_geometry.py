@@ -49,7 +49,7 @@ def test_ten_views_are_corners_centre_and_mirrors():
 def test_nine_views_are_three_rows_of_three():
     views = geometry.views_of(numbered(32, 32), 24, 9)
     assert views.shape == (9, 24, 24, 3)
-    # A/convdata_cifar.py:87-93
+    # A/convdata_cifar.py:83-88
     places = [(0, 0), (0, 4), (0, 8), (4, 0), (4, 4), (4, 8), (8, 0), (8, 4), (8, 8)]
     for view, (top, left) in zip(views, places, strict=True):
         np.testing.assert_array_equal(view, numbered(32, 32)[top : top + 24, left : left + 24])

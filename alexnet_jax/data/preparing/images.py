@@ -16,8 +16,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # by content: ImageNet has a PNG that 
 MAX_BYTES = 256 * 2**20  # of a file; the largest of ImageNet has 15 MB
 MAX_PIXELS = 89_478_485  # as decoded; Pillow's limit: a quarter of a gigabyte of RGB
 HIGHEST = "highest"  # in the `info` of a square: the highest value of an image of 16 bits
-# make-data/pyext/include/pyext.h:26 of cuda-convnet2; that of 2012 is not on record. Pillow halves the resolution of
-# colour, as OpenCV does there.
+# C2/make-data/pyext/include/pyext.h:26. That of 2012 is not on record; the name of a folder suggests 85
+# (A/fix-big-imgnet.py:7). Pillow halves the resolution of colour, as OpenCV does there.
 JPEG_QUALITY = 95
 
 ORIENTATION = 0x0112  # the EXIF tag
