@@ -25,7 +25,7 @@ from alexnet_jax.workdir.errors import UnwritableWorkdirError
 FILE_NAME = "MODEL_CARD.md"
 NEW_FILE_NAME = "MODEL_CARD.new.md"
 LISTED_CLASSES = 20  # with more, the card has the first and the last
-RECORD = "The log of 2012 lacks the biases' learning rates of the first 91 epochs; those of a sister run stand in for them."
+RECORD = "The log of 2012 lacks the biases' rates of the first 91 epochs; those of a sister run stand in for them."
 LICENCE_ROW, NOT_RECORDED = "licence of the images", "not recorded"
 MARK = "<!-- Written by alexnet_jax. An edited card is not replaced. Digest of the text above: {} -->\n"
 MARKED = re.compile(rb"(.*)<!-- Written by alexnet_jax\..* Digest of the text above: ([0-9a-f]+) -->\s*", re.DOTALL)
