@@ -2,7 +2,10 @@
 # Creates a TPU VM or a slice of several, runs one training on all its workers, and deletes it.
 #
 #   export NAME=alexnet ZONE=us-east5-b ACCELERATOR=v6e-16 RUNTIME=v2-alpha-tpuv6e WORKDIR=gs://my-bucket/runs/alexnet
-#   launch/tpu_vm.sh create && launch/tpu_vm.sh copy
+#   launch/tpu_vm.sh create --data-disk=source=projects/P/zones/Z/disks/D,mode=read-only   # a disk with the data
+#   gcloud compute tpus tpu-vm ssh $NAME --zone=$ZONE --worker=all --command='sudo mkdir -p /mnt/data &&
+#     sudo mount -o ro,noload /dev/sdb /mnt/data'                                # where all workers see it
+#   launch/tpu_vm.sh copy
 #   launch/tpu_vm.sh run --config=configs/imagenet2012.py --data_dir=/mnt/data   # starts, then shows the log
 #   launch/tpu_vm.sh log      # shows the log again; Ctrl-C ends the display, not the run
 #   launch/tpu_vm.sh stop     # SIGTERM: the run saves; `run` with the same arguments resumes
@@ -11,15 +14,19 @@
 #   launch/tpu_vm.sh --dry_run run --config=...   # prints the commands; works with every action
 #
 # `copy` copies the committed files (git's HEAD) to all workers and installs the requirements there. Arguments of `run`
-# go to `python -m alexnet_jax.main`. After a maintenance or a preemption: `create` if the VM is gone, then `copy` and
-# `run`.
-# Needs: the repository as the working directory; gcloud, signed in, with a default project that has the TPU API; a
+# go to `python -m alexnet_jax.main`, and those of `create` to gcloud. After a maintenance or a preemption: `create` and
+# the mount if the VM is gone, then `copy` and `run`.
+# Needs: bash 4.4; the repository as the working directory; gcloud, signed in, with a default project that has the TPU API; a
 #   bucket that the TPU's service account may write (roles storage.objectUser and storage.legacyBucketReader); the
 #   prepared data on a disk that all workers mount at the same path.
 # Variables: NAME, ZONE, ACCELERATOR, RUNTIME, as `gcloud compute tpus` lists them. WORKDIR, on Cloud Storage, because
 #   each worker writes its part of a checkpoint. PREEMPTIBLE, `true` for a spot VM (false).
 set -euo pipefail
 
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+  echo "error: this is bash $BASH_VERSION and the script needs 4.4; macOS: brew install bash" >&2
+  exit 2
+fi
 dry_run=false
 action=
 arguments=()
@@ -44,6 +51,11 @@ if [[ $WORKDIR != gs://* ]]; then
   exit 2
 fi
 
+if [[ ${#arguments[@]} -gt 0 && $action != run && $action != create ]]; then
+  echo "error: '$action' takes no arguments, and ${arguments[0]} is given" >&2
+  exit 2
+fi
+
 do_it() {
   if $dry_run; then echo "${*@Q}"; else "$@"; fi
 }
@@ -63,11 +75,13 @@ case $action in
   create)
     kind=()
     if [[ ${PREEMPTIBLE:-false} == true ]]; then kind=(--spot); fi
-    do_it "${tpu[@]}" create "$NAME" --zone="$ZONE" --accelerator-type="$ACCELERATOR" --version="$RUNTIME" "${kind[@]}"
+    do_it "${tpu[@]}" create "$NAME" --zone="$ZONE" --accelerator-type="$ACCELERATOR" --version="$RUNTIME" "${kind[@]}" \
+      "${arguments[@]}"
     ;;
   copy)
-    archive=$(mktemp --suffix=.tar)
-    trap 'rm -f "$archive"' EXIT
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    archive=$folder/alexnet.tar
     do_it git archive --output="$archive" HEAD
     do_it "${tpu[@]}" scp "$archive" "$NAME:alexnet.tar" --zone="$ZONE" --worker=all
     # The VM images have a Python older than 3.11; uv installs a newer one.

@@ -84,4 +84,6 @@ class PlatformError(UsageError):
     def __init__(self, variable: str, platforms: str, reason: str):
         asked = f"{variable} is {platforms!r}, and " if platforms else ""
         mend = "unset it, or name an installed platform such as cpu" if platforms else "JAX_PLATFORMS=cpu needs none"
+        if "cuda" in platforms:
+            mend = f"see whether nvidia-smi shows a driver of version 580 or newer, else {mend}"
         super().__init__(f"{asked}JAX cannot use the devices of this machine: {reason}; {mend}")

@@ -194,13 +194,14 @@ class Watchdog:
 
 
 def _is_closed(address: str) -> bool:
+    """Whether the machine says that nothing listens. A name that is not resolved just now says nothing."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=TICK).close()
-    except TimeoutError:
-        return False
-    except OSError:
+    except ConnectionRefusedError:
         return True
+    except OSError:
+        return False
     return False
 
 

@@ -82,7 +82,7 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path: Path, command: li
         stand_in(tmp_path / name, 'echo "called: $0" >&2; exit 1')
     script, *action = command
     run = subprocess.run(
-        ["bash", LAUNCH / script, *action, "--dry_run", "--config=a b"],
+        ["bash", LAUNCH / script, *action, "--dry_run", *["--config=a b"] * ("--distributed=on" in expected)],
         env=os.environ | TPU_VM | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PORT": "1234"},
         capture_output=True,
         text=True,
@@ -146,6 +146,8 @@ def test_a_tpu_vm_runs_and_stops_what_it_is_told(tmp_path: Path):
         ("local.sh", {"PROCESSES": "0"}, "error: PROCESSES is '0', not a number from 1"),
         ("slurm.sbatch", {"SLURM_GPUS_PER_TASK": "1"}, "error: --gpus-per-task hides GPUs"),
         ("slurm.sbatch", {"SLURM_GPUS_ON_NODE": "8", "SLURM_NTASKS_PER_NODE": "2"}, "error: 2 tasks and 8 GPUs"),
+        ("slurm.sbatch", {"SLURM_ARRAY_JOB_ID": "7"}, "error: a job array starts one run several times"),
+        ("slurm.sbatch", {"RESTARTS": "few"}, "error: RESTARTS is 'few', not a number"),
         ("tpu_vm.sh", {}, "error: NAME is not set"),
         ("tpu_vm.sh", TPU_VM | {"WORKDIR": "runs"}, "error: WORKDIR is 'runs', not a gs:// address"),
         ("tpu_vm.sh", TPU_VM, "error: '' is none of create, copy"),
@@ -217,6 +219,29 @@ def test_each_gpu_pod_is_told_its_place(jobset: dict):
     assert (env["JAX_COORDINATOR_ADDRESS"], env["JAX_NUM_PROCESSES"]) == ("$(COORDINATOR):8476", GKE["NODES"])
     assert env["JAX_PROCESS_ID"] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     assert env["JAX_PLATFORMS"] == "cuda" and container["resources"]["limits"] == {"nvidia.com/gpu": int(GKE["GPUS"])}
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "again"),
+    [(75, 0, True), (75, 50, False), (137, 3, True), (253, 0, False), (2, 0, False), (0, 0, False), (130, 0, False)],
+)
+def test_slurm_queues_a_job_again_that_is_not_finished(tmp_path: Path, status: int, count: int, again: bool):
+    """75 asks for it, 128 and more are of a killed task, and 253 is want of memory."""
+    stand_in(tmp_path / "srun", f"exit {status}")
+    stand_in(tmp_path / "scontrol", 'echo "scontrol $*"')
+    variables = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(count), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = subprocess.run(["bash", LAUNCH / "slurm.sbatch"], env=os.environ | variables, capture_output=True, text=True)
+    assert run.returncode == status
+    assert ("scontrol requeue 7\n" in run.stdout) == again
+    assert ("was queued again 50 times; sbatch resumes it" in run.stderr) == (count == 50)
+
+
+def test_a_tpu_vm_takes_arguments_where_they_have_a_use():
+    words = ["bash", LAUNCH / "tpu_vm.sh", "--dry_run"]
+    create = subprocess.run([*words, "create", "--data-disk=source=d"], env=os.environ | TPU_VM, capture_output=True)
+    assert b"--data-disk=source=d" in create.stdout and create.returncode == 0
+    stop = subprocess.run([*words, "stop", "now"], env=os.environ | TPU_VM, capture_output=True)
+    assert (stop.returncode, stop.stderr) == (2, b"error: 'stop' takes no arguments, and now is given\n")
 
 
 @pytest.mark.parametrize(("variables", "more"), [({}, []), ({"PREEMPTIBLE": "true"}, ["--spot"])])
