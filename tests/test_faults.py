@@ -288,8 +288,9 @@ def test_reading_is_tried_again_and_then_given_up(
             r"example 1 of split 'train' of /data cannot be read, tried for 32 s: .*Input/output error; check the"
             " storage, and run the same command again"
         )
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(UsageError, match=message) as error:
             examples._read(1)
+        assert error.value.status == 75
     else:
         assert examples._read(1) == b""
     assert tuple(slept) == pauses
@@ -333,8 +334,9 @@ def test_a_data_folder_that_vanishes_and_comes_back(
     before_each_batch(vanishing)
     monkeypatch.setattr(records.time, "sleep", sleeping)
     workdir = tmp_path / "run"
-    with pytest.raises(UsageError, match=r"of split 'train\[:10%\]' of .* cannot be read, tried for .*check the"):
+    with pytest.raises(UsageError, match=r"of split 'train\[:10%\]' of .* cannot be read, tried for .*check") as error:
         train_and_evaluate(tiny_config(), str(workdir), str(data))
+    assert error.value.status == 75
     kept = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert kept == count - 1, "the updates before the batch that could not be read are kept"
     away.rename(data)

@@ -96,6 +96,12 @@ class WorkerDiedError(DatasetError):
         self.processes = processes
 
 
+class StorageError(DatasetError):
+    """The storage of a data set has failed for longer than the program tries again."""
+
+    status = TEMPORARY
+
+
 class ReaderDiedError(DatasetError):
     """A worker process that reads images was killed, or found no memory. The state of the run is whole."""
 

@@ -16,7 +16,7 @@ from array_record.python import array_record_module
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from alexnet_jax.data import geometry
-from alexnet_jax.data.errors import DatasetError
+from alexnet_jax.data.errors import StorageError
 from alexnet_jax.errors import words_of
 
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts to read from storage that fails
@@ -189,7 +189,7 @@ class Examples(Sequence[dict[str, Any]]):
         """The example number `index`, from 0.
 
         Raises:
-          DatasetError: the storage fails.
+          StorageError: the storage fails.
         """
         if not 0 <= index < self._count:
             raise IndexError(index)  # ends a loop over the examples
@@ -220,7 +220,7 @@ class Examples(Sequence[dict[str, Any]]):
         try:
             return self._records[index]
         except Exception as error:
-            raise DatasetError(
+            raise StorageError(
                 f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
                 f" {words_of(error)}; check the storage, and run the same command again"
             ) from error

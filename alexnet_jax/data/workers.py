@@ -15,7 +15,7 @@ from typing import Any
 
 from alexnet_jax.data import ring as rings
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.data.errors import DatasetError, ReaderDiedError
+from alexnet_jax.data.errors import ReaderDiedError, StorageError
 from alexnet_jax.data.filling import Plan, to_json
 from alexnet_jax.data.process import Process
 from alexnet_jax.data.records import Files
@@ -216,11 +216,11 @@ class Stream:
           making: slots that are being filled.
 
         Raises:
-          DatasetError: the examples cannot be read.
+          StorageError: the examples cannot be read.
         """
         if (error := self._errors.get(slot)) is not None:
             self._release(slot)
-            raise (DatasetError if error["usage"] else RuntimeError)(error["text"])
+            raise (StorageError if error["usage"] else RuntimeError)(error["text"])
         memory = rings.slot(self._memory, self._ring, slot)
         batch = self._ring.batch(memory)
         held = self._ring.slots - len(self._free) - len(self._dropped) - making
@@ -247,7 +247,7 @@ class Batches(Iterator[Batch]):
         """The next batch.
 
         Raises:
-          DatasetError: the storage fails, or a worker is dead.
+          StorageError, ReaderDiedError: the storage fails, or a worker is dead.
         """
         with self._workers.lock:
             try:

@@ -282,6 +282,7 @@ def test_storage_that_fails_is_named_as_in_a_thread(source, open_workers, in_thr
         with pytest.raises(DatasetError, match=r"example 7 of split .* cannot be read, tried for 0 s") as raised:
             next(batches)
         texts.append(str(raised.value))
+        assert raised.value.status == 75
     assert texts[0] == texts[1]
 
 
