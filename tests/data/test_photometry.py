@@ -4,7 +4,7 @@ import numpy as np
 from etils import epath
 
 from alexnet_jax.data.photometry import photometry
-from alexnet_jax.data.preprocessing import Preprocessing, load, save, standardized
+from alexnet_jax.data.preprocessing import Preprocessing, load, standardized, to_bytes
 from alexnet_jax.learning.optimizer import piecewise
 
 DIRECTIONS = np.array([[1.0, -1.0, 0.0], [0.0, 2.0, 1.0], [30.0, 20.0, 40.0]], np.float32)
@@ -76,7 +76,7 @@ def test_a_file_of_preprocessing_says_whether_each_image_has_a_mean_of_its_own(t
     file = epath.Path(tmp_path / "preprocessing.npz")
     for each_image in (False, True):
         ours = Preprocessing(("a", "b"), 8, 6, mean, scale, each_image)
-        file.write_bytes(save(ours))
+        file.write_bytes(to_bytes(ours))
         assert load(file).each_image is each_image
     with np.load(file) as arrays:  # a file of an earlier version
         np.savez(file, **{name: array for name, array in arrays.items() if name != "each_image"})

@@ -292,7 +292,7 @@ def test_labels_of_queries_count_the_classes_of_the_table(scratch, tmp_path):
 def test_classes_that_differ_in_their_unicode_form_alone_stay_apart(scratch):
     table = table_by_hand(scratch, 3)
     table.class_names = ("ä", unicodedata.normalize("NFD", "ä"))
-    assert table.labels_among(table.class_names, np.arange(3)).tolist() == [-1, 0, 1]
+    assert table.labels_among(table.class_names, np.array([-1, 0, 1])).tolist() == [-1, 0, 1]
 
 
 def test_without_pyarrow_the_line_names_the_package(monkeypatch):

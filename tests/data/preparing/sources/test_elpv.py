@@ -44,6 +44,7 @@ def test_the_prepared_images_have_the_order_labels_and_pixels_of_the_first_versi
             file = io.BytesIO()
             with Image.open(listed[index].file) as photograph:
                 small = photograph.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
+            small.info = {}  # some photographs name the program that wrote them
             small.save(file, "JPEG", quality=95)
             assert source[index]["image"] == file.getvalue()
 
