@@ -432,7 +432,8 @@ def test_a_platform_that_is_not_there_is_one_line(finished: Path, data_dir: str,
     assert err.startswith(
         f"error: JAX_PLATFORMS is {platform!r}, and JAX cannot use the devices of this machine: {reason}"
     )
-    assert err.endswith("; unset it, or name an installed platform such as cpu\n") and err.count("\n") == 1
+    assert err.endswith(" unset it, or name an installed platform such as cpu\n") and err.count("\n") == 1
+    assert ("; see whether nvidia-smi shows a driver of version 580 or newer, else" in err) == ("cuda" in platform)
 
 
 def test_a_mesh_that_cannot_be_is_refused_before_its_devices_are_made(tmp_path: Path, command):
