@@ -25,7 +25,6 @@ from absl import flags
 from etils import epath
 
 from alexnet_jax import cli, cli_network, paths, strict_json
-from alexnet_jax.data.dataset import TRAIN_SPLITS
 from alexnet_jax.drawing import canvas
 from alexnet_jax.drawing.collection import Collection
 from alexnet_jax.errors import UsageError
@@ -165,8 +164,7 @@ def _images(network: Trained, folder: epath.Path) -> tuple[Images, Images | None
     settings = follow.on_data(network.settings, data, name)
     if SPLIT.value is not None:
         settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, eval_split=SPLIT.value))
-    test = follow.evaluation_split(settings, data)
-    train = settings.dataset.train_split or next((split for split in TRAIN_SPLITS if data.examples.get(split)), None)
+    test, train = follow.evaluation_split(settings, data), follow.training_split(settings, data)
 
     def images(split: str) -> Images:
         return Images(f"{name} {split}", data.split(split), data.class_names, network.preprocessing.crop_size)

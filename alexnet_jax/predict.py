@@ -65,8 +65,8 @@ class Tally:
     def __init__(self) -> None:
         self.broken = self.known = self.wrong = self.done = 0
 
-    def tell(self, line: str) -> None:
-        """Names what cannot be predicted."""
+    def add_broken(self, line: str) -> None:
+        """Counts what cannot be predicted, and prints the line that names it."""
         self.broken += 1
         cli_network.say(f"error: {line}")
 
@@ -103,8 +103,8 @@ def main(*words: str) -> int:
     drawn: list[Answer] = []
     views = int(VIEWS.value)
     size = choose_batch_size(total, views)
-    pictures = read_pictures(names_of(words, Seen()), network.preprocessing.image_size, tally.tell)
-    for block in answered(network, pictures, tally.tell, batch_size=size, views=views, top=TOP.value):
+    pictures = read_pictures(names_of(words, Seen()), network.preprocessing.image_size, tally.add_broken)
+    for block in answered(network, pictures, tally.add_broken, batch_size=size, views=views, top=TOP.value):
         cli.print_results("".join(map(write, block)))
         for answer in block:
             tally.count(answer)
@@ -132,13 +132,13 @@ def count_pictures(words: Sequence[str], tally: Tally) -> int:
     for line in seen.lines():
         cli_network.say(line)
     for folder, reason in seen.unreadable:
-        tally.tell(f"{folder} cannot be read: {reason}")
+        tally.add_broken(f"{folder} cannot be read: {reason}")
     if not any(counts):
         raise UsageError(f"there is no picture in {', '.join(words)}")
     unreadable = [folder for folder, _ in seen.unreadable]
     for word, count in zip(words, counts, strict=True):
         if not count and word not in unreadable:
-            tally.tell(f"there is no picture in {word}")
+            tally.add_broken(f"there is no picture in {word}")
     return sum(counts)
 
 

@@ -178,7 +178,7 @@ def test_a_wheel_holds_the_configs(tmp_path: Path):
 
 
 def test_the_training_of_2012_takes_nothing_from_that_of_elpv():
-    """`imagenet2012.base` begins with the default config, and undoes what is for ELPV."""
+    """`imagenet2012.base` resets the fields of the default config that were chosen for ELPV."""
     from alexnet_jax.configs import cifar10, imagenet2012, large_batch, own
 
     settings = read_settings(imagenet2012.get_config())

@@ -99,7 +99,7 @@ def measure(
       UsageError: there is no GPU.
     """
     begun = time.perf_counter()
-    ours = {f"ours, {dtype}, {batch:,}": ["our_step", native, str(batch), dtype] for batch, dtype in CASES}
+    ours = {_name(*case): ["our_step", native, *map(str, case)] for case in CASES}
     programs = dict(ours)
     if peer == "torch":
         case = [str(part) for part in PEER_CASE]
@@ -177,7 +177,7 @@ def _steps(
     processes: dict[str, Process], ours: dict[str, Any], rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Rates of updates and evaluations, in turn."""
-    batches = {name: case[0] for name, case in zip(ours, CASES, strict=True)}
+    batches = _batches()
     values: dict[str, dict[str, list[float]]] = {word: {} for word in ("update", "forward", "copied_update")}
     for word, by_name in values.items():
         for number in range(rounds):
@@ -235,6 +235,16 @@ def _whole_runs(flags: Sequence[str], say: Callable[[str], None]) -> list[float]
     return seconds
 
 
+def _name(batch: int, dtype: str) -> str:
+    """The name of our participant in a case."""
+    return f"ours, {dtype}, {batch:,}"
+
+
+def _batches() -> dict[str, int]:
+    """The images of an update by our participant."""
+    return {_name(*case): case[0] for case in CASES}
+
+
 def describe(result: GpuResult) -> list[str]:
     """The result as the lines of tables."""
     lines = [f"{result.device}; {result.line}", "", f"{'relative error against float64':50}{'value':>10}  gradients"]
@@ -253,8 +263,7 @@ def describe(result: GpuResult) -> list[str]:
         lines.append(f"{'':{len(main)}}  {forward:.2f} times its ten views ({forms['forward']})")
     for name, kernels in result.kernels.items():
         busy = sum(milliseconds for _, milliseconds in kernels)
-        images = int(name.split(", ")[-1].replace(",", ""))  # of an update
-        idle = 1e3 * images / result.update[name] - busy
+        idle = 1e3 * _batches()[name] / result.update[name] - busy
         lines += ["", f"{name}: {busy:.2f} ms of an update in kernels, and {idle:.2f} ms between them"]
         lines += [f"{milliseconds:8.3f}  {kernel[:WIDTH]}" for kernel, milliseconds in kernels[:LONGEST]]
     lines += ["", f"a copy of a batch alone: {result.copy / 1e9:.1f} GB/s", "", f"{'input, images/s':24}"]

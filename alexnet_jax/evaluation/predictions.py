@@ -16,7 +16,7 @@ from alexnet_jax.network import sharding
 from alexnet_jax.runtime import allocator
 from alexnet_jax.trained import Trained
 
-MOST_CROPS = 1024  # of a device at a time: a run's batch may have been shared by many more devices than there are now
+MOST_CROPS = 1024  # of a device at a time. The batch of a run may be larger: more devices have shared it.
 
 
 class Block(NamedTuple):

@@ -213,7 +213,7 @@ def build_mesh(settings: Settings, *, trains: bool = True) -> Mesh:
 
     Args:
       settings: of the run.
-      trains: whether the mesh must divide the run's batch; evaluation takes batches of its own.
+      trains: whether the data axis must divide the run's batch. Evaluations have other batches.
 
     Raises:
       UsageError: there are too few devices, the batch cannot be divided, or the CPU cannot exchange bfloat16.
@@ -237,7 +237,7 @@ def build_mesh(settings: Settings, *, trains: bool = True) -> Mesh:
 
 
 def _data_axis(pairs: int, tower: int, batch_size: int | None) -> int:
-    """The most pairs of towers to which all processes give as many devices. They divide the batch, if one is given.
+    """The largest data axis to which each process gives the same number of devices. It divides the batch, if any.
 
     Raises:
       UsageError: the processes cannot share the batch.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from alexnet_jax.data.dataset import TRAIN_SPLITS, Dataset, count_examples, count_shared, open_dataset, splits_in
 from alexnet_jax.data.errors import ForeignDatasetError, UnknownDatasetError
@@ -162,15 +162,19 @@ def on_data(settings: Settings, dataset: Dataset, name: str) -> Settings:
     return dataclasses.replace(settings, dataset=chosen)
 
 
+def training_split(settings: Settings, dataset: Dataset) -> str | None:
+    """The split on which a run with these settings is trained; None: the data set has none."""
+    return settings.dataset.train_split or _first(dataset.examples, TRAIN_SPLITS)
+
+
 def evaluation_split(settings: Settings, dataset: Dataset) -> str:
     """The split on which a run with these settings is evaluated. The data set need have no training split.
 
     Raises:
       UsageError: the settings name no split, and the data set has its training split alone.
     """
-    data, counts = settings.dataset, dataset.examples
-    train = data.train_split or next((name for name in TRAIN_SPLITS if counts.get(name)), "")
-    split = data.eval_split or next((name for name in _other_splits(counts, train) if counts[name]), None)
+    data, train = settings.dataset, training_split(settings, dataset) or ""
+    split = data.eval_split or _first(dataset.examples, _other_splits(dataset.examples, train))
     if split is None:
         raise UsageError(
             f"{data.name} has no split but the training split; name the images to evaluate on", option=f"split={train}"
@@ -185,13 +189,17 @@ def crop_of(image_size: int) -> int:
 
 def _split(facts: Facts, field: str, names: tuple[str, ...], dataset: str) -> str:
     """The first of the names that the data set has."""
-    for name in names:
-        if facts.examples.get(name):
-            return name
+    if (split := _first(facts.examples, names)) is not None:
+        return split
     raise UsageError(
         f"config.dataset.{field} is None, and {dataset} has the splits {', '.join(facts.examples)}; name one, or parts"
         f" of one for training and evaluation, such as {_held_out(next(iter(facts.examples)))}"
     )
+
+
+def _first(examples: Mapping[str, int], names: Iterable[str]) -> str | None:
+    """The first of the splits that has examples; None: none has."""
+    return next((name for name in names if examples.get(name)), None)
 
 
 def _other_splits(examples: Mapping[str, int], train: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class _Block:
 
     Attributes:
       name, kind: such as `conv1` and `Convolution`.
-      bottom, top: names of what it is given, and of what it gives; of an operation in place they are equal.
+      bottom, top: names of its inputs and of its outputs; an operation in place has the same name for both.
       blobs: its arrays.
       options: of its kind, such as a `ConvolutionParameter`; None: the kind has none.
       transform: `TransformationParameter` of the pictures.

@@ -70,13 +70,13 @@ class Folder:
         self.broken = len(seen.unreadable)
         if not self.total:
             raise UsageError(f"there is no picture in the folder {folder}")
-        classes = {composed(name) for name in folders}
+        classes = set(map(_class_of, folders))
         if not all(name and os.sep not in name for name in folders):
             self.class_names: tuple[str, ...] = ()
         elif classes <= set(map(composed, known)):
             self.class_names = tuple(known)
         else:
-            self.class_names = tuple(sorted(map(as_text, classes)))
+            self.class_names = tuple(sorted(classes))
         self._labels = {composed(name): label for label, name in enumerate(self.class_names)}
 
     def read(self, size: int) -> Iterator[Picture]:
@@ -84,12 +84,16 @@ class Folder:
         paths = pictures_below(self._folder, Seen())
         for path, pixels in read_ahead(paths, functools.partial(read_picture, size=size), self._leave_out, size=size):
             name = os.path.relpath(path, self._folder)
-            folder = composed(os.path.dirname(name))
-            yield Picture(name, self._labels.get(folder, self._labels.get(as_text(folder), NO_CLASS)), pixels)
+            yield Picture(name, self._labels.get(_class_of(os.path.dirname(name)), NO_CLASS), pixels)
 
     def _leave_out(self, error: NotAPictureError) -> None:
         self.broken += 1
         self._say(f"error: {error}")
+
+
+def _class_of(folder: str) -> str:
+    """The class of the pictures in a folder of that name, in one form of Unicode."""
+    return as_text(composed(folder))
 
 
 class Split:

@@ -194,14 +194,12 @@ class Watchdog:
 
 
 def _is_closed(address: str) -> bool:
-    """Whether the machine says that nothing listens. A name that is not resolved just now says nothing."""
+    """Whether the machine refuses a connection. Another failure, such as of DNS, does not show that nothing listens."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=TICK).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
     return False
 
 

@@ -24,8 +24,8 @@ def leave(number, _):
     sys.exit({{15: 75, 2: 130}}[number])
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN if "deaf" in sys.argv else leave)
-told = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_LOCAL_DEVICE_IDS")]
-say(me, *told, *sys.argv[1:])
+variables = [os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_LOCAL_DEVICE_IDS")]
+say(me, *variables, *sys.argv[1:])
 if me == "1" and sys.argv[-1] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[-1] in ("waits", "killed") and not (me == "1" and "fails" in sys.argv):
