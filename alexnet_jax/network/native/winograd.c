@@ -17,7 +17,8 @@ enum {
   TILE = 6,
   ELEMENTS = TILE * TILE,
   TILES = 96 /* of an item, but one image's at least */,
-  TILES_OF_GRADIENT = 192
+  TILES_OF_GRADIENT = 192,
+  LINE = 16 /* floats of a line of a cache */
 };
 
 // ---- transforms, with the points 0, 1, -1, 1/2, -2 and infinity ----------------------------------------------------
@@ -80,23 +81,27 @@ INLINE void transform(const float* m, const int rows, const int columns, const i
   }
 }
 
-// All tiles of an image with its border: element e of tile t is at planes[e * plane + t * channels].
+// All tiles of an image with its border. Channels come in panels of `width`: element e of tile t, channel c, is at
+// planes[e * plane + c / width * panel + t * width + c % width].
 INLINE void transform_tiles(const Conv* conv, const float* m, const int side, const int transposed, const float* padded,
-                            long padded_columns, long channels, float* planes, long plane) {
-  for (long row = 0; row < conv->tile_rows; row++)
-    for (long column = 0; column < conv->tile_columns; column++, planes += channels) {
-      const float* corner = padded + (row * padded_columns + column) * conv->tile_out * channels;
-      for (long c = 0; c < channels; c += LANES) {
-        Vector in[TILE * TILE], out[ELEMENTS];
-        UNROLL for (int i = 0; i < side; i++) {
-          UNROLL for (int j = 0; j < side; j++) {
-            in[i * side + j] = *(const Vector*)(corner + (i * padded_columns + j) * channels + c);
+                            long padded_columns, long channels, float* planes, long plane, long width, long panel) {
+  for (long first = 0; first < channels; first += width, planes += panel) {
+    float* tile = planes;
+    for (long row = 0; row < conv->tile_rows; row++)
+      for (long column = 0; column < conv->tile_columns; column++, tile += width) {
+        const float* corner = padded + (row * padded_columns + column) * conv->tile_out * channels + first;
+        for (long c = 0; c < width; c += LANES) {
+          Vector in[TILE * TILE], out[ELEMENTS];
+          UNROLL for (int i = 0; i < side; i++) {
+            UNROLL for (int j = 0; j < side; j++) {
+              in[i * side + j] = *(const Vector*)(corner + (i * padded_columns + j) * channels + c);
+            }
           }
+          transform(m, TILE, side, transposed, in, out);
+          for (int e = 0; e < ELEMENTS; e++) *(Vector*)(tile + e * plane + c) = out[e];
         }
-        transform(m, TILE, side, transposed, in, out);
-        for (int e = 0; e < ELEMENTS; e++) *(Vector*)(planes + e * plane + c) = out[e];
       }
-    }
+  }
 }
 
 // Where the kernel has a term of a place of the window; -1: the term lies past the window.
@@ -138,10 +143,18 @@ static long padded_size(const Conv* conv) {
   return max(image, mul_size(out_pixels, conv->maps_padded));
 }
 
+// Floats from one element's numbers to the next one's: an odd number of lines, so that a tile's 36 elements lie in
+// different sets of a cache.
+static inline long plane_size(long numbers) {
+  const long lines = ceil_div(numbers, LINE);
+  return (lines + (lines + 1) % 2) * LINE;
+}
+
 static Tiles tiles_of(const Conv* conv, long images, float* scratch) {
   Tiles t = {.count = images * conv->tile_rows * conv->tile_columns};
   t.count_padded = round_up(t.count, conv->block);
-  t.plane = t.count_padded * conv->padded_terms, t.out_plane = t.count_padded * conv->maps_padded;
+  t.plane = plane_size(t.count_padded * conv->padded_terms);
+  t.out_plane = plane_size(t.count_padded * conv->maps_padded);
   t.padded = scratch, t.planes = t.padded + padded_size(conv), t.out_planes = t.planes + ELEMENTS * t.plane;
   return t;
 }
@@ -157,7 +170,8 @@ static long lay_out(Conv* conv, long tiles) {
   conv->padded_terms = round_up(conv->terms, LANES);
   conv->chunk = max(1, tiles / (conv->tile_rows * conv->tile_columns));
   const long count_padded = round_up(conv->chunk * conv->tile_rows * conv->tile_columns, conv->block);
-  return padded_size(conv) + mul_size(ELEMENTS * count_padded, conv->padded_terms + conv->maps_padded) + conv->block;
+  const long planes = mul_size(ELEMENTS * count_padded, conv->padded_terms + conv->maps_padded);
+  return padded_size(conv) + planes + 2 * ELEMENTS * 2 * LINE + conv->block;  // plane_size adds less than two lines
 }
 
 // ---- convolution ---------------------------------------------------------------------------------------------------
@@ -189,7 +203,8 @@ static void transform_image(const Conv* conv, const Tiles* t, long image, long i
   else
     gather_blocks(conv, from, t->padded);
   transform_tiles(conv, FROM_PIXELS, TILE, 0, t->padded, conv->padded_columns, conv->padded_terms,
-                  t->planes + i * conv->tile_rows * conv->tile_columns * conv->padded_terms, t->plane);
+                  t->planes + i * conv->tile_rows * conv->tile_columns * conv->padded_terms, t->plane,
+                  conv->padded_terms, 0);
 }
 
 INLINE void write_image(const Conv* conv, const Tiles* t, const float* m, const int tile_out, long image, long i) {
@@ -261,14 +276,16 @@ XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv) {
 
 // ---- gradient of the kernel ----------------------------------------------------------------------------------------
 
-// dy of the i-th image of an item.
+// dy of the i-th image of an item, in the panels of the product.
 INLINE void transform_gradient(const Conv* conv, const Tiles* t, const float* m, const int tile_out, long image,
                                long i) {
   const long rows = conv->tile_rows * tile_out, columns = conv->tile_columns * tile_out;
   pad_image(conv->dy + image * conv->out_rows * conv->out_columns * conv->maps, conv->out_rows, conv->out_columns,
             conv->maps, 0, t->padded, rows, columns, conv->maps_padded);
+  const long width = conv->vectors * LANES;
   transform_tiles(conv, m, tile_out, 1, t->padded, columns, conv->maps_padded,
-                  t->out_planes + i * conv->tile_rows * conv->tile_columns * conv->maps_padded, t->out_plane);
+                  t->out_planes + i * conv->tile_rows * conv->tile_columns * width, t->out_plane, width,
+                  t->count_padded * width);
 }
 
 static void transform_gradient_4(const Conv* conv, const Tiles* t, long image, long i) {
@@ -299,8 +316,8 @@ static void sum_group(const void* call, long item, float* scratch) {
                          .a_row = 1,
                          .a_step = conv->padded_terms,
                          .b = t.out_planes + e * t.out_plane,
-                         .b_step = conv->maps_padded,
-                         .b_panel = width,
+                         .b_step = width,
+                         .b_panel = t.count_padded * width,
                          .c = conv->sums + (item * ELEMENTS + e) * plane,
                          .c_row = conv->maps_padded,
                          .rows = terms_padded,
