@@ -22,8 +22,8 @@ static XLA_FFI_Error* read_call(const Op* op, const XLA_FFI_Buffer* kernel, cons
                  .stride = 1};
   if (conv->size < 1) return INVALID(op, "the kernel has no rows, expected 1 or more");
   TRY(attr_i64(op, "pad", 0, conv->size - 1, &conv->pad));
-  conv->vectors = vectors_for(conv->maps), conv->block = block_rows(conv->vectors);
-  conv->maps_padded = round_up(conv->maps, conv->vectors * LANES);
+  conv->vectors = vectors_for(conv->maps), conv->width = conv->vectors * LANES;
+  conv->block = block_rows(conv->vectors), conv->maps_padded = round_up(conv->maps, conv->width);
   conv->group_size = max(1, ceil_div(conv->images, GROUPS));
   conv->groups = ceil_div(conv->images, conv->group_size);
   return NULL;

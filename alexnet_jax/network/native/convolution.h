@@ -15,7 +15,7 @@ typedef struct {
   long size, stride, pad;
   // What follows from these:
   int vectors;                                     // registers of a panel of maps
-  long block, maps_padded;                         // rows of a block; maps rounded up to panels
+  long width, block, maps_padded;                  // maps of a panel; rows of a block; maps rounded up to panels
   long padded_rows, padded_columns, padded_terms;  // of an image with its border
   long groups, group_size;  // of images whose gradients are summed apart, the same for any number of threads
   // Over blocks of `stride x stride` pixels. A place is a block, a term one of its numbers.

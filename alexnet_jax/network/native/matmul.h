@@ -42,12 +42,12 @@ INLINE void store(float* to, Vector stored, long count) {
 }
 
 // c[row][column] = sum of a[row][step] b[step][column], over `depth` steps. Columns come in panels of `vectors`
-// registers, rows in blocks of `block_rows`; a and c are read and written up to the end of the last block.
+// registers, rows in blocks of `block_rows`; a and c are read and written up to the end of the last block. b has all
+// steps of a panel before the next panel.
 typedef struct {
   const float *a, *b;
   float* c;
   long a_row, a_step;  // floats from one row or step to the next
-  long b_step, b_panel;
   long c_row;
   long rows, panels, depth;
   int vectors, add;  // add: to the values that c has
@@ -65,7 +65,7 @@ INLINE void multiply_block(const Matmul* m, const int rows, const int vectors, c
                            float* c) {
   Vector sums[ROWS_OF_2][3];
   UNROLL for (int i = 0; i < rows; i++) { UNROLL for (int j = 0; j < vectors; j++) sums[i][j] = (Vector){0}; }
-  for (long k = 0; k < m->depth; k++, a += m->a_step, b += m->b_step) {
+  for (long k = 0; k < m->depth; k++, a += m->a_step, b += vectors * LANES) {
     Vector row[3];
     UNROLL for (int j = 0; j < vectors; j++) row[j] = ((const Vector*)b)[j];
     UNROLL for (int i = 0; i < rows; i++) {
@@ -95,10 +95,11 @@ INLINE void multiply_block_3(const Matmul* m, const float* a, const float* b, fl
 }
 
 __attribute__((unused)) static void multiply(const Matmul* m) {
+  const long width = m->vectors * LANES;
   for (long panel = 0; panel < m->panels; panel++)
     for (long row = 0; row < m->rows; row += block_rows(m->vectors)) {
-      const float *a = m->a + row * m->a_row, *b = m->b + panel * m->b_panel;
-      float* c = m->c + row * m->c_row + panel * m->vectors * LANES;
+      const float *a = m->a + row * m->a_row, *b = m->b + panel * m->depth * width;
+      float* c = m->c + row * m->c_row + panel * width;
       if (m->vectors == 3)
         multiply_block_3(m, a, b, c);
       else if (m->vectors == 2)

@@ -114,7 +114,7 @@ static inline long place_in_kernel(const Conv* conv, long place, long term) {
 }
 
 INLINE void transform_kernel(const Conv* conv, const float* m, const int window) {
-  const long width = conv->vectors * LANES, plane = conv->terms * conv->maps_padded;
+  const long width = conv->width, plane = conv->terms * conv->maps_padded;
   for (long term = 0; term < conv->terms; term++)
     for (long n = 0; n < conv->maps_padded; n += LANES) {
       Vector in[TILE * TILE], out[ELEMENTS];
@@ -170,8 +170,9 @@ static long lay_out(Conv* conv, long tiles) {
   conv->padded_terms = round_up(conv->terms, LANES);
   conv->chunk = max(1, tiles / (conv->tile_rows * conv->tile_columns));
   const long count_padded = round_up(conv->chunk * conv->tile_rows * conv->tile_columns, conv->block);
-  const long planes = mul_size(ELEMENTS * count_padded, conv->padded_terms + conv->maps_padded);
-  return padded_size(conv) + planes + 2 * ELEMENTS * 2 * LINE + conv->block;  // plane_size adds less than two lines
+  const long plane = plane_size(mul_size(count_padded, conv->padded_terms));
+  const long out_plane = plane_size(mul_size(count_padded, conv->maps_padded));
+  return padded_size(conv) + mul_size(ELEMENTS, plane + out_plane) + conv->block;
 }
 
 // ---- convolution ---------------------------------------------------------------------------------------------------
@@ -238,18 +239,15 @@ static void convolve(const void* call, long item, float* scratch) {
   const long first = item * conv->chunk, images = min(conv->chunk, conv->images - first);
   const Tiles t = tiles_of(conv, images, scratch);
   for (long i = 0; i < images; i++) transform_image(conv, &t, first + i, i);
-  const long width = conv->vectors * LANES;
   for (long e = 0; e < ELEMENTS; e++)
     multiply(&(Matmul){.a = t.planes + e * t.plane,
                        .a_row = conv->padded_terms,
                        .a_step = 1,
                        .b = conv->packed + e * conv->terms * conv->maps_padded,
-                       .b_step = width,
-                       .b_panel = conv->terms * width,
                        .c = t.out_planes + e * t.out_plane,
                        .c_row = conv->maps_padded,
                        .rows = t.count_padded,
-                       .panels = conv->maps_padded / width,
+                       .panels = conv->maps_padded / conv->width,
                        .depth = conv->terms,
                        .vectors = conv->vectors});
   for (long i = 0; i < images; i++)
@@ -282,10 +280,9 @@ INLINE void transform_gradient(const Conv* conv, const Tiles* t, const float* m,
   const long rows = conv->tile_rows * tile_out, columns = conv->tile_columns * tile_out;
   pad_image(conv->dy + image * conv->out_rows * conv->out_columns * conv->maps, conv->out_rows, conv->out_columns,
             conv->maps, 0, t->padded, rows, columns, conv->maps_padded);
-  const long width = conv->vectors * LANES;
   transform_tiles(conv, m, tile_out, 1, t->padded, columns, conv->maps_padded,
-                  t->out_planes + i * conv->tile_rows * conv->tile_columns * width, t->out_plane, width,
-                  t->count_padded * width);
+                  t->out_planes + i * conv->tile_rows * conv->tile_columns * conv->width, t->out_plane, conv->width,
+                  t->count * conv->width);
 }
 
 static void transform_gradient_4(const Conv* conv, const Tiles* t, long image, long i) {
@@ -299,7 +296,7 @@ static void transform_gradient_2(const Conv* conv, const Tiles* t, long image, l
 // A group's images: at each element of the transformed kernel the sums of image times dy.
 static void sum_group(const void* call, long item, float* scratch) {
   const Conv* conv = call;
-  const long width = conv->vectors * LANES, end = min(conv->images, (item + 1) * conv->group_size);
+  const long end = min(conv->images, (item + 1) * conv->group_size);
   const long terms_padded = round_up(conv->terms, conv->block), plane = terms_padded * conv->maps_padded;
   for (long first = item * conv->group_size; first < end; first += conv->chunk) {
     const long images = min(conv->chunk, end - first);
@@ -316,12 +313,10 @@ static void sum_group(const void* call, long item, float* scratch) {
                          .a_row = 1,
                          .a_step = conv->padded_terms,
                          .b = t.out_planes + e * t.out_plane,
-                         .b_step = width,
-                         .b_panel = t.count_padded * width,
                          .c = conv->sums + (item * ELEMENTS + e) * plane,
                          .c_row = conv->maps_padded,
                          .rows = terms_padded,
-                         .panels = conv->maps_padded / width,
+                         .panels = conv->maps_padded / conv->width,
                          .depth = t.count,
                          .vectors = conv->vectors,
                          .add = first > item * conv->group_size});
