@@ -125,8 +125,14 @@ def test_a_save_fails_in_one_line_where_the_storage_is_gone(checkpoints: Checkpo
 def test_orbax_is_closed_though_the_last_save_fails(tmp_path: Path):
     checkpoints = Checkpoints(epath.Path(tmp_path / "checkpoints"))
     checkpoints.save(1, state_of(1, sharding.make_mesh(data=1, tower=2)), top1=0.5)
+    wait = checkpoints._manager.wait_until_finished
+
+    def fail() -> None:
+        wait()  # as orbax, which reports a failure when no thread is writing any more
+        raise OSError(errno.EIO, "bad disk")
+
     with (
-        mock.patch.object(checkpoints._manager, "wait_until_finished", side_effect=OSError(errno.EIO, "bad disk")),
+        mock.patch.object(checkpoints._manager, "wait_until_finished", side_effect=fail),
         mock.patch.object(checkpoints._manager, "close", wraps=checkpoints._manager.close) as closed,
         pytest.raises(SaveError, match=r"the checkpoint of update 1 could not be written: .*bad disk"),
     ):
