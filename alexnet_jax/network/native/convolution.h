@@ -25,19 +25,28 @@ typedef struct {
   float *packed, *sums;                    // the kernel in panels, transformed; each group's sums
 } Conv;
 
-// Copies an image into zeros: `before` rows and columns of zeros, and as many after the image as the room leaves.
+static inline void zero(float* to, long count) { memset(to, 0, count * sizeof *to); }
+
+// Copies an image between zeros: `before` rows and columns of zeros, and as many after the image as the room leaves.
 static inline void pad_image(const float* restrict image, long rows, long columns, long channels, long before,
                              float* restrict padded, long padded_rows, long padded_columns, long padded_channels) {
-  memset(padded, 0, padded_rows * padded_columns * padded_channels * sizeof *padded);
-  const long copied = min(columns, padded_columns - before);
-  for (long row = 0; row < min(rows, padded_rows - before); row++) {
+  const long copied = min(columns, padded_columns - before), left = before * padded_channels;
+  const long line = padded_columns * padded_channels, end = left + copied * padded_channels;
+  for (long row = -before; row < padded_rows - before; row++, padded += line) {
+    if (row < 0 || row >= rows) {
+      zero(padded, line);
+      continue;
+    }
     const float* from = image + row * columns * channels;
-    float* to = padded + ((row + before) * padded_columns + before) * padded_channels;
+    zero(padded, left), zero(padded + end, line - end);
     if (channels == padded_channels)
-      memcpy(to, from, copied * channels * sizeof *to);
+      memcpy(padded + left, from, copied * channels * sizeof *from);
     else
-      for (long column = 0; column < copied; column++)
-        memcpy(to + column * padded_channels, from + column * channels, channels * sizeof *to);
+      for (long column = 0; column < copied; column++) {
+        float* to = padded + left + column * padded_channels;
+        memcpy(to, from + column * channels, channels * sizeof *to);
+        zero(to + channels, padded_channels - channels);
+      }
   }
 }
 

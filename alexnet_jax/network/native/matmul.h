@@ -22,7 +22,7 @@ typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 #elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 36")
+#define UNROLL _Pragma("GCC unroll 49")
 #endif
 #define INLINE static inline __attribute__((always_inline))
 

@@ -5,8 +5,8 @@
 // windows of 11 x 11 pixels with 3 channels, 4 apart, are windows of 3 x 3 places with 48 terms, 1 apart. The kernel is
 // 0 where a block reaches past the window.
 //
-// A tile of 6 x 6 pixels and the kernel are transformed to 36 elements each. Their products for all channels are 36
-// matrix products, and the result is transformed back to 4 x 4 or 2 x 2 pixels. That takes 4 and 2.8 times fewer
+// A tile of 7 x 7 pixels and the kernel are transformed to 49 elements each. Their products for all channels are 49
+// matrix products, and the result is transformed back to 5 x 5 or 3 x 3 pixels. That takes 4.6 times fewer
 // multiplications than a direct sum, less what tiles hang over.
 
 #include <stdlib.h>
@@ -14,92 +14,113 @@
 #include "convolution.h"
 
 enum {
-  TILE = 6,
+  TILE = 7,
   ELEMENTS = TILE * TILE,
-  TILES = 96 /* of an item, but one image's at least */,
-  TILES_OF_GRADIENT = 192,
+  TILES = 72 /* of an item, but one image's at least */,
+  TILES_OF_GRADIENT = 144,
   LINE = 16 /* floats of a line of a cache */
 };
 
-// ---- transforms, with the points 0, 1, -1, 1/2, -2 and infinity ----------------------------------------------------
+// ---- transforms, with the points 1, -1, 1/4, -1/4, 2, -2 and infinity ----------------------------------------------
 
-// Barabasz et al. 2020, arXiv:1803.10986, has the reasons for these points. Each line is a row of a matrix.
+// Each line is a row of a matrix, for the points 1, 1/4, 2 and infinity. A row for the other point of a pair has the
+// same numbers, the odd ones with the other sign. Barabasz et al. 2020, arXiv:1803.10986, explain how the choice of
+// points rounds; of the pairs that docs/experiments-log.md compares, these round least.
 // clang-format off
-static const float FROM_PIXELS[TILE * TILE] = {
-    1, -1.5f, -2,    1.5f, 1,    0,
-    0, -1,    .5f,   2.5f, 1,    0,
-    0, 1,     -2.5f, .5f,  1,    0,
-    0, -2,    -1,    2,    1,    0,
-    0, .5f,   -1,    -.5f, 1,    0,
-    0, 1,     -1.5f, -2,   1.5f, 1};
-static const float FROM_KERNEL_3[TILE * 3] = {
-    1,          0,         0,
-    1 / 3.f,    1 / 3.f,   1 / 3.f,
-    -1 / 3.f,   1 / 3.f,   -1 / 3.f,
-    -16 / 15.f, -8 / 15.f, -4 / 15.f,
-    1 / 15.f,   -2 / 15.f, 4 / 15.f,
-    0,          0,         1};
-static const float FROM_KERNEL_5[TILE * 5] = {
-    1,          0,         0,         0,         0,
-    1 / 3.f,    1 / 3.f,   1 / 3.f,   1 / 3.f,   1 / 3.f,
-    -1 / 3.f,   1 / 3.f,   -1 / 3.f,  1 / 3.f,   -1 / 3.f,
-    -16 / 15.f, -8 / 15.f, -4 / 15.f, -2 / 15.f, -1 / 15.f,
-    1 / 15.f,   -2 / 15.f, 4 / 15.f,  -8 / 15.f, 16 / 15.f,
-    0,          0,         0,         0,         1};
-static const float TO_PIXELS_4[4 * TILE] = {
-    1, 1, 1,  1,     1,  0,
-    0, 1, -1, .5f,   -2, 0,
-    0, 1, 1,  .25f,  4,  0,
-    0, 1, -1, .125f, -8, 1};
-static const float TO_PIXELS_2[2 * TILE] = {
-    1, 1, 1,  1,   1,  0,
-    0, 1, -1, .5f, -2, 1};
+enum { PAIRS = TILE / 2 };
+static const float FROM_PIXELS[(PAIRS + 1) * TILE] = {
+    .25f,  .25f,   -4.0625f, -4.0625f, 1,        1, 0,
+    1,     4,      -1.25f,   -5,       .25f,     1, 0,
+    .125f, .0625f, -2.125f,  -1.0625f, 2,        1, 0,
+    -.25f, 0,      4.3125f,  0,        -5.0625f, 0, 1};
+static const float FROM_KERNEL_3[(PAIRS + 1) * 3] = {
+    -8 / 45.f,    -8 / 45.f,    -8 / 45.f,
+    512 / 945.f,  128 / 945.f,  32 / 945.f,
+    4 / 189.f,    8 / 189.f,    16 / 189.f,
+    0,            0,            1};
+static const float FROM_KERNEL_5[(PAIRS + 1) * 5] = {
+    -8 / 45.f,    -8 / 45.f,    -8 / 45.f,    -8 / 45.f,    -8 / 45.f,
+    512 / 945.f,  128 / 945.f,  32 / 945.f,   8 / 945.f,    2 / 945.f,
+    4 / 189.f,    8 / 189.f,    16 / 189.f,   32 / 189.f,   64 / 189.f,
+    0,            0,            0,            0,            1};
+static const float FROM_RESULT_5[(PAIRS + 1) * 5] = {
+    1, 1,    1,       1,        1,
+    1, .25f, .0625f, 1 / 64.f, 1 / 256.f,
+    1, 2,    4,       8,        16,
+    0, 0,    0,       0,        1};
+static const float FROM_RESULT_3[(PAIRS + 1) * 3] = {
+    1, 1,    1,
+    1, .25f, .0625f,
+    1, 2,    4,
+    0, 0,    1};
 // clang-format on
 
-// out = m in m^T, for m [rows, columns], or its transpose: [columns, columns] to [rows, rows].
-INLINE void transform(const float* m, const int rows, const int columns, const int transposed, const Vector* in,
-                      Vector* out) {
-  const int row_step = transposed ? 1 : columns, column_step = transposed ? rows : 1;
-  Vector half[TILE * TILE];
-  UNROLL for (int j = 0; j < columns; j++) {
-    UNROLL for (int i = 0; i < rows; i++) {
-      Vector sum = {0};
-      UNROLL for (int k = 0; k < columns; k++) {
-        if (m[i * row_step + k * column_step] != 0) sum += m[i * row_step + k * column_step] * in[k * columns + j];
-      }
-      half[i * columns + j] = sum;
+// out[i] = the sums of row i of m times in, for all TILE rows.
+INLINE void expand_line(const float* m, const int size, const float* in, long in_step, float* out, long out_step) {
+  UNROLL for (int pair = 0; pair < PAIRS; pair++, m += size) {
+    Vector even = m[0] * *(const Vector*)in, odd = m[1] * *(const Vector*)(in + in_step);
+    UNROLL for (int k = 2; k < size; k += 2) {
+      if (m[k] != 0) even += m[k] * *(const Vector*)(in + k * in_step);
     }
+    UNROLL for (int k = 3; k < size; k += 2) odd += m[k] * *(const Vector*)(in + k * in_step);
+    *(Vector*)(out + 2 * pair * out_step) = even + odd;
+    *(Vector*)(out + (2 * pair + 1) * out_step) = even - odd;
   }
-  UNROLL for (int i = 0; i < rows; i++) {
-    UNROLL for (int j = 0; j < rows; j++) {
-      Vector sum = {0};
-      UNROLL for (int k = 0; k < columns; k++) {
-        if (m[j * row_step + k * column_step] != 0) sum += m[j * row_step + k * column_step] * half[i * columns + k];
-      }
-      out[i * rows + j] = sum;
-    }
+  Vector last = {0};
+  UNROLL for (int k = 0; k < size; k++) {
+    if (m[k] != 0) last += m[k] * *(const Vector*)(in + k * in_step);
+  }
+  *(Vector*)(out + (TILE - 1) * out_step) = last;
+}
+
+// The transpose of it: out[k] = the sums of column k of m times in.
+INLINE void contract_line(const float* m, const int size, const float* in, long in_step, float* out, long out_step) {
+  Vector sums[2][PAIRS];  // of the two numbers of a pair, and their differences
+  UNROLL for (int pair = 0; pair < PAIRS; pair++) {
+    const Vector a = *(const Vector*)(in + 2 * pair * in_step), b = *(const Vector*)(in + (2 * pair + 1) * in_step);
+    sums[0][pair] = a + b, sums[1][pair] = a - b;
+  }
+  UNROLL for (int k = 0; k < size; k++) {
+    Vector sum = m[k] * sums[k % 2][0];
+    UNROLL for (int pair = 1; pair < PAIRS; pair++) sum += m[pair * size + k] * sums[k % 2][pair];
+    if (m[PAIRS * size + k] != 0) sum += m[PAIRS * size + k] * *(const Vector*)(in + (TILE - 1) * in_step);
+    *(Vector*)(out + k * out_step) = sum;
+  }
+}
+
+// The elements of `size x size` vectors that lie `row` and `column` floats apart, `plane` floats apart.
+INLINE void expand(const float* m, const int size, const float* in, long row, long column, float* out, long plane) {
+  Vector half[TILE * TILE];
+  UNROLL for (int j = 0; j < size; j++) {
+    expand_line(m, size, in + j * column, row, (float*)(half + j), size * LANES);
+  }
+  UNROLL for (int i = 0; i < TILE; i++) {
+    expand_line(m, size, (const float*)(half + i * size), LANES, out + i * TILE * plane, plane);
+  }
+}
+
+// The transpose of it: from elements to `size x size` vectors.
+INLINE void contract(const float* m, const int size, const float* in, long plane, Vector* out) {
+  Vector half[TILE * TILE];
+  UNROLL for (int i = 0; i < TILE; i++) {
+    contract_line(m, size, in + i * TILE * plane, plane, (float*)(half + i * size), LANES);
+  }
+  UNROLL for (int j = 0; j < size; j++) {
+    contract_line(m, size, (const float*)(half + j), size * LANES, (float*)(out + j), size * LANES);
   }
 }
 
 // All tiles of an image with its border. Channels come in panels of `width`: element e of tile t, channel c, is at
 // planes[e * plane + c / width * panel + t * width + c % width].
-INLINE void transform_tiles(const Conv* conv, const float* m, const int side, const int transposed, const float* padded,
-                            long padded_columns, long channels, float* planes, long plane, long width, long panel) {
+INLINE void transform_tiles(const Conv* conv, const float* m, const int side, const float* padded, long padded_columns,
+                            long channels, float* planes, long plane, long width, long panel) {
   for (long first = 0; first < channels; first += width, planes += panel) {
     float* tile = planes;
     for (long row = 0; row < conv->tile_rows; row++)
       for (long column = 0; column < conv->tile_columns; column++, tile += width) {
         const float* corner = padded + (row * padded_columns + column) * conv->tile_out * channels + first;
-        for (long c = 0; c < width; c += LANES) {
-          Vector in[TILE * TILE], out[ELEMENTS];
-          UNROLL for (int i = 0; i < side; i++) {
-            UNROLL for (int j = 0; j < side; j++) {
-              in[i * side + j] = *(const Vector*)(corner + (i * padded_columns + j) * channels + c);
-            }
-          }
-          transform(m, TILE, side, transposed, in, out);
-          for (int e = 0; e < ELEMENTS; e++) *(Vector*)(tile + e * plane + c) = out[e];
-        }
+        for (long c = 0; c < width; c += LANES)
+          expand(m, side, corner + c, padded_columns * channels, channels, tile + c, plane);
       }
   }
 }
@@ -117,14 +138,13 @@ INLINE void transform_kernel(const Conv* conv, const float* m, const int window)
   const long width = conv->width, plane = conv->terms * conv->maps_padded;
   for (long term = 0; term < conv->terms; term++)
     for (long n = 0; n < conv->maps_padded; n += LANES) {
-      Vector in[TILE * TILE], out[ELEMENTS];
+      Vector in[TILE * TILE];
       for (int i = 0; i < window * window; i++) {
         const long at = place_in_kernel(conv, i, term), left = conv->maps - n;
         in[i] = at >= 0 && left > 0 ? load(conv->kernel + at + n, left) : (Vector){0};
       }
-      transform(m, TILE, window, 0, in, out);
-      float* to = conv->packed + (n / width * conv->terms + term) * width + n % width;
-      for (int e = 0; e < ELEMENTS; e++) *(Vector*)(to + e * plane) = out[e];
+      expand(m, window, (const float*)in, window * LANES, LANES,
+             conv->packed + (n / width * conv->terms + term) * width + n % width, plane);
     }
 }
 
@@ -143,7 +163,7 @@ static long padded_size(const Conv* conv) {
   return max(image, mul_size(out_pixels, conv->maps_padded));
 }
 
-// Floats from one element's numbers to the next one's: an odd number of lines, so that a tile's 36 elements lie in
+// Floats from one element's numbers to the next one's: an odd number of lines, so that a tile's 49 elements lie in
 // different sets of a cache.
 static inline long plane_size(long numbers) {
   const long lines = ceil_div(numbers, LINE);
@@ -179,18 +199,18 @@ static long lay_out(Conv* conv, long tiles) {
 
 // Like `pad_image`, with the pixels of a block as the terms of its place.
 static void gather_blocks(const Conv* conv, const float* restrict image, float* restrict padded) {
-  memset(padded, 0, conv->padded_rows * conv->padded_columns * conv->padded_terms * sizeof *padded);
-  const long stride = conv->stride, line = stride * conv->channels;
-  for (long row = 0; row < min(conv->rows, conv->padded_rows * stride - conv->pad); row++) {
-    const float* from = image + row * conv->columns * conv->channels;
-    const long down = row + conv->pad;
+  const long stride = conv->stride, line = stride * conv->channels, end = conv->columns * conv->channels;
+  for (long down = 0; down < conv->padded_rows * stride; down++) {
+    const long row = down - conv->pad;
+    const float* from = row >= 0 && row < conv->rows ? image + row * end : NULL;
     float* to = padded + down / stride * conv->padded_columns * conv->padded_terms + down % stride * line;
-    for (long place = 0; place < conv->padded_columns; place++, to += conv->padded_terms) {
-      const long first = max(0, place * stride - conv->pad);
-      const long last = min(conv->columns, (place + 1) * stride - conv->pad);
-      if (first < last)
-        memcpy(to + (first + conv->pad - place * stride) * conv->channels, from + first * conv->channels,
-               (last - first) * conv->channels * sizeof *to);
+    long at = -conv->pad * conv->channels;  // of the line's first number in its row
+    for (long place = 0; place < conv->padded_columns; place++, at += line, to += conv->padded_terms) {
+      if (from && at >= 0 && at + line <= end)
+        memcpy(to, from + at, line * sizeof *to);
+      else
+        for (long i = 0; i < line; i++) to[i] = from && at + i >= 0 && at + i < end ? from[at + i] : 0;
+      if (down % stride == stride - 1) zero(to + line, conv->padded_terms - conv->terms);
     }
   }
 }
@@ -203,7 +223,7 @@ static void transform_image(const Conv* conv, const Tiles* t, long image, long i
               conv->padded_columns, conv->padded_terms);
   else
     gather_blocks(conv, from, t->padded);
-  transform_tiles(conv, FROM_PIXELS, TILE, 0, t->padded, conv->padded_columns, conv->padded_terms,
+  transform_tiles(conv, FROM_PIXELS, TILE, t->padded, conv->padded_columns, conv->padded_terms,
                   t->planes + i * conv->tile_rows * conv->tile_columns * conv->padded_terms, t->plane,
                   conv->padded_terms, 0);
 }
@@ -216,9 +236,8 @@ INLINE void write_image(const Conv* conv, const Tiles* t, const float* m, const 
       const long first_row = row * tile_out, first_column = column * tile_out;
       float* to = conv->out + ((image * conv->out_rows + first_row) * conv->out_columns + first_column) * conv->maps;
       for (long n = 0; n < conv->maps; n += LANES) {
-        Vector in[ELEMENTS], out[TILE * TILE];
-        UNROLL for (int e = 0; e < ELEMENTS; e++) in[e] = *(const Vector*)(from + e * t->out_plane + n);
-        transform(m, tile_out, TILE, 0, in, out);
+        Vector out[TILE * TILE];
+        contract(m, tile_out, from + n, t->out_plane, out);
         for (int i = 0; i < min(tile_out, conv->out_rows - first_row); i++)
           for (int j = 0; j < min(tile_out, conv->out_columns - first_column); j++)
             store(to + (i * conv->out_columns + j) * conv->maps + n, out[i * tile_out + j], conv->maps - n);
@@ -226,12 +245,12 @@ INLINE void write_image(const Conv* conv, const Tiles* t, const float* m, const 
     }
 }
 
-static void write_image_4(const Conv* conv, const Tiles* t, long image, long i) {
-  write_image(conv, t, TO_PIXELS_4, 4, image, i);
+static void write_image_5(const Conv* conv, const Tiles* t, long image, long i) {
+  write_image(conv, t, FROM_RESULT_5, 5, image, i);
 }
 
-static void write_image_2(const Conv* conv, const Tiles* t, long image, long i) {
-  write_image(conv, t, TO_PIXELS_2, 2, image, i);
+static void write_image_3(const Conv* conv, const Tiles* t, long image, long i) {
+  write_image(conv, t, FROM_RESULT_3, 3, image, i);
 }
 
 static void convolve(const void* call, long item, float* scratch) {
@@ -251,10 +270,10 @@ static void convolve(const void* call, long item, float* scratch) {
                        .depth = conv->terms,
                        .vectors = conv->vectors});
   for (long i = 0; i < images; i++)
-    if (conv->tile_out == 4)
-      write_image_4(conv, &t, first + i, i);
+    if (conv->tile_out == 5)
+      write_image_5(conv, &t, first + i, i);
     else
-      write_image_2(conv, &t, first + i, i);
+      write_image_3(conv, &t, first + i, i);
 }
 
 static void transform_kernel_3(const Conv* conv) { transform_kernel(conv, FROM_KERNEL_3, 3); }
@@ -280,17 +299,17 @@ INLINE void transform_gradient(const Conv* conv, const Tiles* t, const float* m,
   const long rows = conv->tile_rows * tile_out, columns = conv->tile_columns * tile_out;
   pad_image(conv->dy + image * conv->out_rows * conv->out_columns * conv->maps, conv->out_rows, conv->out_columns,
             conv->maps, 0, t->padded, rows, columns, conv->maps_padded);
-  transform_tiles(conv, m, tile_out, 1, t->padded, columns, conv->maps_padded,
+  transform_tiles(conv, m, tile_out, t->padded, columns, conv->maps_padded,
                   t->out_planes + i * conv->tile_rows * conv->tile_columns * conv->width, t->out_plane, conv->width,
                   t->count * conv->width);
 }
 
-static void transform_gradient_4(const Conv* conv, const Tiles* t, long image, long i) {
-  transform_gradient(conv, t, TO_PIXELS_4, 4, image, i);
+static void transform_gradient_5(const Conv* conv, const Tiles* t, long image, long i) {
+  transform_gradient(conv, t, FROM_RESULT_5, 5, image, i);
 }
 
-static void transform_gradient_2(const Conv* conv, const Tiles* t, long image, long i) {
-  transform_gradient(conv, t, TO_PIXELS_2, 2, image, i);
+static void transform_gradient_3(const Conv* conv, const Tiles* t, long image, long i) {
+  transform_gradient(conv, t, FROM_RESULT_3, 3, image, i);
 }
 
 // A group's images: at each element of the transformed kernel the sums of image times dy.
@@ -303,10 +322,10 @@ static void sum_group(const void* call, long item, float* scratch) {
     const Tiles t = tiles_of(conv, images, scratch);
     for (long i = 0; i < images; i++) {
       transform_image(conv, &t, first + i, i);
-      if (conv->tile_out == 4)
-        transform_gradient_4(conv, &t, first + i, i);
+      if (conv->tile_out == 5)
+        transform_gradient_5(conv, &t, first + i, i);
       else
-        transform_gradient_2(conv, &t, first + i, i);
+        transform_gradient_3(conv, &t, first + i, i);
     }
     for (long e = 0; e < ELEMENTS; e++)
       multiply(&(Matmul){.a = t.planes + e * t.plane,
@@ -333,7 +352,7 @@ INLINE void write_gradient(const Conv* conv, const float* m, const int window) {
         in[e] = *(const Vector*)from;
         for (long group = 1; group < conv->groups; group++) in[e] += *(const Vector*)(from + group * ELEMENTS * plane);
       }
-      transform(m, window, TILE, 1, in, out);
+      contract(m, window, (const float*)in, LANES, out);
       for (int i = 0; i < window * window; i++) {
         const long at = place_in_kernel(conv, i, term);
         if (at >= 0) store(conv->out + at + n, out[i], conv->maps - n);
