@@ -40,6 +40,16 @@ def exchange(xs: Sequence[Float[Array, "*b c"]], towers: int) -> Maps:
     return (joined,) * len(xs)
 
 
+def _products_apart(xs: Maps, kernels: Float[Array, "tower inputs units"]) -> Maps:
+    """What enters each tower times its kernel."""
+    return tuple(x @ kernel for x, kernel in zip(xs, split_towers(kernels), strict=True))
+
+
+def _products_at_once(xs: Maps, kernels: Float[Array, "tower inputs units"]) -> Maps:
+    """The same, as one batch of products."""
+    return split_towers(jnp.stack(xs) @ kernels)
+
+
 class Tower(nn.Module):
     """The towers of net 145, or of another recipe. The defaults are net 145's.
 
@@ -212,26 +222,34 @@ class Tower(nn.Module):
     def _connection(self, layer: Layer, xs: Maps) -> Maps:
         xs = tuple(x.reshape(x.shape[0], -1) for x in xs)
         units = layer.features or math.ceil(self.num_classes / self.towers)
-        kernels, biases = self._weights(layer, (xs[0].shape[1], units))
+        kernels, biases = self._stacked_weights(layer, (xs[0].shape[1], units))
         if layer.features:
-            products = (self._cast(x) @ self._cast(kernel) for x, kernel in zip(xs, kernels, strict=True))
+            xs, kernels = tuple(self._cast(x) for x in xs), self._cast(kernels)
         else:  # logits, which bfloat16 would round until some are equal
-            products = (x.astype(kernel.dtype) @ kernel for x, kernel in zip(xs, kernels, strict=True))
-        return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, biases, strict=True))
+            xs = tuple(x.astype(kernels.dtype) for x in xs)
+        # On a CPU, products apart would copy each kernel out of the array of both towers.
+        products = lax.platform_dependent(xs, kernels, cpu=_products_at_once, default=_products_apart)
+        return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, split_towers(biases), strict=True))
 
     def _weights(
         self, layer: Layer, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None
     ) -> tuple[Maps, Maps]:
         """Kernels and biases of the towers here, apart."""
+        kernels, biases = self._stacked_weights(layer, shape, bias_shape)
+        return split_towers(kernels), split_towers(biases)
+
+    def _stacked_weights(
+        self, layer: Layer, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None
+    ) -> tuple[Array, Array]:
+        """Kernels and biases of the towers here: `[tower, ...]`."""
         here = self._count_here()
-        kernels, biases = Weights(
+        return Weights(
             (here, *shape),
             (here, *(bias_shape or shape[-1:])),
             nn.initializers.normal(self.kernel_deviation(layer, shape)),
             nn.initializers.constant(0.0 if self.he_init else layer.bias),
             name=layer.name,
         )()
-        return split_towers(kernels), split_towers(biases)
 
     def kernel_deviation(self, layer: Layer, shape: tuple[int, ...]) -> float:
         """Standard deviation of a layer's initial kernel, whose shape is that of one tower."""
