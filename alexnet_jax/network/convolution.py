@@ -34,7 +34,7 @@ def convolution(
 Padding = tuple[tuple[int, int], ...]
 
 
-MOST_TERMS = 256  # of a block for the C kernels: with 2,320 their results were off by 6e-6
+MOST_TERMS = 256  # of a block for the C kernels: with 2,320 their results are off by 9e-6
 FEW_CHANNELS = 8  # fewer fill no tensor core: conv1 of three channels took nine times as long on an H200 as over blocks
 
 

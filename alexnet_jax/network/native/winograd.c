@@ -18,6 +18,8 @@ enum {
   ELEMENTS = TILE * TILE,
   TILES = 72 /* of an item, but one image's at least */,
   TILES_OF_GRADIENT = 144,
+  TERMS = 8 /* of an item that transforms a kernel */,
+  NUMBERS = 8192 /* of an item that adds the groups' gradients */,
   LINE = 16 /* floats of a line of a cache */
 };
 
@@ -134,9 +136,9 @@ static inline long place_in_kernel(const Conv* conv, long place, long term) {
   return ((row * conv->size + column) * conv->channels + term % conv->channels) * conv->maps;
 }
 
-INLINE void transform_kernel(const Conv* conv, const float* m, const int window) {
-  const long width = conv->width, plane = conv->terms * conv->maps_padded;
-  for (long term = 0; term < conv->terms; term++)
+INLINE void transform_kernel(const Conv* conv, const float* m, const int window, long item) {
+  const long width = conv->width;
+  for (long term = item * TERMS; term < min(conv->terms, (item + 1) * TERMS); term++)
     for (long n = 0; n < conv->maps_padded; n += LANES) {
       Vector in[TILE * TILE];
       for (int i = 0; i < window * window; i++) {
@@ -144,7 +146,7 @@ INLINE void transform_kernel(const Conv* conv, const float* m, const int window)
         in[i] = at >= 0 && left > 0 ? load(conv->kernel + at + n, left) : (Vector){0};
       }
       expand(m, window, (const float*)in, window * LANES, LANES,
-             conv->packed + (n / width * conv->terms + term) * width + n % width, plane);
+             conv->packed + (n / width * conv->terms + term) * width + n % width, conv->kernel_plane);
     }
 }
 
@@ -262,7 +264,7 @@ static void convolve(const void* call, long item, float* scratch) {
     multiply(&(Matmul){.a = t.planes + e * t.plane,
                        .a_row = conv->padded_terms,
                        .a_step = 1,
-                       .b = conv->packed + e * conv->terms * conv->maps_padded,
+                       .b = conv->packed + e * conv->kernel_plane,
                        .c = t.out_planes + e * t.out_plane,
                        .c_row = conv->maps_padded,
                        .rows = t.count_padded,
@@ -276,17 +278,23 @@ static void convolve(const void* call, long item, float* scratch) {
       write_image_3(conv, &t, first + i, i);
 }
 
-static void transform_kernel_3(const Conv* conv) { transform_kernel(conv, FROM_KERNEL_3, 3); }
-static void transform_kernel_5(const Conv* conv) { transform_kernel(conv, FROM_KERNEL_5, 5); }
+static void transform_kernel_3(const void* call, long item, float* scratch) {
+  (void)scratch;
+  transform_kernel(call, FROM_KERNEL_3, 3, item);
+}
+
+static void transform_kernel_5(const void* call, long item, float* scratch) {
+  (void)scratch;
+  transform_kernel(call, FROM_KERNEL_5, 5, item);
+}
 
 XLA_FFI_Error* winograd_convolution(const Op* op, Conv* conv) {
   const long scratch = lay_out(conv, TILES);
-  TRY(alloc_floats(op, mul_size(ELEMENTS * conv->terms, conv->maps_padded), &conv->packed));
-  if (conv->window == 3)
-    transform_kernel_3(conv);
-  else
-    transform_kernel_5(conv);
-  XLA_FFI_Error* error = parallel_for(op, convolve, conv, ceil_div(conv->images, conv->chunk), scratch);
+  conv->kernel_plane = plane_size(mul_size(conv->terms, conv->maps_padded));
+  TRY(alloc_floats(op, mul_size(ELEMENTS, conv->kernel_plane), &conv->packed));
+  ItemFunction* transform = conv->window == 3 ? transform_kernel_3 : transform_kernel_5;
+  XLA_FFI_Error* error = parallel_for(op, transform, conv, ceil_div(conv->terms, TERMS), 0);
+  if (!error) error = parallel_for(op, convolve, conv, ceil_div(conv->images, conv->chunk), scratch);
   free(conv->packed);
   return error;
 }
@@ -312,14 +320,37 @@ static void transform_gradient_3(const Conv* conv, const Tiles* t, long image, l
   transform_gradient(conv, t, FROM_RESULT_3, 3, image, i);
 }
 
-// A group's images: at each element of the transformed kernel the sums of image times dy.
-static void sum_group(const void* call, long item, float* scratch) {
+// The gradient of the kernel from its sums at each element.
+INLINE void write_gradient(const Conv* conv, const float* m, const int window, const float* sums, float* gradient) {
+  for (long term = 0; term < conv->terms; term++)
+    for (long n = 0; n < conv->maps; n += LANES) {
+      Vector out[TILE * TILE];
+      contract(m, window, sums + term * conv->maps_padded + n, conv->kernel_plane, out);
+      for (int i = 0; i < window * window; i++) {
+        const long at = place_in_kernel(conv, i, term);
+        if (at >= 0) store(gradient + at + n, out[i], conv->maps - n);
+      }
+    }
+}
+
+static void write_gradient_3(const Conv* conv, const float* sums, float* gradient) {
+  write_gradient(conv, FROM_KERNEL_3, 3, sums, gradient);
+}
+
+static void write_gradient_5(const Conv* conv, const float* sums, float* gradient) {
+  write_gradient(conv, FROM_KERNEL_5, 5, sums, gradient);
+}
+
+static inline long kernel_size(const Conv* conv) { return conv->size * conv->size * conv->channels * conv->maps; }
+
+// The gradient of a group's images: at each element of the transformed kernel the sums of image times dy.
+static void differentiate_group(const void* call, long item, float* scratch) {
   const Conv* conv = call;
+  float *sums = scratch, *gradient = conv->gradients + item * kernel_size(conv);
   const long end = min(conv->images, (item + 1) * conv->group_size);
-  const long terms_padded = round_up(conv->terms, conv->block), plane = terms_padded * conv->maps_padded;
   for (long first = item * conv->group_size; first < end; first += conv->chunk) {
     const long images = min(conv->chunk, end - first);
-    const Tiles t = tiles_of(conv, images, scratch);
+    const Tiles t = tiles_of(conv, images, sums + ELEMENTS * conv->kernel_plane);
     for (long i = 0; i < images; i++) {
       transform_image(conv, &t, first + i, i);
       if (conv->tile_out == 5)
@@ -332,48 +363,39 @@ static void sum_group(const void* call, long item, float* scratch) {
                          .a_row = 1,
                          .a_step = conv->padded_terms,
                          .b = t.out_planes + e * t.out_plane,
-                         .c = conv->sums + (item * ELEMENTS + e) * plane,
+                         .c = sums + e * conv->kernel_plane,
                          .c_row = conv->maps_padded,
-                         .rows = terms_padded,
+                         .rows = round_up(conv->terms, conv->block),
                          .panels = conv->maps_padded / conv->width,
                          .depth = t.count,
                          .vectors = conv->vectors,
                          .add = first > item * conv->group_size});
   }
+  if (conv->window == 3)
+    write_gradient_3(conv, sums, gradient);
+  else
+    write_gradient_5(conv, sums, gradient);
 }
 
-INLINE void write_gradient(const Conv* conv, const float* m, const int window) {
-  const long plane = round_up(conv->terms, conv->block) * conv->maps_padded;
-  for (long term = 0; term < conv->terms; term++)
-    for (long n = 0; n < conv->maps; n += LANES) {
-      Vector in[ELEMENTS], out[TILE * TILE];
-      for (int e = 0; e < ELEMENTS; e++) {
-        const float* from = conv->sums + e * plane + term * conv->maps_padded + n;
-        in[e] = *(const Vector*)from;
-        for (long group = 1; group < conv->groups; group++) in[e] += *(const Vector*)(from + group * ELEMENTS * plane);
-      }
-      contract(m, window, (const float*)in, LANES, out);
-      for (int i = 0; i < window * window; i++) {
-        const long at = place_in_kernel(conv, i, term);
-        if (at >= 0) store(conv->out + at + n, out[i], conv->maps - n);
-      }
-    }
+// Some numbers of the sum over groups.
+static void add_groups(const void* call, long item, float* scratch) {
+  (void)scratch;
+  const Conv* conv = call;
+  const long size = kernel_size(conv), first = item * NUMBERS, count = min(NUMBERS, size - first);
+  const float* from = conv->gradients + first;
+  float* to = conv->out + first;
+  memcpy(to, from, count * sizeof *to);
+  for (long group = 1; group < conv->groups; group++)
+    for (long i = 0; i < count; i++) to[i] += from[group * size + i];
 }
-
-static void write_gradient_3(const Conv* conv) { write_gradient(conv, FROM_KERNEL_3, 3); }
-static void write_gradient_5(const Conv* conv) { write_gradient(conv, FROM_KERNEL_5, 5); }
 
 XLA_FFI_Error* winograd_kernel_gradient(const Op* op, Conv* conv) {
-  const long scratch = lay_out(conv, TILES_OF_GRADIENT);
-  const long terms_padded = round_up(conv->terms, conv->block);
-  TRY(alloc_floats(op, mul_size(conv->groups * ELEMENTS * terms_padded, conv->maps_padded), &conv->sums));
-  XLA_FFI_Error* error = parallel_for(op, sum_group, conv, conv->groups, scratch);
-  if (!error) {
-    if (conv->window == 3)
-      write_gradient_3(conv);
-    else
-      write_gradient_5(conv);
-  }
-  free(conv->sums);
+  const long tiles = lay_out(conv, TILES_OF_GRADIENT);
+  conv->kernel_plane = plane_size(mul_size(round_up(conv->terms, conv->block), conv->maps_padded));
+  TRY(alloc_floats(op, mul_size(conv->groups, kernel_size(conv)), &conv->gradients));
+  XLA_FFI_Error* error =
+      parallel_for(op, differentiate_group, conv, conv->groups, tiles + mul_size(ELEMENTS, conv->kernel_plane));
+  if (!error) error = parallel_for(op, add_groups, conv, ceil_div(kernel_size(conv), NUMBERS), 0);
+  free(conv->gradients);
   return error;
 }
