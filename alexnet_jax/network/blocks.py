@@ -1,11 +1,11 @@
-"""Bias, ReLU, response norm and pooling of a layer as one operation, where one CUDA kernel computes them.
+"""Bias, ReLU, response norm and pooling of a layer as one operation, where one kernel in CUDA or C computes them.
 
 Maps are then read and written once in each direction: layer 1 of net 145 reads what conv1 gives and writes what conv2
 is given.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from alexnet_jax.network import layers
-from alexnet_jax.network.native import ops
+from alexnet_jax.network.native import build, ops
 
 
 class Block(NamedTuple):
@@ -67,12 +67,23 @@ def block_of(
 
 
 def fits(x: Any, block: Block) -> bool:
-    """Whether a CUDA kernel computes the block: for float32 and bfloat16, with the windows and exponent of 2012.
+    """Whether a kernel computes the block.
 
     Args:
       x: shape and type of the maps before the bias.
       block: what follows.
     """
+    return _fits_cuda(x, block) or _fits_cpu(x, block)
+
+
+def _fits_cpu(x: Any, block: Block) -> bool:
+    """For float32, with the exponent of 2012."""
+    one = block.groups == 1 and block.pool is not None and not block.round_down
+    return build.available("cpu") and one and x.dtype == jnp.float32 and block.beta == 0.75
+
+
+def _fits_cuda(x: Any, block: Block) -> bool:
+    """For float32 and bfloat16, with the windows and exponent of 2012."""
     channels = x.shape[-1] // block.groups
     if not ops.cuda_fits(x) or block.size != 5 or block.beta != 0.75 or channels % ops.CUDA_CHANNELS:
         return False
@@ -142,7 +153,26 @@ def _attributes(block: Block) -> dict[str, Any]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def run(x: Float[Array, "b h w c"], bias: Float[Array, " c"], block: Block) -> Maps:
     """The maps after the block, of each group, from those of a convolution without its bias."""
-    return ops.on_cuda(_name(block), lambda x, bias: _plain(x, bias, block), x, bias, **_attributes(block))
+
+    def off_cuda(x: Array, bias: Array) -> Maps:
+        if not _fits_cpu(x, block):
+            return _plain(x, bias, block)
+        return (_on_cpu("norm_pool", lambda x, bias: _plain(x, bias, block)[0], block, x, bias),)
+
+    return ops.on_cuda(_name(block), off_cuda, x, bias, fits=_fits_cuda(x, block), **_attributes(block))
+
+
+def _on_cpu(name: str, plain: Callable[..., Array], block: Block, x: Array, bias: Array, *others: Array) -> Array:
+    """By the C kernel of that name, for which every array has four axes."""
+    assert block.pool is not None
+    attributes: dict[str, Any] = dict(size=block.size, k=float(block.k), alpha=float(block.alpha))
+    attributes |= dict(pool_size=block.pool[0], pool_stride=block.pool[1])
+    attributes |= dict(rectify=int(block.rectify), rectify_pooled=int(block.rectify_pooled))
+
+    def with_bias(x: Array, bias: Array, *others: Array) -> Array:
+        return plain(x, bias[0, 0, 0], *others)
+
+    return ops.on_cpu(name, with_bias, x, bias[None, None, None], *others, **attributes)
 
 
 def _forward(x: Array, bias: Array, block: Block) -> tuple[Maps, tuple[Array, Array, Maps]]:
@@ -156,8 +186,13 @@ def _backward(block: Block, kept: tuple[Array, Array, Maps], dy: Maps) -> tuple[
     def plain(x: Array, bias: Array, *others: Array) -> Array:
         return jax.vjp(lambda x: _plain(x, bias, block), x)[1](others[-block.groups :])[0]
 
-    arrays = (*y, *dy) if block.pool else dy
-    dx = ops.on_cuda(f"{_name(block)}_gradient", plain, x, bias, *arrays, **_attributes(block))
+    def off_cuda(x: Array, bias: Array, *others: Array) -> Array:
+        if not _fits_cpu(x, block):
+            return plain(x, bias, *others)
+        return _on_cpu("norm_pool_gradient", plain, block, x, bias, *others)
+
+    arrays, fits = (*y, *dy) if block.pool else dy, _fits_cuda(x, block)
+    dx = ops.on_cuda(f"{_name(block)}_gradient", off_cuda, x, bias, *arrays, fits=fits, **_attributes(block))
     return dx, dx.astype(bias.dtype).sum((0, 1, 2))
 
 

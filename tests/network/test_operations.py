@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from alexnet_jax.network import layers, sharding
+from alexnet_jax.network import blocks, layers, sharding
 from alexnet_jax.network.convolution import convolution, local_convolution, over_blocks
 from alexnet_jax.network.forward import init_params, make_forward
 from alexnet_jax.network.native import build
@@ -423,3 +423,75 @@ def test_the_gradients_of_the_formulas_are_their_derivatives(kind: str):
     direction, dy, step = draws.standard_normal(at.shape), draws.standard_normal(value(at).shape), 1e-6
     difference = ((value(at + step * direction) - value(at - step * direction)) / (2 * step) * dy).sum()
     assert (gradient(at, dy) * direction).sum() == pytest.approx(difference, rel=1e-7)
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def draw_block() -> dict:
+    shape = tuple(int(n) for n in (rng.integers(1, 4), rng.integers(4, 13), rng.integers(4, 13), rng.integers(1, 41)))
+    size, (pool, stride), rectify, rectify_pooled = (
+        rng.choice([1, 3, 5, 7]),
+        rng.integers(1, 5, 2),
+        *rng.integers(2, size=2),
+    )
+    return block_case(shape, int(size), (int(pool), int(stride)), bool(rectify), bool(rectify_pooled))
+
+
+def block_case(shape: tuple, size: int, pool: tuple, rectify: bool, rectify_pooled: bool) -> dict:
+    return dict(shape=shape, size=size, pool=pool, rectify=rectify, rectify_pooled=rectify_pooled)
+
+
+@cases(
+    [
+        block_case((2, 55, 55, 48), 5, (3, 2), False, True),  # layer 1
+        block_case((3, 13, 12, 20), 5, (3, 2), True, False),
+        block_case((2, 9, 8, 7), 3, (2, 3), True, True),
+    ],
+    draw_block,
+    c=8,
+    plain=1,
+    plain64=1,
+)
+def test_bias_norm_and_pooling_as_one_operation(form: str, case: dict):
+    block = blocks.Block(
+        case["rectify"], case["size"], NORM["k"], NORM["alpha"], 0.75, case["pool"], case["rectify_pooled"],
+        round_down=False, operations=0,
+    )  # fmt: skip
+    x, bias = draw_array(*case["shape"], seed=0, scale=10), draw_array(case["shape"][-1], seed=1)
+    y, dy, dx, dbias = value_and_gradients(
+        form, lambda x, bias: blocks.run(x, bias, block)[0], x, bias, names=["norm_pool", "norm_pool_gradient"]
+    )
+    x = (x + bias).astype(np.float64)  # as rounded in float32
+    constants = NORM | dict(kind="response_norm", size=case["size"], beta=0.75)
+    pooling = dict(size=case["pool"][0], stride=case["pool"][1])
+    rectified = np.maximum(x, 0) if case["rectify"] else x
+    normed = formulas.norm(rectified, **constants)
+    pooled = formulas.max_pool(normed, **pooling, lowest=float(np.finfo(np.float32).min))
+    tolerance = 2e-6 if form != "plain64" else 1e-7  # the sum of x and bias is rounded
+    check(y, np.maximum(pooled, 0) if case["rectify_pooled"] else pooled, tolerance)
+    passed = np.where(pooled > 0, dy, 0) if case["rectify_pooled"] else dy
+    expected = formulas.norm_gradient(rectified, formulas.max_pool_gradient(normed, passed, **pooling), **constants)
+    expected = np.where(x > 0, expected, 0) if case["rectify"] else expected
+    check(dx, expected, tolerance)
+    check(dbias, expected.sum((0, 1, 2)), 10 * tolerance)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_what_is_not_a_number_stays_so_in_a_block(form: str):
+    block = blocks.Block(True, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+    x = draw_array(1, 9, 9, 8, seed=0)
+    x[0, 4, 4, 3] = np.nan
+    y = jax.jit(lambda x: blocks.run(x, jnp.zeros(8), block)[0])(x)
+    # Around the pixel's window, and in the channels whose norm sees it.
+    np.testing.assert_array_equal(np.isnan(y).any(axis=(0, 3)), np.pad(np.ones((2, 2), bool), 1))
+    np.testing.assert_array_equal(np.isnan(y).any(axis=(0, 1, 2)), (np.arange(8) > 0) & (np.arange(8) < 6))
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_no_gradient_passes_where_a_block_rectifies_zeros(form: str):
+    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+    (dx,) = jax.jit(lambda x: jax.vjp(lambda x: blocks.run(x, jnp.zeros(8), block)[0], x)[1](jnp.ones((1, 4, 4, 8))))(
+        jnp.zeros((1, 9, 9, 8))
+    )
+    assert not dx.any()

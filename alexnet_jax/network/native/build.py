@@ -34,6 +34,8 @@ OPERATIONS = (
     "spatial_norm_gradient",
     "max_pool",
     "max_pool_gradient",
+    "norm_pool",
+    "norm_pool_gradient",
     "convolution",
     "convolution_input_gradient",
     "convolution_kernel_gradient",

@@ -4,20 +4,12 @@
 // XLA's compiler for the CPU computes the neighbours of a window anew at each place of the window and takes ten times
 // as long. An item of work is an image, or a run of pixels.
 
+#include "norm.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "parallel.h"
-
 enum { PIXELS = 512 /* of one item */, BLOCK = 1536 /* floats, so that a few such arrays fit L1 */ };
-
-typedef struct {
-  const float *x, *dy;  // dy: of a gradient
-  float* out;           // y, or dx
-  long images, rows, columns, channels;
-  long size;  // of the window, odd
-  float k, alpha;
-} Norm;
 
 // ---- window sums ---------------------------------------------------------------------------------------------------
 
@@ -38,13 +30,13 @@ static inline float inverse_power(float d) { return 1 / __builtin_sqrtf(d * __bu
 // ---- response norm: windows over channels --------------------------------------------------------------------------
 // Pixels lie in scratch with `half` zeros before, between and after them, so that one loop computes a whole block.
 
-static void response_norm(const void* call, long item, float* scratch) {
-  const Norm* norm = call;
+long norm_scratch(const Norm* norm) { return 4 * (BLOCK + 2 * norm->channels + (BLOCK + 2) * norm->size); }
+
+void norm_pixels(const Norm* norm, long first, long end, float* scratch) {
   const long c = norm->channels, half = norm->size / 2, pitch = c + half, block = max(1, BLOCK / c);
-  const long pixels = norm->images * norm->rows * norm->columns, end = min(pixels, (item + 1) * PIXELS);
   float *squares = scratch, *power = squares + block * pitch + half;
   memset(squares, 0, (block * pitch + half) * sizeof *squares);
-  for (long first = item * PIXELS; first < end; first += block) {
+  for (; first < end; first += block) {
     const long count = min(block, end - first), n = count * pitch - half;
     for (long p = 0; p < count; p++) {
       const float* restrict x = norm->x + (first + p) * c;
@@ -62,15 +54,13 @@ static void response_norm(const void* call, long item, float* scratch) {
 }
 
 // dx = dy d^-b - 2ab x sum(dy x d^-(b+1))
-static void response_norm_gradient(const void* call, long item, float* scratch) {
-  const Norm* norm = call;
+void norm_pixels_gradient(const Norm* norm, long first, long end, float* scratch) {
   const long c = norm->channels, half = norm->size / 2, pitch = c + half, block = max(1, BLOCK / c);
-  const long pixels = norm->images * norm->rows * norm->columns, end = min(pixels, (item + 1) * PIXELS);
   const long length = block * pitch + half;
   float *squares = scratch, *products = squares + length, *power = products + length, *sums = power + length;
   memset(squares, 0, 2 * length * sizeof *squares);
   const float factor = 2 * norm->alpha * 0.75f;
-  for (long first = item * PIXELS; first < end; first += block) {
+  for (; first < end; first += block) {
     const long count = min(block, end - first), n = count * pitch - half;
     for (long p = 0; p < count; p++) {
       const float* restrict x = norm->x + (first + p) * c, * restrict dy = norm->dy + (first + p) * c;
@@ -93,6 +83,18 @@ static void response_norm_gradient(const void* call, long item, float* scratch) 
       for (long i = 0; i < c; i++) dx[i] = dy[i] * pixel_power[i] - factor * x[i] * sum[i];
     }
   }
+}
+
+static void response_norm(const void* call, long item, float* scratch) {
+  const Norm* norm = call;
+  const long pixels = norm->images * norm->rows * norm->columns;
+  norm_pixels(norm, item * PIXELS, min(pixels, (item + 1) * PIXELS), scratch);
+}
+
+static void response_norm_gradient(const void* call, long item, float* scratch) {
+  const Norm* norm = call;
+  const long pixels = norm->images * norm->rows * norm->columns;
+  norm_pixels_gradient(norm, item * PIXELS, min(pixels, (item + 1) * PIXELS), scratch);
 }
 
 // ---- spatial norm: windows over the pixels of a map ----------------------------------------------------------------
@@ -154,6 +156,13 @@ static void spatial_norm_gradient(const void* call, long item, float* scratch) {
 
 // ---- entry points --------------------------------------------------------------------------------------------------
 
+XLA_FFI_Error* read_window(const Op* op, Norm* norm) {
+  TRY(attr_i64(op, "size", 1, INT32_MAX, &norm->size));
+  if (norm->size % 2 == 0) return INVALID(op, "attribute size is %ld, expected an odd number", norm->size);
+  TRY(attr_f32(op, "k", &norm->k));
+  return attr_f32(op, "alpha", &norm->alpha);
+}
+
 static XLA_FFI_Error* read_call(const Op* op, int gradient, Norm* norm) {
   TRY(check_buffers(op, gradient ? 2 : 1));
   const XLA_FFI_Buffer* x = argument(op, 0);
@@ -167,18 +176,15 @@ static XLA_FFI_Error* read_call(const Op* op, int gradient, Norm* norm) {
                  .rows = shape.dims[1],
                  .columns = shape.dims[2],
                  .channels = shape.dims[3]};
-  TRY(attr_i64(op, "size", 1, INT32_MAX, &norm->size));
-  if (norm->size % 2 == 0) return INVALID(op, "attribute size is %ld, expected an odd number", norm->size);
-  TRY(attr_f32(op, "k", &norm->k));
-  return attr_f32(op, "alpha", &norm->alpha);
+  return read_window(op, norm);
 }
 
 static XLA_FFI_Error* run_by_pixels(const Op* op, int gradient, ItemFunction* function) {
   Norm norm;
   TRY(read_call(op, gradient, &norm));
   if (!element_count(result(op))) return NULL;
-  const long scratch = 4 * (BLOCK + 2 * norm.channels + (BLOCK + 2) * norm.size);
-  return parallel_for(op, function, &norm, ceil_div(norm.images * norm.rows * norm.columns, PIXELS), scratch);
+  const long items = ceil_div(norm.images * norm.rows * norm.columns, PIXELS);
+  return parallel_for(op, function, &norm, items, norm_scratch(&norm));
 }
 
 static XLA_FFI_Error* run_by_images(const Op* op, int gradient, ItemFunction* function) {

@@ -1,25 +1,15 @@
 // Max pooling and its gradient on a CPU, float32. Windows are clipped at the right and bottom border.
 
+#include "pool.h"
+
 #include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "parallel.h"
-
-typedef struct {
-  const float *x, *y, *dy;  // y, dy: of a gradient
-  float* out;               // y, or dx
-  long images, rows, columns, channels;
-  long out_rows, out_columns;
-  long size, stride;
-} Pool;
-
-static void max_pool(const void* call, long item, float* scratch) {
-  (void)scratch;
-  const Pool* pool = call;
+void pool_image(const Pool* pool, long image) {
   const long c = pool->channels;
-  const float* image = pool->x + item * pool->rows * pool->columns * c;
-  float* out = pool->out + item * pool->out_rows * pool->out_columns * c;
+  const float* from = pool->x + image * pool->rows * pool->columns * c;
+  float* out = pool->out + image * pool->out_rows * pool->out_columns * c;
   for (long h = 0; h < pool->out_rows; h++)
     for (long w = 0; w < pool->out_columns; w++, out += c) {
       const long bottom = min(pool->rows, h * pool->stride + pool->size);
@@ -27,12 +17,12 @@ static void max_pool(const void* call, long item, float* scratch) {
       // Beyond the border a window has the lowest finite number.
       const int inside = bottom == h * pool->stride + pool->size && right == w * pool->stride + pool->size;
       if (inside)
-        memcpy(out, image + (h * pool->stride * pool->columns + w * pool->stride) * c, c * sizeof *out);
+        memcpy(out, from + (h * pool->stride * pool->columns + w * pool->stride) * c, c * sizeof *out);
       else
         for (long i = 0; i < c; i++) out[i] = -FLT_MAX;
       for (long row = h * pool->stride; row < bottom; row++)
         for (long column = w * pool->stride; column < right; column++) {
-          const float* restrict x = image + (row * pool->columns + column) * c;
+          const float* restrict x = from + (row * pool->columns + column) * c;
           float* restrict y = out;
           for (long i = 0; i < c; i++) y[i] = ((x[i] > y[i]) | (x[i] != x[i])) ? x[i] : y[i];  // NaN stays
         }
@@ -40,13 +30,11 @@ static void max_pool(const void* call, long item, float* scratch) {
 }
 
 // Each pixel that equals the maximum of a window gets the window's whole gradient (V1/src/cudaconv2/conv_util.cu:1559).
-static void max_pool_gradient(const void* call, long item, float* scratch) {
-  (void)scratch;
-  const Pool* pool = call;
+void pool_image_gradient(const Pool* pool, long image) {
   const long c = pool->channels, stride = pool->stride, size = pool->size;
-  const float* x = pool->x + item * pool->rows * pool->columns * c;
-  const long first_window = item * pool->out_rows * pool->out_columns * c;
-  float* restrict dx = pool->out + item * pool->rows * pool->columns * c;
+  const float* x = pool->x + image * pool->rows * pool->columns * c;
+  const long first_window = image * pool->out_rows * pool->out_columns * c;
+  float* restrict dx = pool->out + image * pool->rows * pool->columns * c;
   for (long row = 0; row < pool->rows; row++)
     for (long column = 0; column < pool->columns; column++, x += c, dx += c) {
       memset(dx, 0, c * sizeof *dx);
@@ -61,9 +49,22 @@ static void max_pool_gradient(const void* call, long item, float* scratch) {
 
 // ---- entry points --------------------------------------------------------------------------------------------------
 
-// Windows along a side: 1 + ceil((n - size) / stride), as `layers.output_size` has it.
-static long window_count(long n, long size, long stride) {
-  return 1 + (n > size ? ceil_div(n - size, stride) : (n - size) / stride);
+static void max_pool(const void* call, long item, float* scratch) {
+  (void)scratch;
+  pool_image(call, item);
+}
+
+static void max_pool_gradient(const void* call, long item, float* scratch) {
+  (void)scratch;
+  pool_image_gradient(call, item);
+}
+
+XLA_FFI_Error* count_windows(const Op* op, Pool* pool) {
+  pool->out_rows = window_count(pool->rows, pool->size, pool->stride);
+  pool->out_columns = window_count(pool->columns, pool->size, pool->stride);
+  if (pool->out_rows >= 1 && pool->out_columns >= 1) return NULL;
+  return INVALID(op, "argument 0 has %ld x %ld pixels, which is too few for windows of %ld pixels, %ld apart",
+                 pool->rows, pool->columns, pool->size, pool->stride);
 }
 
 static XLA_FFI_Error* read_call(const Op* op, int gradient, Pool* pool) {
@@ -77,11 +78,7 @@ static XLA_FFI_Error* read_call(const Op* op, int gradient, Pool* pool) {
                  .channels = x->dims[3]};
   TRY(attr_i64(op, "size", 1, INT32_MAX, &pool->size));
   TRY(attr_i64(op, "stride", 1, INT32_MAX, &pool->stride));
-  pool->out_rows = window_count(pool->rows, pool->size, pool->stride);
-  pool->out_columns = window_count(pool->columns, pool->size, pool->stride);
-  if (pool->out_rows < 1 || pool->out_columns < 1)
-    return INVALID(op, "argument 0 has %ld x %ld pixels, which is too few for attributes size %ld and stride %ld",
-                   pool->rows, pool->columns, pool->size, pool->stride);
+  TRY(count_windows(op, pool));
   const Shape pooled = SHAPE(pool->images, pool->out_rows, pool->out_columns, pool->channels);
   if (!gradient) return check_result_shape(op, pooled);
   pool->y = argument(op, 1)->data, pool->dy = argument(op, 2)->data;

@@ -140,7 +140,8 @@ static XLA_FFI_Api api = {.struct_size = XLA_FFI_Api_STRUCT_SIZE,
 
 #define OPERATIONS(apply)                                                                                             \
   apply(response_norm) apply(response_norm_gradient) apply(spatial_norm) apply(spatial_norm_gradient) apply(max_pool) \
-      apply(max_pool_gradient) apply(convolution) apply(convolution_input_gradient) apply(convolution_kernel_gradient)
+      apply(max_pool_gradient) apply(norm_pool) apply(norm_pool_gradient) apply(convolution)                          \
+          apply(convolution_input_gradient) apply(convolution_kernel_gradient)
 #define DECLARE(name) XLA_FFI_Error* alexnet_jax_##name(XLA_FFI_CallFrame*);
 #define LIST(name) {"alexnet_jax_" #name, alexnet_jax_##name},
 #define NAME(name) name,
@@ -166,8 +167,8 @@ typedef struct {
 typedef struct {
   int operation;
   long arguments, attributes;
-  Array args[3], out;
-  Attribute attrs[3];
+  Array args[4], out;
+  Attribute attrs[7];
 } Call;
 
 static Array shape(long a, long b, long c, long d) {
@@ -214,6 +215,23 @@ static Call draw_call(int operation) {
     call.attrs[0] = integer("size", size);
     call.attrs[1] = integer("stride", stride);
     call.attributes = 2;
+  } else if (operation <= norm_pool_gradient) {
+    const long size = random_between(1, 4), stride = random_between(1, 4);
+    const long high = rows + size, wide = columns + size;
+    const Array x = shape(batch, high, wide, channels);
+    const Array y =
+        shape(batch, 1 + (high - size + stride - 1) / stride, 1 + (wide - size + stride - 1) / stride, channels);
+    call.args[0] = x, call.args[1] = shape(1, 1, 1, channels);
+    call.out = y, call.arguments = 2;
+    if (operation == norm_pool_gradient) call.args[2] = call.args[3] = y, call.out = x, call.arguments = 4;
+    call.attrs[0] = integer("size", 2 * random_between(0, 4) + 1);
+    call.attrs[1] = real("k", 2);
+    call.attrs[2] = real("alpha", 0.01f);
+    call.attrs[3] = integer("pool_size", size);
+    call.attrs[4] = integer("pool_stride", stride);
+    call.attrs[5] = integer("rectify", random_between(0, 1));
+    call.attrs[6] = integer("rectify_pooled", random_between(0, 1));
+    call.attributes = 7;
   } else {
     const long maps = random_between(0, 9) ? random_between(1, 50) : random_between(51, 120);
     const int input = operation == convolution_input_gradient;
@@ -252,12 +270,12 @@ static void free_call(Call* call) {
 }
 
 static XLA_FFI_Error* run(Call* call) {
-  void *args[3], *rets[1] = {&call->out.buffer}, *attrs[3];
-  XLA_FFI_ArgType arg_types[3];
+  void *args[4], *rets[1] = {&call->out.buffer}, *attrs[7];
+  XLA_FFI_ArgType arg_types[4];
   XLA_FFI_RetType ret_types[1] = {XLA_FFI_RetType_BUFFER};
-  XLA_FFI_AttrType attr_types[3];
-  XLA_FFI_ByteSpan spans[3], *names[3];
-  XLA_FFI_Scalar scalars[3];
+  XLA_FFI_AttrType attr_types[7];
+  XLA_FFI_ByteSpan spans[7], *names[7];
+  XLA_FFI_Scalar scalars[7];
   for (long i = 0; i < call->arguments; i++) {
     args[i] = &call->args[i].buffer, arg_types[i] = XLA_FFI_ArgType_BUFFER;
     call->args[i].buffer.dims = call->args[i].dims;
@@ -323,7 +341,7 @@ static void norm_reference(const Call* call, double* out) {
   const Array* x = &call->args[0];
   const long n = count(x);
   const double k = call->attrs[1].real, alpha = call->attrs[2].real, beta = 0.75;
-  double *values = malloc(n * sizeof *values), *d = malloc(n * sizeof *d), *sums = malloc(n * sizeof *sums);
+  double *values = calloc(n, sizeof *values), *d = malloc(n * sizeof *d), *sums = malloc(n * sizeof *sums);
   EACH(i, n) values[i] = (double)data(x)[i] * data(x)[i];
   window_sums(call, values, sums);
   EACH(i, n) d[i] = k + alpha * sums[i];
@@ -355,6 +373,42 @@ static void pool_reference(const Call* call, double* out) {
   }
 }
 
+// The norm that decides which pixel of a window is the largest is the operation's own, whose numbers are rounded alike.
+static void norm_pool_reference(const Call* call, double* out) {
+  const Array* x = &call->args[0];
+  const Attribute* attrs = call->attrs;
+  const long n = count(x), rectify = attrs[5].integer, rectify_pooled = attrs[6].integer;
+  Call norm = {.operation = response_norm, .arguments = 1, .attributes = 3, .args = {*x, *x}, .out = *x};
+  memcpy(norm.attrs, attrs, 3 * sizeof *attrs);
+  allocate(&norm.args[0], 0), allocate(&norm.args[1], 0), allocate(&norm.out, 0);
+  float *biased = data(&norm.args[0]), *gradient = data(&norm.args[1]);
+  EACH(i, n) {
+    biased[i] = data(x)[i] + data(&call->args[1])[i % x->dims[3]];
+    if (rectify && biased[i] < 0) biased[i] = 0;
+  }
+  XLA_FFI_Error* error = run(&norm);
+  if (error) fail("%s", error->message);
+  Call pool = {.operation = max_pool, .arguments = 1, .attributes = 2, .args = {norm.out}, .out = call->out};
+  pool.attrs[0] = integer("size", attrs[3].integer), pool.attrs[1] = integer("stride", attrs[4].integer);
+  if (call->operation == norm_pool) {
+    pool_reference(&pool, out);
+    EACH(i, count(&call->out)) if (rectify_pooled && out[i] < 0) out[i] = 0;
+  } else {
+    const Array *y = &call->args[2], *dy = &call->args[3];
+    pool.operation = max_pool_gradient, pool.args[1] = *y, pool.args[2] = *dy;
+    allocate(&pool.args[2], 0);
+    EACH(i, count(y)) data(&pool.args[2])[i] = rectify_pooled && data(y)[i] == 0 ? 0 : data(dy)[i];
+    double* of_norm = calloc(n, sizeof *of_norm);
+    pool_reference(&pool, of_norm);
+    EACH(i, n) gradient[i] = (float)of_norm[i];
+    norm.operation = response_norm_gradient, norm.arguments = 2;
+    norm_reference(&norm, out);
+    EACH(i, n) if (rectify && biased[i] == 0) out[i] = 0;
+    free(of_norm), free(data(&pool.args[2]));
+  }
+  free(biased), free(gradient), free(data(&norm.out));
+}
+
 static void convolution_reference(const Call* call, double* out) {
   const int input = call->operation == convolution_input_gradient;
   const int of_kernel = call->operation == convolution_kernel_gradient;
@@ -383,7 +437,7 @@ static void check_values(int operation) {
   if (work > 150000) call.args[0].dims[0] = 1;  // a batch of one image, in every array that has a batch
   if (work > 150000 && operation != convolution_kernel_gradient) call.out.dims[0] = 1;
   if (work > 150000 && operation != convolution && operation != convolution_input_gradient)
-    call.args[1].dims[0] = call.args[2].dims[0] = 1;
+    call.args[1].dims[0] = call.args[2].dims[0] = call.args[3].dims[0] = 1;
   const int levels = operation >= max_pool && operation <= max_pool_gradient && random_between(0, 1) ? 3 : 0;
   for (long i = 0; i < call.arguments; i++) allocate(&call.args[i], i == 0 ? levels : 0);
   allocate(&call.out, 0);
@@ -395,6 +449,12 @@ static void check_values(int operation) {
     EACH(i, count(&forward.out)) data(&forward.out)[i] = (float)y[i];
     free(y);
   }
+  if (operation == norm_pool_gradient) {  // y is what the block gives
+    Call forward = call;
+    forward.operation = norm_pool, forward.arguments = 2, forward.out = call.args[2];
+    XLA_FFI_Error* error = run(&forward);
+    if (error) describe(&forward), fail("%s", error->message);
+  }
   const long n = count(&call.out);
   memset(data(&call.out), 0xff, n * sizeof(float));
   double* expected = calloc(n, sizeof *expected);
@@ -402,6 +462,8 @@ static void check_values(int operation) {
     norm_reference(&call, expected);
   else if (operation <= max_pool_gradient)
     pool_reference(&call, expected);
+  else if (operation <= norm_pool_gradient)
+    norm_pool_reference(&call, expected);
   else
     convolution_reference(&call, expected);
   XLA_FFI_Error* error = run(&call);
@@ -446,7 +508,8 @@ static void expect_error(Call call, const char* fault, long i) {
 // Whether an axis of the i-th array, the result being the last, may have sizes that do not follow from other arrays.
 static int is_free(int operation, long i, int axis) {
   if (axis == 0 || axis == 3 || operation == max_pool_gradient) return 0;
-  if (operation == max_pool) return i == 0;  // windows may hang over
+  if (operation == norm_pool_gradient) return 0;
+  if (operation == max_pool || operation == norm_pool) return i == 0;  // windows may hang over
   return operation >= convolution && i != (operation == convolution_kernel_gradient ? 2 : 1);
 }
 
@@ -513,8 +576,8 @@ static void check_faults(int operation) {
       wrong = call;
       wrong.attrs[i].integer = legal[j];
       const int failed = fails(&wrong, XLA_FFI_Error_Code_INVALID_ARGUMENT);
-      const int is_pad = !strcmp(call.attrs[i].name, "pad");
-      if (!failed && !is_pad && legal[j] == 0) describe(&wrong), fail("no error for 0");
+      const int may_be_0 = !strcmp(call.attrs[i].name, "pad") || !strncmp(call.attrs[i].name, "rectify", 7);
+      if (!failed && !may_be_0 && legal[j] == 0) describe(&wrong), fail("no error for 0");
       if (!failed && operation <= spatial_norm_gradient && legal[j] == 2) describe(&wrong), fail("no error for 2");
     }
   }

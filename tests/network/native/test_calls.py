@@ -9,9 +9,11 @@ from alexnet_jax.network.native import build
 
 NORM = dict(size=np.int64(5), k=np.float32(2), alpha=np.float32(0.01))
 POOL = dict(size=np.int64(3), stride=np.int64(2))
+FLAGS = dict(rectify=np.int64(0), rectify_pooled=np.int64(1))
+BLOCK = NORM | dict(pool_size=np.int64(3), pool_stride=np.int64(2)) | FLAGS
 CONVOLUTION = dict(stride=np.int64(1), pad=np.int64(1))
 X, HALF, SMALL = (2, 9, 8, 6), (2, 4, 4, 6), (2, 9, 8, 5)
-KERNEL, Y = (3, 3, 6, 5), (2, 9, 8, 5)
+KERNEL, Y, BIAS = (3, 3, 6, 5), (2, 9, 8, 5), (1, 1, 1, 6)
 GOOD = {
     "response_norm": ([X], X, NORM),
     "response_norm_gradient": ([X, X], X, NORM),
@@ -19,6 +21,8 @@ GOOD = {
     "spatial_norm_gradient": ([X, X], X, NORM),
     "max_pool": ([X], HALF, POOL),
     "max_pool_gradient": ([X, HALF, HALF], X, POOL),
+    "norm_pool": ([X, BIAS], HALF, BLOCK),
+    "norm_pool_gradient": ([X, BIAS, HALF, HALF], X, BLOCK),
     "convolution": ([X, KERNEL], Y, CONVOLUTION),
     "convolution_input_gradient": ([Y, KERNEL], X, dict(pad=np.int64(1))),
     "convolution_kernel_gradient": ([X, Y], KERNEL, CONVOLUTION),
@@ -80,6 +84,10 @@ def test_every_attribute_must_be_there_with_its_type(name: str):
         ("max_pool", "stride", 0, "attribute stride is 0, expected 1 to"),
         ("max_pool_gradient", "stride", -2, "attribute stride is -2, expected 1 to"),
         ("max_pool", "size", 20, "argument 0 has 9 x 8 pixels, which is too few"),
+        ("norm_pool", "size", 4, "attribute size is 4, expected an odd number"),
+        ("norm_pool", "rectify", 2, "attribute rectify is 2, expected 0 to 1"),
+        ("norm_pool_gradient", "pool_stride", 0, "attribute pool_stride is 0, expected 1 to"),
+        ("norm_pool_gradient", "pool_size", 20, "argument 0 has 9 x 8 pixels, which is too few"),
         ("convolution", "stride", 0, "attribute stride is 0, expected 1 to"),
         ("convolution", "pad", 3, "attribute pad is 3, expected 0 to 2"),
         ("convolution_input_gradient", "pad", -1, "attribute pad is -1, expected 0 to 2"),
@@ -99,6 +107,11 @@ def test_attributes_have_bounds(name: str, key: str, value: int, message: str):
         ("max_pool", [X], (2, 3, 4, 6), "result 0 is [2, 3, 4, 6], expected [2, 4, 4, 6]"),
         ("max_pool_gradient", [X, HALF, X], X, "argument 2 is [2, 9, 8, 6], expected [2, 4, 4, 6]"),
         ("max_pool_gradient", [X, HALF, HALF], HALF, "result 0 is [2, 4, 4, 6], expected [2, 9, 8, 6]"),
+        ("norm_pool", [X, (1, 1, 1, 5)], HALF, "argument 1 is [1, 1, 1, 5], expected [1, 1, 1, 6]"),
+        ("norm_pool", [X, BIAS], X, "result 0 is [2, 9, 8, 6], expected [2, 4, 4, 6]"),
+        ("norm_pool_gradient", [X, BIAS, X, HALF], X, "argument 2 is [2, 9, 8, 6], expected [2, 4, 4, 6]"),
+        ("norm_pool_gradient", [X, BIAS, HALF, X], X, "argument 3 is [2, 9, 8, 6], expected [2, 4, 4, 6]"),
+        ("norm_pool_gradient", [X, BIAS, HALF, HALF], HALF, "result 0 is [2, 4, 4, 6], expected [2, 9, 8, 6]"),
         ("convolution", [X, (3, 3, 5, 5)], Y, "argument 1 is [3, 3, 5, 5], expected [3, 3, 6, 5]"),
         ("convolution", [X, (3, 2, 6, 5)], Y, "argument 1 is [3, 2, 6, 5], expected [3, 3, 6, 5]"),
         ("convolution", [X, (0, 0, 6, 5)], Y, "the kernel has no rows"),
@@ -116,7 +129,8 @@ def test_an_empty_batch_and_no_channels_are_no_error(name: str):
     arguments, result, attributes = GOOD[name]
 
     def without(axis: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape if shape == KERNEL else (*shape[:axis], 0, *shape[axis + 1 :])
+        shared = shape == KERNEL or (shape == BIAS and axis == 0)
+        return shape if shared else (*shape[:axis], 0, *shape[axis + 1 :])
 
     y = call(name, [without(0, shape) for shape in arguments], without(0, result), attributes)
     assert y.shape == without(0, result)
