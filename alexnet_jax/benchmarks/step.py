@@ -48,7 +48,8 @@ def measure(*, rounds: int, peer: str | None, native: str = "auto", say: Callabl
     """Starts each participant in a process, warms it up, and measures the participants in turn.
 
     Args:
-      rounds: in each round, each participant runs one update, one evaluation and some matrix products.
+      rounds: in each round, each participant runs two updates, two evaluations and some matrix products. The second
+        of the two counts, as in training, where one follows another.
       peer: `torch`: the same network in PyTorch, with and without response norms; None: no peer.
       native: whether our operations run in C, as `--native` says.
       say: called with each line of progress.
@@ -73,6 +74,7 @@ def measure(*, rounds: int, peer: str | None, native: str = "auto", say: Callabl
             values[word] = {name: [] for name in processes}
             for number in range(rounds):
                 for name, process in processes.items():
+                    process.ask(word)  # not counted: caches and cores are as the participant before left them
                     value = process.ask(word)
                     values[word][name].append(value)
                     say(f"{word} {number + 1}/{rounds}  {name:15} {UNITS[word](value)}")
