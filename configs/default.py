@@ -127,8 +127,8 @@ def get_config() -> ConfigDict:
     # save is due; 'stop' ends the run. The last complete checkpoint stays in both cases.
     config.on_failed_save = "continue"
 
-    # Devices along each axis of the mesh; None: the fastest mesh for this machine. On a CPU two towers use two devices,
-    # on other platforms one.
+    # Devices along each axis of the mesh; None: the fastest mesh for training on this machine. On a CPU two towers use
+    # two devices, on other platforms one.
     config.mesh = ConfigDict()
     config.mesh.data = config_dict.placeholder(int)
     config.mesh.tower = config_dict.placeholder(int)

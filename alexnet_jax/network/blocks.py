@@ -77,9 +77,9 @@ def fits(x: Any, block: Block) -> bool:
 
 
 def _fits_cpu(x: Any, block: Block) -> bool:
-    """For float32, with the exponent of 2012."""
-    one = block.groups == 1 and block.pool is not None and not block.round_down
-    return build.available("cpu") and one and x.dtype == jnp.float32 and block.beta == 0.75
+    """For float32 and one group, with the exponent of 2012, and pooling whose last window may hang over."""
+    pools = block.pool is not None and not block.round_down
+    return build.available("cpu") and x.dtype == jnp.float32 and block.groups == 1 and pools and block.beta == 0.75
 
 
 def _fits_cuda(x: Any, block: Block) -> bool:
@@ -165,9 +165,10 @@ def run(x: Float[Array, "b h w c"], bias: Float[Array, " c"], block: Block) -> M
 def _on_cpu(name: str, plain: Callable[..., Array], block: Block, x: Array, bias: Array, *others: Array) -> Array:
     """By the C kernel of that name, for which every array has four axes."""
     assert block.pool is not None
-    attributes: dict[str, Any] = dict(size=block.size, k=float(block.k), alpha=float(block.alpha))
-    attributes |= dict(pool_size=block.pool[0], pool_stride=block.pool[1])
-    attributes |= dict(rectify=int(block.rectify), rectify_pooled=int(block.rectify_pooled))
+    attributes: dict[str, Any] = dict(
+        size=block.size, k=float(block.k), alpha=float(block.alpha), pool_size=block.pool[0],
+        pool_stride=block.pool[1], rectify=int(block.rectify), rectify_pooled=int(block.rectify_pooled),
+    )  # fmt: skip
 
     def with_bias(x: Array, bias: Array, *others: Array) -> Array:
         return plain(x, bias[0, 0, 0], *others)

@@ -18,6 +18,7 @@ from alexnet_jax.errors import UsageError
 from alexnet_jax.network import blocks
 from alexnet_jax.network import layers as operations
 from alexnet_jax.network.convolution import convolution, local_convolution
+from alexnet_jax.network.native import ops
 from alexnet_jax.network.parameters import BatchNormLeaves, Weights, split_towers
 from alexnet_jax.network.recipes import RECIPES, Layer, layers_of
 
@@ -174,7 +175,7 @@ class Tower(nn.Module):
     ) -> Maps:
         """Convolutions, and the operations after them by one kernel.
 
-        Towers that see the same maps share one convolution, which takes less time than two.
+        Towers that see the same maps share one convolution where a CUDA kernel follows, which takes less time than two.
         """
         kernels = tuple(self._cast(kernel) for kernel in kernels)
         if block.groups > 1:
@@ -228,7 +229,7 @@ class Tower(nn.Module):
         else:  # logits, which bfloat16 would round until some are equal
             xs = tuple(x.astype(kernels.dtype) for x in xs)
         # On a CPU, products apart would copy each kernel out of the array of both towers.
-        products = lax.platform_dependent(xs, kernels, cpu=_products_at_once, default=_products_apart)
+        products = ops.faster_on_cpu(_products_at_once, _products_apart, xs, kernels)
         return tuple(blocks.add_bias(x, bias) for x, bias in zip(products, split_towers(biases), strict=True))
 
     def _weights(

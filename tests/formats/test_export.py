@@ -119,6 +119,8 @@ def test_stablehlo_runs_anywhere_and_gives_the_same_probabilities(recipe, tmp_pa
     assert program.nr_devices == 1
     calls = set(re.findall(r"custom_call @([\w.]+)", program.mlir_module()))
     assert calls <= {"shape_assertion"}, "the program needs a library of ours"
+    batches = "batching_dims" in program.mlir_module()
+    assert batches == (recipe == "cifar_11pct"), "of local layers alone; connected ones have one form on all platforms"
     pictures = made.squares(net, 5)
     expected = net.predict(pictures)
     for count in (1, 5):

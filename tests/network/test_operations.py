@@ -495,3 +495,25 @@ def test_no_gradient_passes_where_a_block_rectifies_zeros(form: str):
         jnp.zeros((1, 9, 9, 8))
     )
     assert not dx.any()
+
+
+def test_blocks_that_no_c_kernel_covers():
+    if build.load().platform != "cpu":
+        pytest.skip(build.load().line)
+    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+    x = jax.ShapeDtypeStruct((2, 9, 9, 8), jnp.float32)
+    assert blocks.fits(x, block)
+    for change in (dict(beta=0.5), dict(pool=None), dict(round_down=True), dict(groups=2)):
+        assert not blocks.fits(x, block._replace(**change))
+    assert not blocks.fits(x.update(dtype=jnp.bfloat16), block)
+    with build.plain_form():
+        assert not blocks.fits(x, block)
+
+
+@pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
+def test_a_block_of_no_images(form: str):
+    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+    y, pull = jax.vjp(lambda x, bias: blocks.run(x, bias, block)[0], jnp.zeros((0, 9, 9, 8)), jnp.ones(8))
+    assert y.shape == (0, 4, 4, 8)
+    dx, dbias = pull(y)
+    assert dx.shape == (0, 9, 9, 8) and not dbias.any()

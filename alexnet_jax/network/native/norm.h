@@ -1,4 +1,4 @@
-// A response norm or its gradient, and its computation for some pixels.
+// A response norm or a spatial norm, or the gradient of one; and the response norm of some pixels.
 
 #ifndef ALEXNET_JAX_NORM_H_
 #define ALEXNET_JAX_NORM_H_

@@ -1,9 +1,6 @@
 // The operations of layer 1 after its convolution, on a CPU, float32: bias, ReLU, response norm, max pooling and ReLU,
 // where either ReLU may be left out. An image's maps stay in the cache from the first to the last.
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "norm.h"
 #include "pool.h"
 
@@ -80,8 +77,8 @@ static XLA_FFI_Error* run_block(const Op* op, int gradient, ItemFunction* functi
   TRY(check_buffers(op, gradient ? 4 : 2));
   const int64_t* x = argument(op, 0)->dims;
   Block block = {.x = argument(op, 0)->data, .bias = argument(op, 1)->data, .out = result(op)->data};
-  block.norm = (Norm){.images = 1, .rows = x[1], .columns = x[2], .channels = x[3]};
-  block.pool = (Pool){.images = 1, .rows = x[1], .columns = x[2], .channels = x[3]};
+  block.norm = (Norm){.rows = x[1], .columns = x[2], .channels = x[3]};
+  block.pool = (Pool){.rows = x[1], .columns = x[2], .channels = x[3]};
   TRY(read_window(op, &block.norm));
   TRY(attr_i64(op, "pool_size", 1, INT32_MAX, &block.pool.size));
   TRY(attr_i64(op, "pool_stride", 1, INT32_MAX, &block.pool.stride));

@@ -26,8 +26,9 @@ enum {
 // ---- transforms, with the points 1, -1, 1/4, -1/4, 2, -2 and infinity ----------------------------------------------
 
 // Each line is a row of a matrix, for the points 1, 1/4, 2 and infinity. A row for the other point of a pair has the
-// same numbers, the odd ones with the other sign. Barabasz et al. 2020, arXiv:1803.10986, explain how the choice of
-// points rounds; of the pairs that docs/experiments-log.md compares, these round least.
+// same numbers, the odd ones with the other sign. `expand` applies a matrix, `contract` its transpose. Barabasz et al.
+// 2020, arXiv:1803.10986, explain how the choice of points changes the rounding; of the pairs that
+// docs/experiments-log.md compares, these have the least error.
 // clang-format off
 enum { PAIRS = TILE / 2 };
 static const float FROM_PIXELS[(PAIRS + 1) * TILE] = {
@@ -194,7 +195,7 @@ static long lay_out(Conv* conv, long tiles) {
   const long count_padded = round_up(conv->chunk * conv->tile_rows * conv->tile_columns, conv->block);
   const long plane = plane_size(mul_size(count_padded, conv->padded_terms));
   const long out_plane = plane_size(mul_size(count_padded, conv->maps_padded));
-  return padded_size(conv) + mul_size(ELEMENTS, plane + out_plane) + conv->block;
+  return padded_size(conv) + mul_size(ELEMENTS, plane + out_plane);
 }
 
 // ---- convolution ---------------------------------------------------------------------------------------------------

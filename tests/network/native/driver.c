@@ -438,7 +438,7 @@ static void check_values(int operation) {
   if (work > 150000 && operation != convolution_kernel_gradient) call.out.dims[0] = 1;
   if (work > 150000 && operation != convolution && operation != convolution_input_gradient)
     call.args[1].dims[0] = call.args[2].dims[0] = call.args[3].dims[0] = 1;
-  const int levels = operation >= max_pool && operation <= max_pool_gradient && random_between(0, 1) ? 3 : 0;
+  const int levels = operation >= max_pool && operation <= norm_pool_gradient && random_between(0, 1) ? 3 : 0;
   for (long i = 0; i < call.arguments; i++) allocate(&call.args[i], i == 0 ? levels : 0);
   allocate(&call.out, 0);
   if (operation == max_pool_gradient) {  // y is the maximum
