@@ -155,22 +155,21 @@ def run(x: Float[Array, "b h w c"], bias: Float[Array, " c"], block: Block) -> M
     """The maps after the block, of each group, from those of a convolution without its bias."""
 
     def off_cuda(x: Array, bias: Array) -> Maps:
-        if not _fits_cpu(x, block):
-            return _plain(x, bias, block)
-        return (_on_cpu("norm_pool", lambda x, bias: _plain(x, bias, block)[0], block, x, bias),)
+        return _on_cpu("norm_pool", lambda x, bias: _plain(x, bias, block), block, x, bias)
 
     return ops.on_cuda(_name(block), off_cuda, x, bias, fits=_fits_cuda(x, block), **_attributes(block))
 
 
-def _on_cpu(name: str, plain: Callable[..., Array], block: Block, x: Array, bias: Array, *others: Array) -> Array:
-    """By the C kernel of that name, for which every array has four axes."""
-    assert block.pool is not None
+def _on_cpu(name: str, plain: Callable[..., Any], block: Block, x: Array, bias: Array, *others: Array) -> Any:
+    """By the C kernel of that name where it covers the block. For the kernel every array has four axes."""
+    if block.pool is None or not _fits_cpu(x, block):
+        return plain(x, bias, *others)
     attributes: dict[str, Any] = dict(
         size=block.size, k=float(block.k), alpha=float(block.alpha), pool_size=block.pool[0],
         pool_stride=block.pool[1], rectify=int(block.rectify), rectify_pooled=int(block.rectify_pooled),
     )  # fmt: skip
 
-    def with_bias(x: Array, bias: Array, *others: Array) -> Array:
+    def with_bias(x: Array, bias: Array, *others: Array) -> Any:
         return plain(x, bias[0, 0, 0], *others)
 
     return ops.on_cpu(name, with_bias, x, bias[None, None, None], *others, **attributes)
@@ -188,8 +187,6 @@ def _backward(block: Block, kept: tuple[Array, Array, Maps], dy: Maps) -> tuple[
         return jax.vjp(lambda x: _plain(x, bias, block), x)[1](others[-block.groups :])[0]
 
     def off_cuda(x: Array, bias: Array, *others: Array) -> Array:
-        if not _fits_cpu(x, block):
-            return plain(x, bias, *others)
         return _on_cpu("norm_pool_gradient", plain, block, x, bias, *others)
 
     arrays, fits = (*y, *dy) if block.pool else dy, _fits_cuda(x, block)

@@ -185,7 +185,7 @@ class Tower(nn.Module):
         return tuple(blocks.run(y, bias, block)[0] for y, bias in zip(products, biases, strict=True))
 
     def _block(self, layer: Layer, xs: Maps, places: list[int]) -> blocks.Block | None:
-        """The operations after a convolution that one kernel computes; None: no kernel covers them.
+        """The block after a convolution: what one kernel computes together. None where there is no such kernel.
 
         There is none for a norm whose window reaches into the other tower, nor for signals that are looked at one by
         one.

@@ -428,6 +428,9 @@ def test_the_gradients_of_the_formulas_are_their_derivatives(kind: str):
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
+LAYER_1 = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+
+
 def draw_block() -> dict:
     shape = tuple(int(n) for n in (rng.integers(1, 4), rng.integers(4, 13), rng.integers(4, 13), rng.integers(1, 41)))
     size, (pool, stride), rectify, rectify_pooled = (
@@ -479,7 +482,7 @@ def test_bias_norm_and_pooling_as_one_operation(form: str, case: dict):
 
 @pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
 def test_what_is_not_a_number_stays_so_in_a_block(form: str):
-    block = blocks.Block(True, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
+    block = LAYER_1._replace(rectify=True)
     x = draw_array(1, 9, 9, 8, seed=0)
     x[0, 4, 4, 3] = np.nan
     y = jax.jit(lambda x: blocks.run(x, jnp.zeros(8), block)[0])(x)
@@ -490,8 +493,7 @@ def test_what_is_not_a_number_stays_so_in_a_block(form: str):
 
 @pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
 def test_no_gradient_passes_where_a_block_rectifies_zeros(form: str):
-    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
-    (dx,) = jax.jit(lambda x: jax.vjp(lambda x: blocks.run(x, jnp.zeros(8), block)[0], x)[1](jnp.ones((1, 4, 4, 8))))(
+    (dx,) = jax.jit(lambda x: jax.vjp(lambda x: blocks.run(x, jnp.zeros(8), LAYER_1)[0], x)[1](jnp.ones((1, 4, 4, 8))))(
         jnp.zeros((1, 9, 9, 8))
     )
     assert not dx.any()
@@ -500,20 +502,18 @@ def test_no_gradient_passes_where_a_block_rectifies_zeros(form: str):
 def test_blocks_that_no_c_kernel_covers():
     if build.load().platform != "cpu":
         pytest.skip(build.load().line)
-    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
     x = jax.ShapeDtypeStruct((2, 9, 9, 8), jnp.float32)
-    assert blocks.fits(x, block)
+    assert blocks.fits(x, LAYER_1)
     for change in (dict(beta=0.5), dict(pool=None), dict(round_down=True), dict(groups=2)):
-        assert not blocks.fits(x, block._replace(**change))
-    assert not blocks.fits(x.update(dtype=jnp.bfloat16), block)
+        assert not blocks.fits(x, LAYER_1._replace(**change))
+    assert not blocks.fits(x.update(dtype=jnp.bfloat16), LAYER_1)
     with build.plain_form():
-        assert not blocks.fits(x, block)
+        assert not blocks.fits(x, LAYER_1)
 
 
 @pytest.mark.parametrize("form", ["c", "plain"], indirect=True)
 def test_a_block_of_no_images(form: str):
-    block = blocks.Block(False, 5, 2.0, 0.01, 0.75, (3, 2), True, round_down=False, operations=0)
-    y, pull = jax.vjp(lambda x, bias: blocks.run(x, bias, block)[0], jnp.zeros((0, 9, 9, 8)), jnp.ones(8))
+    y, pull = jax.vjp(lambda x, bias: blocks.run(x, bias, LAYER_1)[0], jnp.zeros((0, 9, 9, 8)), jnp.ones(8))
     assert y.shape == (0, 4, 4, 8)
     dx, dbias = pull(y)
     assert dx.shape == (0, 9, 9, 8) and not dbias.any()

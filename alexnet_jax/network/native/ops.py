@@ -20,11 +20,11 @@ SHARED = 96 << 10  # bytes of shared memory that a block may take; every GPU sin
 
 def on_cpu(
     name: str,
-    plain: Callable[..., Array],
+    plain: Callable[..., Any],
     *inputs: Float[Array, "..."],
     fits: bool = True,
     **attributes: float,
-) -> Float[Array, "..."]:
+) -> Any:
     """`plain(*inputs)`. On a CPU the C kernel `name` computes it.
 
     The plain form in JAX runs on all other platforms, for types other than float32, for empty arrays, and where the C
@@ -32,7 +32,7 @@ def on_cpu(
 
     Args:
       name: one of `build.OPERATIONS`.
-      plain: the same function in JAX.
+      plain: the same function in JAX, whose result is an array or a tuple of one array.
       inputs: arrays as the kernel expects them.
       fits: whether the kernel covers this case.
       attributes: of the kernel: an int becomes int64, a float becomes float32.
@@ -40,7 +40,7 @@ def on_cpu(
     if not fits or not build.available("cpu"):
         return plain(*inputs)
     expected = jax.eval_shape(plain, *inputs)
-    if any(x.dtype != jnp.float32 or x.size == 0 for x in (expected, *inputs)):
+    if any(x.dtype != jnp.float32 or x.size == 0 for x in (*jax.tree.leaves(expected), *inputs)):
         return plain(*inputs)
     return lax.platform_dependent(*inputs, cpu=_call(build.target(name), expected, attributes), default=plain)
 

@@ -59,6 +59,11 @@ static void max_pool_gradient(const void* call, long item, float* scratch) {
   pool_image_gradient(call, item);
 }
 
+// Windows along a side: 1 + ceil((n - size) / stride), as `layers.output_size` has it.
+static long window_count(long n, long size, long stride) {
+  return 1 + (n > size ? ceil_div(n - size, stride) : (n - size) / stride);
+}
+
 XLA_FFI_Error* count_windows(const Op* op, Pool* pool) {
   pool->out_rows = window_count(pool->rows, pool->size, pool->stride);
   pool->out_columns = window_count(pool->columns, pool->size, pool->stride);

@@ -13,11 +13,6 @@ typedef struct {
   long size, stride;
 } Pool;
 
-// Windows along a side: 1 + ceil((n - size) / stride), as `layers.output_size` has it.
-static inline long window_count(long n, long size, long stride) {
-  return 1 + (n > size ? ceil_div(n - size, stride) : (n - size) / stride);
-}
-
 // Sets the number of windows; there has to be one.
 XLA_FFI_Error* count_windows(const Op* op, Pool* pool);
 

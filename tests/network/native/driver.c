@@ -189,6 +189,12 @@ static float* data(const Array* array) { return array->buffer.data; }
 static Attribute integer(const char* name, long value) { return (Attribute){name, XLA_FFI_DataType_S64, value, 0}; }
 static Attribute real(const char* name, float value) { return (Attribute){name, XLA_FFI_DataType_F32, 0, value}; }
 
+static void draw_norm(Call* call) {
+  call->attrs[call->attributes++] = integer("size", 2 * random_between(0, 4) + 1);
+  call->attrs[call->attributes++] = real("k", 2);
+  call->attrs[call->attributes++] = real("alpha", 0.01f);
+}
+
 // A call of random geometry. `levels`: numbers of few values, so that maxima are tied.
 static Call draw_call(int operation) {
   const long batch = random_between(1, 9), rows = random_between(1, 18), columns = random_between(1, 18);
@@ -199,39 +205,27 @@ static Call draw_call(int operation) {
     const long wide = random_between(0, 9) ? channels : 1700;  // more channels than a block has
     call.args[0] = call.args[1] = call.out = shape(wide > 200 ? 1 : batch, rows, wide > 200 ? 2 : columns, wide);
     call.arguments = gradient ? 2 : 1;
-    call.attrs[0] = integer("size", 2 * random_between(0, 4) + 1);
-    call.attrs[1] = real("k", 2);
-    call.attrs[2] = real("alpha", 0.01f);
-    call.attributes = 3;
-  } else if (operation <= max_pool_gradient) {
-    const long size = random_between(1, 4), stride = random_between(1, 4);
-    const long high = rows + size, wide = columns + size;
-    const Array x = shape(batch, high, wide, channels);
-    const Array y =
-        shape(batch, 1 + (high - size + stride - 1) / stride, 1 + (wide - size + stride - 1) / stride, channels);
-    call.args[0] = x;
-    call.out = y;
-    if (operation == max_pool_gradient) call.args[1] = call.args[2] = y, call.out = x, call.arguments = 3;
-    call.attrs[0] = integer("size", size);
-    call.attrs[1] = integer("stride", stride);
-    call.attributes = 2;
+    draw_norm(&call);
   } else if (operation <= norm_pool_gradient) {
+    const int block = operation >= norm_pool;
     const long size = random_between(1, 4), stride = random_between(1, 4);
     const long high = rows + size, wide = columns + size;
     const Array x = shape(batch, high, wide, channels);
     const Array y =
         shape(batch, 1 + (high - size + stride - 1) / stride, 1 + (wide - size + stride - 1) / stride, channels);
-    call.args[0] = x, call.args[1] = shape(1, 1, 1, channels);
-    call.out = y, call.arguments = 2;
-    if (operation == norm_pool_gradient) call.args[2] = call.args[3] = y, call.out = x, call.arguments = 4;
-    call.attrs[0] = integer("size", 2 * random_between(0, 4) + 1);
-    call.attrs[1] = real("k", 2);
-    call.attrs[2] = real("alpha", 0.01f);
-    call.attrs[3] = integer("pool_size", size);
-    call.attrs[4] = integer("pool_stride", stride);
-    call.attrs[5] = integer("rectify", random_between(0, 1));
-    call.attrs[6] = integer("rectify_pooled", random_between(0, 1));
-    call.attributes = 7;
+    call.args[0] = call.out = x;
+    if (block) call.args[call.arguments++] = shape(1, 1, 1, channels);
+    if (operation == max_pool_gradient || operation == norm_pool_gradient)
+      call.args[call.arguments] = call.args[call.arguments + 1] = y, call.arguments += 2;
+    else
+      call.out = y;
+    if (block) draw_norm(&call);
+    call.attrs[call.attributes++] = integer(block ? "pool_size" : "size", size);
+    call.attrs[call.attributes++] = integer(block ? "pool_stride" : "stride", stride);
+    if (block) {
+      call.attrs[call.attributes++] = integer("rectify", random_between(0, 1));
+      call.attrs[call.attributes++] = integer("rectify_pooled", random_between(0, 1));
+    }
   } else {
     const long maps = random_between(0, 9) ? random_between(1, 50) : random_between(51, 120);
     const int input = operation == convolution_input_gradient;
