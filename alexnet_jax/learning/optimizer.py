@@ -105,9 +105,11 @@ def krizhevsky_sgd(
 
         def moved(gradient: Array, velocity: Array, schedule: Schedule) -> tuple[Array, Array]:
             rate = (schedule(step) * factor).astype(gradient.dtype)
-            new = momentum * velocity - rate * gradient
+            # The change is computed from the velocity that is kept: XLA for a CPU then reads it, where it would compute
+            # both from the old values, and copy these first.
+            new = jnp.where(rate == 0, velocity, momentum * velocity - rate * gradient)
             change = momentum * new - rate * gradient if nesterov else new
-            return jnp.where(rate == 0, velocity, new), jnp.where(rate == 0, jnp.zeros_like(change), change)
+            return new, jnp.where(rate == 0, jnp.zeros_like(change), change)
 
         pairs = jax.tree.map(moved, gradients, state.velocity, rates)
         velocity, updates = jax.tree.transpose(jax.tree.structure(gradients), jax.tree.structure((0, 0)), pairs)
