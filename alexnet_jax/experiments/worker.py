@@ -21,11 +21,12 @@ if __name__ == "__main__":  # before the other imports
 import jax
 
 from alexnet_jax import cli
+from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
 
 MODULE = "alexnet_jax.experiments.worker"
-CPU_DEVICES = 2  # a tower on each, or two parts of a batch
+CPU_DEVICES = 2  # at most: a tower on each, or two parts of a batch
 PARENT_CHECK = 1.0  # seconds
 
 
@@ -37,7 +38,7 @@ def main(runs_dir: str, data_dir: str | None = None) -> None:
       data_dir: of prepared data sets; None: TFDS's own.
     """
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    cli.start(cpu_devices=CPU_DEVICES)
+    cli.start(cpu_devices=min(CPU_DEVICES, usable_cores()))
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what runs print would mix with the answers
         for line in sys.stdin:
