@@ -22,7 +22,7 @@ from alexnet_jax import cli, paths
 from alexnet_jax.errors import TEMPORARY, UsageError
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.experiment import Experiment, without_rows
-from alexnet_jax.experiments.pool import Pool
+from alexnet_jax.experiments.pool import Pool, seconds_left
 from alexnet_jax.experiments.rows import Row, add_row, check_folder, read_rows
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.hints import hints
@@ -92,7 +92,7 @@ def _make(experiment: Experiment, until: float) -> int:
         rows.append(row)
         made += 1
         left = len(without_rows(runs, rows))
-        seconds = (time.monotonic() - begun) * left / made
+        seconds = seconds_left(time.monotonic() - begun, made=made, left=left, jobs=JOBS.value)
         print_line(f"{_result_of(row)}; {left} run{'s' * (left != 1)} left, about {duration(seconds)}")
 
     pool = Pool(

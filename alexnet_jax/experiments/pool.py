@@ -151,6 +151,18 @@ class Pool:
         return process
 
 
+def seconds_left(elapsed: float, *, made: int, left: int, jobs: int) -> float:
+    """The time for the runs that are left, when one has just ended; those of the other jobs are half made, on average.
+
+    Args:
+      elapsed: seconds since the first runs started.
+      made, left: numbers of runs, `made` at least 1.
+      jobs: runs at a time.
+    """
+    half_made = min(jobs - 1, left) / 2
+    return elapsed * (left - half_made) / (made + half_made)
+
+
 def _cores(slot: int, jobs: int) -> set[int]:
     """The cores of one of several processes; all where there are fewer cores than processes.
 

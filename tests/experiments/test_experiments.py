@@ -25,7 +25,7 @@ from alexnet_jax.experiments import worker
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.experiments.experiment import ensembles, grid, rows_of, without_rows
-from alexnet_jax.experiments.pool import Pool
+from alexnet_jax.experiments.pool import Pool, seconds_left
 from alexnet_jax.experiments.rows import add_row, read_rows
 from alexnet_jax.experiments.run import Run, config_of
 from alexnet_jax.workdir.errors import OtherConfigError
@@ -130,6 +130,19 @@ def test_runs_at_once_share_the_cores(tmp_path: Path):
     if len(all_cores) > 1:
         first, second = cores("--jobs=2")
         assert sorted(first + second) == all_cores
+
+
+@pytest.mark.parametrize(
+    ("made", "left", "jobs", "minutes"),
+    [
+        (1, 9, 1, 90),  # of 10 minutes each
+        (1, 9, 2, 10 * 8.5 / 1.5),  # the other job's run is half made
+        (8, 1, 8, 10 * 0.5 / 8.5),
+        (10, 0, 4, 0),
+    ],
+)
+def test_the_time_left_counts_the_runs_under_way(made: int, left: int, jobs: int, minutes: float):
+    assert seconds_left(600, made=made, left=left, jobs=jobs) == pytest.approx(60 * minutes)
 
 
 def test_a_run_with_other_values_is_another_run(tmp_path: Path):
