@@ -1,5 +1,6 @@
 """Answers of a network about pictures that the command line names, and their forms: text, JSON, rows of a table."""
 
+import contextlib
 import functools
 import itertools
 import os
@@ -46,15 +47,21 @@ def read(names: Iterable[str], size: int, broken: Callable[[str], None]) -> Iter
       size: pixels along a side.
       broken: takes the line that names a picture that cannot be read.
     """
+    with_input = ((name, _standard_input() if name == STDIN else None) for name in names)
     square_of = functools.partial(_square_of, size=size)
-    return read_ahead(names, square_of, lambda error: broken(str(error)), size=size)
+    with contextlib.closing(read_ahead(with_input, square_of, lambda error: broken(str(error)), size=size)) as reading:
+        for (name, _), pixels in reading:
+            yield name, pixels
 
 
-def _square_of(name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    if name != STDIN:
-        return read_picture(name, size)
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
-    return read_picture(data, size, name="standard input")
+def _standard_input() -> bytes:
+    """Its bytes, read by the thread that takes the names: Ctrl-C interrupts no other one's wait."""
+    return sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
+
+
+def _square_of(named: tuple[str, bytes | None], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    name, data = named
+    return read_picture(name, size) if data is None else read_picture(data, size, name="standard input")
 
 
 def answered(

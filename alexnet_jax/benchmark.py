@@ -25,6 +25,7 @@ from ml_collections import config_flags
 
 from alexnet_jax import cli, config_flag, strict_json
 from alexnet_jax.errors import UsageError
+from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
 from alexnet_jax.runtime import output
 
@@ -42,6 +43,7 @@ NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], f"step, gpu, run, 
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object and nothing else.")
 
 
+@hints(has_config=True)
 def main(command: str | None = None) -> None:
     """Runs the measurement with that name."""
     if command not in COMMANDS:
@@ -72,6 +74,7 @@ def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.experiment.settings import read_settings
 
     settings = read_settings(cli.config_of(CONFIG))
+    build.check_given_mesh(settings)  # before a CPU makes so many devices
     cli.start(cpu_devices=build.cpu_devices(settings), native=NATIVE.value)
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
     return result, measurement.describe(result)

@@ -29,6 +29,10 @@ from alexnet_jax.runtime.errors import EarlyDevicesError
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
+VARIANTS = {  # what Python says of a config's function that is called in the wrong way
+    "takes": "the config has no variants; leave out the colon in --config and what follows it",
+    "missing": "the config has variants; name one, as --config=FILE:NAME",
+}
 DATA_DIR_HELP = "Folder of prepared data sets; default: TFDS_DATA_DIR, or ~/tensorflow_datasets."
 
 
@@ -131,8 +135,11 @@ def _parse(arguments: list[str], *, words: int | None) -> list[str]:
             )
     try:
         rest = flags.FLAGS(arguments)
-    except SystemExit:  # with status 1, after --help and its like
-        sys.exit(0)
+    except SystemExit as error:
+        if place := _place(error):
+            ending = f"exit({error.code!r}){place}"
+            raise UsageError(f"--config names a file whose code ends the program: {ending}") from error
+        sys.exit(0)  # after --help and its like
     except Exception as error:  # the config is loaded here, and its code may raise anything
         raise _flag_error(error) from error
     if not flags.FLAGS["verbosity"].present:
@@ -193,7 +200,9 @@ def _flag_error(error: Exception) -> UsageError:
         places = re.findall(r'^  File "(.*)", line (\d+)', trace, flags=re.MULTILINE)
         place = next((place for place in reversed(places) if "ml_collections" not in place[0]), places[-1])
         kind, text = re.findall(r"^(\w[\w.]*):?((?s:.*))", trace, flags=re.MULTILINE)[0]
-        if not kind.startswith("alexnet_jax."):  # those are whole messages
+        if "ml_collections" in place[0] and (asked := re.search(r"get_config\(\) (takes|missing)", text)):
+            text = VARIANTS[asked[1]]
+        elif not kind.startswith("alexnet_jax."):  # those are whole messages
             text = f"{text.strip() or kind} ({place[0]}, line {place[1]})"
         if "type <class 'tuple'>" in text:
             text += "; a table is written ((0, 0.01),): the value from each position on"
@@ -236,7 +245,7 @@ def _missing_module(name: str) -> str:
     return ""
 
 
-def _place(error: Exception) -> str:
+def _place(error: Exception | SystemExit) -> str:
     """The line of the config's code that raised the error; empty: the libraries of the flags raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, (SyntaxError, UsageError)) or {"ml_collections", "absl"} & set(Path(frame.filename).parts):

@@ -39,6 +39,7 @@ from alexnet_jax.formats.safetensors import Network
 from alexnet_jax.hints import hints
 from alexnet_jax.model_card import card
 from alexnet_jax.network.sharding import count_params
+from alexnet_jax.workdir import data_identity
 
 for flag in (cli_network.WORKDIR, cli_network.CHECKPOINT, cli_network.DATA_DIR):
     flags.declare_key_flag(flag.name)  # so that --help lists it; --native is of no use here
@@ -122,7 +123,7 @@ def run_export(word: str | None) -> None:
     kind = export.kind_of(file, KIND.value)
     folder = cli_network.folder()
     network = loading.open_workdir(folder, cli_network.CHECKPOINT.value, data_dir=cli_network.DATA_DIR.value)
-    licence = card.licence_in(folder)
+    licence = card.licence_in(folder) or data_identity.licence_in(folder)  # a run that is not through has no card
     written, *beside = export.export(network, file, kind, licence=licence)
     cli.print_results(
         f"{written}: {kind}, {written.stat().length / 1e6:,.1f} MB, {export_page.title(network)}\n"

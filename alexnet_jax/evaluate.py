@@ -261,7 +261,8 @@ def _write_confusion(total: Tally, class_names: Sequence[str], files: Sequence[e
         if (suffix := file.suffix.lower()) == ".csv":
             content = tables.confusion_rows(total.confusion(), class_names)
         else:
-            content = canvas.as_bytes(confusion_picture.draw(total.confusion(), class_names), suffix)
+            figure = confusion_picture.draw(total.confusion(), class_names, total.count)
+            content = canvas.as_bytes(figure, suffix)
         cli_network.write_output(file, content)
 
 

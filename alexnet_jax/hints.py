@@ -12,11 +12,19 @@ from alexnet_jax.runtime.errors import ClusterError
 from alexnet_jax.workdir import errors
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED:"  # the start of JAX's error
+LESS_MEMORY = (
+    "a smaller batch (config.batch_size) or network (config.network.width), more devices, or"
+    " config.dataset.on_device=False take less"
+)
+FREE = "end other programs that use it, or take another one: JAX_PLATFORMS=cpu takes the processor"
 
 
 @contextlib.contextmanager
-def hints() -> Iterator[None]:
+def hints(*, has_config: bool = False) -> Iterator[None]:
     """Appends the advice to the message of an error that leaves the block. Also a decorator: `@hints()`.
+
+    Args:
+      has_config: whether the command takes a config, whose fields may help.
 
     Raises:
       UsageError: as raised in the block, of the same kind and with the same attributes; or a device has too little
@@ -29,8 +37,7 @@ def hints() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].removeprefix(OUT_OF_MEMORY)
         raise UsageError(
-            f"a device has too little memory:{reason.rstrip('.')}; a smaller batch (config.batch_size) or network"
-            " (config.network.width), more devices, or config.dataset.on_device=False take less"
+            f"a device has too little memory:{reason.rstrip('.')}; {LESS_MEMORY if has_config else FREE}"
         ) from error
     except UsageError as error:
         if (hint := _hint(error)) is not None:

@@ -44,7 +44,7 @@ DRY_RUN = flags.DEFINE_bool(
 )
 
 
-@hints()
+@hints(has_config=True)
 def main() -> None:
     """Trains what the flags say."""
     if DRY_RUN.value:

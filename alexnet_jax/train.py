@@ -86,8 +86,10 @@ def train_and_evaluate(
         processes.enter("opening the data set", slow=True)
         settings = settings.on_data_set(data_identity.form_of(folder, settings.dataset.name))
         experiment = build.build(settings, data_dir, say=processes.log)
+        settings = experiment.settings.on_data_set(name)  # the card has the config's name after a resumption, too
+        experiment = dataclasses.replace(experiment, settings=settings)
         interruption.share(experiment.mesh)
-        values = dataclasses.asdict(experiment.settings.on_data_set(name))
+        values = dataclasses.asdict(settings)
         workdirs.check(folder, values, **may)
         data_identity.check(folder, experiment.data.identity())
         with _closing(Checkpoints(folder / workdirs.CHECKPOINTS)) as checkpoints:
@@ -169,7 +171,8 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
 def _record(folder: epath.Path, values: dict[str, Any], experiment: Experiment) -> None:
     """Writes what later starts compare with, and what the network is loaded with where its data set is not."""
     workdirs.record(folder, values, complete=_complete)
-    workdirs.write_json(folder, data_identity.DATA_FILE, experiment.data.identity())
+    identity, licence = experiment.data.identity(), experiment.data.provenance.license
+    workdirs.write_json(folder, data_identity.DATA_FILE, identity | {data_identity.LICENCE: licence})
     preprocessing = build.preprocessing_of(experiment.settings, experiment.data)
     workdirs.write_bytes(folder, preprocessings.FILE_NAME, preprocessings.to_bytes(preprocessing))
 

@@ -123,12 +123,12 @@ def test_curves_leave_out_what_is_no_number():
 
 def test_confusions_in_words():
     matrix = np.array([[5, 1], [0, 3]])
-    assert sections.confusion_in_words(matrix, ["cat", "dog"]) == (
-        "Predicted, of 6 cat: 5 as cat, 1 as dog; of 3 dog: 0 as cat, 3 as dog."
+    assert sections.confusion_in_words(matrix, ["cat", "dog"], np.array([6, 4])) == (
+        "Predicted, of 6 cat: 5 as cat, 1 as dog; of 4 dog: 0 as cat, 3 as dog."
     )
     many = np.eye(50, dtype=int)
     many[3, 7] = 4
-    words = sections.confusion_in_words(many, [f"c{i}" for i in range(50)])
+    words = sections.confusion_in_words(many, [f"c{i}" for i in range(50)], many.sum(axis=1))
     assert words == "50 classes. The commonest confusions: c3 as c7, 4."
 
 

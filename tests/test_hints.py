@@ -76,12 +76,20 @@ def test_an_error_gets_its_advice_and_stays_of_its_kind(error: UsageError, messa
     assert ("; " in str(caught.value)) == (kind is not UsageError)
 
 
-def test_a_device_without_enough_memory_is_one_line():
-    with pytest.raises(UsageError) as caught, hints():
+@pytest.mark.parametrize(
+    ("has_config", "advice"),
+    [(True, "a smaller batch (config.batch_size) or network"), (False, "end other programs")],
+)
+def test_a_device_without_enough_memory_is_one_line(has_config: bool, advice: str):
+    with pytest.raises(UsageError) as caught, hints(has_config=has_config):
         jnp.zeros(2**60)  # on a CPU XLA refuses that at once
     message = str(caught.value)
-    assert message.startswith("a device has too little memory: Out of memory allocating 4611686018427387904 bytes; a s")
-    assert "config.batch_size" in message and "\n" not in message
+    problem = "a device has too little memory: Out of memory allocating 4611686018427387904 bytes"
+    assert message.startswith(f"{problem}; {advice}") and "\n" not in message
+    assert ("config." in message) == has_config
+
+
+def test_a_fault_of_ours_stays_one():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), hints():  # a fault of ours or of JAX
         raise jax.errors.JaxRuntimeError("INTERNAL: something")
 

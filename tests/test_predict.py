@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -154,6 +156,24 @@ def test_pictures_are_read_in_order_and_not_far_ahead(tmp_path, monkeypatch):
     assert len(asked) <= 8
     assert len(list(pictures)) == 29
     assert [line.split("gone")[1].split(".")[0] for line in broken] == [str(number) for number in range(0, 40, 4)]
+
+
+def test_standard_input_is_read_where_ctrl_c_is_heard(tmp_path, monkeypatch):
+    """A thread of a pool that waits for it would not end, and the interpreter aborts at the next signal."""
+    readers = []
+
+    class Waiting(io.BytesIO):
+        def read(self, *size):
+            readers.append(threading.current_thread())
+            return super().read(*size)
+
+    file = draw(tmp_path / "a.png")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Waiting(file.read_bytes())))
+    broken: list[str] = []
+    pictures = dict(answers.read([str(file), "-", "-"], 16, broken.append))
+    np.testing.assert_array_equal(pictures["-"], pictures[str(file)])
+    assert set(readers) == {threading.main_thread()}
+    assert len(broken) == 1 and broken[0].startswith("standard input is no picture")
 
 
 @pytest.mark.parametrize(("size", "most"), [(64, 256), (1024, 21), (4096, 2 * picture_batches.usable_cores())])

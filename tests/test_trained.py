@@ -7,6 +7,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax import trained
+from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.forward import make_features
 from alexnet_jax.network.sharding import make_mesh
@@ -87,9 +89,12 @@ def test_an_open_file_is_one_picture_from_its_beginning(net, squares, tmp_path):
     Image.fromarray(squares[0][0]).save(file := tmp_path / "a.png")
     expected = net.predict(file)
 
-    class Upload:  # as Flask's, which is also iterated line by line
+    class Upload:  # as Flask's, which is also iterated line by line, and looks `read` up when asked
         def __init__(self, opened):
-            self.read, self._opened = opened.read, opened
+            self._opened = opened
+
+        def __getattr__(self, name):
+            return getattr(self._opened, name)
 
         def __iter__(self):
             return iter(self._opened)
@@ -110,6 +115,20 @@ def test_an_open_file_is_one_picture_from_its_beginning(net, squares, tmp_path):
         net.predict(opened)
     with open(file) as text, pytest.raises(UsageError, match=r"is no picture: a file opened as text; open it with"):
         net.predict(text)
+
+
+def test_pictures_that_are_too_large_or_elsewhere_are_named_as_such(tmp_path):
+    Image.new("1", (10_000, 9_000)).save(file := tmp_path / "large.png")
+    with pytest.raises(UsageError, match=r"large\.png is too large: 10000x9000: more than .* pixels; scale it down"):
+        read_picture(file, 16)
+    with pytest.raises(UsageError, match=r"gs://bucket/a\.jpg is no picture: an address; copy the picture"):
+        read_picture("gs://bucket/a.jpg", 16)
+
+
+def test_a_temporary_file_is_one_picture(net, squares):
+    with tempfile.NamedTemporaryFile() as file:  # whose `read` is looked up when asked
+        Image.fromarray(squares[0][0]).save(file, "PNG")
+        np.testing.assert_array_equal(net.predict(file), net.predict(squares[0][0]))
 
 
 def test_an_empty_name_is_no_folder(net, run, monkeypatch):
@@ -220,8 +239,6 @@ def test_probabilities_that_are_not_finite_have_no_likeliest_class(net, squares)
 
 
 def test_a_picture_of_any_kind_is_read():
-    from alexnet_jax.data.pictures import read_picture
-
     colour = Image.new("RGB", (40, 30), (180, 120, 60))
     luma = 0.299 * 180 + 0.587 * 120 + 0.114 * 60
     for mode in ("L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"):
@@ -239,8 +256,6 @@ def test_a_picture_of_any_kind_is_read():
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I"])
 def test_a_picture_of_16_bits_is_not_clipped(mode, tmp_path):
-    from alexnet_jax.data.pictures import read_picture
-
     grey = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
     if mode == "I":
         Image.fromarray(grey).save(tmp_path / "grey.pgm")
@@ -254,8 +269,6 @@ def test_a_picture_of_16_bits_is_not_clipped(mode, tmp_path):
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_a_picture_whose_white_is_not_known_is_refused(mode):
     """It would be black: PIL images of numbers 0 to 255 as int32, or 0 to 1 as float32."""
-    from alexnet_jax.data.pictures import read_picture
-
     image = Image.fromarray(np.ones((32, 32), {"I": np.int32, "F": np.float32}[mode]))
     with pytest.raises(UsageError, match=rf"this Image is no picture: the mode {mode} has no fixed value for white"):
         read_picture(image, 16)
@@ -263,8 +276,6 @@ def test_a_picture_whose_white_is_not_known_is_refused(mode):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_as_upright_as_its_file(orientation, tmp_path):
-    from alexnet_jax.data.pictures import read_picture
-
     pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -362,8 +373,6 @@ def test_apply_is_mapped_and_has_jacobians(net, squares):
 
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
 def test_transparent_parts_of_a_picture_are_white(mode):
-    from alexnet_jax.data.pictures import read_picture
-
     image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     image.paste((90, 90, 90, 255), (0, 0, 16, 32))
     steps = {"La": ("LA", "La"), "PA": ("PA",), "LA": ("LA",), "RGBa": ("RGBa",)}
@@ -457,8 +466,6 @@ def test_any_number_of_pictures_fits_every_layout(net, squares, shape):
 def test_pillow_s_limit_and_warnings_come_back_after_many_threads(tmp_path):
     import concurrent.futures
     import warnings
-
-    from alexnet_jax.data.pictures import read_picture
 
     before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     pixels = np.zeros((300, 300, 3), np.uint8)

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import tempfile
 import time
@@ -248,7 +249,8 @@ def default_settings(batch_size: int) -> Settings:
 
 def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:
     """Serves net 145; when it is ready, it answers with the line that says which operations are native."""
-    jax.config.update("jax_num_cpu_devices", 2)
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", 2)
     try:
         processes.make_devices()
     except UsageError as error:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from alexnet_jax.data.pictures import NotAPictureError, OpenFile, Picture, bytes_of, read_picture
+from alexnet_jax.data.pictures import NotAPictureError, Picture, bytes_of, is_open_file, read_picture
 from alexnet_jax.data.pipeline import usable_cores
 from alexnet_jax.errors import UsageError
 
@@ -86,7 +86,7 @@ def _ready(picture: Picture, is_lent: bool) -> Picture:
                 copy = picture.copy()
                 copy.format = picture.format  # which says what the numbers mean
                 return copy
-    elif isinstance(picture, OpenFile):  # a generator may close it, and it may come twice
+    elif is_open_file(picture):  # a generator may close it, and it may come twice
         with contextlib.suppress(Exception):  # as above
             return bytes_of(picture)
     elif isinstance(picture, memoryview):
@@ -107,16 +107,16 @@ def most_ahead(size: int) -> int:
 
 
 def read_ahead(
-    names: Iterable[str],
-    read: Callable[[str], UInt8[np.ndarray, "size size 3"]],
+    names: Iterable[Item],
+    read: Callable[[Item], UInt8[np.ndarray, "size size 3"]],
     broken: Callable[[NotAPictureError], None],
     *,
     size: int,
-) -> Iterator[tuple[str, UInt8[np.ndarray, "size size 3"]]]:
+) -> Generator[tuple[Item, UInt8[np.ndarray, "size size 3"]], None, None]:
     """Names, each with the picture that `read` gives for it: in order, and read in advance by threads.
 
     Args:
-      names: of pictures; some are taken in advance.
+      names: of pictures; some are taken in advance. What stands for a name will do.
       read: the picture of a name.
       broken: takes the error of a picture that cannot be read, in the place of the picture.
       size: pixels along a side of a picture.
@@ -135,5 +135,6 @@ def as_pictures(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """The pictures one by one: a picture alone is one of one, and an array `[n, h, w, 3]` is n."""
     if isinstance(pictures, np.ndarray):
         return pictures if pictures.ndim == 4 else [pictures]
-    alone = (str, bytes, bytearray, memoryview, os.PathLike, OpenFile)
-    return [pictures] if isinstance(pictures, alone) or not isinstance(pictures, Iterable) else pictures
+    if isinstance(pictures, (str, bytes, bytearray, memoryview, os.PathLike)) or is_open_file(pictures):
+        return [pictures]
+    return pictures if isinstance(pictures, Iterable) else [pictures]

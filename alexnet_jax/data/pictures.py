@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,6 +28,15 @@ class OpenFile(Protocol):
 
 
 Picture: TypeAlias = str | bytes | bytearray | memoryview | os.PathLike | OpenFile | Image.Image | np.ndarray
+
+
+def is_open_file(picture: object) -> TypeGuard[OpenFile]:
+    """Whether the object is read as a file.
+
+    Uploads of Flask and temporary files look `read` up when asked, and from Python 3.12 on are no instances of a
+    protocol.
+    """
+    return callable(getattr(picture, "read", None))
 
 
 class NotAPictureError(UsageError):
@@ -55,6 +64,8 @@ def read_picture(picture: Picture, size: int, *, name: str = "") -> UInt8[np.nda
     try:
         return np.asarray(images.square(bytes_of(picture), size))
     except images.BrokenImageError as error:
+        if images.is_too_large(str(error)):
+            raise NotAPictureError(name, f"{error}; scale it down first", problem="is too large") from error
         raise NotAPictureError(name, str(error)) from error
     except OSError as error:
         raise NotAPictureError(name, reason_of(error), problem="cannot be read") from error
@@ -75,12 +86,14 @@ def bytes_of(picture: Picture) -> bytes:
         if not os.fspath(picture):
             raise images.BrokenImageError("the name of its file is empty")
         path = Path(paths.expand_home(os.fspath(picture)))
+        if "://" in str(picture) and not path.exists():
+            raise images.BrokenImageError("an address; copy the picture to this machine, and name the copy")
         if path.exists() and not path.is_file():  # the read of a device might never end
             raise images.BrokenImageError("a folder" if path.is_dir() else "not a file")
         if path.exists() and path.stat().st_size > images.MAX_BYTES:
             raise images.BrokenImageError(f"larger than {images.MAX_BYTES // 2**20} MiB")
         return path.read_bytes()
-    if isinstance(picture, OpenFile):
+    if is_open_file(picture):
         return _bytes_of_file(picture)
     file = io.BytesIO()
     _as_image(picture).save(file, "PNG", compress_level=0)
@@ -101,7 +114,7 @@ def _bytes_of_file(file: OpenFile) -> bytes:
     return bytes(data)
 
 
-def _as_image(picture: Image.Image | np.ndarray) -> Image.Image:
+def _as_image(picture: object) -> Image.Image:
     if isinstance(picture, Image.Image):
         try:
             picture.load()

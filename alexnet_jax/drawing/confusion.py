@@ -21,7 +21,9 @@ LETTERS = 24  # of a name
 LETTER = 0.0085  # width of a letter in inches, for each point of its size
 
 
-def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str]) -> Figure:
+def draw(
+    matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str], count: Int[np.ndarray, " classes"]
+) -> Figure:
     """A figure of how often each true class (rows) was predicted as each class (columns).
 
     The colour of a cell is its share of the row. Up to 20 classes have their counts in the cells, up to 60 their names
@@ -31,6 +33,7 @@ def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str])
     Args:
       matrix: counts, as `evaluation.tally` gives them.
       class_names: in the order of the labels.
+      count: images of each class, of which some may have no prediction.
 
     Returns:
       A matplotlib figure.
@@ -40,7 +43,7 @@ def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str])
     """
     names = labels_of(class_names)
     listed = len(names) > NAMED_CLASSES
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = matrix / np.maximum(count[:, None], 1)
     with style():
         figure, axes, beside = _axes(names, listed)
         _draw_cells(figure, axes, shares, listed)
@@ -52,7 +55,7 @@ def draw(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str])
             _name_axes(axes, names)
         if len(names) <= COUNTED_CLASSES:
             _write_counts(axes, matrix, shares)
-        axes.set_title(f"{int(np.trace(matrix)):,} of {int(matrix.sum()):,} images are predicted right")
+        axes.set_title(f"{int(np.trace(matrix)):,} of {int(count.sum()):,} images are predicted right")
     return figure
 
 

@@ -16,7 +16,7 @@ from alexnet_jax.data.batch import Batch, Shard
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.filling import TrainPlan
 from alexnet_jax.data.photometry import photometry
-from alexnet_jax.data.pipeline import Source, train_batches, usable_cores
+from alexnet_jax.data.pipeline import Source, train_batches
 from alexnet_jax.data.preprocessing import Preprocessing
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
@@ -204,12 +204,8 @@ def build_optimizer(
 
 
 def cpu_devices(settings: Settings) -> int:
-    """How many devices CPUs should make, all processes together: what the mesh asks for, by default one a tower.
-
-    A process alone with one core makes by default one for both towers, which would otherwise take turns on the core.
-    """
-    towers = 1 if usable_cores() == 1 and processes.count() == 1 else 2
-    return (settings.mesh.data or 1) * (settings.mesh.tower or towers)
+    """How many devices CPUs should make, all processes together: what the mesh asks for, by default one a tower."""
+    return (settings.mesh.data or 1) * (settings.mesh.tower or 2)
 
 
 def build_mesh(settings: Settings, *, trains: bool = True) -> Mesh:

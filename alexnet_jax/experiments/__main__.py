@@ -110,8 +110,7 @@ def _make(experiment: Experiment, until: float) -> int:
             runs, count = _runs(experiment, rows), made
             missing = without_rows(runs, rows)
             if missing:
-                logs = runs_dir / "worker*.log"
-                print_line(f"{len(missing)} of {len(runs)} runs to make; workers log to {logs}")
+                print_line(f"{len(missing)} of {len(runs)} runs to make; workers log to {pool.log('*')}")
             pool.make(missing)
             if pool.stopped is not None or made == count:
                 break

@@ -16,6 +16,7 @@ from alexnet_jax.experiments import worker
 from alexnet_jax.experiments.rows import Row
 from alexnet_jax.experiments.run import Run
 from alexnet_jax.runtime import output
+from alexnet_jax.workdir.atomic import writing
 
 
 class Pool:
@@ -49,7 +50,7 @@ class Pool:
         """Makes the runs, in order; those that time or a signal leaves over are left.
 
         Raises:
-          UsageError: a run failed by a mistake of the user, its process died, or its row cannot be written.
+          UsageError: a run failed by a mistake of the user, its process died, or its row or log cannot be written.
         """
         waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         for run in runs:
@@ -74,6 +75,10 @@ class Pool:
         self._stopped = signal.Signals(number)
         for process in filter(None, self._workers):
             process.send_signal(signal.SIGTERM)
+
+    def log(self, slot: int | str) -> Path:
+        """The file of what a worker prints; `*` for all. Another command with the same folder has other files."""
+        return self._runs_dir / f"worker{slot}-{os.getpid()}.log"
 
     @property
     def stopped(self) -> signal.Signals | None:
@@ -123,19 +128,19 @@ class Pool:
             return json.loads(line)
         status, self._workers[slot] = process.wait(), None
         if self._stopped is None:
-            last = "".join(self._log(slot).read_text(errors="replace").strip().splitlines()[-1:])
-            ending = f"the run {run.name!r} with seed {run.seed} ended with status {status}: {last} ({self._log(slot)})"
+            log = self.log(slot)
+            last = "".join(log.read_text(errors="replace").strip().splitlines()[-1:])
+            ending = f"the run {run.name!r} with seed {run.seed} ended with status {status}: {last} ({log})"
             if status != TEMPORARY:
                 raise UsageError(ending)
             output.warn(ending)
         return None
 
-    def _log(self, slot: int) -> Path:
-        return self._runs_dir / f"worker{slot}.log"
-
     def _start(self, slot: int) -> subprocess.Popen[str]:
-        self._runs_dir.mkdir(parents=True, exist_ok=True)
-        with open(self._log(slot), "w") as log:
+        with writing(self.log(slot), "name another folder in --runs"):
+            self._runs_dir.mkdir(parents=True, exist_ok=True)
+            self.log(slot).write_bytes(b"")
+        with open(self.log(slot), "a") as log:
             process = subprocess.Popen(
                 worker.command(self._runs_dir, self._data_dir),
                 stdin=subprocess.PIPE,

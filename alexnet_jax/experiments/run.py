@@ -90,7 +90,7 @@ def config_of(run: Run) -> ConfigDict:
     config.name, config.seed = run.folder, run.seed
     try:
         change(config, run.overrides)
-    except (KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"a field of {', '.join(run.overrides)} is not in {run.config}: {error}") from error
     return config.lock()
 

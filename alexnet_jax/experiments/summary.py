@@ -19,11 +19,12 @@ HEAD = """# The paper's claims, measured
 `python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
 many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
 which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
-seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER` makes them again. A run on ELPV prepares
-the data itself. These commands download and prepare CIFAR-10 with TensorFlow (`pip install '.[tensorflow]'`, for Python
-3.13 or older). Without TensorFlow, `prepare folder cifar10 --source_dir=TREE` takes the place of `prepare tfds cifar10`
-in both, as for the runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in the splits `train` and `test`.
-The order of the images follows from their names, so the two sources give different batches.
+seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER --runs=FOLDER` makes them again. A run on
+ELPV prepares the data itself. These commands download and prepare CIFAR-10 with TensorFlow (`pip install
+'.[tensorflow]'`, for Python 3.13 or older). Without TensorFlow, `prepare folder cifar10 --source_dir=TREE` takes the
+place of `prepare tfds cifar10` in both, as for the runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in
+the splits `train` and `test`. The order of the images follows from their names, so the two sources give different
+batches.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw

@@ -26,18 +26,19 @@ from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.experiments.run import Run, perform, row_of
 
 MODULE = "alexnet_jax.experiments.worker"
-CPU_DEVICES = 2  # at most: a tower on each, or two parts of a batch
+CPU_DEVICES = 2  # a tower on each, or two parts of a batch; on one core they would take turns
 PARENT_CHECK = 1.0  # seconds
 
 
-def main(runs_dir: str, data_dir: str | None = None) -> None:
+def main(parent: str, runs_dir: str, data_dir: str | None = None) -> None:
     """Makes the runs of standard input until it ends.
 
     Args:
+      parent: number of the process that started this one, and may be gone already.
       runs_dir: folder of the workdirs.
       data_dir: of prepared data sets; None: TFDS's own.
     """
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     cli.start(cpu_devices=min(CPU_DEVICES, usable_cores()))
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what runs print would mix with the answers
@@ -59,8 +60,8 @@ def _end_with(parent: int) -> None:
 
 
 def command(runs_dir: Path, data_dir: str | None) -> list[str]:
-    """The command that starts a worker."""
-    return [sys.executable, "-m", MODULE, str(runs_dir), *([data_dir] if data_dir else [])]
+    """The command with which this process starts a worker."""
+    return [sys.executable, "-m", MODULE, str(os.getpid()), str(runs_dir), *([data_dir] if data_dir else [])]
 
 
 def line_of(run: Run) -> str:
@@ -69,4 +70,4 @@ def line_of(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, words=2)
+    cli.run(main, words=3)

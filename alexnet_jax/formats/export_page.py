@@ -80,8 +80,8 @@ python -m alexnet_jax.convert import {quoted} --workdir=DIR \\
 """
 NOTES = {
     "stablehlo": "The program takes pixels as bytes and gives probabilities: the mean and the scale of the pixels are"
-    " part of it. It runs on CPUs, CUDA and TPUs, on one device, with any number of crops, and needs JAX alone."
-    " `json.loads(network.fun_name)` has the classes and the preprocessing. JAX"
+    " part of it. It runs on CPUs, CUDA and TPUs, on one device, with any number of crops, and needs"
+    " `pip install jax flatbuffers`. `json.loads(network.fun_name)` has the classes and the preprocessing. JAX"
     " promises to read such a file for six months; `--kind=safetensors` keeps a network for longer.",
     "onnx": "The graph takes pixels as bytes and gives probabilities: the mean and the scale of the pixels are part of"
     " it. It computes in float32, takes any number of crops, and has the classes and the preprocessing in its"

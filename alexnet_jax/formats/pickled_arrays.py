@@ -35,7 +35,7 @@ ALLOWED = {
 NUMPY_KINDS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
 MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's files before 1.6
 LEGACY_PROTOCOL = 1001
-MAX_ARRAYS, MAX_DEPTH = 10_000, 5
+MAX_ARRAYS, MAX_DEPTH = 10_000, 10  # Lightning counts the steps of its loops six dictionaries deep
 
 Numbers = Callable[[tuple], np.ndarray]  # of the storage that a key names
 

@@ -16,7 +16,7 @@ from alexnet_jax.errors import words_of
 from alexnet_jax.formats.errors import FormatError
 
 MAX_STEPS = 2_000_000  # of the machine; the pickle of a network with its optimizer takes some thousands
-DICTS = ("collections OrderedDict", "collections defaultdict")
+DICTS = ("collections OrderedDict", "collections defaultdict", "collections Counter")
 KEYS = (str, bytes, int, float, type(None))  # whose hash takes no time or depth that a file could choose
 
 # Instructions that push their own argument.
@@ -232,7 +232,10 @@ def _called(name: str, arguments: tuple) -> Any:
     """The note of a call; of a dictionary's class, the dictionary."""
     if name not in DICTS:
         return Call(name, arguments)
-    pairs = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else ()
+    first = arguments[0] if arguments else ()
+    if isinstance(first, dict):  # of a Counter
+        return dict(first)
+    pairs = first if isinstance(first, (list, tuple)) else ()
     if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise FormatError("its pickle is damaged: a dictionary is made of other things than pairs")
     return _filled({}, [value for pair in pairs for value in pair])

@@ -62,8 +62,8 @@ class Tower(nn.Module):
       towers: of the whole network, 2 or 1.
       axes: mesh axes over which this call is divided, when it runs within `shard_map`: `data`, `tower`, both or none.
       activation: relu or tanh (paper section 3.1).
-      dtype: of the activations between layers, such as bfloat16; None: as the images. Parameters, norms and logits
-        keep theirs.
+      dtype: of the activations between layers, such as bfloat16; None: as the images, which are then float32 as the
+        parameters. Parameters, norms and logits keep theirs.
       he_init: start kernels at He et al. 2015's sqrt(2 / inputs) and biases at 0, not at the recipe's values.
       norm_k, norm_alpha, norm_beta, norm_size: response norm; alpha as it multiplies the sum: 1e-4 / 5
         (A/layers/layer-params-145.cfg:137-155 and A/layer.py:1183).

@@ -66,16 +66,17 @@ def confusion_exhibit(examined: Examined, class_names: Sequence[str], split: str
     """Which classes are taken for which; None: there are too many classes."""
     if examined.matrix is None:
         return None
-    figure = confusion.draw(examined.matrix, class_names)
+    counts = examined.tally.count
+    figure = confusion.draw(examined.matrix, class_names, counts)
     names = [readable(name) for name in class_names]
     listed = "" if len(names) <= SPELLED else _table_of_confusions(examined.matrix, names)
-    means, count = examined.tally.means(), int(examined.tally.count.sum())
+    means, count = examined.tally.means(), int(counts.sum())
     top5 = f", top-5 error {page.percent(means['top5'])}" if "top5" in means else ""
     return Exhibit(
         {"confusion": figure},
         Section(
             "Confusions",
-            page.charts([(figure, confusion_in_words(examined.matrix, names))]) + listed,
+            page.charts([(figure, confusion_in_words(examined.matrix, names, counts))]) + listed,
             f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
             f" top-1 error {page.percent(means['top1'])}{top5}.",
             "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
@@ -83,13 +84,20 @@ def confusion_exhibit(examined: Examined, class_names: Sequence[str], split: str
     )
 
 
-def confusion_in_words(matrix: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
-    """A confusion matrix as text: each row where there are few classes, else the commonest confusions."""
+def confusion_in_words(
+    matrix: Int[np.ndarray, "classes classes"], names: Sequence[str], count: Int[np.ndarray, " classes"]
+) -> str:
+    """A confusion matrix as text: each row where there are few classes, else the commonest confusions.
+
+    Args:
+      matrix, count: as `confusion.draw` takes them.
+      names: of the classes.
+    """
     if len(names) <= SPELLED:
         rows = [
-            f"of {int(row.sum()):,} {name}: "
+            f"of {int(images):,} {name}: "
             + ", ".join(f"{int(n):,} as {other}" for n, other in zip(row, names, strict=True))
-            for row, name in zip(matrix, names, strict=True)
+            for row, name, images in zip(matrix, names, count, strict=True)
         ]
         return f"Predicted, {'; '.join(rows)}."
     commonest = confusion.commonest(matrix, CONFUSIONS)

@@ -96,8 +96,9 @@ def curves_exhibit(rows: Sequence[Mapping[str, Any]], schedule: str) -> Exhibit 
     if not figures:
         return None
     caption = (
-        "Training metrics are means over the updates since the row before, with crops, flips, noise and dropout;"
-        " validation metrics are of centre crops without them. Where there are many rows, the thin line has all of them"
+        "Training metrics are means over the updates since the row before, of images as augmentation changes them, and"
+        " with dropout where the network has it; validation metrics are of centre crops of the images as they are,"
+        " without dropout. Where there are many rows, the thin line has all of them"
         " and the thick line a running mean over a fiftieth of the run."
     )
     paper = (

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import math
 import os
+import re
 import time
 import uuid
 from pathlib import Path
@@ -109,7 +110,7 @@ class Entries:
                 status = file.stat()
                 if file.suffix == SUFFIX:
                     entries.append((status.st_mtime, status.st_size, file))
-                elif file.suffix == PARTIAL and status.st_mtime < time.time() - ABANDONED_AFTER:
+                elif file.suffix == PARTIAL and _is_abandoned(file.stem, status.st_mtime):
                     file.unlink()
         total = sum(size for _, size, _ in entries)
         for _, size, file in sorted(entries):
@@ -117,6 +118,11 @@ class Entries:
                 return
             file.unlink(missing_ok=True)
             total -= size
+
+
+def _is_abandoned(stem: str, changed: float) -> bool:
+    """Whether a dead process has left the file. Files of other names are another program's."""
+    return re.fullmatch(r"[0-9a-f]{32}", stem) is not None and changed < time.time() - ABANDONED_AFTER
 
 
 def _digest(key: str, value: bytes) -> bytes:

@@ -9,6 +9,7 @@ from alexnet_jax.workdir.errors import OtherDataError
 from alexnet_jax.workdir.record import has_checkpoints, read_json
 
 DATA_FILE = "data.json"
+LICENCE = "license"  # beside the identity, and no part of it
 
 
 def check(folder: epath.Path, identity: Mapping[str, Any]) -> None:
@@ -43,6 +44,13 @@ def form_of(folder: epath.Path, name: str) -> str:
         return name
     form = str(read_json(folder / DATA_FILE).get("name")).rpartition("/")[0]  # without the version
     return form if form.startswith(f"{name}/") else name
+
+
+def licence_in(folder: epath.Path) -> str:
+    """The licence of the images of the run in a workdir; empty: it is not recorded."""
+    file = folder / DATA_FILE
+    licence = read_json(file).get(LICENCE) if file.exists() else None
+    return licence if isinstance(licence, str) else ""
 
 
 def _is_of_a_run(folder: epath.Path) -> bool:

@@ -13,13 +13,19 @@ def texts(figure) -> list[str]:
 
 
 def test_cells_of_few_classes_hold_counts_and_shares():
-    figure = confusion.draw(np.array([[3, 1], [0, 0]]), ["cat", "dog"])
+    figure = confusion.draw(np.array([[3, 1], [0, 0]]), ["cat", "dog"], np.array([4, 0]))
     assert texts(figure) == ["3\n75.0%", "1\n25.0%", "0\n0.0%", "0\n0.0%"]
     axes = figure.axes[0]
     assert axes.get_title() == "3 of 4 images are predicted right"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+
+
+def test_images_without_a_prediction_count():
+    figure = confusion.draw(np.array([[3, 1], [0, 2]]), ["cat", "dog"], np.array([8, 2]))
+    assert texts(figure) == ["3\n37.5%", "1\n12.5%", "0\n0.0%", "2\n100.0%"]
+    assert figure.axes[0].get_title() == "5 of 10 images are predicted right"
 
 
 def test_counts_stand_out_from_their_cells():
@@ -29,7 +35,7 @@ def test_counts_stand_out_from_their_cells():
 
     border = round(100 * confusion.DARK_CELL)
     for right in (*range(0, 101, 10), border - 1, border + 1):
-        axes = confusion.draw(np.array([[right, 100 - right], [0, 1]]), ["cat", "dog"]).axes[0]
+        axes = confusion.draw(np.array([[right, 100 - right], [0, 1]]), ["cat", "dog"], np.array([100, 1])).axes[0]
         cell = axes.images[0].to_rgba(right / 100)[:3]
         low, high = sorted([luminance(cell), luminance(axes.texts[0].get_color())])
         assert (high + 0.05) / (low + 0.05) > 4, f"WCAG's ratio of contrast, at {right} %"
@@ -41,7 +47,7 @@ def test_many_classes_have_a_list_and_cells_that_can_be_seen(classes: int, cells
     matrix = np.diag(np.full(classes, 5))
     matrix[classes - 1, 2] = 4
     matrix[7, 8] = 2
-    figure = confusion.draw(matrix, names)
+    figure = confusion.draw(matrix, names, matrix.sum(axis=1))
     shares = figure.axes[0].images[0].get_array()
     assert shares.shape == (cells, cells)
     assert shares[-1, 2 * cells // classes] == pytest.approx(4 / 9), "a single confusion is not lost"
@@ -70,5 +76,5 @@ def test_names_are_short_and_apart():
 def test_every_number_of_classes_becomes_a_file(classes: int, suffix: str):
     names = [f"クラス$ {number}" for number in range(classes)]  # a script that the font may lack
     matrix = np.random.default_rng(0).integers(0, 1000, (classes, classes))
-    content = canvas.as_bytes(confusion.draw(matrix, names), suffix)
+    content = canvas.as_bytes(confusion.draw(matrix, names, matrix.sum(axis=1)), suffix)
     assert content.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")

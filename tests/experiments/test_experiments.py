@@ -104,7 +104,7 @@ def rows(folder: Path) -> set[tuple[str, int]]:
 def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--jobs=2")
     assert status == 0 and rows(tmp_path) == {("a", 0), ("b", 0), ("a", 1), ("b", 1)}
-    assert out.startswith(f"some: 4 of 4 runs to make; workers log to {tmp_path}/runs/worker*.log\n")
+    assert out.startswith(f"some: 4 of 4 runs to make; workers log to {tmp_path}/runs/worker*-")
     assert "ten views 10.0% in 0:01" in out and "3 runs left" in out
     before = (tmp_path / "rows" / "some.jsonl").read_text()
     with open(tmp_path / "rows" / "some.jsonl", "a") as file:
@@ -212,6 +212,31 @@ def test_rows_that_cannot_be_written_are_an_error_before_a_run_starts(forked, tm
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("place", ["a file", "below a file"])
+def test_a_folder_that_cannot_be_made_for_the_runs_is_one_line(tmp_path: Path, place: str):
+    runs = tmp_path / "taken"
+    runs.write_text("")
+    status, _, errors = command(tmp_path, "a", f"--runs={runs if place == 'a file' else runs / 'runs'}")
+    assert status == 2 and errors.count("\n") == 1
+    assert errors.startswith(f"error: {runs}") and errors.endswith("name another folder in --runs\n")
+
+
+def test_two_commands_have_logs_of_their_own(tmp_path: Path):
+    """Else the error of one would quote the progress of the other."""
+    processes = [start(tmp_path, "a,brief") for _ in range(2)]
+    for process in processes:
+        process.communicate(timeout=60)
+    logs = {f"worker0-{process.pid}.log" for process in processes}
+    assert {path.name for path in (tmp_path / "runs").glob("worker*.log")} == logs
+
+
+def test_a_worker_whose_command_is_gone_before_it_looks_ends(tmp_path: Path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    script = "import sys, time; from alexnet_jax.experiments import worker; worker._end_with(int(sys.argv[1]))"
+    ended = subprocess.run([sys.executable, "-c", f"{script}; time.sleep(60)", gone.stdout.strip()], timeout=50)
+    assert ended.returncode == -signal.SIGTERM
+
+
 def test_a_row_that_cannot_be_written_ends_the_command_and_counts_for_nothing(tmp_path: Path):
     status, out, errors = command(tmp_path, "spoil")
     assert status == 2 and "seed" not in out
@@ -266,6 +291,11 @@ def test_folders_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_address_is_no_folder(forked, flag: str):
     status, _, errors = forked("experiments", "elpv", f"--{flag}=gs://bucket/there")
     assert status == 2 and f"--{flag}=gs://bucket/there: the folder is not on this machine; name one that is" in errors
+
+
+def test_a_field_within_a_number_is_named():
+    with pytest.raises(UsageError, match=r"a field of batch_size\.x\.y is not in default"):
+        config_of(Run("e", "a", "default", {"batch_size.x.y": 1}, 0))
 
 
 def test_a_field_that_no_config_has_is_named():
@@ -390,7 +420,7 @@ def test_a_diverging_run_leaves_a_row_and_the_worker_goes_on(monkeypatch: pytest
     monkeypatch.setattr(worker.cli, "start", lambda **_: None)
     monkeypatch.setattr(worker.os, "dup2", lambda *_: None)  # standard output stays
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(map(worker.line_of, runs))))
-    worker.main(str(tmp_path))
+    worker.main("1", str(tmp_path))
     first, second = map(json.loads, capfd.readouterr().out.splitlines())
     assert "update 7" in first["failed"] and first["seconds"] is None and "result" not in first
     assert (first["run"], first["seed"], second["seed"]) == ("a", 0, 1)
@@ -427,7 +457,7 @@ def test_a_worker_ends_with_the_command_that_started_it(tmp_path: Path, data_dir
         stdout=subprocess.DEVNULL,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    log = tmp_path / "runs" / "worker0.log"
+    log = tmp_path / "runs" / f"worker0-{parent.pid}.log"
     wait_for(log, "first update")
     tasks = Path(f"/proc/{parent.pid}/task").glob("*/children")  # a thread started the worker
     [worker] = [int(child) for task in tasks for child in task.read_text().split()]

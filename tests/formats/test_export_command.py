@@ -28,6 +28,14 @@ def test_a_network_is_written_with_its_page(run, command, tmp_path, ending):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_the_page_of_a_run_that_is_not_through_has_the_licence(run, forked, tmp_path):
+    """Its card is not written yet."""
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("MODEL_CARD.md", "result.json"))
+    status, _, err = forked("convert", "export", f"--workdir={copy}", f"--to={tmp_path}/net.safetensors")
+    assert status == 0, err
+    assert "CC BY-NC-SA 4.0" in (tmp_path / "net.safetensors.README.md").read_text()
+
+
 def test_mistakes_are_one_line_with_status_2(run, forked, tmp_path):
     empty = tmp_path / "empty"
     shutil.copytree(run, empty, ignore=shutil.ignore_patterns("checkpoints"))

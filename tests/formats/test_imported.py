@@ -1,5 +1,6 @@
 """Networks of other programs compute here what they compute by the reference in NumPy, whichever file they came in."""
 
+import collections
 import json
 import pickle
 
@@ -142,15 +143,21 @@ def test_caffe_s_mean_image(tmp_path):
     assert np.array_equal(caffe.read_mean(caffe.write_mean(mean)), mean)
 
 
+LOOPS: dict = {"ready": 5}  # of Lightning's trainer
+for _name in ("step", "optimizer", "optim_progress", "epoch_loop.automatic_optimization.optim_progress", "fit_loop"):
+    LOOPS = {_name: LOOPS}
 FORMS = {
     "safetensors": lambda state: save(state),
     "pth": networks.pth,
     "legacy": networks.legacy_pth,
     "training script": lambda state: networks.pth(state, lambda tensors: {"epoch": 3, "state_dict": tensors}),
+    "scheduler": lambda state: networks.pth(
+        state, lambda tensors: {"state_dict": tensors, "scheduler": {"milestones": collections.Counter([30, 60])}}
+    ),
     "any dictionary": lambda state: networks.pth(state, lambda tensors: {"net": {"weights": tensors}}),
     "Lightning": lambda state: networks.pth(
         {f"model.{name}": array for name, array in state.items()},
-        lambda tensors: {"state_dict": tensors, "best": np.float64(0.25)},
+        lambda tensors: {"state_dict": tensors, "best": np.float64(0.25), "loops": LOOPS},
     ),
     "compiled": lambda state: networks.pth({f"_orig_mod.{name}": array for name, array in state.items()}),
     "compiled and parallel": lambda state: networks.pth(

@@ -258,6 +258,18 @@ def test_a_run_that_goes_on_or_is_asked_again_has_a_right_card(run: Path, data_d
     assert "| machine |" in file.read_text()
 
 
+def test_a_run_that_goes_on_names_its_data_set_as_its_config_does(run: Path, data_dir: str, tiny_config: Callable):
+    """Though it opens the form of the data set that it began with: `elpv/64`."""
+    (run / "result.json").unlink()
+    recorded = json.loads((run / "config.json").read_text())
+    recorded["config"]["dataset"]["name"] = "elpv"
+    (run / "config.json").write_text(json.dumps(recorded))
+    train.train_and_evaluate(tiny_config(num_epochs=0.5, **{"dataset.name": "elpv"}), str(run), data_dir)
+    text = (run / "MODEL_CARD.md").read_text()
+    assert "\n# AlexNet (original) on elpv\n" in text and table(text, "Errors")[2][0] == "elpv"
+    assert json.loads((run / "config.json").read_text())["config"]["dataset"]["name"] == "elpv"
+
+
 def test_a_result_of_an_earlier_version_shows_no_top5_error_of_two_classes(
     run: Path, data_dir: str, tiny_config: Callable
 ):

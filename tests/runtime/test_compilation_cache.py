@@ -135,12 +135,12 @@ def test_many_small_entries_are_not_listed_at_each_one(tmp_path: Path, monkeypat
 
 
 def test_a_partial_entry_of_a_dead_process_is_removed_after_an_hour(tmp_path: Path):
-    old, young = tmp_path / "old.part", tmp_path / "young.part"
-    for file, age in ((old, 4000), (young, 0)):
+    old, young, foreign = (tmp_path / f"{name}.part" for name in ("0" * 32, "1" * 32, "film.mp4"))
+    for file, age in ((old, 4000), (young, 0), (foreign, 4000)):
         file.write_bytes(b"half")
         os.utime(file, (time.time() - age,) * 2)
     Entries(tmp_path).put("one", b"program")
-    assert not old.exists() and young.exists()
+    assert not old.exists() and young.exists() and foreign.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -262,7 +262,8 @@ def cache_folder() -> Path | None:
     """The folder of JAX's compilation cache; None: it is off, or not on this machine."""
     config: Any = jax.config  # whose fields are made at run time
     folder = config.jax_compilation_cache_dir if config.jax_enable_compilation_cache else None
-    return Path(folder) if folder and "://" not in folder else None
+    # A library is loaded by its path: a name alone would be looked for elsewhere.
+    return Path(folder).absolute() if folder and "://" not in folder else None
 
 
 def _key(compiler: Compiler, *parts: Path | str) -> str:

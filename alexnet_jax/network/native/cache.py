@@ -13,7 +13,6 @@ import uuid
 from pathlib import Path
 
 LIBRARIES = 16  # of other processors, compilers and versions that stay; those used last
-UNFINISHED = ".part"
 ABANDONED = 3600.0  # seconds after which the writer of an unfinished file counts as dead
 
 
@@ -38,7 +37,7 @@ def put(folder: Path, key: str, content: bytes) -> Path:
       OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, unfinished = folder / _name(key, content), folder / f"{uuid.uuid4().hex}{UNFINISHED}"
+    file, unfinished = folder / _name(key, content), folder / f"{uuid.uuid4().hex}.part"
     try:
         unfinished.write_bytes(content)
         unfinished.replace(file)
@@ -60,7 +59,7 @@ def _evict(folder: Path) -> None:
             used = file.stat().st_mtime
             if re.fullmatch(r"[0-9a-f]{64}(-[0-9a-f]{64})?\.so", file.name):  # without a digest: of an older version
                 libraries.append((used, file))
-            elif file.suffix == UNFINISHED and used < time.time() - ABANDONED:
+            elif re.fullmatch(r"[0-9a-f]{32}\.part", file.name) and used < time.time() - ABANDONED:
                 file.unlink()
     for _, file in sorted(libraries)[:-LIBRARIES]:
         with contextlib.suppress(OSError):

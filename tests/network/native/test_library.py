@@ -137,9 +137,10 @@ def test_the_libraries_used_last_stay(compiler: compiling.Compiler, builds: list
         other.write_text("")
         os.utime(other, (1000 + i, 1000 + i))
     (folder / "another.so").write_text("of someone else")
-    (folder / "a.part").write_text("of a dead process")
-    os.utime(folder / "a.part", (1000, 1000))
-    (folder / "b.part").write_text("of one that writes")
+    dead, writes, foreign = (folder / f"{name}.part" for name in ("a" * 32, "b" * 32, "film.mp4"))
+    for file, age in ((dead, 4000), (writes, 0), (foreign, 4000)):
+        file.write_text("half")
+        os.utime(file, (time.time() - age,) * 2)
     os.utime(used, (500, 500))
     build.load_library(compiler, folder)  # which uses it
     assert used.stat().st_mtime > time.time() - 60
@@ -150,8 +151,22 @@ def test_the_libraries_used_last_stay(compiler: compiling.Compiler, builds: list
     assert len(found) == cache.LIBRARIES + 1
     assert not (folder / f"{4:064x}-{4:064x}.so").exists()
     assert (folder / f"{5:064x}-{5:064x}.so").exists()
-    assert not (folder / "a.part").exists()
-    assert (folder / "b.part").exists()
+    assert not dead.exists() and writes.exists() and foreign.exists()
+
+
+def test_a_library_in_the_folder_at_hand_is_loaded(
+    compiler: compiling.Compiler, builds: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By its path: the system looks a bare name up elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", ".")
+    try:
+        for _ in range(2):
+            build.load_library(compiler, build.cache_folder())
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert len(builds) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(compiler: compiling.Compiler, builds: list, tmp_path: Path):
