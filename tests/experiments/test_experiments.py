@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,7 +105,9 @@ def rows(folder: Path) -> set[tuple[str, int]]:
 def test_each_run_leaves_one_row_and_is_not_made_again(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--jobs=2")
     assert status == 0 and rows(tmp_path) == {("a", 0), ("b", 0), ("a", 1), ("b", 1)}
-    assert out.startswith(f"some: 4 of 4 runs to make; workers log to {tmp_path}/runs/worker*-")
+    line, _, _ = out.partition("\n")
+    start_of_line = f"some: 4 of 4 runs to make; workers log to {tmp_path}/runs/worker*-"
+    assert line.startswith(start_of_line) and re.fullmatch(r"\d+\.log", line.removeprefix(start_of_line))
     assert "ten views 10.0% in 0:01" in out and "3 runs left" in out
     before = (tmp_path / "rows" / "some.jsonl").read_text()
     with open(tmp_path / "rows" / "some.jsonl", "a") as file:
