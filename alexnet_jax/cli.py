@@ -25,7 +25,6 @@ from alexnet_jax import configs, paths, startup
 from alexnet_jax.errors import UsageError, reason_of, words_of
 from alexnet_jax.network.native import build
 from alexnet_jax.runtime import compilation_cache, output, processes, variables
-from alexnet_jax.runtime.errors import EarlyDevicesError
 
 # Flags whose `~` is expanded before they are parsed. Commands expand the other paths with `paths.absolute`.
 PATH_FLAGS = ("config", "config.init_from", "workdir", "data_dir", "source_dir")
@@ -305,12 +304,12 @@ def use_no_device() -> None:
 
 
 def start(*, cpu_devices: int, native: str = "auto") -> str:
-    """Makes the devices of a CPU, before JAX counts them, opens the cache of compiled programs, and keeps memory.
+    """Makes the devices, before JAX counts them, opens the cache of compiled programs, and keeps memory.
 
     It builds the native kernels of the platform, or loads them from that cache, before JAX traces a program.
 
     Args:
-      cpu_devices: of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.
+      cpu_devices: as in `processes.make_devices`.
       native: whether operations run in native kernels, as `--native` says.
 
     Returns:
@@ -320,12 +319,7 @@ def start(*, cpu_devices: int, native: str = "auto") -> str:
       EarlyDevicesError: the config has made JAX's devices.
       PlatformError: JAX cannot use the devices.
     """
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        try:
-            jax.config.update("jax_num_cpu_devices", -(-cpu_devices // processes.count()))
-        except RuntimeError as error:  # of `--distributed=off`; joining the others notices the same
-            raise EarlyDevicesError from error
-    processes.make_devices()
+    processes.make_devices(cpu_devices)
     processes.silence_gloo()
     folder = compilation_cache.default_folder()
     compilation_cache.use(folder)

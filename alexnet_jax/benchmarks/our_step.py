@@ -10,7 +10,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import os
 import sys
 import tempfile
 import time
@@ -249,10 +248,8 @@ def default_settings(batch_size: int) -> Settings:
 
 def main(mode: str = "auto", batch_size: str = "128", dtype: str = "float32") -> None:
     """Serves net 145; when it is ready, it answers with the line that says which operations are native."""
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", 2)
     try:
-        processes.make_devices()
+        processes.make_devices(cpu_devices=2)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)

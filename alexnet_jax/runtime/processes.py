@@ -140,15 +140,24 @@ def _join(processes: int | None, process: int | None) -> None:
         raise errors[0]
 
 
-def make_devices() -> None:
+def make_devices(cpu_devices: int) -> None:
     """Makes JAX's devices. Before that, `allocator.keep_memory` is called.
 
     JAX starts threads with the devices of a CPU. If `keep_memory` is called later, each of these threads allocates from
     a separate heap, and a separate heap returns large blocks to the system at once.
 
+    Args:
+      cpu_devices: of a CPU, of all processes together. `JAX_NUM_CPU_DEVICES`, of one process, overrides the number.
+
     Raises:
-      PlatformError: JAX cannot use them.
+      EarlyDevicesError: JAX has made its devices before, as a config's code can do.
+      PlatformError: JAX cannot use the devices.
     """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        try:
+            jax.config.update("jax_num_cpu_devices", -(-cpu_devices // count()))
+        except RuntimeError as error:  # of `--distributed=off`; joining the others notices the same
+            raise EarlyDevicesError from error
     allocator.keep_memory()
     try:
         jax.devices()
