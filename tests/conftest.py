@@ -65,7 +65,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, data_dir: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def net(tiny_run: Path):
+def network(tiny_run: Path):
     """The network of `tiny_run`, ready for pictures."""
     import alexnet_jax
 

@@ -48,13 +48,13 @@ def files_of(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_folder_becomes_a_file_and_broken_pictures_are_counted(features, net, tree, tmp_path):
+def test_a_folder_becomes_a_file_and_broken_pictures_are_counted(features, network, tree, tmp_path):
     result = features(tree, "--output=x.npz", "--neighbours=2")
     assert result.status == 1, result.err
     assert "99.jpg is no picture" in result.err and "1 could not be read and is not in" in result.err
     assert re.search(r"11 pictures, \d+ features of fc7 each\n.*by chance.*\nwritten to .*x\.npz\n", result.out)
     found = content(tmp_path / "cwd/x.npz")
-    np.testing.assert_allclose(found["features"], net.features(sorted(tree.rglob("*.png"))), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["features"], network.features(sorted(tree.rglob("*.png"))), rtol=1e-5, atol=1e-6)
     assert found["neighbours"].shape == (11, 2) and found["classes"].tolist() == ["a", "b ä"]
     assert files_of(tmp_path / "cwd") == ["x.npz"] and not files_of(tmp_path / "tmp")
 
@@ -68,7 +68,7 @@ def test_broken_queries_are_counted(features, tree, tmp_path):
     assert result.status == 1 and "1 could not be read and is not in" in result.err
 
 
-def test_a_data_set_with_queries_and_codes(features, net, tmp_path, data_dir):
+def test_a_data_set_with_queries_and_codes(features, network, tmp_path, data_dir):
     result = features(
         "elpv/64", "--split=train[:60]", "--queries=elpv/64", "--queries_split=test[:20]", "--neighbours=4",
         "--codes=16", "--code_updates=3", "--layer=conv5", "--output=x.npz",
@@ -83,7 +83,7 @@ def test_a_data_set_with_queries_and_codes(features, net, tmp_path, data_dir):
 
     image = open_dataset("elpv/64", data_dir).split("test[7:8]")[0]["image"]
     np.testing.assert_allclose(
-        found["query_features"][7], net.features(decode(image), "conv5")[0], rtol=1e-4, atol=1e-5
+        found["query_features"][7], network.features(decode(image), "conv5")[0], rtol=1e-4, atol=1e-5
     )
 
 

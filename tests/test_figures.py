@@ -33,7 +33,7 @@ def run(tmp_path_factory, data_dir):
 
 
 @pytest.fixture(scope="module")
-def net(run):
+def network(run):
     return alexnet_jax.load(run)
 
 
@@ -45,13 +45,13 @@ def images(data_dir):
     ]  # a batch has 128
 
 
-def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
+def test_an_examination_counts_every_image_and_ranks_the_mistakes(network, images):
     test, _ = images
     squares = np.stack([test.square(i) for i in range(50)])
     labels = np.array([test.source[i]["label"] for i in range(50)])
-    probabilities = net.predict(squares)
+    probabilities = network.predict(squares)
     done = []
-    found = examination.examine(net, test, seed=0, progress=done.append)
+    found = examination.examine(network, test, seed=0, progress=done.append)
     assert done[-1] == 50
     assert found.tally.means()["top1"] == pytest.approx((probabilities.argmax(axis=1) != labels).mean())
     for true, said in np.ndindex(2, 2):
@@ -69,29 +69,29 @@ def test_an_examination_counts_every_image_and_ranks_the_mistakes(net, images):
         assert each.probabilities == [float(f"{value:.6g}") for value in each.probabilities], "six digits, as predict"
 
 
-def test_probabilities_that_are_not_finite_are_counted_and_not_drawn(net, images):
-    huge = dataclasses.replace(net, params=jax.tree.map(lambda leaf: leaf * 1e25, net.params))
+def test_probabilities_that_are_not_finite_are_counted_and_not_drawn(network, images):
+    huge = dataclasses.replace(network, params=jax.tree.map(lambda leaf: leaf * 1e25, network.params))
     found = examination.examine(huge, images[0], seed=0, progress=lambda done: None)
     assert (found.tally.undefined, found.wrong, found.chosen, found.mistakes) == (50, 50, [], [])
     assert found.matrix.sum() == 0
 
 
-def test_another_seed_chooses_other_images(net, images):
+def test_another_seed_chooses_other_images(network, images):
     chosen = [
-        [each.name for each in examination.examine(net, images[0], seed=seed, progress=print).chosen]
+        [each.name for each in examination.examine(network, images[0], seed=seed, progress=print).chosen]
         for seed in (0, 0, 1)
     ]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_neighbours_are_the_nearest_by_brute_force(net, images):
+def test_neighbours_are_the_nearest_by_brute_force(network, images):
     test, train_images = images
-    found = examination.find(net, test, train_images, seed=0, progress=lambda done: None)
+    found = examination.find(network, test, train_images, seed=0, progress=lambda done: None)
     assert (found.layer, found.searched, len(found.queries)) == ("fc7", 150, 5)
-    database = net.features(np.stack([train_images.square(i) for i in range(150)]), "fc7").astype(np.float64)
+    database = network.features(np.stack([train_images.square(i) for i in range(150)]), "fc7").astype(np.float64)
     names = [test.title(i) for i in range(50)]
     for query in found.queries:
-        feature = net.features(test.square(names.index(query.name)), "fc7").astype(np.float64)
+        feature = network.features(test.square(names.index(query.name)), "fc7").astype(np.float64)
         distances = np.linalg.norm(database - feature, axis=1)
         nearest = np.argsort(distances, kind="stable")[:6]
         assert [each.name for each in query.neighbours] == [train_images.title(int(i)) for i in nearest]

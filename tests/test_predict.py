@@ -73,11 +73,11 @@ def test_answers_are_those_of_the_library_in_the_order_of_the_names(predict, run
     names = ["photos/defective/deep/c.jpg", "photos/functional/a.png", "photos/functional/b.png", "photos/none.webp"]
     assert [answer["image"] for answer in found] == names
     assert [answer["label"] for answer in found] == ["defective", "functional", "functional", None]
-    net = alexnet_jax.load(run)
-    expected = net.predict([tree.parent / name for name in names])
+    network = alexnet_jax.load(run)
+    expected = network.predict([tree.parent / name for name in names])
     for answer, row in zip(found, expected, strict=True):
         order = np.argsort(-row)
-        assert [entry["class"] for entry in answer["predictions"]] == [net.classes[label] for label in order]
+        assert [entry["class"] for entry in answer["predictions"]] == [network.classes[label] for label in order]
         np.testing.assert_allclose([entry["probability"] for entry in answer["predictions"]], row[order], rtol=1e-4)
     wrong = sum(answer["label"] not in (None, answer["predictions"][0]["class"]) for answer in found)
     assert f"{wrong} of 3 pictures in folders named as a class are wrong" in result.err
@@ -99,10 +99,10 @@ def test_ten_views_and_fewer_classes_in_a_table(predict, run, tree):
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert list(rows[0]) == ["image", "label", "class_1", "probability_1"]
     assert [(row["image"], row["label"]) for row in rows] == [(str(files[0]), ""), (str(files[1]), "functional")]
-    net = alexnet_jax.load(run)
-    expected = net.predict(files, views=10)
+    network = alexnet_jax.load(run)
+    expected = network.predict(files, views=10)
     np.testing.assert_allclose([float(row["probability_1"]) for row in rows], expected.max(axis=1), rtol=1e-4)
-    assert [row["class_1"] for row in rows] == [net.classes[label] for label in expected.argmax(axis=1)]
+    assert [row["class_1"] for row in rows] == [network.classes[label] for label in expected.argmax(axis=1)]
 
 
 def test_text_has_a_block_for_each_picture(predict, tree):
@@ -116,22 +116,22 @@ def test_text_has_a_block_for_each_picture(predict, tree):
 
 def test_more_pictures_than_a_batch_run_one_program(run, monkeypatch):
     squares = [(str(number), np.full((64, 64, 3), number, np.uint8)) for number in range(7)]
-    net, sizes = alexnet_jax.load(run), []
-    log_probs = type(net).log_probs
+    network, sizes = alexnet_jax.load(run), []
+    log_probs = type(network).log_probs
 
-    def counted(net, block, **kind):
+    def counted(network, block, **kind):
         sizes.append(len(block))
-        return log_probs(net, block, **kind)
+        return log_probs(network, block, **kind)
 
-    monkeypatch.setattr(type(net), "log_probs", counted)
+    monkeypatch.setattr(type(network), "log_probs", counted)
     found = [
         answer
-        for block in answers.answered(net, iter(squares), print, batch_size=4, views=1, top=5)
+        for block in answers.answered(network, iter(squares), print, batch_size=4, views=1, top=5)
         for answer in block
     ]
     assert [answer.name for answer in found] == list("0123456") and sizes == [4, 4]
     monkeypatch.undo()
-    expected = net.predict([pixels for _, pixels in squares]).max(axis=1)
+    expected = network.predict([pixels for _, pixels in squares]).max(axis=1)
     np.testing.assert_allclose([answer.probabilities[0] for answer in found], expected, rtol=1e-4)
 
 
@@ -231,10 +231,10 @@ def test_probabilities_that_are_not_finite_are_an_error(predict, run, tree, tmp_
     huge = tmp_path / "huge"
     shutil.copytree(run, huge)
     shutil.rmtree(huge / "checkpoints")
-    net = alexnet_jax.load(run)
+    network = alexnet_jax.load(run)
     checkpoints = Checkpoints(epath.Path(huge / "checkpoints"))
-    params = jax.tree.map(lambda leaf: leaf * 1e25, net.params)
-    checkpoints.save(1, {"params": params, "batch_stats": net.batch_stats}, top1=None)
+    params = jax.tree.map(lambda leaf: leaf * 1e25, network.params)
+    checkpoints.save(1, {"params": params, "batch_stats": network.batch_stats}, top1=None)
     checkpoints.close()
     result = predict("photos/functional", "--csv", workdir=huge)
     assert result.status == 2 and result.out.splitlines()[1:] == []

@@ -31,7 +31,7 @@ def run(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def net(run):
+def network(run):
     return alexnet_jax.load(run, data_dir="/nowhere")
 
 
@@ -42,11 +42,11 @@ def test_a_checkpoint_is_loaded_by_name_and_number(run):
 
 
 @pytest.mark.parametrize("views", [1, 10])
-def test_predictions_have_the_error_of_the_runs_result(run, net, squares, views):
+def test_predictions_have_the_error_of_the_runs_result(run, network, squares, views):
     from alexnet_jax.workdir.record import read_result
 
     images, labels = squares
-    probabilities = net.predict(images, views=views)
+    probabilities = network.predict(images, views=views)
     assert probabilities.shape == (50, 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     result = read_result(epath.Path(run))
@@ -55,12 +55,12 @@ def test_predictions_have_the_error_of_the_runs_result(run, net, squares, views)
     assert loss == pytest.approx(result[f"loss_{views}_views"], rel=1e-5)
 
 
-def test_a_workdir_without_preprocessing_takes_that_of_its_data_set(run, net, squares, data_dir, tmp_path):
+def test_a_workdir_without_preprocessing_takes_that_of_its_data_set(run, network, squares, data_dir, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run, old)
     (old / "preprocessing.npz").unlink()
     np.testing.assert_array_equal(
-        alexnet_jax.load(old, data_dir=data_dir).predict(squares[0][:3]), net.predict(squares[0][:3])
+        alexnet_jax.load(old, data_dir=data_dir).predict(squares[0][:3]), network.predict(squares[0][:3])
     )
 
 
@@ -74,20 +74,20 @@ class Piped(io.BytesIO):
         raise OSError(errno.ESPIPE, "Illegal seek")
 
 
-def test_one_picture_in_every_form_gives_the_same_answer(net, tmp_path):
+def test_one_picture_in_every_form_gives_the_same_answer(network, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(file := tmp_path / "bild ä.png")
     forms = [pixels, [pixels], pixels[None], file, str(file), file.read_bytes(), Image.open(file), [Image.open(file)]]
     forms += [io.BytesIO(file.read_bytes()), [io.BytesIO(file.read_bytes())], memoryview(file.read_bytes())]
     forms += [Piped(file.read_bytes())]
-    expected = net.predict(pixels)
+    expected = network.predict(pixels)
     for form in forms:
-        np.testing.assert_array_equal(net.predict(form), expected)
+        np.testing.assert_array_equal(network.predict(form), expected)
 
 
-def test_an_open_file_is_one_picture_from_its_beginning(net, squares, tmp_path):
+def test_an_open_file_is_one_picture_from_its_beginning(network, squares, tmp_path):
     Image.fromarray(squares[0][0]).save(file := tmp_path / "a.png")
-    expected = net.predict(file)
+    expected = network.predict(file)
 
     class Upload:  # as Flask's, which is also iterated line by line, and looks `read` up when asked
         def __init__(self, opened):
@@ -100,21 +100,21 @@ def test_an_open_file_is_one_picture_from_its_beginning(net, squares, tmp_path):
             return iter(self._opened)
 
     with open(file, "rb") as opened:
-        np.testing.assert_array_equal(net.predict(Upload(opened)), expected)
+        np.testing.assert_array_equal(network.predict(Upload(opened)), expected)
         opened.seek(9)
-        np.testing.assert_array_equal(net.predict(opened), expected)
-        np.testing.assert_array_equal(net.predict([opened] * 3), np.repeat(expected, 3, axis=0))
+        np.testing.assert_array_equal(network.predict(opened), expected)
+        np.testing.assert_array_equal(network.predict([opened] * 3), np.repeat(expected, 3, axis=0))
 
     def lent():
         for _ in range(3):
             with open(file, "rb") as opened:
                 yield opened
 
-    np.testing.assert_array_equal(net.predict(lent()), np.repeat(expected, 3, axis=0))
+    np.testing.assert_array_equal(network.predict(lent()), np.repeat(expected, 3, axis=0))
     with pytest.raises(UsageError, match=r"picture 0 \(BufferedReader\) cannot be read: .*closed file"):
-        net.predict(opened)
+        network.predict(opened)
     with open(file) as text, pytest.raises(UsageError, match=r"is no picture: a file opened as text; open it with"):
-        net.predict(text)
+        network.predict(text)
 
 
 def test_pictures_that_are_too_large_or_elsewhere_are_named_as_such(tmp_path):
@@ -125,49 +125,49 @@ def test_pictures_that_are_too_large_or_elsewhere_are_named_as_such(tmp_path):
         read_picture("gs://bucket/a.jpg", 16)
 
 
-def test_a_temporary_file_is_one_picture(net, squares):
+def test_a_temporary_file_is_one_picture(network, squares):
     with tempfile.NamedTemporaryFile() as file:  # whose `read` is looked up when asked
         Image.fromarray(squares[0][0]).save(file, "PNG")
-        np.testing.assert_array_equal(net.predict(file), net.predict(squares[0][0]))
+        np.testing.assert_array_equal(network.predict(file), network.predict(squares[0][0]))
 
 
-def test_an_empty_name_is_no_folder(net, run, monkeypatch):
+def test_an_empty_name_is_no_folder(network, run, monkeypatch):
     monkeypatch.chdir(run)
     with pytest.raises(UsageError, match=r"^'' is no picture: the name of its file is empty$"):
-        net.predict("")
+        network.predict("")
     with pytest.raises(UsageError, match=r"^the name of the network is empty; name a workdir or a file$"):
         alexnet_jax.load("")
 
 
-def test_apply_of_inputs_gives_the_logits_behind_the_predictions(net, squares):
+def test_apply_of_inputs_gives_the_logits_behind_the_predictions(network, squares):
     images = squares[0][:4]
-    logits = jax.jit(net.apply)(net.params, net.inputs(images))
-    np.testing.assert_allclose(jax.nn.softmax(logits), net.predict(images), atol=1e-6)
+    logits = jax.jit(network.apply)(network.params, network.inputs(images))
+    np.testing.assert_allclose(jax.nn.softmax(logits), network.predict(images), atol=1e-6)
 
 
-def test_features_of_the_last_hidden_layer_make_the_logits(net, squares):
+def test_features_of_the_last_hidden_layer_make_the_logits(network, squares):
     images = squares[0][:4]
-    features = net.features(images, "fc7")
-    leaves = jax.device_get(net.params["fc8"])
+    features = network.features(images, "fc7")
+    leaves = jax.device_get(network.params["fc8"])
     logits = np.concatenate([features @ k + b for k, b in zip(leaves["kernel"], leaves["bias"], strict=True)], axis=1)
-    np.testing.assert_allclose(logits[:, :2], net.features(images, "fc8"), atol=1e-4)
-    assert net.features(images, "conv5").ndim == 4
+    np.testing.assert_allclose(logits[:, :2], network.features(images, "fc8"), atol=1e-4)
+    assert network.features(images, "conv5").ndim == 4
 
 
 @pytest.mark.parametrize(
     ("layer", "shape"), [*itertools.product(("conv5", "fc7"), [(1, 2), (2, 1), (2, 2)]), ("fc8", (2, 2))]
 )
-def test_features_are_the_same_on_every_layout(net, squares, shape, layer):
-    images = net.inputs(squares[0][:4])
+def test_features_are_the_same_on_every_layout(network, squares, shape, layer):
+    images = network.inputs(squares[0][:4])
     mesh = make_mesh(data=shape[0], tower=shape[1])
-    params, batch_stats = jax.device_get((net.params, net.batch_stats))
-    features = jax.jit(make_features(net.tower, mesh, layer))(params, batch_stats, jax.device_get(images))
-    np.testing.assert_allclose(features, net.features(squares[0][:4], layer), atol=1e-5)
+    params, batch_stats = jax.device_get((network.params, network.batch_stats))
+    features = jax.jit(make_features(network.tower, mesh, layer))(params, batch_stats, jax.device_get(images))
+    np.testing.assert_allclose(features, network.features(squares[0][:4], layer), atol=1e-5)
 
 
-def test_a_wrong_layer_names_the_layers(net, squares):
+def test_a_wrong_layer_names_the_layers(network, squares):
     with pytest.raises(UsageError, match=r"no layer 'fc9'; its layers are conv1, .*fc8"):
-        net.features(squares[0][:1], "fc9")
+        network.features(squares[0][:1], "fc9")
 
 
 @pytest.mark.parametrize(
@@ -183,15 +183,15 @@ def test_a_wrong_layer_names_the_layers(net, squares):
         (Image.new("RGB", (64, 64)).crop((8, 8, 8, 20)), "0 x 12 pixels, as of an empty crop"),
     ],
 )
-def test_what_is_no_picture_is_one_line(net, picture, reason):
+def test_what_is_no_picture_is_one_line(network, picture, reason):
     with pytest.raises(UsageError, match=reason) as error:
-        net.predict(picture)
+        network.predict(picture)
     assert "\n" not in str(error.value)
 
 
-def test_no_picture_at_all_is_one_line(net):
+def test_no_picture_at_all_is_one_line(network):
     with pytest.raises(UsageError, match="no picture"):
-        net.predict([])
+        network.predict([])
 
 
 def test_a_damaged_preprocessing_is_named(run, tmp_path):
@@ -231,8 +231,8 @@ def test_a_preprocessing_that_makes_no_sense_is_refused(run, tmp_path, name, arr
     assert "preprocessing.npz" in str(found.value)
 
 
-def test_probabilities_that_are_not_finite_have_no_likeliest_class(net, squares):
-    huge = dataclasses.replace(net, params=jax.tree.map(lambda leaf: leaf * 1e25, net.params))
+def test_probabilities_that_are_not_finite_have_no_likeliest_class(network, squares):
+    huge = dataclasses.replace(network, params=jax.tree.map(lambda leaf: leaf * 1e25, network.params))
     assert np.isnan(huge.predict(squares[0])).all()
     with pytest.raises(UsageError, match="picture 0 has probabilities that are not finite"):
         huge.top(squares[0])
@@ -283,9 +283,9 @@ def test_an_image_is_as_upright_as_its_file(orientation, tmp_path):
     np.testing.assert_array_equal(read_picture(Image.open(file), 16), read_picture(file, 16))
 
 
-def test_frames_that_share_an_object_are_pictures_of_their_own(net, squares):
+def test_frames_that_share_an_object_are_pictures_of_their_own(network, squares):
     images = squares[0][:5]
-    expected = net.predict(images)
+    expected = network.predict(images)
 
     def frames(make):
         one = make(images[0])
@@ -309,33 +309,35 @@ def test_frames_that_share_an_object_are_pictures_of_their_own(net, squares):
             yield one
 
     for lent in (frames(np.copy), frames(Image.fromarray), Film(), files()):
-        np.testing.assert_allclose(net.predict(lent), expected, atol=1e-6)
+        np.testing.assert_allclose(network.predict(lent), expected, atol=1e-6)
 
 
-def test_generators_of_images_keep_what_their_numbers_mean(net, tmp_path):
+def test_generators_of_images_keep_what_their_numbers_mean(network, tmp_path):
     grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     Image.fromarray(grey).save(tmp_path / "grey.pgm")
-    expected = net.predict(Image.fromarray((grey >> 8).astype(np.uint8)))
-    np.testing.assert_allclose(net.predict(Image.open(tmp_path / "grey.pgm") for _ in range(1)), expected, atol=1e-6)
+    expected = network.predict(Image.fromarray((grey >> 8).astype(np.uint8)))
+    np.testing.assert_allclose(
+        network.predict(Image.open(tmp_path / "grey.pgm") for _ in range(1)), expected, atol=1e-6
+    )
     Image.fromarray(np.full((64, 64), 200, np.int32)).save(tmp_path / "bytes.tiff")
     with pytest.raises(UsageError, match=r"picture 0 \(TiffImageFile\) is no picture: the mode I has no fixed value"):
-        net.predict(Image.open(tmp_path / "bytes.tiff"))
+        network.predict(Image.open(tmp_path / "bytes.tiff"))
 
 
-def test_damaged_exif_does_not_damage_the_pixels(net, squares, tmp_path):
+def test_damaged_exif_does_not_damage_the_pixels(network, squares, tmp_path):
     Image.fromarray(squares[0][0]).save(tmp_path / "a.png", exif=b"garbage")
     for picture in (Image.open(tmp_path / "a.png"), tmp_path / "a.png"):
-        np.testing.assert_array_equal(net.predict(picture), net.predict(squares[0][0]))
+        np.testing.assert_array_equal(network.predict(picture), network.predict(squares[0][0]))
 
 
-def test_wrong_arguments_are_one_line(net, squares, tmp_path):
+def test_wrong_arguments_are_one_line(network, squares, tmp_path):
     image = squares[0][0]
     for call, reason in (
-        (lambda: net.top(image, k=0), "k is 0; give the number of classes, at least 1"),
-        (lambda: net.top(image, k=-1), "k is -1; "),
-        (lambda: net.predict(image, views=0), "views is 0; give 1, the centre crop, 9 or 10"),
-        (lambda: net.predict([image, image[..., :2]]), r"picture 1 \(ndarray\) is no picture: shape \(64, 64, 2\)"),
-        (lambda: net.predict("a\0b.png"), "cannot be read: .*null"),
+        (lambda: network.top(image, k=0), "k is 0; give the number of classes, at least 1"),
+        (lambda: network.top(image, k=-1), "k is -1; "),
+        (lambda: network.predict(image, views=0), "views is 0; give 1, the centre crop, 9 or 10"),
+        (lambda: network.predict([image, image[..., :2]]), r"picture 1 \(ndarray\) is no picture: shape \(64, 64, 2\)"),
+        (lambda: network.predict("a\0b.png"), "cannot be read: .*null"),
     ):
         with pytest.raises(UsageError, match=reason) as error:
             call()
@@ -344,12 +346,12 @@ def test_wrong_arguments_are_one_line(net, squares, tmp_path):
     with Image.open(tmp_path / "a.png") as closed:
         pass
     with pytest.raises(UsageError, match=r"picture 0 \(PngImageFile\) is no picture: its pixels cannot be read: "):
-        net.predict(closed)
+        network.predict(closed)
     data = (tmp_path / "a.png").read_bytes()
-    np.testing.assert_array_equal(net.predict(bytearray(data)), net.predict(data))
+    np.testing.assert_array_equal(network.predict(bytearray(data)), network.predict(data))
 
 
-def test_double_precision_is_refused_in_one_line(net, run, data_dir, tiny_config):
+def test_double_precision_is_refused_in_one_line(network, run, data_dir, tiny_config):
     jax.config.update("jax_enable_x64", True)
     try:
         for call in (lambda: alexnet_jax.load(run), lambda: train_and_evaluate(tiny_config(), run, data_dir)):
@@ -359,12 +361,12 @@ def test_double_precision_is_refused_in_one_line(net, run, data_dir, tiny_config
         jax.config.update("jax_enable_x64", False)
 
 
-def test_apply_is_mapped_and_has_jacobians(net, squares):
-    inputs = net.inputs(squares[0][:3])
-    expected = net.apply(net.params, inputs)
+def test_apply_is_mapped_and_has_jacobians(network, squares):
+    inputs = network.inputs(squares[0][:3])
+    expected = network.apply(network.params, inputs)
 
     def alone(image):
-        return net.apply(net.params, image[None])[0]
+        return network.apply(network.params, image[None])[0]
 
     np.testing.assert_allclose(jax.jit(jax.vmap(alone))(inputs), expected, rtol=1e-4, atol=1e-5)
     gradient = jax.jit(jax.grad(lambda image: alone(image)[1]))(inputs[0])
@@ -384,21 +386,21 @@ def test_transparent_parts_of_a_picture_are_white(mode):
     np.testing.assert_array_equal(pixels[:, 16:], 255)
 
 
-def test_its_text_is_a_line_for_people(net):
-    assert "recipe original of width 0.03, 2 classes, crops of 56 pixels" in repr(net)
-    assert len(repr(net)) < 400 and "\n" not in repr(net)
+def test_its_text_is_a_line_for_people(network):
+    assert "recipe original of width 0.03, 2 classes, crops of 56 pixels" in repr(network)
+    assert len(repr(network)) < 400 and "\n" not in repr(network)
 
 
-def test_the_likeliest_classes_come_first(net, squares):
+def test_the_likeliest_classes_come_first(network, squares):
     images = squares[0][:3]
-    probabilities = net.predict(images)
-    for row, answers in zip(probabilities, net.top(images), strict=True):
-        assert [name for name, _ in answers] == [net.classes[label] for label in np.argsort(-row)]
+    probabilities = network.predict(images)
+    for row, answers in zip(probabilities, network.top(images), strict=True):
+        assert [name for name, _ in answers] == [network.classes[label] for label in np.argsort(-row)]
         assert [probability for _, probability in answers] == sorted(map(float, row), reverse=True)
-    assert [len(answers) for answers in net.top(images, k=1)] == [1, 1, 1]
+    assert [len(answers) for answers in network.top(images, k=1)] == [1, 1, 1]
 
 
-def test_a_generator_of_many_pictures_is_read_in_batches(net, squares, monkeypatch):
+def test_a_generator_of_many_pictures_is_read_in_batches(network, squares, monkeypatch):
     monkeypatch.setattr(trained, "BATCH", 8)
     images, asked, done = squares[0][:37], [], []
     run = trained.Trained.log_probs
@@ -414,53 +416,53 @@ def test_a_generator_of_many_pictures_is_read_in_batches(net, squares, monkeypat
             yield image
 
     monkeypatch.setattr(trained.Trained, "log_probs", counted)
-    found = net.predict(pictures())
-    np.testing.assert_allclose(found, np.exp(run(net, images)), atol=1e-6)
+    found = network.predict(pictures())
+    np.testing.assert_allclose(found, np.exp(run(network, images)), atol=1e-6)
     assert done == [16, 24, 32, 37, 37], "no more than two batches are read in advance"
 
 
-def test_a_picture_that_is_none_is_named_among_many(net, squares, tmp_path):
+def test_a_picture_that_is_none_is_named_among_many(network, squares, tmp_path):
     (bad := tmp_path / "bad.png").write_bytes(b"\x89PNG")
     with pytest.raises(UsageError, match=r"bad\.png is no picture"):
-        net.predict([*squares[0][:20], bad, *squares[0][20:]])
+        network.predict([*squares[0][:20], bad, *squares[0][20:]])
 
 
-def test_the_same_object_may_come_twice(net, tmp_path):
+def test_the_same_object_may_come_twice(network, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(file := tmp_path / "a.png")
     lazy = Image.open(file)
-    found = net.predict([lazy] * 20)
+    found = network.predict([lazy] * 20)
     np.testing.assert_array_equal(found, found[:1].repeat(20, axis=0))
 
 
-def test_threads_and_forbidden_transfers_change_nothing(net, squares):
+def test_threads_and_forbidden_transfers_change_nothing(network, squares):
     import concurrent.futures
 
     images = squares[0][:8]
-    expected = net.predict(images)
+    expected = network.predict(images)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: net.predict(images), range(8)):
+        for found in pool.map(lambda _: network.predict(images), range(8)):
             np.testing.assert_array_equal(found, expected)
     with jax.transfer_guard("disallow"):
-        np.testing.assert_array_equal(net.predict(images), expected)
-        assert net.features(images).shape[0] == 8
-        assert net.inputs(images).shape[0] == 8
+        np.testing.assert_array_equal(network.predict(images), expected)
+        assert network.features(images).shape[0] == 8
+        assert network.inputs(images).shape[0] == 8
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (4, 1)])
-def test_any_number_of_pictures_fits_every_layout(net, squares, shape):
+def test_any_number_of_pictures_fits_every_layout(network, squares, shape):
     from alexnet_jax.network.sharding import state_shardings
 
     mesh = make_mesh(data=shape[0], tower=shape[1])
-    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    params, batch_stats = jax.device_get((network.params, network.batch_stats))
     other = dataclasses.replace(
-        net, mesh=mesh, params=jax.device_put(params, state_shardings(params, mesh)),
+        network, mesh=mesh, params=jax.device_put(params, state_shardings(params, mesh)),
         batch_stats=jax.device_put(batch_stats, state_shardings(batch_stats, mesh)),
     )  # fmt: skip
     images = squares[0][:3]
-    np.testing.assert_allclose(other.predict(images), net.predict(images), atol=1e-6)
+    np.testing.assert_allclose(other.predict(images), network.predict(images), atol=1e-6)
     logits = jax.jit(other.apply)(other.params, other.inputs(images))
-    np.testing.assert_allclose(jax.nn.softmax(logits), net.predict(images), atol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(logits), network.predict(images), atol=1e-6)
 
 
 def test_pillow_s_limit_and_warnings_come_back_after_many_threads(tmp_path):

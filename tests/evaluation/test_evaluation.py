@@ -51,8 +51,8 @@ def net_of(seed: int = 0, *, name: str = "", mean: float = 120.0, scale: float =
     return Trained(name or f"run{seed}", 7, settings, tower, mesh, params, batch_stats, found)
 
 
-def changed(net: Trained, **changes: object) -> Trained:
-    return dataclasses.replace(net, preprocessing=dataclasses.replace(net.preprocessing, **changes))
+def changed(network: Trained, **changes: object) -> Trained:
+    return dataclasses.replace(network, preprocessing=dataclasses.replace(network.preprocessing, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +68,13 @@ def members() -> list[Trained]:
 @pytest.mark.parametrize("views", [1, 10])
 @pytest.mark.parametrize("batch_size", [2, 4, 40])
 def test_predictions_are_those_of_each_image_in_order(members, batch_size, views):
-    net = members[0]
-    blocks = list(predictions(net, SOURCE, views=views, batch_size=batch_size))
+    network = members[0]
+    blocks = list(predictions(network, SOURCE, views=views, batch_size=batch_size))
     assert {len(block.examples) for block in blocks[:-1]} <= {batch_size}
     np.testing.assert_array_equal(np.concatenate([block.examples for block in blocks]), np.arange(11))
     np.testing.assert_array_equal(np.concatenate([block.labels for block in blocks]), np.arange(11) % 2)
     found = np.exp(np.concatenate([block.log_probs for block in blocks]))
-    np.testing.assert_allclose(found, net.predict(IMAGES, views=views), atol=1e-5)
+    np.testing.assert_allclose(found, network.predict(IMAGES, views=views), atol=1e-5)
 
 
 def test_a_batch_of_ten_views_holds_a_tenth_of_the_images(members, monkeypatch):
@@ -83,19 +83,19 @@ def test_a_batch_of_ten_views_holds_a_tenth_of_the_images(members, monkeypatch):
 
 
 def test_a_large_batch_of_training_is_none_of_an_evaluation(members):
-    net = members[0]
-    large = dataclasses.replace(net.settings, batch_size=8192)
-    network = Mock(Trained, settings=large, mesh=net.mesh)
-    assert [batch_size_of([network], views) for views in (1, 10)] == [2048, 204], "1024 crops on each of two devices"
+    network = members[0]
+    large = dataclasses.replace(network.settings, batch_size=8192)
+    mock = Mock(Trained, settings=large, mesh=network.mesh)
+    assert [batch_size_of([mock], views) for views in (1, 10)] == [2048, 204], "1024 crops on each of two devices"
 
 
 def test_members_of_all_kinds_are_averaged(members, monkeypatch):
     monkeypatch.setattr(batches, "MIN_CROPS", 9)
-    assert [tuple(net.mesh.shape.values()) for net in members] == [(2, 2), (1, 2), (3, 1)], "of data and tower"
+    assert [tuple(network.mesh.shape.values()) for network in members] == [(2, 2), (1, 2), (3, 1)], "of data and tower"
     weights = ensemble.read_weights("3,2,1", 3)
     blocks = list(ensemble.predictions(members, weights, SOURCE, views=1))
     np.testing.assert_array_equal(np.concatenate([mean.examples for mean, _ in blocks]), np.arange(11))
-    expected = [net.predict(IMAGES) for net in members]
+    expected = [network.predict(IMAGES) for network in members]
     for number, alone in enumerate(expected):
         found = np.concatenate([parts[number].log_probs for _, parts in blocks])
         np.testing.assert_allclose(np.exp(found), alone, atol=1e-5)

@@ -18,9 +18,9 @@ from alexnet_jax.workdir.errors import OtherConfigError
 
 
 @pytest.fixture
-def run(tiny_run, net):
+def run(tiny_run, network):
     """The workdir of a finished run of net 145, and its network."""
-    return str(tiny_run), net
+    return str(tiny_run), network
 
 
 def build(make, data_dir, **changes):

@@ -112,9 +112,9 @@ def test_a_trained_network_sees_what_the_evaluation_of_its_run_saw(
     result = json.loads((tmp_path / "result.json").read_text())
     data = open_dataset("elpv/64", data_dir)
     images = Images("test", data.split("test[:50]"), data.class_names, 56)
-    net = alexnet_jax.load(tmp_path)
-    assert net.preprocessing.each_image
-    probabilities = net.predict(np.stack([images.square(number) for number in range(50)]))
+    network = alexnet_jax.load(tmp_path)
+    assert network.preprocessing.each_image
+    probabilities = network.predict(np.stack([images.square(number) for number in range(50)]))
     labels = np.array([images.source[number]["label"] for number in range(50)])
     assert (probabilities.argmax(axis=1) != labels).mean() == pytest.approx(result["top1_1_views"])
     assert -np.log(probabilities[range(50), labels]).mean() == pytest.approx(result["loss_1_views"], rel=1e-5)

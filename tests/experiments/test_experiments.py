@@ -402,7 +402,7 @@ def test_an_ensemble_is_the_mean_of_its_members(
     row = run_module.perform(run, runs_dir=tmp_path, data_dir=data_dir)
     images, labels = squares
     for views in (1, 10):
-        alone = [net.predict(images, views=views) for net in nets]
+        alone = [network.predict(images, views=views) for network in nets]
         together = np.mean(alone, axis=0)
         assert len({tuple(probs.argmax(axis=1)) for probs in (*alone, together)}) > 1
         loss = -np.log(together[range(len(labels)), labels]).mean()

@@ -26,26 +26,26 @@ def test_curves_are_those_of_the_run(tiny_run: Path):
     np.testing.assert_allclose(measures.losses(tiny_run, None), training, atol=1e-5)
 
 
-def test_nine_views_are_averaged_as_predictions_are(tiny_run: Path, net: Trained, data_dir: str, squares):
+def test_nine_views_are_averaged_as_predictions_are(tiny_run: Path, network: Trained, data_dir: str, squares):
     images, labels = squares
-    wrong = net.predict(images, views=9).argmax(axis=1) != labels
+    wrong = network.predict(images, views=9).argmax(axis=1) != labels
     assert 0 < wrong.mean() < 1 and measures.nine_views(tiny_run, data_dir) == wrong.mean()
 
 
-def test_towers_are_those_of_the_last_state(tiny_run: Path, net: Trained):
+def test_towers_are_those_of_the_last_state(tiny_run: Path, network: Trained):
     found = measures.towers(tiny_run, None)
-    expected = specialisation(np.asarray(net.params["conv1"]["kernel"]), seed=0).facts()
+    expected = specialisation(np.asarray(network.params["conv1"]["kernel"]), seed=0).facts()
     assert found["p_value"] == expected["p_value"] and len(found["colour_share"]) == 2
     assert found["colour_share"] == pytest.approx(expected["colour_share"], abs=1e-5)
 
 
-def test_the_signal_is_that_of_the_initial_values(tiny_run: Path, net: Trained, data_dir: str, monkeypatch):
+def test_the_signal_is_that_of_the_initial_values(tiny_run: Path, network: Trained, data_dir: str, monkeypatch):
     monkeypatch.setattr(measures, "IMAGES", 4)
     found = measures.signal(tiny_run, data_dir)
-    assert list(found) == [layer.name for layer in net.tower.layers]
+    assert list(found) == [layer.name for layer in network.tower.layers]
     assert all(np.isfinite(value) and value > 0 for value in found.values())
 
-    nothing = jax.tree.map(jax.numpy.zeros_like, net.params)
+    nothing = jax.tree.map(jax.numpy.zeros_like, network.params)
     monkeypatch.setattr(measures, "init_variables", lambda *_: (nothing, {}))
     assert set(measures.signal(tiny_run, data_dir).values()) == {0.0}
 

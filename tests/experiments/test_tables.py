@@ -126,9 +126,9 @@ def test_a_variant_that_diverged_is_not_one_that_was_not_run():
 
 def test_the_factor_of_figure_1_is_also_that_of_the_seeds_that_chose_nothing():
     rows = []
-    for net, before in (("tanh", 8), ("relu", 2)):
-        rows += [curve(net, rate, 0, [0.9, 0.6 - 25 * rate]) for rate in figure1.RATES]
-        rows += [curve(net, 0.016, seed, [0.9] * before + [0.25]) for seed in (1, 2)]
+    for network, before in (("tanh", 8), ("relu", 2)):
+        rows += [curve(network, rate, 0, [0.9, 0.6 - 25 * rate]) for rate in figure1.RATES]
+        rows += [curve(network, 0.016, seed, [0.9] * before + [0.25]) for seed in (1, 2)]
     chosen, tanh, relu = 0.5 + 0.5 * 0.65 / 0.7, 4.5, 1.5  # epochs
     both, others = (chosen + 2 * tanh) / (chosen + 2 * relu), tanh / relu
     text = f"Tanh takes {both:.1f} times as many epochs as ReLU, and {others:.1f} times without the seed that chose"
@@ -144,20 +144,20 @@ def test_an_ensemble_is_compared_with_the_mean_of_the_network():
     assert "| `a, ensemble` | 9.0 | 10.0 | 3, averaged |  |" in tables.errors(rows, ["a", "a, ensemble"])
 
 
-def curve(net: str, rate: float, seed: int, errors: list[float], epochs: float = figure1.EPOCHS[0]):
-    run = figure1._run(net, rate, seed, epochs)
+def curve(network: str, rate: float, seed: int, errors: list[float], epochs: float = figure1.EPOCHS[0]):
+    run = figure1._run(network, rate, seed, epochs)
     points = [[0.5 * (i + 1), error, 1.0] for i, error in enumerate(errors)]
     return row(run.name, seed, errors[-1], curve=points, config=run.config, overrides=run.overrides)
 
 
-def diverged(net: str, rate: float):
-    of_run = curve(net, rate, 0, [0.9])
+def diverged(network: str, rate: float):
+    of_run = curve(network, rate, 0, [0.9])
     return {key: of_run[key] for key in ("run", "config", "overrides", "seed")} | {"failed": "not finite"}
 
 
-def wanted(rows, net: str) -> set[tuple[float, int, float]]:
+def wanted(rows, network: str) -> set[tuple[float, int, float]]:
     """Rate, seed and epochs of a network's runs."""
-    runs = [run for run in figure1.runs(rows) if run.name.startswith(net)]
+    runs = [run for run in figure1.runs(rows) if run.name.startswith(network)]
     return {(float(run.name.split()[-1]), run.seed, run.overrides["num_epochs"]) for run in runs}
 
 

@@ -56,14 +56,14 @@ def _network(
     )  # fmt: skip
 
 
-def squares(net, count=3):
+def squares(trained, count=3):
     """Pictures as a data set stores them: of coloured tiles, so that they differ for a network."""
-    size = net.preprocessing.image_size
+    size = trained.preprocessing.image_size
     tiles = np.random.default_rng(1).integers(0, 256, (count, -(-size // 9), -(-size // 9), 3), np.uint8)
     return tiles.repeat(9, axis=1).repeat(9, axis=2)[:, :size, :size]
 
 
-def crops(net, pictures):
-    edge = (net.preprocessing.image_size - net.preprocessing.crop_size) // 2
-    end = edge + net.preprocessing.crop_size
+def crops(trained, pictures):
+    edge = (trained.preprocessing.image_size - trained.preprocessing.crop_size) // 2
+    end = edge + trained.preprocessing.crop_size
     return np.ascontiguousarray(pictures[:, edge:end, edge:end])

@@ -55,29 +55,31 @@ def run_onnx(data, crops):
 
 @pytest.mark.parametrize("recipe", GRAPHS)
 def test_onnx_runtime_gives_the_same_probabilities(recipe, tmp_path):
-    net = made.network(recipe, classes=4 if recipe == "paper" else 5, crop_size=size_for(recipe), width=0.1)
-    file, page = export(net, epath.Path(tmp_path / "net.onnx"))
-    pictures = made.squares(net)
-    expected = net.predict(pictures)
+    network = made.network(recipe, classes=4 if recipe == "paper" else 5, crop_size=size_for(recipe), width=0.1)
+    file, page = export(network, epath.Path(tmp_path / "net.onnx"))
+    pictures = made.squares(network)
+    expected = network.predict(pictures)
     assert expected.std(axis=0).max() > 1e-4, "the test would pass with constants"
-    found = run_onnx(file.read_bytes(), made.crops(net, pictures))
+    found = run_onnx(file.read_bytes(), made.crops(network, pictures))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert page.name == "net.onnx.README.md"
 
 
 @pytest.mark.parametrize("ending", ["onnx", "safetensors"])
 def test_a_name_that_is_no_utf_8_has_a_page(tmp_path, ending):
-    net = made.network(classes=2, crop_size=63)
-    file, page = export(net, epath.Path(tmp_path / f"p\udce9.{ending}"))
+    network = made.network(classes=2, crop_size=63)
+    file, page = export(network, epath.Path(tmp_path / f"p\udce9.{ending}"))
     assert file.exists() and rf"'p\udce9.{ending}'" in page.read_text()  # as Python writes the name
 
 
 @pytest.mark.parametrize(("recipe", "size"), [("original", 80), ("original", 63), ("torchvision", 83), ("bvlc", 80)])
 def test_windows_that_hang_over_the_border_are_the_same_in_onnx(recipe, size, tmp_path):
-    net = made.network(recipe, crop_size=size)
-    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"))
-    pictures = made.squares(net)
-    np.testing.assert_allclose(run_onnx(file.read_bytes(), made.crops(net, pictures)), net.predict(pictures), atol=1e-5)
+    network = made.network(recipe, crop_size=size)
+    [file, _] = export(network, epath.Path(tmp_path / "net.onnx"))
+    pictures = made.squares(network)
+    np.testing.assert_allclose(
+        run_onnx(file.read_bytes(), made.crops(network, pictures)), network.predict(pictures), atol=1e-5
+    )
 
 
 def test_the_graphs_above_have_all_operations_and_fields():
@@ -91,16 +93,16 @@ def test_the_graphs_above_have_all_operations_and_fields():
 def test_onnx_takes_any_number_of_crops_and_says_what_it_is(tmp_path):
     import onnx
 
-    net = made.network()
-    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"), licence="CC0")
-    pictures = made.squares(net, 7)
-    expected = net.predict(pictures)
+    network = made.network()
+    [file, _] = export(network, epath.Path(tmp_path / "net.onnx"), licence="CC0")
+    pictures = made.squares(network, 7)
+    expected = network.predict(pictures)
     for count in (1, 7):
-        found = run_onnx(file.read_bytes(), made.crops(net, pictures[:count]))
+        found = run_onnx(file.read_bytes(), made.crops(network, pictures[:count]))
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
     model = onnx.load(str(file))
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(facts["classes"]) == list(net.classes)
+    assert json.loads(facts["classes"]) == list(network.classes)
     assert facts["licence_of_the_images"] == "CC0"
     assert facts["recipe"] == "original"
     assert "mean image" in facts["preprocessing"]
@@ -109,11 +111,11 @@ def test_onnx_takes_any_number_of_crops_and_says_what_it_is(tmp_path):
 @pytest.mark.parametrize("recipe", ["original", "caffenet", "batch_norm", "cifar_11pct"])
 def test_stablehlo_runs_anywhere_and_gives_the_same_probabilities(recipe, tmp_path):
     build.load()  # else the plain form is all that there is
-    net = made.network(recipe, crop_size=size_for(recipe))
-    file, page, classes = export(net, epath.Path(tmp_path / "net.stablehlo"), licence="CC0")
+    network = made.network(recipe, crop_size=size_for(recipe))
+    file, page, classes = export(network, epath.Path(tmp_path / "net.stablehlo"), licence="CC0")
     program = jax.export.deserialize(bytearray(file.read_bytes()))
     facts = json.loads(program.fun_name)
-    assert json.loads(facts["classes"]) == list(net.classes)
+    assert json.loads(facts["classes"]) == list(network.classes)
     assert facts["licence_of_the_images"] == "CC0" and "mean image" in facts["preprocessing"]
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert program.nr_devices == 1
@@ -121,13 +123,13 @@ def test_stablehlo_runs_anywhere_and_gives_the_same_probabilities(recipe, tmp_pa
     assert calls <= {"shape_assertion"}, "the program needs a library of ours"
     batches = "batching_dims" in program.mlir_module()
     assert batches == (recipe == "cifar_11pct"), "of local layers alone; connected ones have one form on all platforms"
-    pictures = made.squares(net, 5)
-    expected = net.predict(pictures)
+    pictures = made.squares(network, 5)
+    expected = network.predict(pictures)
     for count in (1, 5):
-        found = program.call(made.crops(net, pictures[:count]))
+        found = program.call(made.crops(network, pictures[:count]))
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
     assert page.name == "net.stablehlo.README.md"
-    assert classes.read_text().splitlines() == list(net.classes)
+    assert classes.read_text().splitlines() == list(network.classes)
 
 
 def test_an_export_leaves_the_c_operations_on(tmp_path):
@@ -137,14 +139,14 @@ def test_an_export_leaves_the_c_operations_on(tmp_path):
 
 
 def test_a_network_of_bfloat16_is_exported(tmp_path):
-    net = made.network(bfloat16=True)
-    pictures = made.squares(net)
-    [file, _] = export(net, epath.Path(tmp_path / "net.onnx"))
-    found = run_onnx(file.read_bytes(), made.crops(net, pictures))
-    np.testing.assert_allclose(found, net.predict(pictures), atol=0.05)
-    program = export(net, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
-    found = jax.export.deserialize(bytearray(program)).call(made.crops(net, pictures))
-    np.testing.assert_allclose(found, net.predict(pictures), atol=0.02)
+    network = made.network(bfloat16=True)
+    pictures = made.squares(network)
+    [file, _] = export(network, epath.Path(tmp_path / "net.onnx"))
+    found = run_onnx(file.read_bytes(), made.crops(network, pictures))
+    np.testing.assert_allclose(found, network.predict(pictures), atol=0.05)
+    program = export(network, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
+    found = jax.export.deserialize(bytearray(program)).call(made.crops(network, pictures))
+    np.testing.assert_allclose(found, network.predict(pictures), atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -153,19 +155,21 @@ def test_a_network_of_bfloat16_is_exported(tmp_path):
     + [("torchvision_convolutions", (1, 1))],
 )
 def test_a_whole_network_comes_back_with_the_same_bits(recipe, mesh, tmp_path):
-    net = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0, mesh=mesh)
-    [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"))
+    network = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0, mesh=mesh)
+    [file, _] = export(network, epath.Path(tmp_path / "net.safetensors"))
     back = alexnet_jax.load(file)
     for name in ("params", "batch_stats"):
-        there, here = jax.device_get((getattr(net, name), getattr(back, name)))
+        there, here = jax.device_get((getattr(network, name), getattr(back, name)))
         assert jax.tree.structure(there) == jax.tree.structure(here)
         jax.tree.map(np.testing.assert_array_equal, there, here)
-    assert back.settings == net.settings.on_any_mesh()
-    assert (back.step, back.classes) == (net.step, net.classes)
+    assert back.settings == network.settings.on_any_mesh()
+    assert (back.step, back.classes) == (network.step, network.classes)
     for field in ("mean_image", "pixel_scale"):
-        np.testing.assert_array_equal(getattr(back.preprocessing, field), getattr(net.preprocessing, field))
-    layer = net.last_hidden_layer
-    np.testing.assert_allclose(back.features(made.squares(net)), net.features(made.squares(net), layer), atol=1e-5)
+        np.testing.assert_array_equal(getattr(back.preprocessing, field), getattr(network.preprocessing, field))
+    layer = network.last_hidden_layer
+    np.testing.assert_allclose(
+        back.features(made.squares(network)), network.features(made.squares(network), layer), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,34 +181,34 @@ def test_other_programs_layouts_come_back_with_the_same_bits(recipe, classes, tm
     kind = "torchvision" if recipe.startswith("torchvision") else "caffe"
     name = {"torchvision": "net.safetensors", "caffe": "net.caffemodel"}[kind]
     scale = np.full(3, 1 / 64, np.float32)
-    net = made.network(recipe, classes=classes, crop_size=99, pixel_scale=scale)
-    file, *beside = export(net, epath.Path(tmp_path / name), kind, licence="CC0")
+    network = made.network(recipe, classes=classes, crop_size=99, pixel_scale=scale)
+    file, *beside = export(network, epath.Path(tmp_path / name), kind, licence="CC0")
     names = {path.name.removeprefix(name): path for path in beside}
     options = {"mean": names[".mean.binaryproto"], "classes": names[".classes.txt"]} if kind == "caffe" else {}
     back = imported.read(file, **options)
-    for (path, there), (_, here) in zip(*map(jax.tree.leaves_with_path, (net.params, back.params)), strict=True):
+    for (path, there), (_, here) in zip(*map(jax.tree.leaves_with_path, (network.params, back.params)), strict=True):
         there = np.array(there)
-        if classes % 2 and path[0].key == "fc8" and net.tower.towers == 2:
+        if classes % 2 and path[0].key == "fc8" and network.tower.towers == 2:
             there[1, ..., -1] = 0  # the logit that odd classes leave over
         np.testing.assert_array_equal(here, there)
-    assert back.preprocessing.class_names == net.classes
+    assert back.preprocessing.class_names == network.classes
     assert back.preprocessing.crop_size == 99
-    assert back.preprocessing.image_size == net.preprocessing.image_size
+    assert back.preprocessing.image_size == network.preprocessing.image_size
     np.testing.assert_allclose(back.preprocessing.pixel_scale, scale)
     if kind == "caffe":
-        np.testing.assert_array_equal(back.preprocessing.mean_image, net.preprocessing.mean_image)
+        np.testing.assert_array_equal(back.preprocessing.mean_image, network.preprocessing.mean_image)
         assert "central 99 x 99 pixels" in (about := NetParameter.FromString(file.read_bytes()).name.decode())
         assert about.endswith("Licence of the images: CC0.")
     else:
-        mean = net.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)
+        mean = network.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float)
         np.testing.assert_allclose(back.preprocessing.mean_crop.mean(axis=(0, 1), dtype=float), mean, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("recipe", "kind"), [("original", "safetensors"), ("torchvision", "torchvision")])
 @pytest.mark.parametrize("licence", ["CC BY-NC-SA 4.0", ""])
 def test_the_licence_of_the_images_comes_back(recipe, kind, licence, tmp_path):
-    net = made.network(recipe, pixel_scale=np.ones(3, np.float32))
-    [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"), kind, licence=licence)
+    network = made.network(recipe, pixel_scale=np.ones(3, np.float32))
+    [file, _] = export(network, epath.Path(tmp_path / "net.safetensors"), kind, licence=licence)
     read = imported.read(file)
     assert read.licence == licence
     assert workdir.card_of(read, file.name).license == licence
@@ -212,17 +216,17 @@ def test_the_licence_of_the_images_comes_back(recipe, kind, licence, tmp_path):
 
 def test_the_licence_of_convolutions_alone_comes_back(tmp_path):
     """Such a file names no classes, and may hold a network of ImageNet's."""
-    net = made.network("torchvision_convolutions", classes=0, pixel_scale=np.ones(3, np.float32))
+    network = made.network("torchvision_convolutions", classes=0, pixel_scale=np.ones(3, np.float32))
     for licence, expected, data in (("CC0", "CC0", {}), ("", "ImageNet's terms", {"images"})):
-        [file, _] = export(net, epath.Path(tmp_path / "net.safetensors"), "torchvision", licence=licence)
+        [file, _] = export(network, epath.Path(tmp_path / "net.safetensors"), "torchvision", licence=licence)
         card = workdir.card_of(imported.read(file), file.name)
         assert card.license.startswith(expected) and set(card.data) == set(data)
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.stablehlo", "net.safetensors"])
 def test_the_page_beside_the_file_runs(name, tmp_path, monkeypatch):
-    net = made.network()
-    _, page, *_ = export(net, epath.Path(tmp_path / name), licence="CC BY 4.0 (with *stars*)")
+    network = made.network()
+    _, page, *_ = export(network, epath.Path(tmp_path / name), licence="CC BY 4.0 (with *stars*)")
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
     Image.fromarray(pixels).save("photo.jpg", quality=95)
@@ -230,40 +234,40 @@ def test_the_page_beside_the_file_runs(name, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
             exec(block, names)
-    np.testing.assert_allclose(names["probabilities"], net.predict("photo.jpg"), atol=1e-4)
+    np.testing.assert_allclose(names["probabilities"], network.predict("photo.jpg"), atol=1e-4)
     if "crop_of" in names:
         seen = np.random.default_rng(1).integers(0, 256, (90, 120, 1), np.uint8)
         Image.fromarray(np.concatenate([pixels, seen], axis=-1)).save("seen.png")
         Image.fromarray(pixels[..., 0].astype(np.uint16) * 256 + 5).save("deep.png")
         Image.fromarray(pixels).convert("CMYK").save("print.jpg")
         for file in ("seen.png", "deep.png", "print.jpg"):
-            [expected] = made.crops(net, read_picture(file, net.preprocessing.image_size)[None])
+            [expected] = made.crops(network, read_picture(file, network.preprocessing.image_size)[None])
             np.testing.assert_array_equal(names["crop_of"](file), expected, err_msg=file)
     text = page.read_text()
     assert r"CC BY 4.0 (with \*stars\*)" in text
-    for number, each in enumerate(net.classes):
+    for number, each in enumerate(network.classes):
         assert f"| {number} | {each.replace('|', chr(92) + '|')} |" in text
 
 
 def test_a_page_of_each_kind_says_how_and_what(tmp_path):
     for recipe, name, kind in (("bvlc", "net.caffemodel", "caffe"), ("torchvision", "net.safetensors", "torchvision")):
-        net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
-        page = export(net, epath.Path(tmp_path / name), kind)[1].read_text()
+        network = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
+        page = export(network, epath.Path(tmp_path / name), kind)[1].read_text()
         for wanted in ("bicubic", "99 x 99", "mean", "not recorded", "| 4 | class 4", recipe, "python"):
             assert wanted in page, (kind, wanted)
 
 
 def test_the_pixels_of_torchvisions_page_are_those_of_the_network(tmp_path, monkeypatch):
     """Torchvision's networks have one mean for each colour. The rest of the page's code is PyTorch's own."""
-    net = made.network("torchvision", crop_size=99, pixel_scale=np.float32([1 / 64, 1 / 32, 1 / 16]))
-    page = export(net, epath.Path(tmp_path / "net.safetensors"), "torchvision")[1].read_text()
+    network = made.network("torchvision", crop_size=99, pixel_scale=np.float32([1 / 64, 1 / 32, 1 / 16]))
+    page = export(network, epath.Path(tmp_path / "net.safetensors"), "torchvision")[1].read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
     [assigned] = [line for line in code.splitlines() if line.startswith("mean, scale = ")]
     [pixels] = [line for line in code.splitlines() if line.startswith("pixels = ")]
     crops = np.random.default_rng(0).integers(0, 256, (2, 99, 99, 3), np.uint8)
     names: dict = {"np": np, "crops": crops, "torch": SimpleNamespace(from_numpy=lambda array: array)}
     exec(f"{assigned}\n{pixels}", names)
-    mean, scale = net.preprocessing.mean_crop.mean(axis=(0, 1)), net.preprocessing.pixel_scale
+    mean, scale = network.preprocessing.mean_crop.mean(axis=(0, 1)), network.preprocessing.pixel_scale
     for color in range(3):
         expected = (crops[..., color] - mean[color]) * scale[color]
         np.testing.assert_allclose(names["pixels"][:, color], expected, atol=1e-4)
@@ -272,8 +276,8 @@ def test_the_pixels_of_torchvisions_page_are_those_of_the_network(tmp_path, monk
 @pytest.mark.parametrize("recipe", ["bvlc", "caffenet"])
 def test_googles_library_reads_in_a_caffemodel_what_caffe_needs(recipe, tmp_path):
     """Names, kinds, wires and options as in Caffe's own prototxt of the network."""
-    net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
-    file, *_ = export(net, epath.Path(tmp_path / "net.caffemodel"), "caffe")
+    network = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32))
+    file, *_ = export(network, epath.Path(tmp_path / "net.caffemodel"), "caffe")
     message = networks.MESSAGES["Net"]()
     message.ParseFromString(file.read_bytes())
     assert [layer.name for layer in message.layers] == networks.GRAPHS[recipe].split()
@@ -315,9 +319,9 @@ def test_googles_library_reads_in_a_caffemodel_what_caffe_needs(recipe, tmp_path
     ],
 )
 def test_what_cannot_be_exported_is_one_line_and_no_file(recipe, name, kind, reason, tmp_path):
-    net = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0)
+    network = made.network(recipe, classes=5 if recipe in CLASSIFIERS else 0)
     with pytest.raises(UsageError, match=reason) as error:
-        export(net, epath.Path(tmp_path / name), kind)
+        export(network, epath.Path(tmp_path / name), kind)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -327,29 +331,33 @@ def test_what_cannot_be_exported_is_one_line_and_no_file(recipe, name, kind, rea
     [("net.onnx", "onnx"), ("net.safetensors", "safetensors"), ("net.stablehlo", "flatbuffers")],
 )
 def test_a_missing_package_is_named_with_its_extra(name, package, tmp_path, monkeypatch):
-    net = made.network()
-    file, *_ = export(net, epath.Path(tmp_path / name))
+    network = made.network()
+    file, *_ = export(network, epath.Path(tmp_path / name))
     extra = file.suffix[1:]
     for module in [each for each in sys.modules if each.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, package, None)
-    for attempt in (lambda: export(net, file), *([lambda: alexnet_jax.load(file)] if package == "safetensors" else [])):
+    for attempt in (
+        lambda: export(network, file),
+        *([lambda: alexnet_jax.load(file)] if package == "safetensors" else []),
+    ):
         with pytest.raises(UsageError, match=rf"pip install 'alexnet_jax\[{extra}\]'"):
             attempt()
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
-    net = made.network()
+    network = made.network()
     with pytest.raises(UsageError, match=r"cannot be written: No such file"):
-        export(net, epath.Path(tmp_path / "nowhere" / "net.safetensors"))
+        export(network, epath.Path(tmp_path / "nowhere" / "net.safetensors"))
 
 
 def whole_file(**changes):
     """Arrays and metadata of a file of ours, as a damaged or foreign program would leave them."""
-    net = made.network()
-    params, batch_stats = jax.device_get((net.params, net.batch_stats))
+    network = made.network()
+    params, batch_stats = jax.device_get((network.params, network.batch_stats))
     data = safetensors.network_to_bytes(
-        safetensors.Network(net.settings, net.step, params, batch_stats, net.preprocessing), exporting.about(net, "")
+        safetensors.Network(network.settings, network.step, params, batch_stats, network.preprocessing),
+        exporting.about(network, ""),
     )
     from safetensors.numpy import load
 
@@ -413,15 +421,15 @@ def test_a_damaged_file_of_ours_is_refused_or_read(tmp_path):
 
 
 def test_a_file_at_an_address_is_read(tmp_path, monkeypatch):
-    net = made.network()
-    export(net, epath.Path(tmp_path / "net.safetensors"))
+    network = made.network()
+    export(network, epath.Path(tmp_path / "net.safetensors"))
     remote = mock.MagicMock(spec=epath.Path)
     remote.__str__.return_value = "gs://bucket/net.safetensors"
     remote.read_bytes.return_value = (tmp_path / "net.safetensors").read_bytes()
     monkeypatch.setattr(safetensors, "is_file", lambda path: True)
     monkeypatch.setattr(safetensors.epath, "Path", lambda path: path)
     arrays, metadata = safetensors.read_arrays(remote)
-    np.testing.assert_array_equal(arrays["params/conv1/kernel"], net.params["conv1"]["kernel"])
+    np.testing.assert_array_equal(arrays["params/conv1/kernel"], network.params["conv1"]["kernel"])
     assert safetensors.is_network(metadata)
 
 
@@ -442,20 +450,20 @@ def test_what_is_no_file_of_a_network_is_one_line(tmp_path):
 
 
 def test_files_standardize_each_crop_where_the_network_does(tmp_path):
-    net = made.network(each_image=True)
-    pictures = made.squares(net)
-    expected = net.predict(pictures)
+    network = made.network(each_image=True)
+    pictures = made.squares(network)
+    expected = network.predict(pictures)
     assert np.abs(expected - made.network().predict(pictures)).max() > 1e-3, "the test would pass without"
-    crops = made.crops(net, pictures)
-    [onnx_file, page] = export(net, epath.Path(tmp_path / "net.onnx"))
+    crops = made.crops(network, pictures)
+    [onnx_file, page] = export(network, epath.Path(tmp_path / "net.onnx"))
     np.testing.assert_allclose(run_onnx(onnx_file.read_bytes(), crops), expected, atol=1e-5)
     assert "divided by its standard deviation plus 4" in page.read_text()
-    program = export(net, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
+    program = export(network, epath.Path(tmp_path / "net.stablehlo"))[0].read_bytes()
     np.testing.assert_allclose(jax.export.deserialize(bytearray(program)).call(crops), expected, atol=1e-5)
-    back = alexnet_jax.load(export(net, epath.Path(tmp_path / "net.safetensors"))[0])
+    back = alexnet_jax.load(export(network, epath.Path(tmp_path / "net.safetensors"))[0])
     np.testing.assert_allclose(back.predict(pictures), expected, atol=1e-6)
     for recipe, name in (("bvlc", "net.caffemodel"), ("torchvision", "torch.safetensors")):
-        net = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32), each_image=True)
+        network = made.network(recipe, crop_size=99, pixel_scale=np.ones(3, np.float32), each_image=True)
         kind = "caffe" if recipe == "bvlc" else "torchvision"
         with pytest.raises(UsageError, match="standardizes each crop"):
-            export(net, epath.Path(tmp_path / name), kind=kind)
+            export(network, epath.Path(tmp_path / name), kind=kind)

@@ -36,14 +36,14 @@ def test_a_workdir_is_what_the_file_holds(caffe_file, tmp_path, picture):
     folder = epath.Path(tmp_path / "run")
     workdir.write(folder, read, caffe_file.name, say=print)
 
-    net = alexnet_jax.load(folder)
-    assert (net.step, net.settings.network.recipe, net.classes) == (0, "bvlc", ("0", "1", "2"))
-    assert jax.tree.all(jax.tree.map(np.array_equal, net.params, read.params))
-    assert net.preprocessing.crop_size == 227
-    square = net.square(picture).astype(np.float32)[14:241, 14:241] - np.float32([123, 117, 104])
-    np.testing.assert_array_equal(net.inputs(picture)[0], square)
-    assert net.predict(picture).sum() == pytest.approx(1, abs=1e-5)
-    assert net.features(picture, "conv5").shape == (1, 6, 6, 16)
+    network = alexnet_jax.load(folder)
+    assert (network.step, network.settings.network.recipe, network.classes) == (0, "bvlc", ("0", "1", "2"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, network.params, read.params))
+    assert network.preprocessing.crop_size == 227
+    square = network.square(picture).astype(np.float32)[14:241, 14:241] - np.float32([123, 117, 104])
+    np.testing.assert_array_equal(network.inputs(picture)[0], square)
+    assert network.predict(picture).sum() == pytest.approx(1, abs=1e-5)
+    assert network.features(picture, "conv5").shape == (1, 6, 6, 16)
 
     settings = settings_of(record.read_config(folder))  # a whole config
     assert settings.network.width == 1 / 16

@@ -53,9 +53,9 @@ def folder_of(tree, known=(), say=silent):
     return Folder(str(tree), known=known, say=say)
 
 
-def table_of(net, pictures, scratch, layer="fc7", **options):
+def table_of(network, pictures, scratch, layer="fc7", **options):
     options = dict(with_pixels=False, scratch=scratch, say=silent, progress=silent) | options
-    return compute(net, pictures, layer, **options)
+    return compute(network, pictures, layer, **options)
 
 
 # ---- the pictures
@@ -73,11 +73,11 @@ def test_a_folder_has_names_classes_and_pictures_in_order(tree):
     assert len(said) == 1 and "99.jpg is no picture" in said[0]
 
 
-def test_a_class_whose_name_is_no_utf_8_reaches_parquet(net, scratch, tmp_path):
+def test_a_class_whose_name_is_no_utf_8_reaches_parquet(network, scratch, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     for name in (b"a", b"caf\xe9"):  # in Latin-1, as old archives have names
         draw(tmp_path / "cells" / os.fsdecode(name) / "x.png", 0)
-    table = table_of(net, folder_of(tmp_path / "cells"), scratch)
+    table = table_of(network, folder_of(tmp_path / "cells"), scratch)
     feature_file.write(epath.Path(tmp_path / "x.parquet"), table, None, {})
     rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
     assert [row["class"] for row in rows] == ["a", r"caf\xe9"]
@@ -140,20 +140,20 @@ def test_a_data_set_without_the_default_split_names_its_splits(monkeypatch):
 
 
 @pytest.mark.parametrize("layer", ["fc7", "conv5", "fc8"])
-def test_features_are_those_of_the_network(net, tree, scratch, layer, monkeypatch):
+def test_features_are_those_of_the_network(network, tree, scratch, layer, monkeypatch):
     files, pictures, done = sorted(tree.rglob("*.png")), folder_of(tree), []
-    expected = net.features(files, layer)
+    expected = network.features(files, layer)
     monkeypatch.setattr(trained, "BATCH", 4)
-    table = table_of(net, pictures, scratch, layer, progress=done.append)
+    table = table_of(network, pictures, scratch, layer, progress=done.append)
     np.testing.assert_allclose(table.features.read(0, 99), expected, rtol=1e-5, atol=1e-6)
     assert table.names.read(0, 99) == [str(file.relative_to(tree)) for file in files]
     assert len(done) == 3 and done[-1] == 12
 
 
-def test_neighbours_among_the_others_and_by_class(net, tree, scratch, monkeypatch):
+def test_neighbours_among_the_others_and_by_class(network, tree, scratch, monkeypatch):
     monkeypatch.setattr(feature_table, "ROUNDS", 1)
     monkeypatch.setattr(feature_table.exact_search, "rows_at_once", lambda features: 4)
-    table, done = table_of(net, folder_of(tree), scratch), []
+    table, done = table_of(network, folder_of(tree), scratch), []
     found = find_neighbours(table, None, 3, scratch=scratch, progress=lambda *each: done.append(each))
     features = table.features.read(0, 11).astype(np.float64)
     distances = np.sqrt(np.square(features[:, None] - features[None]).sum(axis=-1))
@@ -168,11 +168,11 @@ def test_neighbours_among_the_others_and_by_class(net, tree, scratch, monkeypatc
     assert found.queries == 11 and done[-1] == (33, 33)
 
 
-def test_neighbours_of_other_pictures_compare_classes_by_name(net, tree, scratch, tmp_path):
+def test_neighbours_of_other_pictures_compare_classes_by_name(network, tree, scratch, tmp_path):
     for number, name in enumerate(["b ä", "b ä", "c"]):
         draw(tmp_path / "asked" / name / f"{number}.png", number)  # as in `tree`
-    table = table_of(net, folder_of(tree), scratch)
-    queries = table_of(net, folder_of(tmp_path / "asked"), scratch)
+    table = table_of(network, folder_of(tree), scratch)
+    queries = table_of(network, folder_of(tmp_path / "asked"), scratch)
     found = find_neighbours(table, queries, 1, scratch=scratch, progress=lambda *each: None)
     names = [table.names.read(int(row), int(row) + 1)[0] for (row,) in queries.neighbours.read(0, 3)]
     assert names == ["a/00.png", "b ä/01.png", "b ä/02.png"]
@@ -181,7 +181,7 @@ def test_neighbours_of_other_pictures_compare_classes_by_name(net, tree, scratch
     assert found.by_chance == pytest.approx(7 / 11)
 
 
-def test_features_that_are_not_finite_are_a_warning_and_no_distances(net, tree, scratch, monkeypatch):
+def test_features_that_are_not_finite_are_a_warning_and_no_distances(network, tree, scratch, monkeypatch):
     def diverged(self, squares, layer, computed=Trained.features_of):
         features = computed(self, squares, layer).copy()
         features[3] = np.nan
@@ -189,7 +189,7 @@ def test_features_that_are_not_finite_are_a_warning_and_no_distances(net, tree, 
 
     monkeypatch.setattr(Trained, "features_of", diverged)
     said = []
-    table = table_of(net, folder_of(tree), scratch, say=said.append)
+    table = table_of(network, folder_of(tree), scratch, say=said.append)
     assert re.fullmatch(r"warning: .* 1 pictures? hold.* NaN .*09\.png.*", said[-1])
     with pytest.raises(UsageError, match="row 3 of the queries holds NaN"):
         find_neighbours(table, None, 2, scratch=scratch, progress=lambda *each: None)

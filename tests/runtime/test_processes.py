@@ -333,14 +333,14 @@ cli.run(main)
 
 
 def test_each_process_has_the_predictions_of_its_own_pictures(processes: Callable):
-    net = net_of(**{"mesh.data": 1, "mesh.tower": 1})
+    network = net_of(**{"mesh.data": 1, "mesh.tower": 1})
     for status, _, err in processes(2, 1, start=("-c", PREDICT)).finish():
         assert status == 2 and "lie in two processes, which then see the same pictures; give each process two" in err
     for number, (status, out, err) in enumerate(processes(2, 2, start=("-c", PREDICT)).finish()):
         assert status == 0, err
         probabilities, features = json.loads(out.splitlines()[-1])
-        np.testing.assert_allclose(probabilities, net.predict(IMAGES[3 * number : 3 * number + 3]), atol=1e-5)
-        np.testing.assert_allclose(features, net.features(IMAGES[number])[0], atol=1e-4)
+        np.testing.assert_allclose(probabilities, network.predict(IMAGES[3 * number : 3 * number + 3]), atol=1e-5)
+        np.testing.assert_allclose(features, network.features(IMAGES[number])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, (75, "")), (signal.SIGINT, (130, "interrupted\n"))])
