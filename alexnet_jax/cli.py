@@ -129,8 +129,8 @@ def _parse(arguments: list[str], *, words: int | None) -> list[str]:
             raise UsageError(f"--config={name} is not a file; name a file such as configs/default.py")
         if name.endswith((".json", ".yaml", ".yml", ".toml")):  # Python would take its first word for a mistake
             raise UsageError(
-                f"--config={name} is no config, which is a Python file such as configs/default.py; a run goes on with"
-                " the file that it began with"
+                f"--config={name} is not a Python file; name one such as configs/default.py, or, to resume a run, the"
+                " one that it began with"
             )
     try:
         rest = flags.FLAGS(arguments)

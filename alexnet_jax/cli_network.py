@@ -29,8 +29,8 @@ WORKDIR = flags.DEFINE_multi_string(
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     "last",
-    "last; best: of the smallest error in an evaluation, on the test split where no other is held out; or the number of"
-    " a step.",
+    "last; best: the checkpoint with the smallest error in an evaluation, on the test split where no other split is"
+    " held out; or the number of a step.",
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 NATIVE = flags.DEFINE_enum("native", "auto", ["auto", "off"], native.HELP)

@@ -7,9 +7,9 @@ r"""A layer's features of many pictures, their nearest neighbours, and short bin
         --queries=elpv/160 --queries_split=test
     python -m alexnet_jax.features --workdir=runs/elpv elpv/160 --split=train --output=elpv.npz --codes=64
 
-The word names a folder where there is one of that name, and otherwise a prepared data set. Where every picture of a
-folder lies in CLASS/IMAGE, CLASS is its class. Pictures that cannot be read are named and left out. docs/retrieval.md
-describes the output and the measurements that are printed.
+The argument, DATA, names a folder where there is one of that name, and otherwise a prepared data set. Where every
+picture of a folder lies in CLASS/IMAGE, CLASS is its class. Pictures that cannot be read are named and left out.
+docs/retrieval.md describes the output and the measurements that are printed.
 
 Exit status: 0, all pictures were read; 1, some were not; 2, none was, the command is wrong, or neighbours or codes
 could not be found, as of features that are not finite. Features that were computed are written even then.
@@ -52,7 +52,9 @@ SPLIT = flags.DEFINE_string(
 )
 NEIGHBOURS = flags.DEFINE_integer("neighbours", None, "Number of nearest neighbours of each picture.", lower_bound=1)
 QUERIES = flags.DEFINE_string(
-    "queries", None, "Folder or data set whose neighbours are searched; default: the pictures."
+    "queries",
+    None,
+    "Folder or data set of pictures whose neighbours are searched among those of DATA; default: DATA itself.",
 )
 QUERIES_SPLIT = flags.DEFINE_string("queries_split", None, f"Split of --queries; default: {DEFAULT_SPLIT}.")
 CODES = flags.DEFINE_integer("codes", None, "Bits of a binary code of each picture: a multiple of 8, at most 1,024.")
@@ -68,13 +70,13 @@ SOME_BROKEN = 1  # exit status
 
 @hints()
 def main(*words: str) -> int:
-    """Writes the features of the pictures that the word names."""
+    """Writes the features of the pictures that DATA names."""
     file = check_flags(words)
     network = cli_network.open_network()
     layer = LAYER.value or network.last_hidden_layer
     network.features_step(layer)  # an unknown layer is an error before anything is read
-    data = pictures_of(network, words[0], SPLIT)
-    asked = None if QUERIES.value is None else pictures_of(network, QUERIES.value, QUERIES_SPLIT)
+    data = pictures_of(network, words[0], SPLIT, named="DATA")
+    asked = None if QUERIES.value is None else pictures_of(network, QUERIES.value, QUERIES_SPLIT, named="--queries")
     if NEIGHBOURS.value is not None:
         exact_search.check_count(NEIGHBOURS.value, data.total - (asked is None))
     if CODES.value is not None:
@@ -135,14 +137,21 @@ def check_flags(words: tuple[str, ...]) -> epath.Path:
     return file
 
 
-def pictures_of(network: Trained, word: str, split: flags.FlagHolder) -> Pictures:
+def pictures_of(network: Trained, word: str, split: flags.FlagHolder, *, named: str) -> Pictures:
     """The pictures that a word or a flag names, of the split that another flag names.
 
     Raises:
       UsageError: as in `open_pictures`.
     """
     try:
-        return open_pictures(word, split.value, cli_network.DATA_DIR.value, known=network.classes, say=cli_network.say)
+        return open_pictures(
+            word,
+            split.value,
+            cli_network.DATA_DIR.value,
+            known=network.classes,
+            say=cli_network.say,
+            named=named,
+        )
     except MissingSplitError as error:
         error.option = split.name
         raise

@@ -16,7 +16,7 @@ LESS_MEMORY = (
     "a smaller batch (config.batch_size) or network (config.network.width), more devices, or"
     " config.dataset.on_device=False take less"
 )
-FREE = "end other programs that use it, or take another one: JAX_PLATFORMS=cpu takes the processor"
+FREE = "end other programs that use the device, or use another device: JAX_PLATFORMS=cpu runs on the CPU"
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def _other_config(error: errors.OtherConfigError) -> str:
     advice = f"name another --workdir; --config.init_from={error.folder} starts from that run's parameters"
     if "num_epochs" in error.changes:
         advice += (
-            ". A run goes on here with more epochs where no rate of its past changes: with the schedule 'epochs' or"
+            ". A run resumes here with more epochs where no rate of its past changes: with the schedule 'epochs' or"
             " 'steps', or with constant rates and the schedule 'run'"
         )
     return advice
@@ -99,7 +99,7 @@ def _hint(error: UsageError) -> str | None:
         case errors.UnreadableCheckpointError():
             return "resume that run, which then ignores this checkpoint, or name another one with --checkpoint"
         case errors.SaveError():
-            return "mend this and run the same command again: the newest checkpoint is resumed"
+            return "remove the cause and run the same command again: the run resumes from the newest checkpoint"
         case UnwritableOutputError():
             return "name another folder with --output"
         case ClusterError():

@@ -1,6 +1,6 @@
 """Trains: `python -m alexnet_jax.main --config=configs/default.py`.
 
-Overrides: --config.num_epochs=2. Run again, the same command goes on where it was.
+Overrides: --config.num_epochs=2. The same command resumes an interrupted run.
 """
 
 import dataclasses

@@ -7,8 +7,8 @@
     python -m alexnet_jax.predict --workdir=runs/elpv cells --picture=cells.png
 
 Standard output has a block of lines for each picture; with --json one JSON object a line (JSON Lines), with --csv one
-row. The true class of a picture is known where a folder in its name, as given or found, is named as a class: of
-`cells/a/1.png` that may be `cells` or `a`. Pictures that cannot be read, or whose probabilities are not finite, are
+row. The true class of a picture is known if a folder in its name, as given or found, has the name of a class: in
+`cells/a/1.png` this may be `cells` or `a`. Pictures that cannot be read, or whose probabilities are not finite, are
 named on standard error, and the others go on. --picture replaces none of the pictures.
 
 Exit status: 0, all pictures were predicted; 1, some were not; 2, none was, or the command is wrong.

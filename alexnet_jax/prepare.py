@@ -55,7 +55,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, cli.DATA_DIR_HELP)
 flags.register_validator(  # before the address is tried: a package that reaches the storage is of no help
     DATA_DIR,
     lambda folder: folder is None or "://" not in folder,
-    "the folder is not on this machine; prepare in a folder and copy the data set there",
+    "the folder is not on this machine; prepare in one that is, and copy the data set to that address",
 )
 SIZE = flags.DEFINE_integer("size", 256, "Pixels along a side of the stored images.", lower_bound=8, upper_bound=4096)
 ENCODING = flags.DEFINE_enum(
@@ -180,12 +180,12 @@ def name_of(command: str, name: str | None) -> str:
     """
     if command in ("imagenet2012", "imagenet2010", "fashion_mnist", "elpv"):
         if name is not None:
-            raise UsageError(f"{command} takes no name, and {name!r} was given")
+            raise UsageError(f"{command} takes no name; leave out {name!r}")
         return command
     if command not in ("folder", "tfds"):
         raise UsageError(f"{command!r} cannot be prepared; known: {COMMANDS}")
     if name is None:
-        raise UsageError(f"{command} wants a name: `python -m alexnet_jax.prepare {command} NAME`")
+        raise UsageError(f"{command} needs a name: `python -m alexnet_jax.prepare {command} NAME`")
     plain = re.sub("[^a-z0-9_]", "_", name.lower()) if command == "tfds" else name  # imagenette/full-size-v2
     if not re.fullmatch("[a-z][a-z0-9_]*", plain):
         raise UsageError(f"{name!r} is no name for a data set; use small letters, digits and _, such as my_flowers")
@@ -211,7 +211,7 @@ def list_images(command: str, name: str | None) -> Listing:
         listing = tfds_dataset(str(name), source_dir, say=output.say)
         return dataclasses.replace(listing, name=name_of(command, name))
     if source_dir is None:
-        raise UsageError(f"--source_dir is missing; {command} wants the folder that holds the images")
+        raise UsageError(f"--source_dir is missing; name the folder that holds the images of {command}")
     if command == "folder":
         return folder.folder(str(name), source_dir, held_out=HELD_OUT.value, say=output.say)
     if command == "fashion_mnist":

@@ -122,7 +122,7 @@ class Trained:
         """
         self.need_classifier()
         if views not in geometry.VIEWS:
-            raise UsageError(f"views is {views!r}; give 1, the centre crop, 9 or 10")
+            raise UsageError(f"views is {views!r}; give 1 (the centre crop), 9 or 10")
         return np.exp(self._over_batches(functools.partial(self.log_probs, views=views), pictures, views))
 
     def top(
@@ -226,7 +226,7 @@ class Trained:
         return jax.jit(step, out_shardings=sharding.replicated(self.mesh), compiler_options=compile_options(self.mesh))
 
     def _run(self, step: Step, crops: UInt8[np.ndarray, "b ..."]) -> np.ndarray:
-        """The step's result for the crops. Of several processes each has its own crops, and all as many."""
+        """The step's result for the crops. Each process has its own crops, and all have the same number."""
         place, places = sharding.place_on_data_axis(self.mesh)
         if places != jax.process_count():
             raise UsageError(

@@ -7,8 +7,9 @@ regularisation. The two published networks differ in more than their norms. `nor
 alone. In 2011 the code tested with nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`),
 and with ten, as for ImageNet, when the 11 % network was added (V1/convdata.py:104-111, `--views=10`).
 
-Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`, which needs TensorFlow to download
-(`pip install '.[tensorflow]'`); `configs/fashion_mnist.py` where it cannot be downloaded.
+Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`. The download needs TensorFlow (`pip install
+'.[tensorflow]'`, Python 3.13 or older). docs/results.md has a way without TensorFlow. Where CIFAR-10 cannot be
+downloaded, `configs/fashion_mnist.py` has the same kind of network for other images.
 
 Cost: 520 epochs of 50,000 images of 24x24 pixels, which is 203,125 updates; `relu` and `tanh` take 40 epochs. The log
 trains about 350 epochs on four fifths of the images and 150 epochs on all images, then 10 epochs at a tenth and 10 at a

@@ -61,8 +61,8 @@ def run_of_log(
       num_epochs: the epoch at which the run was stopped.
       lowered: epochs at which the rate of the kernels is divided by 10, from 0.01 on.
       early: epochs and rates of the first layers' kernels, once they leave those of all; the last rate is 0.
-      noise: epoch at which the colour noise ends; None: none.
-      biases: epoch at which the rate of the biases falls from 0.02 to 0.002; None: none.
+      noise: epoch at which the colour noise ends; None: it does not end.
+      biases: epoch at which the rate of the biases falls from 0.02 to 0.002; None: it does not fall.
       early_layers: the first layers.
     """
     kernel = tuple(zip((0, *lowered), (0.01, 0.001, 0.0001, 0.00001), strict=False))

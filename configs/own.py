@@ -27,7 +27,7 @@ def get_config(name: str = "") -> ConfigDict:
       UsageError: no data set is named.
     """
     if not name:
-        raise UsageError("configs/own.py wants the name of a prepared data set: --config=configs/own.py:NAME")
+        raise UsageError("configs/own.py needs the name of a prepared data set: --config=configs/own.py:NAME")
     config = default.get_config()
     config.dataset.name = name
     # Images of the updates and of the evaluations. None: 'train', and the validation split, or else the test split.

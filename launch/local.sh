@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one training in several processes on this machine.
 #
-#   launch/local.sh --config=configs/default.py                      # two processes, a tower in each
+#   launch/local.sh --config=configs/default.py                      # two processes; on a CPU, a tower in each
 #   PROCESSES=4 launch/local.sh --config=configs/imagenet2012.py --config.dataset.workers=8
 #                                                                    # a workstation with four GPUs and 32 cores
 #   launch/local.sh --dry_run --config=configs/default.py            # prints the commands

@@ -326,7 +326,7 @@ FILES = {
     [
         (
             "config.json",
-            "--config=config.json is no config, which is a Python file such as configs/default.py; a run goes on",
+            "--config=config.json is not a Python file; name one such as configs/default.py, or, to resume a run,",
         ),
         (
             "configs/defualt.py",

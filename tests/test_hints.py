@@ -60,7 +60,7 @@ PATH = epath.Path("/runs/a")
         (errors.DamagedCheckpointError(PATH, "d/0 is missing"), "d/0 is missing; resume that run"),
         (errors.UnreadableCheckpointError(PATH, "no bytes"), "cannot be read: no bytes; resume that run"),
         (errors.NotFiniteCheckpointError(PATH), "its run diverged; name an earlier one with --checkpoint"),
-        (errors.SaveError(7, "there is no room"), "there is no room; mend this and run the same command again"),
+        (errors.SaveError(7, "there is no room"), "there is no room; remove the cause and run the same command again"),
         (UsageError("something else"), "something else"),
         (UsageError("give its kind", option="kind=bvlc"), "give its kind (--kind=bvlc)"),
     ],

@@ -84,7 +84,7 @@ def results_are_there(folder: Path, said: dict[str, str]) -> None:
     assert "<html" in (folder / "runs/shapes/figures/index.html").read_text()
     text = "\n".join(said.values())
     for line in (
-        "no folder 'train': the 3 folders of shapes are taken for the classes of 'train'",
+        "no folder 'train': the 3 folders of shapes are used as the classes of 'train'",
         "no split but 'train': 3 images are held out as 'validation'",
         "there is no configs/own.py here; --config is the installed ",
         "pictures in folders named as a class are wrong",

@@ -88,7 +88,7 @@ def test_the_config_for_users_images_takes_the_crop_from_the_data(pets: Path, tm
     output = capsys.readouterr().out
     assert output.startswith("pets: 2 updates of 8 images of pets, ")
     assert "crops of" not in output
-    with pytest.raises(UsageError, match=r"wants the name of a prepared data set: --config=configs/own\.py:NAME"):
+    with pytest.raises(UsageError, match=r"needs the name of a prepared data set: --config=configs/own\.py:NAME"):
         own.get_config()
 
 
@@ -162,7 +162,7 @@ def test_a_finished_run_goes_on_with_more_epochs(tiny_config: Callable, data_dir
 def test_a_run_whose_past_would_change_shows_the_way(tiny_config: Callable, data_dir: str, tmp_path: Path, changes):
     """More epochs of a cosine, and fewer epochs."""
     train_and_evaluate(tiny_config(**changes | {"num_epochs": 0.4}), str(tmp_path), data_dir)
-    advice = rf"name another --workdir; --config.init_from={tmp_path} starts from that run's parameters. A run goes on"
+    advice = rf"name another --workdir; --config.init_from={tmp_path} starts from that run's parameters. A run resumes"
     with (
         pytest.raises(UsageError, match=rf"num_epochs \(0.4 there, 0.[26] here\); {advice} here with more epochs"),
         hints(),

@@ -40,7 +40,10 @@ class IncompleteDatasetError(DatasetError):
     """A part of a prepared data set is missing or damaged, as after an interrupted copy."""
 
     def __init__(self, folder: object, problem: str):
-        super().__init__(f"the data set in {folder} is half prepared: {problem}; remove the folder and run again")
+        super().__init__(
+            f"the data set in {folder} is incomplete or damaged: {problem}; remove the folder, and prepare the data"
+            " set or copy it again"
+        )
 
 
 class SourceError(DatasetError):
@@ -72,7 +75,7 @@ class BrokenImagesError(DatasetError):
         count = f"{len(problems):,} images are" if len(problems) > 1 else "1 image is"
         super().__init__(
             f"{count} broken: {first}{'; ...' if len(problems) > 3 else ''}; {file} lists all;"
-            " mend the images and run again"
+            " repair or remove the images and run again"
         )
         self.too_large = too_large
 
@@ -92,7 +95,7 @@ class WorkerDiedError(DatasetError):
     """
 
     def __init__(self, processes: int):
-        super().__init__("a process was killed or found no memory; run the same command to go on")
+        super().__init__("a process was killed or found no memory; run the same command again to resume")
         self.processes = processes
 
 
@@ -110,5 +113,5 @@ class ReaderDiedError(DatasetError):
     def __init__(self, pid: int, ending: str):
         super().__init__(
             f"worker process {pid}, which read images, ended with {ending}, as where the memory runs out; run the same"
-            " command to go on"
+            " command again to resume"
         )

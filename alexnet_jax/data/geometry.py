@@ -78,7 +78,7 @@ def random_crop(
     scale: float = 0.0,
     symmetries: int = 2,
 ) -> Crop:
-    """A crop for each row of draws: uniform offsets, both ends included, and a flip with probability 1/2.
+    """A crop for each row of draws: uniform offsets, both ends included, and one of the symmetries at random.
 
     A crop of 224 in 256 has 33 x 33 offsets (A/convdata_jpeg.py:238-246). 2012 had no rotation and no scaling.
 
@@ -151,6 +151,9 @@ def views_of(images: UInt8[Any, "*any h w 3"], size: int, views: int) -> UInt8[A
       images: of NumPy or JAX.
       size: of a view, pixels along a side.
       views: one of `VIEWS`.
+
+    Raises:
+      ValueError: `views` is another number.
     """
     if views not in VIEWS:
         raise ValueError(f"views must be 1, 9 or 10, not {views}")

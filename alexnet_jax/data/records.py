@@ -29,7 +29,7 @@ class Files:
     """The files of a split, all that another process needs to read its examples.
 
     Attributes:
-      name: the split in errors.
+      name: of the split, for messages of errors.
       parts: file, number of the first record, number of records.
       shape: of the pixels of raw images; None: images are encoded.
     """
@@ -163,7 +163,7 @@ class Examples(Sequence[dict[str, Any]]):
     Storage that fails is opened anew and read again for half a minute.
 
     Args:
-      name: the split in errors.
+      name: of the split, for messages of errors.
       open_records: opens the serialized examples.
       shape: of the pixels of raw images; None: images are encoded.
       files: from which other processes can read the same examples; None: they cannot.

@@ -204,7 +204,10 @@ def build_optimizer(
 
 
 def cpu_devices(settings: Settings) -> int:
-    """How many devices CPUs should make, all processes together: what the mesh asks for, by default one a tower."""
+    """How many devices CPUs should make, all processes together: as many as the mesh asks for, by default two.
+
+    Two are for the two towers, or for two parts of the batch.
+    """
     return (settings.mesh.data or 1) * (settings.mesh.tower or 2)
 
 

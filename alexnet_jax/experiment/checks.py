@@ -29,7 +29,7 @@ def check(settings: Settings) -> None:
             "config.weight_decays names 'all', and has the decays of single layers; use config.weight_decay for all"
         )
     if "all" not in settings.rates:
-        raise UsageError("config.rates.all is missing: the rates of every layer without rates of its own")
+        raise UsageError("config.rates.all is missing; add the rates of every layer without rates of its own")
     _check_table("photometry.noise", settings.photometry.noise)
     for layer, rates in settings.rates.items():
         _check_table(f"rates.{layer}.kernel", rates.kernel)
@@ -87,7 +87,7 @@ def _check_ranges(settings: Settings) -> None:
         )
     if data.classes is not None and not 2 <= data.classes <= 2**24:
         raise UsageError(
-            f"config.dataset.classes is {data.classes}, and telling classes apart takes at least 2, at most {2**24:,}"
+            f"config.dataset.classes is {data.classes}, and a classifier needs at least 2, at most {2**24:,}"
         )
 
 
@@ -129,14 +129,14 @@ def _check_plateau(settings: Settings) -> None:
     if splits[0] == splits[1]:
         raise UsageError(
             "config.schedule 'plateau' needs a validation set, and config.dataset.eval_split is"
-            f" {splits[1]!r}, the training split"
+            f" {splits[1]!r}, the training split; name another split"
         )
     if settings.evaluate_every is None or settings.num_epochs is None:
         return  # ten evaluations, or checked again when the epochs are known
     if settings.evaluate_every >= settings.num_epochs:
         raise UsageError(
             f"config.schedule 'plateau' needs evaluations, and config.evaluate_every is {settings.evaluate_every:g}"
-            f" in a run of {settings.num_epochs:g} epochs"
+            f" in a run of {settings.num_epochs:g} epochs; name a smaller number"
         )
 
 

@@ -87,7 +87,7 @@ def _open(settings: Settings, layers: Collection[str]) -> Iterator[Checkpoints]:
     names = [name for name in layers if not name.endswith("_norm")]  # a norm goes with its layer
     unknown = sorted(set(settings.fresh) - set(names))
     if unknown:
-        raise UsageError(f"config.fresh names {unknown[0]!r}; the layers are {', '.join(names)}")
+        raise UsageError(f"config.fresh names {unknown[0]!r}, which is no layer; the layers are {', '.join(names)}")
     paths.check_address(str(settings.init_from))
     folder = _workdir(settings) / workdirs.CHECKPOINTS
     try:

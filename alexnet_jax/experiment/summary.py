@@ -193,9 +193,9 @@ def _memory(settings: Settings, rows: list[Row]) -> list[str]:
     width = 2 if settings.network.bfloat16 else 4
     state = sum(row.params for row in rows) * 4 * 3 / places
     kept = sum(row.kept for row in rows) * width * settings.batch_size / data / places
-    free = " (a run takes the fastest one)" if None in (settings.mesh.data, settings.mesh.tower) else ""
+    free = " (a run takes the fastest mesh)" if None in (settings.mesh.data, settings.mesh.tower) else ""
     return [
-        f"memory a device, on a mesh data={data} tower={places}{free}: about {_megabytes(state + kept)}:"
+        f"memory of each device, on a mesh data={data} tower={places}{free}: about {_megabytes(state + kept)}:"
         f" {_megabytes(state)} for parameters, velocities and gradients, {_megabytes(kept)} for what the backward pass"
         f" needs of {settings.batch_size // data:,} images"
     ]

@@ -1,7 +1,7 @@
 """Makes experiments of many runs: `python -m alexnet_jax.experiments NAME`. See `--list`.
 
-Each finished run adds a row to docs/results/NAME.jsonl. Runs that have rows are skipped, and runs that were interrupted
-go on. `--summary` writes docs/results.md and its pictures from the rows.
+Each finished run adds a row to docs/results/NAME.jsonl. Runs that have rows are skipped, and interrupted runs
+resume. `--summary` writes docs/results.md and its pictures from the rows.
 """
 
 import dataclasses
@@ -44,8 +44,8 @@ SET = flags.DEFINE_multi_string(
     "set",
     [],
     "FIELD=VALUE: another value, as JSON, for a field of all runs, such as --set=num_epochs=0.01. These are other runs,"
-    " which the tables leave out; ensembles and longer runs, which follow from rows, are not made. Give them other"
-    " workdirs, by --runs.",
+    " which the tables leave out; ensembles and longer runs, which follow from rows, are not made. Name another"
+    " folder of workdirs with --runs.",
 )
 
 
@@ -120,7 +120,7 @@ def _make(experiment: Experiment, until: float) -> int:
             signal.signal(number, handler)
     left = len(without_rows(runs, rows))
     cli.print_results(
-        f"{experiment.name}: {made} run{'s' * (made != 1)} made, {left} left; the same command goes on\n"
+        f"{experiment.name}: {made} run{'s' * (made != 1)} made, {left} left; the same command resumes\n"
         if left
         else f"{experiment.name}: all {len(runs)} runs have rows in {file}\n"
     )

@@ -183,7 +183,7 @@ def _limits(experiment: Experiment, licence: str) -> Iterator[str]:
         f"Every picture gets one of the {classes:,} classes, also a picture of something else. The probabilities are"
         " those of the softmax and are not calibrated."
     )
-    yield "Of a picture the central square is seen alone, reduced to the size of the stored images."
+    yield "The network sees only the central square of a picture, reduced to the size of the stored images."
     if len(experiment.train_source) < FEW_IMAGES:
         yield (
             f"{len(experiment.train_source):,} training images are few for this network. Pictures with another camera,"

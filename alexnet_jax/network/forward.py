@@ -123,6 +123,11 @@ def init_variables(tower: Tower, key: PRNGKeyArray, image_size: int) -> tuple[Pa
     The distribution is that of `Tower.init`. All kernels of a tower are parts of one draw: a draw for each would take
     three seconds to compile.
 
+    Args:
+      tower: the network.
+      key: of the initial values.
+      image_size: pixels along a side of the images.
+
     Raises:
       UsageError: the images are too small for a layer.
     """

@@ -189,7 +189,7 @@ def spatial_norm(
     """Response normalisation within a map, over a centred `size` x `size` window clipped at the border.
 
     The unpublished second norm of layer 2 (`cnorm2`, A/layers/layers-145.cfg:107-117; kernel
-    V1/src/cudaconv2/conv_util.cu:924-1012). Arguments as for `response_norm`.
+    V1/src/cudaconv2/conv_util.cu:924-1012). Arguments and errors as for `response_norm`.
     """
     _check_odd(size)
     return _normalise(x, "spatial_norm", size, k, alpha, beta)

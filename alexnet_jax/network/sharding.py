@@ -17,11 +17,16 @@ from alexnet_jax.network.tower import DATA, TOWER
 def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of `data` x `tower` devices. The tower axis is innermost, so that the towers of a pair are neighbours.
 
-    All processes give as many devices, in the order of the processes, so that the examples of a process are successive
-    rows of the batch.
+    All processes give the same number of devices, in the order of the processes, so that the examples of a process are
+    successive rows of the batch.
+
+    Args:
+      data: devices along the data axis.
+      tower: devices along the tower axis, 1 or 2.
+      devices: to choose from; None: all devices of all processes.
 
     Raises:
-      UsageError: there are too few devices, or the processes cannot give as many each.
+      UsageError: there are too few devices, or the processes cannot each give the same number.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if data * tower > len(devices):
@@ -34,7 +39,7 @@ def make_mesh(*, data: int, tower: int, devices: Sequence[jax.Device] | None = N
     if left or each > min(map(len, groups)):
         raise UsageError(
             f"a mesh of data={data} x tower={tower} takes {data * tower} devices, and the {len(groups)} processes, with"
-            f" {', '.join(str(len(group)) for group in groups)}, cannot give as many each; ask for another mesh"
+            f" {', '.join(str(len(group)) for group in groups)}, cannot each give the same number; ask for another mesh"
         )
     chosen = np.array([device for group in groups for device in group[:each]]).reshape(data, tower)
     return Mesh(chosen, (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
@@ -143,7 +148,7 @@ def place_on_data_axis(mesh: Mesh) -> tuple[int, int]:
     if mesh.shape[DATA] % size or rows[0] % size:
         raise UsageError(
             f"a mesh of data={mesh.shape[DATA]} x tower={mesh.shape[TOWER]} does not lie evenly on"
-            f" {jax.process_count()} processes; use as many devices a process, in pairs or one by one"
+            f" {jax.process_count()} processes; use the same number of devices in each process, in pairs or one by one"
         )
     return rows[0] // size, mesh.shape[DATA] // size
 

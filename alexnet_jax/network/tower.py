@@ -367,6 +367,6 @@ def make_tower(recipe: str, *, num_classes: int, width: float = 1.0, he_init: bo
     """
     layers = layers_of(recipe, width=width)
     if num_classes < 2 and not layers[-1].features:
-        raise UsageError(f"the data set has {num_classes} class, and telling classes apart takes at least 2")
+        raise UsageError(f"the number of classes is {num_classes}, and a classifier needs at least 2")
     fields = dict(RECIPES[recipe].fields) | (dict(he_init=True) if he_init else {})
     return Tower(layers=layers, num_classes=num_classes, dtype=dtype, **fields)

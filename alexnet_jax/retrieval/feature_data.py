@@ -142,6 +142,7 @@ def open_pictures(
     *,
     known: Sequence[str],
     say: Callable[[str], None],
+    named: str = "the word",
 ) -> Pictures:
     """The pictures that a word names: a folder where there is one of that name, otherwise a prepared data set.
 
@@ -151,6 +152,7 @@ def open_pictures(
       data_dir: folder of prepared data sets; None: TFDS's own.
       known: the classes of the network, as in `Folder`.
       say: takes lines about what is left out, or prepared.
+      named: the argument or flag that holds the word.
 
     Raises:
       UsageError: there is neither, a split is given for a folder, or the data set has no such split.
@@ -166,7 +168,7 @@ def open_pictures(
     if os.path.lexists(path):
         raise UsageError(f"{word} is not a folder; name a folder of pictures, or a prepared data set")
     try:
-        data = open_data(word, data_dir, say=say, named="the word")
+        data = open_data(word, data_dir, say=say, named=named)
     except UsageError as error:
         if isinstance(error.__cause__, UnknownDatasetError):
             raise UsageError(f"there is no folder {word!r}, and {error}") from error

@@ -370,9 +370,10 @@ def _without_warnings() -> Iterator[None]:
 
 
 def restore_newest(checkpoints: Checkpoints, target: PyTree) -> PyTree | None:
-    """The newest state that can be read, or a part of it. A damaged checkpoint is named and passed over. None: none.
+    """The newest state that can be read, or a part of it; None: no checkpoint can be read.
 
-    The damaged checkpoint stays until the next save: perhaps the storage is broken, and not the checkpoint.
+    A damaged checkpoint is named and passed over. It stays until the next save: perhaps the storage is broken, and not
+    the checkpoint.
 
     Raises:
       UsageError: as in `Checkpoints.restore`, where the checkpoint can be read and does not fit.

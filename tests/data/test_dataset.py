@@ -136,7 +136,7 @@ def test_a_path_is_no_name(data_dir: str, name: str):
 def test_a_missing_file_is_named(data_dir: str, tmp_path: Path, missing: str):
     shutil.copytree(data_dir, tmp_path / "data")
     (tmp_path / "data/elpv/64/1.0.0" / missing).unlink()
-    with pytest.raises(IncompleteDatasetError, match=f"half prepared: .*{missing}.*remove the folder and run again"):
+    with pytest.raises(IncompleteDatasetError, match=f"incomplete or damaged: .*{missing}.*remove the folder"):
         open_dataset("elpv/64", str(tmp_path / "data"))
 
 
@@ -216,7 +216,7 @@ def test_damaged_shards_are_named(data_dir: str, tmp_path: Path, damage: str):
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(IncompleteDatasetError, match="half prepared: split 'train' cannot be read"):
+    with pytest.raises(IncompleteDatasetError, match="incomplete or damaged: split 'train' cannot be read"):
         open_dataset("elpv/64", str(tmp_path / "data")).split("train")
 
 

@@ -71,7 +71,7 @@ def test_a_layer_that_is_not_there(tiny_config, key):
         ),
         ({"dataset.eval_split": ""}, "config.dataset.eval_split is empty; name a split, or None"),
         (dict(schedule="plateau", evaluate_every=9.0), "needs evaluations"),
-        ({"dataset.classes": 1}, "telling classes apart takes at least 2"),
+        ({"dataset.classes": 1}, "config.dataset.classes is 1, and a classifier needs at least 2"),
         (dict(warmup_epochs=2.0), "warmup_epochs is 2.0 and must be at least 0 and less than 2"),
         (dict(label_smoothing=1.0), "label_smoothing is 1.0"),
         (dict(clip_norm=0.0), "clip_norm is 0.0 and must be more than 0, or None"),
@@ -85,7 +85,7 @@ def test_settings_that_make_no_sense(tiny_config, changes, message):
 
 
 def test_telling_classes_apart_takes_two(tiny_config):
-    with pytest.raises(UsageError, match="has 1 class, and telling classes apart takes at least 2"):
+    with pytest.raises(UsageError, match="number of classes is 1, and a classifier needs at least 2"):
         build_tower(read_settings(tiny_config()), 1)
 
 

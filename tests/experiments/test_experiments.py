@@ -191,7 +191,7 @@ def test_two_commands_add_rows_to_one_file(tmp_path: Path):
 
 def test_no_run_starts_after_the_seconds(tmp_path: Path):
     status, out, _ = command(tmp_path, "a,b", "--seconds=0")
-    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "0 runs made, 4 left; the same command goes on" in out
+    assert status == os.EX_TEMPFAIL and not rows(tmp_path) and "0 runs made, 4 left; the same command resumes" in out
 
 
 def test_a_run_that_fails_ends_the_command_with_its_error(tmp_path: Path):

@@ -233,7 +233,7 @@ def _finish(
             _write_problems(problems, work)
             raise SourceError(
                 f"no image of the class {listing.class_names[lost[0]]!r} in {split!r} can be read;"
-                f" {work / 'broken.txt'} gives the reasons; mend the images, or move the class out of the source"
+                f" {work / 'broken.txt'} gives the reasons; repair the images, or move the class out of the source"
             )
         if lost:
             say(missing_classes(split, listing.class_names, counts[split]))

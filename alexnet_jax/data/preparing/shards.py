@@ -176,7 +176,7 @@ def _image(job: Job, item: Item) -> tuple[bytes, np.ndarray, int, list[int]]:
         raise images.BrokenImageError(f"cannot be read: {reason_of(error)}") from None
     if not 0 <= label < len(job.class_names):
         raise SourceError(
-            f"{item.name} has the label {label}, outside the {len(job.class_names)} classes; mend the source"
+            f"{item.name} has the label {label}, outside the {len(job.class_names)} classes; correct the source"
         )
     small = images.square(data, job.size, max_pixels=job.max_pixels)
     highest = [small.info[images.HIGHEST]] if images.HIGHEST in small.info else []

@@ -47,15 +47,15 @@ LINES = {"cpu": "C operations: ", "cuda": "CUDA operations: "}
 WITHOUT = {
     "cpu": "training takes twice as long; install gcc or clang, or name a C compiler in CC",
     "cuda": (
-        "norms and pooling take several times as long; they need NVRTC, which `pip install jax[cuda13]` brings, and gcc"
-        " or clang"
+        "norms and pooling take several times as long; they need NVRTC, which `pip install 'jax[cuda13]'` brings, and"
+        " gcc or clang"
     ),
 }
 XLA_PLATFORMS = {"cpu": "cpu", "cuda": "CUDA"}  # as XLA names them
 HELP = (
-    "Operations in C on a CPU, in CUDA on an NVIDIA GPU of compute capability 8.0 or newer. auto: built with the C"
-    " compiler that CC names, else cc, gcc or clang, and on a GPU with NVRTC, and used; off: the plain form in JAX,"
-    " which takes longer and on a CPU rounds all convolutions like plain sums."
+    "Operations in C on a CPU, in CUDA on an NVIDIA GPU of compute capability 8.0 or newer. auto: builds them with"
+    " the C compiler that CC names, else cc, gcc or clang, on a GPU also with NVRTC, and runs them; off: runs the plain"
+    " form in JAX, which takes longer and on a CPU rounds all convolutions like plain sums."
 )
 
 

@@ -198,7 +198,7 @@ def with_broken(tree: Path, path: Path) -> Path:
 def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
     with pytest.raises(
-        DatasetError, match=r"3 images are broken: .*; .*broken.txt lists all; mend the images and run again"
+        DatasetError, match=r"3 images are broken: .*; .*broken.txt lists all; repair or remove the images and run"
     ):
         make(source, tmp_path / "data")
     work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
@@ -264,7 +264,7 @@ def test_a_class_without_a_readable_training_image(tree, tmp_path):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(
         SourceError,
-        match=r"no image of the class 'dog' in 'train' can be read; .*broken.txt gives the reasons; mend the images",
+        match=r"no image of the class 'dog' in 'train' can be read; .*broken.txt gives the reasons; repair the images",
     ):
         make(source, tmp_path / "data", skip_broken=True)
     work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"

@@ -97,7 +97,7 @@ def _splits(root: Path, seen: Seen, say: Callable[[str], None]) -> dict[str, dic
         named_as_splits = set(map(str.lower, folders)) & set(SPLIT_NAMES)
         if flat and not named_as_splits:
             what = f"{len(folders):,} folders of {root} are" if len(folders) > 1 else f"only folder of {root} is"
-            say(f"no folder 'train': the {what} taken for the class{'es' * (len(folders) > 1)} of 'train'")
+            say(f"no folder 'train': the {what} used as the class{'es' * (len(folders) > 1)} of 'train'")
             return {"train": {name: root / name for name in folders}}
         some = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
         if folders and not named_as_splits:

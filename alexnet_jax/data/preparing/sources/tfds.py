@@ -71,7 +71,8 @@ def _prepared(name: str, source_dir: str | None, say: Callable[[str], None]) -> 
             reason = f"{type(error).__name__}: {words_of(error)}"
             raise MissingSourceError(
                 f"TFDS could not download and prepare {name} ({reason}); prepare {name} where"
-                " the network and TensorFlow allow (pip install alexnet_jax[tensorflow]) and copy TFDS's data folder"
+                " the network and TensorFlow allow (pip install 'alexnet_jax[tensorflow]', or '.[tensorflow]' in a"
+                " checkout; Python 3.13 or older) and copy TFDS's data folder"
             ) from error
     return builder
 

@@ -96,7 +96,7 @@ def test_class_folders_alone_are_the_training_split(tmp_path):
     files = [f"{kind}/{inner}{n}.jpg" for kind in ("cat", "dog") for inner in ("", "more/") for n in range(5)]
     listing = folder("mine", tree(tmp_path, files), say=said.append)
     assert said == [
-        f"no folder 'train': the 2 folders of {tmp_path} are taken for the classes of 'train'",
+        f"no folder 'train': the 2 folders of {tmp_path} are used as the classes of 'train'",
         "no split but 'train': 2 images are held out as 'validation'",
     ]
     assert {split: len(items) for split, items in listing.splits.items()} == {"train": 18, "validation": 2}
