@@ -173,9 +173,9 @@ VARIANTS = {
         PLATEAU,
     ),
     "paper": Variant(
-        "no record. At initialisation an image changes the logits less than a fifth as much as in `original`, so"
-        " training begins slowly: on CIFAR-10 after 360 to 490 updates, in place of 80 (docs/results.md). The colour"
-        " noise stays that of the code: standard deviations, and a division by 1.1",
+        "no record. At initialisation the signal shrinks to a twelfth from conv2 to conv4, so training begins slowly:"
+        " on CIFAR-10 after 350 to 479 updates, in place of 50 to 60 (docs/results.md). The colour noise stays that of"
+        " the code: standard deviations, and a division by 1.1",
         PLATEAU | {"network.recipe": "paper", "rates": {"all": dict(kernel=((0, 0.01),), bias=((0, 0.01),))}},
     ),
     "caffenet": Variant(

@@ -157,7 +157,7 @@ FIGURE1 = Experiment(
     " of the grid, as the paper says of its figure. No regularisation: whole images, no flips, no weight decay, no"
     " dropout. The error is that of 10,000 of the training images as they are, after every epoch; the epochs until 25"
     " % are interpolated between two evaluations. All rates of an activation first run for 8 epochs; while none"
-    " reaches 25 %, all run again for 12, 24 and 60. The paper's network, its rates and its measure of the error are"
-    " not on record, so another factor here does not contradict it.",
+    " reaches 25 %, all go on to 12, 24 and 60, each number of epochs with a row of its own. The paper's network, its"
+    " rates and its measure of the error are not on record, so another factor here does not contradict it.",
     pictures,
 )

@@ -63,9 +63,9 @@ def _experiment(name: str, title: str, schedule: Mapping[str, Any], reading: str
         "A four-layer network has a test error of 13 % without and of 11 % with response norm (section 3.3).",
         lambda rows: runs(name, schedule),
         make_table,
-        f"{reading} `13pct` and `11pct` differ in more than the norms: layer local3 is twice as wide in `11pct`. The"
-        " nine views, without mirror images, are those of the code of 2011, and the ten those of the code that came"
-        " with the 11 % network in March 2012.",
+        f"{reading} `13pct` and `11pct` differ in more than the norms: layer local3 is twice as wide in `11pct`, and"
+        " fc10 has a weight decay of 0.01 in place of 0.004. The nine views, without mirror images, are those of the"
+        " code of 2011, and the ten those of the code that came with the 11 % network in March 2012.",
         lambda rows: pictures(name, rows),
     )
 
@@ -74,8 +74,9 @@ RESPONSE_NORM = _experiment(
     "response_norm",
     "Response norm on CIFAR-10",
     SCHEDULE,
-    "The runs have 60 epochs, with the last ten at a tenth and a hundredth of the rate, where the log has 520; errors"
-    " are therefore larger than the log's. The rates of biases also fall here; in the log they stay constant.",
+    "The runs have 60 epochs, with the last ten at a tenth and a hundredth of the rate, where the log has 520."
+    " Errors are larger than the log's; whether for that reason is not measured. The rates of biases also fall here; in"
+    " the log they stay constant.",
 )
 LONG = _experiment(
     "response_norm_520",

@@ -15,16 +15,15 @@ from alexnet_jax.workdir.atomic import write_atomically, writing
 
 HEAD = """# The paper's claims, measured
 
-`python -m alexnet_jax.experiments NAME` makes the runs of an experiment, and
-`python -m alexnet_jax.experiments --summary` writes this page from their rows in `docs/results/`. `--list` shows how
-many runs there are. Several runs at once, each on its share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU,
-which has room for as many. An interrupted command goes on where it was, and `--seconds=S` starts no run after S
-seconds. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER --runs=FOLDER` makes them again. A run on
-ELPV prepares the data itself. These commands download and prepare CIFAR-10 with TensorFlow (`pip install
-'.[tensorflow]'`, for Python 3.13 or older). Without TensorFlow, `prepare folder cifar10 --source_dir=TREE` takes the
-place of `prepare tfds cifar10` in both, as for the runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in
-the splits `train` and `test`. The order of the images follows from their names, so the two sources give different
-batches.
+`python -m alexnet_jax.experiments NAME` makes the runs of an experiment. `--summary`, in place of `NAME`, writes this
+page from their rows in `docs/results/`, and `--list` shows how many runs there are. Several runs at once, each on its
+share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU, which has room for as many. The same command resumes
+after an interruption, and `--seconds=S` starts no run after S seconds. Runs that have rows in `docs/results/` are
+skipped; `--results=FOLDER --runs=FOLDER` makes them again. A run on ELPV prepares the data itself. The two commands
+below download and prepare CIFAR-10 with TensorFlow (`pip install '.[tensorflow]'`, Python 3.13 or older). Without
+TensorFlow, write `prepare folder cifar10 --source_dir=TREE` in both, in place of `prepare tfds cifar10`, as for the
+runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in the splits `train` and `test`. The order of the
+images follows from their names, so the two sources give different batches.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
@@ -35,6 +34,15 @@ Errors are top-1 errors, on images that no run has seen where an experiment does
 deviation over the seeds. A difference is the mean over pairs of runs with the same seed, where a table does not say
 otherwise; its margin is half of the 95 % confidence interval of Student's t. The difference of an ensemble is from the
 mean error of its members.
+
+A table of ablations has the difference from the whole network twice: between the runs with the same seed, and between
+all runs, with one deviation for all networks of the table. Runs with the same seed share the order of the images, their
+crops and noise and, where layers have the same shape, the initial values; their errors are hardly more alike for that,
+so pairs hardly narrow the interval. "Expected" is the difference that the paper or the log of 2012 has on ImageNet,
+with its section; a sign alone where it has no figure; `later` where it is from work after 2012. "Measured" is the sign
+of the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance. Intervals are
+over seeds: they leave out that the test images are a sample. The ensemble of table 2 is of five similar networks, that
+here of five seeds.
 """
 
 
@@ -95,7 +103,7 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
             _wrapped(f"The paper: {experiment.claim}"),
             "\n\n".join(map(_laid_out, experiment.table(rows).split("\n\n"))) + "\n",
             *pictures,
-            _wrapped(experiment.reading),
+            "\n".join(map(_wrapped, experiment.reading.split("\n\n"))),
             _wrapped(f"`{experiment.name}`: {made(rows)}.{_left(experiment, rows)}"),
         ]
     )

@@ -179,20 +179,8 @@ def ablations(rows: Rows, base: str, expected: Mapping[str, str]) -> str:
         seeds = f"{len(others)}{diverged(rows, name)}"
         lines.append([f"`{name}`", spread(ten_views(others)), pairs.words(), means.words(), sign, seen, seeds])
     head = ["", "ten views, %", "pairs of seeds, points", "all seeds, points", "expected", "measured", "seeds"]
-    legend = (
-        "Points: the difference from the whole network, with its 95 % interval: of the runs with the same seed, and of"
-        " all runs, with the deviation that the networks of this table have in common"
-        f"{_words(deviation)}. Runs with one seed share little but the order of the images, so pairs hardly narrow the"
-        " interval. Expected: the difference that the paper has on ImageNet, with its section; a sign alone where the"
-        " paper has no figure; `later`: from work after 2012. Measured: the sign of the second difference, `?` where"
-        " its interval holds 0. One interval in twenty leaves out 0 by chance. The ensemble of table 2 is of five"
-        " similar networks, that here of five seeds."
-    )
-    return f"{table(head, lines)}\n\n{legend}"
-
-
-def _words(deviation: Deviation) -> str:
-    return f" ({100 * deviation.value:.2f} points)" if deviation.freedom else ""
+    common = f"The deviation that all these networks have in common is {100 * deviation.value:.2f} points."
+    return table(head, lines) + (f"\n\n{common}" if deviation.freedom else "")
 
 
 def made(rows: Rows) -> str:
@@ -208,12 +196,12 @@ def made(rows: Rows) -> str:
         finished = [row for row in group if "failed" not in row]
         seconds = sorted(row["seconds"] for row in finished if row["seconds"] is not None)
         some = f"{len(seconds)} of them without a break, " if len(seconds) < len(finished) else ""
-        each = f", {some}{_span(seconds, '{:,.0f}')} s each" if seconds else ""
-        dates = _span(sorted(row["date"] for row in group), "{}")
+        each = f", {some}{span(seconds, '{:,.0f}')} s each" if seconds else ""
+        dates = span(sorted(row["date"] for row in group), "{}")
         parts.append(f"{len(group)} run{'s' * (len(group) > 1)} on {device}{each}; JAX {version}; {dates}")
     return ". ".join(parts)
 
 
-def _span(values: Sequence[Any], form: str) -> str:
+def span(values: Sequence[Any], form: str) -> str:
     """The first and the last of sorted values, once where they read the same."""
     return " to ".join(dict.fromkeys(form.format(value) for value in (values[0], values[-1])))

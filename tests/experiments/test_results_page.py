@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from alexnet_jax.errors import UsageError
-from alexnet_jax.experiments import summary
+from alexnet_jax.experiments import initialisation, summary, tables
 from alexnet_jax.experiments.catalogue import EXPERIMENTS
-from alexnet_jax.experiments.rows import add_row
+from alexnet_jax.experiments.rows import add_row, read_rows
 from tests.conftest import ROOT
 
 MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27", "curve": []}
@@ -38,6 +38,16 @@ def test_the_page_in_docs_is_that_of_its_rows(tmp_path: Path):
     summary.write(tmp_path / "results")
     made, there = (path.read_text() for path in (tmp_path / "results.md", ROOT / "docs/results.md"))
     assert made == there, "run python -m alexnet_jax.experiments --summary"
+
+
+def test_figures_of_a_start_in_prose_are_those_of_the_rows():
+    rows = read_rows(ROOT / "docs/results/initialisation.jsonl")
+    paper, code = (tables.of_run(rows, name) for name in ("paper", "original"))
+    shrinking = [sum(row["signal"][layer] for row in paper) for layer in ("conv2", "conv4")]
+    assert 11.5 < shrinking[0] / shrinking[1] < 12.5, "a twelfth"
+    from_step = [sorted(initialisation.below_guessing(row["losses"]) or 0 for row in each) for each in (paper, code)]
+    begins = "after {} to {} updates, in place of {} to {}".format(*(step for each in from_step for step in each[::2]))
+    assert begins in (ROOT / "docs/variants.md").read_text()
 
 
 def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):

@@ -99,13 +99,28 @@ def test_differences_are_those_of_the_second_network():
     assert "| 128 | 25.0 | 20.0 | -5.0 | 1, 1 |" in large_batch.make_table(rows)
 
 
-def test_the_losses_of_a_start_are_those_of_the_updates_named():
-    losses = [[step, 2.0 - step / 2000] for step in range(100, 2001, 100)]
+def test_losses_of_a_start_are_means_over_updates():
+    """Points lie 1 to 20 updates apart, and each counts as its updates do."""
+    losses = [[step, 2.5 - step / 2000] for step in range(100, 2001, 100)]
     fields = {"losses": losses, "signal": {"conv1": 12.0}}
     rows = [row(name, seed, 0.5, **fields) for name in ("original", "paper") for seed in (0, 1)]
-    assert "| `original` | 1.75 ± 0.00 | 1.50 ± 0.00 | 1.25 ± 0.00 | 1.00 ± 0.00 |" in initialisation.make_table(rows)
-    smooth = initialisation._smooth([[step, float(step)] for step in range(1, 11)])
-    assert [smooth[0], smooth[1], smooth[9]] == [(1, 1.0), (2, 1.5), (10, 6.5)]  # the mean of 3 to 10
+    line = "| `original` | 2.25 ± 0.00 | 2.00 ± 0.00 | 1.75 ± 0.00 | 1.50 ± 0.00 | 400 |"
+    assert line in initialisation.make_table(rows)
+    uneven = [[80, 9.0], [81, 5.0], [100, 2.0], [140, 1.0], [240, 0.5]]
+    assert initialisation.mean_loss(uneven, 50) == 9.0
+    assert initialisation.mean_loss(uneven, 100) == pytest.approx((80 * 9 + 5 + 19 * 2) / 100)
+    assert initialisation.mean_loss(uneven, 140) == pytest.approx((40 * 9 + 5 + 19 * 2 + 40) / 100)
+    assert initialisation.mean_loss(uneven, 240) == 0.5
+
+
+def test_a_loss_below_guessing_stays_below():
+    assert initialisation.below_guessing([[20, 2.2], [40, 2.4], [60, 2.2], [80, 1.0]]) == 60
+    assert initialisation.below_guessing([[20, 2.2], [40, 2.4]]) is None
+    rows = [
+        row(name, seed, 0.5, losses=[[2000, 2.2 + seed]], signal={"conv1": 1.0}) for name in "ab" for seed in (0, 1)
+    ]
+    rows = [each | {"run": {"a": "original", "b": "paper"}[each["run"]]} for each in rows]
+    assert initialisation.make_table(rows).count("| - |") == 2, "a run that ends above"
 
 
 def test_a_network_that_starts_below_the_goal_reaches_it_on_the_line_from_guessing():
