@@ -16,7 +16,8 @@ from alexnet_jax.benchmarks.timing import Rate, check_system, median, rate_of, r
 from alexnet_jax.data import decoders
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.pipeline import Source, train_batches, usable_cores
+from alexnet_jax.data.filling import Source, TrainPlan
+from alexnet_jax.data.pipeline import train_batches, usable_cores
 from alexnet_jax.data.preparing import make as preparation
 from alexnet_jax.data.preparing.sources.folder import folder
 from alexnet_jax.data.workers import Workers
@@ -210,19 +211,8 @@ class _ByPillow:
 
 
 def _ours(source: Source, workers: Workers | None = None, *, mirrored: bool = True) -> Callable[[], Iterator[Any]]:
-    def start() -> Iterator[Any]:
-        return train_batches(
-            source,
-            seed=0,
-            batch_size=BATCH_SIZE,
-            start_step=0,
-            shard=Shard(),
-            crop_size=CROP_SIZE,
-            mirrored=mirrored,
-            workers=workers,
-        )
-
-    return start
+    plan = TrainPlan(BATCH_SIZE, Shard(), CROP_SIZE, seed=0, mirrored=mirrored)
+    return lambda: train_batches(source, plan, start_step=0, workers=workers)
 
 
 def _timed(start: Callable[[], Iterator[Any]], batches: int) -> Rate:

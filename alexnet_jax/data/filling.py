@@ -108,16 +108,16 @@ class TrainPlan(Plan):
     Attributes:
       seed: of order, crops and flips.
       rotation, scale: as in `geometry.random_crop`.
-      crop_group: consecutive images that share one crop and flip.
+      crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
       symmetries: as in `geometry.symmetry`.
       mirrored: whether crops are mirrored left to right here, which is a fifth of what a raw image costs. Otherwise a
         device mirrors those that `flips` names.
     """
 
     seed: int
-    rotation: float
-    scale: float
-    crop_group: int
+    rotation: float = 0.0
+    scale: float = 0.0
+    crop_group: int = 1
     symmetries: int = 2
     mirrored: bool = True
 

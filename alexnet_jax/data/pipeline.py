@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.batch import Batch, Shard
+from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.filling import EvalPlan, Plan, Source, TrainPlan
 from alexnet_jax.data.records import Examples
 from alexnet_jax.data.workers import Workers
@@ -24,19 +24,7 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of pr
 
 
 def train_batches(
-    source: Source,
-    *,
-    seed: int,
-    batch_size: int,
-    start_step: int,
-    shard: Shard,
-    crop_size: int,
-    rotation: float = 0.0,
-    scale: float = 0.0,
-    symmetries: int = 2,
-    crop_group: int = 1,
-    mirrored: bool = True,
-    workers: Workers | None = None,
+    source: Source, plan: TrainPlan, *, start_step: int, workers: Workers | None = None
 ) -> Iterator[Batch]:
     """This shard of the batches `start_step`, `start_step + 1`, ... without end.
 
@@ -46,51 +34,22 @@ def train_batches(
 
     Args:
       source: examples.
-      seed: of order, crops and flips.
-      batch_size: of the global batch.
+      plan: of the batches.
       start_step: the first batch's number.
-      shard: this process's part of each batch.
-      crop_size: pixels along a side.
-      crop_group: consecutive images that share one crop and flip; 32 in 2012 (A/convdata_jpeg.py:238-246).
-      mirrored: as in `TrainPlan`.
-      rotation, scale, symmetries: as in `geometry.random_crop`.
       workers: make the batches, where the source lies in files; None: threads. The bytes are the same.
     """
-    plan = TrainPlan(
-        batch_size=batch_size,
-        shard=shard,
-        crop_size=crop_size,
-        seed=seed,
-        rotation=rotation,
-        scale=scale,
-        symmetries=symmetries,
-        crop_group=crop_group,
-        mirrored=mirrored,
-    )
     return _batches(source, plan, range(start_step, FOREVER), workers)
 
 
-def eval_batches(
-    source: Source,
-    *,
-    batch_size: int,
-    views: int,
-    shard: Shard,
-    crop_size: int,
-    workers: Workers | None = None,
-) -> Iterator[Batch]:
+def eval_batches(source: Source, plan: EvalPlan, *, workers: Workers | None = None) -> Iterator[Batch]:
     """This shard of the batches that hold each example once, in order; the last batch is padded with mask False.
 
     Args:
       source: examples.
-      batch_size: of the global batch, in examples.
-      views: of an example, one of `geometry.VIEWS`; images are `[batch, views, crop, crop, 3]`.
-      shard: this process's part of each batch.
-      crop_size: pixels along a side.
+      plan: of the batches; images are `[batch, views, crop, crop, 3]`.
       workers: as in `train_batches`.
     """
-    plan = EvalPlan(batch_size=batch_size, shard=shard, crop_size=crop_size, views=views)
-    return _batches(source, plan, range(-(-len(source) // batch_size)), workers)
+    return _batches(source, plan, range(-(-len(source) // plan.batch_size)), workers)
 
 
 def usable_cores() -> int:

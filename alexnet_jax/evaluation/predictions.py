@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from alexnet_jax.data.batch import Batch, Shard
-from alexnet_jax.data.pipeline import Source, eval_batches
+from alexnet_jax.data.filling import EvalPlan, Source
+from alexnet_jax.data.pipeline import eval_batches
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.evaluation.batches import examples_at_once, one_behind
 from alexnet_jax.network import sharding
@@ -72,15 +73,9 @@ def predictions(
 
 def _batches(network: Trained, source: Source, views: int, size: int, workers: Workers | None) -> Iterator[Batch]:
     """The batches of a split on the network's devices."""
-    batches = eval_batches(
-        source,
-        batch_size=size,
-        views=views,
-        shard=Shard(*sharding.place_on_data_axis(network.mesh)),
-        crop_size=network.preprocessing.crop_size,
-        workers=workers,
-    )
-    for batch in batches:
+    shard = Shard(*sharding.place_on_data_axis(network.mesh))
+    plan = EvalPlan(size, shard, network.preprocessing.crop_size, views)
+    for batch in eval_batches(source, plan, workers=workers):
         yield sharding.put_batch(batch, network.mesh)
 
 

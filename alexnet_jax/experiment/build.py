@@ -344,8 +344,8 @@ def training_batches(
       mirrored: as in `TrainPlan`.
     """
     plan = train_plan(experiment.settings, experiment.shard, experiment.crop_size)
-    options = vars(plan) | {"mirrored": mirrored}
-    return train_batches(experiment.train_source, start_step=start_step, workers=workers, **options)
+    plan = dataclasses.replace(plan, mirrored=mirrored)
+    return train_batches(experiment.train_source, plan, start_step=start_step, workers=workers)
 
 
 def train_plan(settings: Settings, shard: Shard, crop_size: int) -> TrainPlan:

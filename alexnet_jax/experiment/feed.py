@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, UInt8
 
 from alexnet_jax.data import resident
 from alexnet_jax.data.batch import Batch
-from alexnet_jax.data.filling import Randomness, Source
+from alexnet_jax.data.filling import EvalPlan, Randomness, Source
 from alexnet_jax.data.pipeline import eval_batches
 from alexnet_jax.data.workers import Workers
 from alexnet_jax.errors import UsageError
@@ -109,14 +109,8 @@ class FromDisk:
     def eval_batches(self, *, batch_size: int, views: int) -> Iterator[Batch]:
         """The batches of the evaluation split on the devices, each example once, the last batch padded."""
         experiment = self._experiment
-        batches = eval_batches(
-            experiment.eval_source,
-            batch_size=batch_size,
-            views=views,
-            shard=experiment.shard,
-            crop_size=experiment.crop_size,
-            workers=self._workers,
-        )
+        plan = EvalPlan(batch_size, experiment.shard, experiment.crop_size, views)
+        batches = eval_batches(experiment.eval_source, plan, workers=self._workers)
         return (sharding.put_batch(batch, experiment.mesh) for batch in batches)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alexnet_jax.data import decoders, geometry
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.filling import Randomness, TrainPlan
+from alexnet_jax.data.filling import EvalPlan, Randomness, TrainPlan
 from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 SIZE, CROP = 12, 8
@@ -36,10 +36,8 @@ class Places:
 
 
 def take(count, source, *, seed=0, batch_size=12, start_step=0, shard=Shard(), **options):  # noqa: B008
-    batches = train_batches(
-        source, seed=seed, batch_size=batch_size, start_step=start_step, shard=shard, crop_size=CROP, **options
-    )
-    return list(itertools.islice(batches, count))
+    plan = TrainPlan(batch_size, shard, CROP, seed, **options)
+    return list(itertools.islice(train_batches(source, plan, start_step=start_step), count))
 
 
 def same(a, b) -> bool:
@@ -148,10 +146,7 @@ def test_crop_group():
 @given(count=st.integers(1, 40), parts=st.sampled_from([1, 2, 3]), views=st.sampled_from([1, 9, 10]))
 def test_evaluation_sees_every_example_once(count, parts, views):
     source = Places(count)
-    shards = [
-        list(eval_batches(source, batch_size=12, views=views, shard=Shard(index, parts), crop_size=CROP))
-        for index in range(parts)
-    ]
+    shards = [list(eval_batches(source, EvalPlan(12, Shard(index, parts), CROP, views))) for index in range(parts)]
     assert {len(shard) for shard in shards} == {-(-count // 12)}
     for field, expected in ((1, np.arange(count)), (2, np.ones(count, bool))):
         joined = np.concatenate(
@@ -187,7 +182,7 @@ def test_what_is_no_jpeg_is_decoded():
 
 
 def test_a_batch_in_use_is_left_alone():
-    batches = train_batches(Places(40), seed=0, batch_size=12, start_step=0, shard=Shard(), crop_size=CROP)
+    batches = train_batches(Places(40), TrainPlan(12, Shard(), CROP, seed=0), start_step=0)
     first = next(batches)
     copy = first.image.copy()
     for _ in range(20):
@@ -203,7 +198,7 @@ def test_what_goes_wrong_in_a_thread_is_raised():
 
 def test_threads_end_with_the_batches():
     before = set(threading.enumerate())
-    batches = train_batches(Places(40), seed=0, batch_size=12, start_step=0, shard=Shard(), crop_size=CROP)
+    batches = train_batches(Places(40), TrainPlan(12, Shard(), CROP, seed=0), start_step=0)
     next(batches)
     threads = set(threading.enumerate()) - before
     assert threads
@@ -216,9 +211,10 @@ def test_threads_end_with_the_batches():
 LEFT_OPEN = """
 import numpy as np
 from alexnet_jax.data.batch import Shard
+from alexnet_jax.data.filling import TrainPlan
 from alexnet_jax.data.pipeline import train_batches
 source = [{"image": np.zeros((256, 256, 3), np.uint8), "label": 0}] * 100
-batches = train_batches(source, seed=0, batch_size=512, start_step=0, shard=Shard(), crop_size=224)
+batches = train_batches(source, TrainPlan(512, Shard(), 224, seed=0), start_step=0)
 next(batches)
 raise SystemExit(3)
 """
@@ -237,7 +233,7 @@ def resident() -> int:
 
 def test_memory_stays_the_same_over_50_epochs():
     source = [{"image": photo(), "label": 0}] * 24
-    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=224)
+    batches = train_batches(source, TrainPlan(24, Shard(), 224, seed=0), start_step=0)
     used = []
     for epoch, _ in zip(range(50), batches, strict=False):
         if epoch % 10 == 9:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from alexnet_jax.data import geometry, resident
 from alexnet_jax.data.batch import Shard
-from alexnet_jax.data.filling import Randomness, TrainPlan
+from alexnet_jax.data.filling import EvalPlan, Randomness, TrainPlan
 from alexnet_jax.data.pipeline import eval_batches, train_batches
 
 
@@ -26,7 +26,7 @@ def on_device(source, *, seed: int, steps: range, **options):
     crop_size, image_size = options["crop_size"], loaded.image.shape[1]
     jitter = bool(options.get("rotation") or options.get("scale"))
     randomness = Randomness(seed, len(source))
-    plan = TrainPlan(**dict(seed=seed, rotation=0.0, scale=0.0, crop_group=1) | options)
+    plan = TrainPlan(seed=seed, **options)
     crops = resident.draw_crops(randomness, plan, steps=steps, image_size=image_size)
     form = dict(crop_size=crop_size, jitter=jitter, symmetries=plan.symmetries)
     cut = jax.jit(lambda crops: resident.cut(loaded, crops, **form))
@@ -34,7 +34,7 @@ def on_device(source, *, seed: int, steps: range, **options):
 
 
 def from_disk(source, *, steps: range, **options):
-    return list(itertools.islice(train_batches(source, start_step=steps.start, **options), len(steps)))
+    return list(itertools.islice(train_batches(source, TrainPlan(**options), start_step=steps.start), len(steps)))
 
 
 @settings(max_examples=12, deadline=None)
@@ -99,7 +99,7 @@ def test_views_are_those_of_the_host(count, size):
 def test_evaluation_batches_hold_each_example_once(views):
     source = examples(7, 16)
     loaded = jax.device_put(resident.load(source))
-    theirs = list(eval_batches(source, batch_size=4, views=views, shard=Shard(), crop_size=9))
+    theirs = list(eval_batches(source, EvalPlan(4, Shard(), 9, views)))
     for number, batch in enumerate(theirs):
         first = jax.numpy.int32(4 * number)
         ours = resident.eval_batch(loaded, first, batch_size=4, views=views, crop_size=9)

@@ -56,11 +56,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rings, "PART", 1)
 
 
-def training(source, count: int, *, seed=0, batch_size=24, start_step=0, shard=Shard(), **options):  # noqa: B008
-    batches = train_batches(
-        source, seed=seed, batch_size=batch_size, start_step=start_step, shard=shard, crop_size=CROP, **options
-    )
-    return list(itertools.islice(batches, count))
+def training(source, count: int, *, seed=0, batch_size=24, start_step=0, shard=Shard(), workers=None, **options):  # noqa: B008
+    plan = TrainPlan(batch_size, shard, CROP, seed, **options)
+    return list(itertools.islice(train_batches(source, plan, start_step=start_step, workers=workers), count))
 
 
 def assert_same(ours: list, theirs: list) -> None:
@@ -87,14 +85,14 @@ def test_training_has_the_bytes_of_threads(source, count, open_workers, small_pa
 def test_evaluation_has_the_bytes_of_threads(source, count, open_workers, small_parts):
     workers = open_workers(count)
     for views, shard, size in ((1, Shard(), 24), (10, Shard(1, 2), 8), (1, Shard(2, 3), 63)):
-        options = {"batch_size": size, "views": views, "shard": shard, "crop_size": CROP}
-        ours = list(eval_batches(source, workers=workers, **options))
-        assert_same(ours, list(eval_batches(source, **options)))
+        plan = EvalPlan(size, shard, CROP, views)
+        ours = list(eval_batches(source, plan, workers=workers))
+        assert_same(ours, list(eval_batches(source, plan)))
 
 
 def test_batches_in_use_are_left_alone_and_the_others_are_free_again(source, open_workers):
     workers = open_workers()
-    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    batches = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     kept = [next(batches) for _ in range(3)]
     copies = [[array.copy() for array in batch] for batch in kept]
     views = [batch.image[2:5].T for batch in kept]  # a view keeps the memory, as a device's copy under way does
@@ -109,46 +107,46 @@ def test_batches_in_use_are_left_alone_and_the_others_are_free_again(source, ope
 
 def test_training_and_evaluations_share_the_workers(source, open_workers, small_parts):
     workers = open_workers()
-    options = {"batch_size": 8, "views": 1, "shard": Shard(), "crop_size": CROP}
-    expected, whole = training(source, 12), list(eval_batches(source, **options))
-    train = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    plan = EvalPlan(8, Shard(), CROP, 1)
+    expected, whole = training(source, 12), list(eval_batches(source, plan))
+    train = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     found = [next(train)]
     for _ in range(5):
-        next(eval_batches(source, workers=workers, **options))  # given up in the middle, as at a signal
-        assert_same(list(eval_batches(source, workers=workers, **options)), whole)
+        next(eval_batches(source, plan, workers=workers))  # given up in the middle, as at a signal
+        assert_same(list(eval_batches(source, plan, workers=workers)), whole)
         found += [next(train), next(train)]
-    two = [eval_batches(source, workers=workers, **options) for _ in range(2)]
+    two = [eval_batches(source, plan, workers=workers) for _ in range(2)]
     assert_same([next(two[0]), next(two[1]), next(two[0])], [whole[0], whole[0], whole[1]])
     assert_same([*found, next(train)], expected)
 
 
 def test_an_iterator_that_is_closed_again_leaves_the_stream_to_the_next_one(source, open_workers):
     workers = open_workers()
-    options = {"batch_size": 24, "views": 1, "shard": Shard(), "crop_size": CROP}
-    first, whole = eval_batches(source, workers=workers, **options), list(eval_batches(source, **options))
+    plan = EvalPlan(24, Shard(), CROP, 1)
+    first, whole = eval_batches(source, plan, workers=workers), list(eval_batches(source, plan))
     assert isinstance(first, Batches)
     first.close()
-    second = eval_batches(source, workers=workers, **options)
+    second = eval_batches(source, plan, workers=workers)
     first.close()  # as the garbage collector does
-    third = eval_batches(source, workers=workers, **options)
+    third = eval_batches(source, plan, workers=workers)
     assert_same([next(second), next(third), next(second), next(third)], [whole[0], whole[0], whole[1], whole[1]])
 
 
 def test_a_killed_worker_is_named(source, open_workers):
     before = children()
     workers = open_workers()
-    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    batches = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     next(batches)
     struck, other = sorted(children() - before)
     os.kill(struck, signal.SIGKILL)
     wait_until(lambda: is_gone(struck))
-    message = rf"^worker process {struck}, which read images, ended with SIGKILL, .* run the same command to go on$"
+    message = rf"^worker process {struck}, which read images, ended with SIGKILL, .* run the same command again"
     with pytest.raises(ReaderDiedError, match=message) as raised:
         list(itertools.islice(batches, 100))
     assert raised.value.status == TEMPORARY
     assert is_gone(other)
     with pytest.raises(ReaderDiedError, match=message):
-        eval_batches(source, batch_size=8, views=1, shard=Shard(), crop_size=CROP, workers=workers)
+        eval_batches(source, EvalPlan(8, Shard(), CROP, 1), workers=workers)
 
 
 def test_workers_end_with_the_program(source, open_workers):
@@ -166,13 +164,12 @@ PARENT = """
 import os, signal, sys, time
 from alexnet_jax.data.batch import Shard
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.filling import TrainPlan
 from alexnet_jax.data.pipeline import train_batches
 from alexnet_jax.data.workers import Workers
 source = open_dataset("elpv/64", sys.argv[1]).split("train")
 workers = Workers(2, print)
-batches = train_batches(
-    source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=56, workers=workers
-)
+batches = train_batches(source, TrainPlan(24, Shard(), 56, seed=0), start_step=0, workers=workers)
 next(batches)
 print(*[int(pid) for pid in open(f"/proc/self/task/{os.getpid()}/children").read().split()], flush=True)
 if sys.argv[2] == "exit":
@@ -227,7 +224,7 @@ def test_a_worker_whose_parent_is_gone_ends_though_the_pipe_is_open(monkeypatch)
 def test_signals_to_the_whole_group_leave_the_workers_at_work(source, open_workers):
     before = children()
     workers = open_workers()
-    batches = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    batches = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     for pid in children() - before:  # also before they run a line of Python
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
@@ -277,7 +274,7 @@ def test_storage_that_fails_is_named_as_in_a_thread(source, open_workers, in_thr
     monkeypatch.setattr(records.Records, "__getitem__", fails)
     texts = []
     for workers in (None, open_workers()):
-        batches = eval_batches(source, batch_size=5, views=1, shard=Shard(), crop_size=CROP, workers=workers)
+        batches = eval_batches(source, EvalPlan(5, Shard(), CROP, 1), workers=workers)
         assert next(batches).label.shape == (5,)
         with pytest.raises(DatasetError, match=r"example 7 of split .* cannot be read, tried for 0 s") as raised:
             next(batches)
@@ -298,9 +295,7 @@ def test_too_little_shared_memory_leaves_the_work_to_threads(source, open_worker
     workers = open_workers(2, reasons.append)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
     try:
-        batches = train_batches(
-            source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers
-        )
+        batches = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert reasons == ["2 worker processes need 2 MiB of shared memory (File too large)"]
@@ -316,12 +311,12 @@ def test_too_little_shared_memory_leaves_the_work_to_threads(source, open_worker
 def test_no_room_for_an_evaluation_leaves_training_to_the_workers(source, open_workers, monkeypatch, tmp_path):
     reasons: list[str] = []
     workers = open_workers(2, reasons.append)
-    train = train_batches(source, seed=0, batch_size=24, start_step=0, shard=Shard(), crop_size=CROP, workers=workers)
+    train = train_batches(source, TrainPlan(24, Shard(), CROP, seed=0), start_step=0, workers=workers)
     (tmp_path / "limit").write_text("1000\n")
     monkeypatch.setattr(rings, "MEMORY_LIMITS", (tmp_path / "limit",))
-    options = {"batch_size": 24, "views": 10, "shard": Shard(), "crop_size": CROP}
+    plan = EvalPlan(24, Shard(), CROP, 10)
     for _ in range(2):
-        assert_same(list(eval_batches(source, workers=workers, **options)), list(eval_batches(source, **options)))
+        assert_same(list(eval_batches(source, plan, workers=workers)), list(eval_batches(source, plan)))
     assert len(reasons) == 1, "said once"
     assert isinstance(train, Batches)
     assert_same(list(itertools.islice(train, 9)), training(source, 9))
@@ -362,7 +357,7 @@ def test_plans_survive_the_way_to_another_process():
 @pytest.mark.parametrize("workers", [1, 3, 16, 64])
 @pytest.mark.parametrize("rows", [1, 7, 32, 128, 1000])
 def test_a_ring_keeps_all_workers_busy_in_bounded_memory(workers, rows):
-    plan = TrainPlan(batch_size=rows, shard=Shard(), crop_size=224, seed=0, rotation=0.0, scale=0.0, crop_group=1)
+    plan = TrainPlan(batch_size=rows, shard=Shard(), crop_size=224, seed=0)
     ring = rings.ring_of(plan, workers)
     parts = [ring.part(number) for number in range(ring.parts)]
     assert [row for part in parts for row in part] == list(range(rows)) and all(parts)
