@@ -60,11 +60,9 @@ def run(main: Callable[..., int | None], *, words: int | None = 0) -> NoReturn:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and output.has_lost_reader():
             output.discard()
-            if processes.watched():
-                processes.fail(error, "the reader of standard output has left", output.READER_LEFT)
+            processes.fail(error, "the reader of standard output has left", output.READER_LEFT)
             sys.exit(output.READER_LEFT)
-        if processes.watched():
-            processes.fail(error, traceback.format_exc().rstrip(), 1)
+        processes.fail(error, traceback.format_exc().rstrip(), 1)
         raise
 
 
@@ -113,8 +111,7 @@ def _check_texts(words: list[str]) -> None:
 
 
 def _exit(error: BaseException, line: str, status: int) -> NoReturn:
-    if processes.watched():
-        processes.fail(error, line, status)
+    processes.fail(error, line, status)
     output.warn(line)
     if processes.joining():
         os._exit(status)

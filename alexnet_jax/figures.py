@@ -120,15 +120,15 @@ def _add_data(made: Collection, network: Trained, folder: epath.Path) -> Examine
     if examined.tally.undefined:
         cli_network.say(f"warning: {undefined}: the numbers of the network overflow; they count as errors")
     if examined.chosen:
-        made.add(images.predictions_exhibit(examined, test.name))
+        made.add(images.predictions_exhibit(examined))
     else:
         made.leave_out("predictions", undefined)
     _add_neighbours(made, network, test, train)
-    if exhibit := images.confusion_exhibit(examined, network.classes, test.name):
+    if exhibit := images.confusion_exhibit(examined, network.classes):
         made.add(exhibit)
     else:
         made.leave_out("confusions", f"{len(network.classes):,} classes are too many for a picture")
-    if exhibit := images.mistakes_exhibit(examined, test.name):
+    if exhibit := images.mistakes_exhibit(examined):
         made.add(exhibit)
     else:
         made.leave_out("mistakes", undefined if examined.wrong else f"the network makes none on {test.name}")

@@ -81,7 +81,8 @@ class Loop:
         step = start_step
         while True:
             state, means = self._evaluate_if_due(state, step)
-            self._leave_if_interrupted(state, step, means)
+            if self._interruption.due():
+                self._leave(state, step, means)
             self._save_if_due(state, step, means)
             if step == num_steps:
                 break
@@ -269,10 +270,6 @@ class Loop:
         if self._experiment.tower.he_init and not settings.photometry.standardize:
             advice = f"set config.photometry.standardize=True, which initial values of He need, or {advice}"
         raise NotFiniteError(f"the {what} of update {step} is not finite; {kept}; {advice} and start anew")
-
-    def _leave_if_interrupted(self, state: TrainState, step: int, means: dict[str, float] | None) -> None:
-        if self._interruption.due():
-            self._leave(state, step, means)
 
     def _leave(self, state: TrainState, step: int, means: dict[str, float] | None) -> NoReturn:
         """Saves, and ends the process with the signal's status."""

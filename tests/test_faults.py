@@ -281,7 +281,8 @@ def test_reading_is_tried_again_and_then_given_up(
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     opened = iter([False] + [True] * failures + [False])
-    examples = records.Examples("split 'train' of /data", lambda: Unreliable(next(opened)), None)
+    monkeypatch.setattr(records, "Records", lambda parts: Unreliable(next(opened)))
+    examples = records.Files("split 'train' of /data", (), None).open()
     examples._records.broken = True
     if failures == 100:
         message = (
@@ -405,7 +406,8 @@ def test_a_run_moves_from_layout_to_layout(
         checkpoints = Checkpoints(epath.Path(tmp_path / "moved" / "checkpoints"), read_only=True)
         network = checkpoints.restore(12, experiment.steps.target)
         checkpoints.close()
-        results.append(evaluate(experiment, network.params, network.batch_stats, views=1))
+        form = dict(views=1, feed=feed.FromDisk(experiment), stop=lambda: False)
+        results.append(evaluate(experiment, network.params, network.batch_stats, **form))
     for metrics in results:
         assert (metrics.top1, metrics.top5, metrics.count) == (results[0].top1, results[0].top5, results[0].count)
         assert float(metrics.loss) == pytest.approx(float(results[0].loss), rel=1e-6)

@@ -152,7 +152,7 @@ def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(
 
     experiment = experiments.build(read_settings(tiny_config(batch_size=20)), data_dir, say=print)
     experiment = dataclasses.replace(experiment, steps=experiment.steps._replace(eval_step=step))
-    metrics = error_rates.evaluate(experiment, None, None, views=1)
+    metrics = error_rates.evaluate(experiment, None, None, views=1, feed=FromDisk(experiment), stop=lambda: False)
     order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "get 2"]
     assert [f"{kind} {number}" for kind, number in events] == order
     assert metrics is not None and metrics.loss == 3

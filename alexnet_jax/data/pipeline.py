@@ -63,7 +63,7 @@ def usable_cores() -> int:
 
 def _batches(source: Source, plan: Plan, numbers: range, workers: Workers | None) -> Iterator[Batch]:
     """The batches `numbers` of a plan, from worker processes where there are some."""
-    if workers is not None and isinstance(source, Examples) and source.files is not None:
+    if workers is not None and isinstance(source, Examples):
         stream = workers.stream(source.files, plan)
         if stream is not None:
             return stream.batches(numbers)

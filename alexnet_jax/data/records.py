@@ -8,7 +8,7 @@ import math
 import resource
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Files:
 
     def open(self) -> "Examples":
         """The examples; the files are opened when first read."""
-        return Examples(self.name, lambda: Records(self.parts), self.shape, files=self)
+        return Examples(self)
 
 
 def _open_at_once() -> int:
@@ -163,24 +163,13 @@ class Examples(Sequence[dict[str, Any]]):
     Storage that fails is opened anew and read again for half a minute.
 
     Args:
-      name: of the split, for messages of errors.
-      open_records: opens the serialized examples.
-      shape: of the pixels of raw images; None: images are encoded.
-      files: from which other processes can read the same examples; None: they cannot.
+      files: from which other processes can read the same examples.
     """
 
-    def __init__(
-        self,
-        name: str,
-        open_records: Callable[[], Sequence[bytes]],
-        shape: tuple[int, int, int] | None,
-        *,
-        files: Files | None = None,
-    ):
-        self._name, self._open, self._raw = name, open_records, RawPixels(shape) if shape else None
-        self._records = open_records()
+    def __init__(self, files: Files):
+        self.files, self._raw = files, RawPixels(files.shape) if files.shape else None
+        self._records = Records(files.parts)
         self._count = len(self._records)
-        self.files = files
 
     def __len__(self) -> int:
         return self._count
@@ -216,11 +205,11 @@ class Examples(Sequence[dict[str, Any]]):
             except Exception:  # array_record has no common error for storage that fails
                 time.sleep(wait)
             with contextlib.suppress(Exception):  # a reader never recovers a file whose storage went and came back
-                self._records = self._open()
+                self._records = Records(self.files.parts)
         try:
             return self._records[index]
         except Exception as error:
             raise StorageError(
-                f"example {index:,} of {self._name} cannot be read, tried for {sum(WAITS):.0f} s:"
+                f"example {index:,} of {self.files.name} cannot be read, tried for {sum(WAITS):.0f} s:"
                 f" {words_of(error)}; check the storage, and run the same command again"
             ) from error

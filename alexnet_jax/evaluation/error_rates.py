@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from alexnet_jax.evaluation.batches import examples_at_once, one_behind
 from alexnet_jax.experiment.build import Experiment
-from alexnet_jax.experiment.feed import Feed, FromDisk
+from alexnet_jax.experiment.feed import Feed
 from alexnet_jax.learning.metrics import ZERO, Metrics
 from alexnet_jax.network import sharding
 from alexnet_jax.network.forward import BatchStats, Params
@@ -17,19 +17,18 @@ def evaluate(
     batch_stats: BatchStats,
     *,
     views: int,
-    feed: Feed | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    feed: Feed,
+    stop: Callable[[], bool],
 ) -> Metrics | None:
     """Sums over every example of the evaluation split, each counted once.
 
     Args:
       experiment: whose evaluation split and compiled step are used.
-      feed: of the batches; None: from disk.
       params, batch_stats: of the network.
       views: of an image, one of `geometry.VIEWS`; a batch of ten views holds a tenth of the images.
+      feed: of the batches.
       stop: called after each batch; True ends the evaluation, which returns None.
     """
-    feed = feed or FromDisk(experiment)
     crops = max(experiment.settings.batch_size, feed.least_crops)
     size = examples_at_once(crops, views, experiment.mesh.shape[sharding.DATA])
     batches = feed.eval_batches(batch_size=size, views=views)

@@ -12,6 +12,7 @@ from alexnet_jax.data import geometry
 from alexnet_jax.data.filling import pixels_of
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
+from alexnet_jax.experiment.follow import followed
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
@@ -49,8 +50,7 @@ def signal(workdir: Path, data_dir: str | None) -> dict[str, float]:
     """Standard deviation of each layer's output at the initial values, on training images."""
     network = load(str(workdir))
     settings, size = network.settings, network.preprocessing.crop_size
-    train_split = settings.dataset.train_split or "train"
-    source = open_data(settings.dataset.name, data_dir, say=print).split(train_split)
+    source = open_data(settings.dataset.name, data_dir, say=print).split(followed(settings)[0])
     crops = np.stack([geometry.center_crop(pixels_of(source[i]), size) for i in range(IMAGES)])
     params, batch_stats = init_variables(network.tower, stream(key_of_seed(settings.seed), "init"), size)
     variables = {"params": params, "batch_stats": batch_stats}

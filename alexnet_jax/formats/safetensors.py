@@ -23,7 +23,6 @@ from alexnet_jax.experiment.checks import LARGEST_STEP
 from alexnet_jax.experiment.fields import Settings
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.model_card.card import NOT_RECORDED
-from alexnet_jax.paths import is_file
 
 OURS = "alexnet_jax"  # the kind of a file of our layout
 VERSION = "1"  # of our layout
@@ -67,8 +66,6 @@ def read_arrays(file: Path | epath.Path) -> tuple[Arrays, dict[str, str]]:
     Raises:
       UsageError: the file cannot be read, is damaged, or the package is missing.
     """
-    if not is_file(epath.Path(file)):
-        raise UsageError(f"{file} is {'not a file' if Path(file).exists() else 'missing'}; name a file .safetensors")
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:

@@ -15,7 +15,7 @@ SPELLED = 10  # classes: the confusion matrix of more is not put into words whol
 CONFUSIONS = 10  # put into words and into a table
 
 
-def predictions_exhibit(examined: Examined, split: str) -> Exhibit:
+def predictions_exhibit(examined: Examined) -> Exhibit:
     """Figure 4, left half."""
     guesses = len(examined.chosen[0].classes)
     right = sum(each.classes[0] == each.truth for each in examined.chosen)
@@ -24,7 +24,7 @@ def predictions_exhibit(examined: Examined, split: str) -> Exhibit:
         Section(
             "Predictions",
             page.answers(examined.chosen),
-            f"{len(examined.chosen)} images drawn at random from {split}, each with its true class and the"
+            f"{len(examined.chosen)} images drawn at random from {examined.name}, each with its true class and the"
             f" {_number(guesses)} likeliest classes; the bar of the true class is orange. {right} of"
             f" {len(examined.chosen)} have their true class first. Centre crops.",
             "In the paper (figure 4, left): eight test images of ILSVRC-2010 with the five labels that its network"
@@ -62,8 +62,8 @@ def neighbours_exhibit(nearest: Nearest, split: str, train: str, of: int) -> Exh
     )
 
 
-def confusion_exhibit(examined: Examined, class_names: Sequence[str], split: str) -> Exhibit | None:
-    """Which classes are taken for which; None: there are too many classes."""
+def confusion_exhibit(examined: Examined, class_names: Sequence[str]) -> Exhibit | None:
+    """Which classes are predicted in place of which; None: there are too many classes."""
     if examined.matrix is None:
         return None
     counts = examined.tally.count
@@ -77,8 +77,8 @@ def confusion_exhibit(examined: Examined, class_names: Sequence[str], split: str
         Section(
             "Confusions",
             page.charts([(figure, confusion_in_words(examined.matrix, names, counts))]) + listed,
-            f"True classes are rows, predicted classes are columns, for {count:,} images of {split}, centre crops:"
-            f" top-1 error {page.percent(means['top1'])}{top5}.",
+            f"True classes are rows, predicted classes are columns, for {count:,} images of {examined.name}, centre"
+            f" crops: top-1 error {page.percent(means['top1'])}{top5}.",
             "The paper has no such picture. Its errors on ILSVRC-2010's test images are 37.5 % and 17.0 % (table 1).",
         ),
     )
@@ -112,7 +112,7 @@ def _table_of_confusions(matrix: Int[np.ndarray, "classes classes"], names: Sequ
     return page.table(["commonest confusions", "images"], rows)
 
 
-def mistakes_exhibit(examined: Examined, split: str) -> Exhibit | None:
+def mistakes_exhibit(examined: Examined) -> Exhibit | None:
     """The images of which the network is most certain and wrong; None: it makes no mistake."""
     if not examined.mistakes:
         return None
@@ -121,8 +121,8 @@ def mistakes_exhibit(examined: Examined, split: str) -> Exhibit | None:
         Section(
             "Worst mistakes",
             page.answers(examined.mistakes),
-            f"The {len(examined.mistakes)} of {examined.wrong:,} wrongly predicted images of {split} whose wrong"
-            " class has the highest probability, the highest first. Some may be labelled wrongly.",
+            f"The {len(examined.mistakes)} of {examined.wrong:,} wrongly predicted images of {examined.name} whose"
+            " wrong class has the highest probability, the highest first. Some may be labelled wrongly.",
         ),
     )
 

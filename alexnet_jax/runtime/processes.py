@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -328,11 +328,6 @@ def joining() -> bool:
     return _joining
 
 
-def watched() -> bool:
-    """Whether there are other processes, which `fail` ends."""
-    return _watchdog is not None
-
-
 def finish() -> None:
     """Waits until all processes have come here, and leaves the cluster."""
     if _watchdog is not None:
@@ -343,14 +338,15 @@ def finish() -> None:
         jax.distributed.shutdown()
 
 
-def fail(error: BaseException, line: str, status: int) -> NoReturn:
-    """Prints the line and ends this process, and the others with a line that names this process.
+def fail(error: BaseException, line: str, status: int) -> None:
+    """Prints the line and ends this process, and the others with a line that names this process; alone, does nothing.
 
     An error of the runtime may follow from the end of another process. That process is named if it is found.
     """
+    if _watchdog is None:
+        return
     with contextlib.suppress(AttributeError, OSError):  # standard output is closed, or its disk is full
         sys.stdout.flush()
-    assert _watchdog is not None
     is_ours = str(error).startswith(("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"))
     if isinstance(error, jax.errors.JaxRuntimeError) and not is_ours:
         _watchdog.await_failure(f"{words_of(error)}: looking whether a process is dead")

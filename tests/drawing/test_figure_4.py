@@ -50,6 +50,6 @@ def test_neighbours_of_another_class_have_another_colour():
 def test_captions_count_what_is_right():
     answers = [Answer("a", PIXELS, ["cat", "dog"], [0.6, 0.4], truth) for truth in ("cat", "dog", "dog")]
     examined = Examined("test", Tally(2), None, 2, answers, [])
-    assert "1 of 3 have their true class first" in images.predictions_exhibit(examined, "test").section.caption
+    assert "1 of 3 have their true class first" in images.predictions_exhibit(examined).section.caption
     caption = images.neighbours_exhibit(Nearest([QUERY], "fc7", 9, 0.25), "test", "train", 9).section.caption
     assert "1 of 2 neighbours have the class" in caption

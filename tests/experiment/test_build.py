@@ -13,6 +13,7 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UsageError
 from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiment
+from alexnet_jax.experiment.feed import FromDisk
 from alexnet_jax.experiment.settings import read_settings
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.network import sharding
@@ -111,9 +112,8 @@ def test_every_image_is_evaluated_once_whatever_the_batch(
         weight = batch.mask.astype(jnp.float32)
         return Metrics(loss=(centre * weight).sum(), top1=weight.sum(), top5=weight.sum(), count=weight.sum())
 
-    found = error_rates.evaluate(
-        dataclasses.replace(built, steps=built.steps._replace(eval_step=first_pixels)), None, None, views=views
-    )
+    built = dataclasses.replace(built, steps=built.steps._replace(eval_step=first_pixels))
+    found = error_rates.evaluate(built, None, None, views=views, feed=FromDisk(built), stop=lambda: False)
     assert found is not None and found.count == 50
     at = -1 if views == 10 else 0  # the last of ten views is the centre's mirror image
     assert found.loss == sum(float(centre[0, at, 0]) for centre in centres)

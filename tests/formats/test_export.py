@@ -426,7 +426,6 @@ def test_a_file_at_an_address_is_read(tmp_path, monkeypatch):
     remote = mock.MagicMock(spec=epath.Path)
     remote.__str__.return_value = "gs://bucket/net.safetensors"
     remote.read_bytes.return_value = (tmp_path / "net.safetensors").read_bytes()
-    monkeypatch.setattr(safetensors, "is_file", lambda path: True)
     monkeypatch.setattr(safetensors.epath, "Path", lambda path: path)
     arrays, metadata = safetensors.read_arrays(remote)
     np.testing.assert_array_equal(arrays["params/conv1/kernel"], network.params["conv1"]["kernel"])

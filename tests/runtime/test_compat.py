@@ -71,7 +71,7 @@ def test_processes_run_on_where_jax_hides_its_client(
     processes.enter("update 1")
     assert processes.first_then_rest(lambda: "made") == "made"
     assert len(synchronised) == 1
-    assert not processes.watched()
+    assert processes._watchdog is None
 
 
 def test_a_single_process_needs_nothing_of_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -27,22 +27,10 @@ from alexnet_jax.network.native.nvrtc import Nvrtc, find_nvrtc
 
 FOLDER = Path(__file__).parent
 CUDA_FOLDER = FOLDER / "cuda"
-OPERATIONS = (
-    "response_norm",
-    "response_norm_gradient",
-    "spatial_norm",
-    "spatial_norm_gradient",
-    "max_pool",
-    "max_pool_gradient",
-    "norm_pool",
-    "norm_pool_gradient",
-    "convolution",
-    "convolution_input_gradient",
-    "convolution_kernel_gradient",
-)
 CUDA_OPERATIONS = tuple(
-    name + part for name in ("response_norm", "max_pool", "norm_pool", "spatial_norm") for part in ("", "_gradient")
+    name + part for name in ("response_norm", "spatial_norm", "max_pool", "norm_pool") for part in ("", "_gradient")
 )
+OPERATIONS = (*CUDA_OPERATIONS, "convolution", "convolution_input_gradient", "convolution_kernel_gradient")
 LINES = {"cpu": "C operations: ", "cuda": "CUDA operations: "}
 WITHOUT = {
     "cpu": "training takes twice as long; install gcc or clang, or name a C compiler in CC",
