@@ -226,7 +226,9 @@ def test_a_command_without_standard_output_works(finished: Path, data_dir: str):
 def test_a_command_without_standard_error_prints_its_result_alone(finished: Path, data_dir: str):
     words = [sys.executable, "-m", "alexnet_jax.evaluate", f"--workdir={finished}", f"--data_dir={data_dir}", "--json"]
     closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert closed.returncode == 0 and json.loads(closed.stdout)["top1"] >= 0
+    assert closed.returncode == 0
+    result = json.loads((finished / "result.json").read_text())
+    assert json.loads(closed.stdout)["top1"] == result["top1_1_views"]
 
 
 def test_a_closed_stream_is_open_for_processes_that_a_command_starts():

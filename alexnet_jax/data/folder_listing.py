@@ -24,8 +24,8 @@ class Reason(NamedTuple):
     several: str
 
 
-_ENDINGS = ", ".join(ENDINGS)
-OTHER_FILE = Reason(f"file that does not end in {_ENDINGS}", f"files that do not end in {_ENDINGS}")
+ENDING_LIST = ", ".join(ENDINGS)
+OTHER_FILE = Reason(f"file that does not end in {ENDING_LIST}", f"files that do not end in {ENDING_LIST}")
 HIDDEN = Reason("hidden file or folder", "hidden files or folders")
 LINK_BACK = Reason("link back to a folder above", "links back to a folder above")
 NO_FILE = Reason("entry that is no file, or a link to nothing", "entries that are no file, or a link to nothing")

@@ -79,7 +79,7 @@ def rows_of(tower: Tower, image_size: int) -> list[Row]:
         out, shape = after[0], params[layer.name]["kernel"].shape[1:]
         places = 1 if layer.local else math.prod(out.shape[1:-1])
         exchanged = size(before) if layer.exchange and towers > 1 else 0
-        if tower.whole_norm and "norm" in layer.then:
+        if tower.norm_spans_towers and "norm" in layer.then:
             normed = after[layer.then.index("norm")]
             exchanged += towers * math.prod(normed.shape[:-1]) * 2 * (tower.norm_size // 2)
         neurons = size(out) if layer.features else tower.num_classes

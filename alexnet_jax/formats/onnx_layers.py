@@ -197,7 +197,7 @@ class Walk:
         tower = self.tower
         constants: dict[str, Any] = dict(size=tower.norm_size, bias=tower.norm_k, beta=tower.norm_beta)
         constants["alpha"] = tower.norm_alpha * tower.norm_size
-        if not (tower.whole_norm and tower.towers > 1):
+        if not tower.norm_spans_towers:
             return self._each("LRN", xs, **constants)
         whole = self.graph.add("LRN", self.graph.add("Concat", *xs, axis=1), **constants)
         return self.graph.split(whole, tower.towers)

@@ -126,6 +126,11 @@ class Tower(nn.Module):
         return jnp.concatenate([x.astype(dtype) for x in xs], axis=-1)
 
     @property
+    def norm_spans_towers(self) -> bool:
+        """Whether the window of a response norm reaches into the other tower."""
+        return self.whole_norm and self.towers > 1
+
+    @property
     def convolutions_round_down(self) -> bool:
         """Whether convolutions round the sizes of maps down."""
         return self.round_down or self.whole_windows
@@ -190,8 +195,7 @@ class Tower(nn.Module):
         There is none for a norm whose window reaches into the other tower, nor for signals that are looked at one by
         one.
         """
-        whole = self.whole_norm and self.towers > 1
-        if self.activation != "relu" or whole or self.is_mutable_collection("signals"):
+        if self.activation != "relu" or self.norm_spans_towers or self.is_mutable_collection("signals"):
             return None
         norm: dict[str, Any] = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)
         pool = (self.pool_size, self.pool_stride)
@@ -307,7 +311,7 @@ class Tower(nn.Module):
                 )
                 return tuple(operations.spatial_norm(x, **constants) for x in xs)
         width = xs[0].shape[-1]
-        margin = self.norm_size // 2 if self.whole_norm and self.towers > 1 else 0
+        margin = self.norm_size // 2 if self.norm_spans_towers else 0
         if margin:
             xs = self._with_neighbours(xs, margin, layer.name)
         constants = dict(size=self.norm_size, k=self.norm_k, alpha=self.norm_alpha, beta=self.norm_beta)

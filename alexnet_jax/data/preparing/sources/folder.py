@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alexnet_jax.data.errors import MissingSourceError, SourceError
 from alexnet_jax.data.folder_listing import (
+    ENDING_LIST,
     ENDINGS,
     HIDDEN,
     NO_FILE,
@@ -175,14 +176,10 @@ def _images(path: Path, seen: Seen, *, needed: bool) -> list[tuple[str, int, int
     pictures = seen.endings - endings
     if not images and pictures.total():
         them = "it" if pictures.total() == 1 else "them"
-        raise SourceError(f"{path} holds no image but {by_ending(pictures)}; convert {them} to JPEG ({_kinds()})")
+        raise SourceError(f"{path} holds no image but {by_ending(pictures)}; convert {them} to JPEG ({ENDING_LIST})")
     if not images and needed:
-        raise SourceError(f"{path} holds no image ({_kinds()}); fill the folder, or move it out of the tree")
+        raise SourceError(f"{path} holds no image ({ENDING_LIST}); fill the folder, or move it out of the tree")
     return sorted(images)
-
-
-def _kinds() -> str:
-    return ", ".join(ENDINGS)
 
 
 def _folders(path: Path, seen: Seen) -> list[str]:
