@@ -262,7 +262,7 @@ def test_whole_runs_are_timed_with_an_empty_cache_and_again(data_dir, monkeypatc
     assert lines == ["the whole run ended with status 2"]
 
 
-def test_the_errors_against_float64_are_relative(monkeypatch):
+def test_the_errors_against_float64_are_relative():
     def twice(x):
         return 2 * x if x.dtype == "float64" else 2.002 * x
 

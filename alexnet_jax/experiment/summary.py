@@ -148,7 +148,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
             f"{settings.name}: recipe {settings.network.recipe}, {tower.towers} tower{'s' * (tower.towers > 1)},"
             f" {data.name} ({data.classes:,} classes, {data.train_images:,} training images)",
             "",
-            *_table(settings, rows, data.crop_size),
+            *_table(rows, data.crop_size),
             "",
             *_memory(settings, rows),
             describe_workers(settings, data.crop_size),
@@ -160,7 +160,7 @@ def describe(settings: Settings, facts: Facts | None = None) -> str:
     )
 
 
-def _table(settings: Settings, rows: list[Row], size: int) -> list[str]:
+def _table(rows: list[Row], size: int) -> list[str]:
     ours = {row.name: row.neurons for row in rows}
     ours["input"] = size * size * 3
     of_2012 = ours | {"conv1": PAPER_NEURONS["conv1"]} == PAPER_NEURONS

@@ -86,7 +86,7 @@ def _make(experiment: Experiment, until: float) -> int:
     def print_line(text: str) -> None:
         output.write(f"{experiment.name}: {text}", stop=lambda: pool.stop(signal.SIGTERM))
 
-    def add(run: Run, row: Row) -> None:
+    def add(row: Row) -> None:
         nonlocal made
         add_row(file, row)
         rows.append(row)

@@ -37,7 +37,7 @@ class Pool:
         runs_dir: Path,
         data_dir: str | None,
         until: float,
-        add: Callable[[Run, Row], None],
+        add: Callable[[Row], None],
     ):
         self._jobs, self._runs_dir, self._data_dir, self._until = jobs, runs_dir, data_dir, until
         self._add = add
@@ -106,7 +106,7 @@ class Pool:
                 row = self._ask(slot, run)
                 with self._lock:
                     if row is not None:
-                        self._add(run, row)
+                        self._add(row)
             except Exception as error:  # `make` raises it, in the main thread
                 self._errors.append(error)
 

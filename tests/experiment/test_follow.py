@@ -173,7 +173,7 @@ def test_counts_of_parts(data_dir: str):
 @pytest.mark.parametrize(
     ("images", "epochs"), [(54, 272), (270, 122), (1970, 45), (40_000, 10), (54_000, 10), (1_200_000, 10)]
 )
-def test_epochs_follow_from_the_number_of_training_images(tiny_config: Callable, images: int, epochs: int):
+def test_epochs_follow_from_the_number_of_training_images(images: int, epochs: int):
     config = own.get_config("elpv/64")
     settings = follow.follow(read_settings(config), follow.Facts(2, {"train": images, "test": 9}, 160))
     assert (settings.num_epochs, settings.evaluate_every, settings.save_every) == (epochs, epochs / 10, epochs / 10)

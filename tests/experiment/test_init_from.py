@@ -84,7 +84,7 @@ def test_a_classifier_of_another_name_is_named_too(tiny_config, data_dir, tmp_pa
     assert "warning: fc10 comes from a run with other classes (class 0 is " in capsys.readouterr().out
 
 
-def test_a_network_of_other_operations_or_other_pixels_is_named(run, tiny_config, data_dir, tmp_path, capsys):
+def test_a_network_of_other_operations_or_other_pixels_is_named(run, tiny_config, data_dir, capsys):
     def warnings(**changes):
         capsys.readouterr()
         init_from(build(tiny_config, data_dir, **{"init_from": run[0]} | changes))

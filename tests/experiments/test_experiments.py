@@ -233,7 +233,7 @@ def test_two_commands_have_logs_of_their_own(tmp_path: Path):
     assert {path.name for path in (tmp_path / "runs").glob("worker*.log")} == logs
 
 
-def test_a_worker_whose_command_is_gone_before_it_looks_ends(tmp_path: Path):
+def test_a_worker_whose_command_is_gone_before_it_looks_ends():
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     script = "import sys, time; from alexnet_jax.experiments import worker; worker._end_with(int(sys.argv[1]))"
     ended = subprocess.run([sys.executable, "-c", f"{script}; time.sleep(60)", gone.stdout.strip()], timeout=50)
@@ -255,7 +255,7 @@ def test_a_hangup_that_nohup_has_ignored_ends_nothing(tmp_path: Path):
 
 
 def test_of_two_hangups_the_workers_hear_one():
-    pool = Pool(jobs=1, runs_dir=Path(), data_dir=None, until=0.0, add=lambda run, row: None)
+    pool = Pool(jobs=1, runs_dir=Path(), data_dir=None, until=0.0, add=lambda row: None)
     worker = mock.Mock()
     pool._workers = [worker]
     for number in (signal.SIGHUP, signal.SIGHUP):

@@ -257,7 +257,7 @@ def test_a_page_of_each_kind_says_how_and_what(tmp_path):
             assert wanted in page, (kind, wanted)
 
 
-def test_the_pixels_of_torchvisions_page_are_those_of_the_network(tmp_path, monkeypatch):
+def test_the_pixels_of_torchvisions_page_are_those_of_the_network(tmp_path):
     """Torchvision's networks have one mean for each colour. The rest of the page's code is PyTorch's own."""
     network = made.network("torchvision", crop_size=99, pixel_scale=np.float32([1 / 64, 1 / 32, 1 / 16]))
     page = export(network, epath.Path(tmp_path / "net.safetensors"), "torchvision")[1].read_text()

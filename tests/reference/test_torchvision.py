@@ -206,7 +206,7 @@ def test_files_of_torch_save(kind, tmp_path):
         (lambda module: {"model": module.state_dict(), "args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
     ],
 )
-def test_files_with_objects_of_python(wrong, asks, tmp_path, monkeypatch):
+def test_files_with_objects_of_python(wrong, asks, tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 4, 11))
     torch.save(wrong(module), tmp_path / "alexnet.pth")
     with pytest.raises(UsageError, match=rf"asks for '.*({asks}).*', .* torch.save\(model.state_dict"):

@@ -186,7 +186,7 @@ def test_maps_too_large_for_shared_memory_take_the_plain_form():
     ("recipe", "bfloat16"),
     [("original", False), ("original", True), ("paper", False), ("caffenet", False), ("caffenet", True)],
 )
-def test_the_network_gives_what_the_plain_form_gives(recipe: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch):
+def test_the_network_gives_what_the_plain_form_gives(recipe: str, bfloat16: bool):
     tower = make_tower(recipe, num_classes=6, width=0.25, dtype=jnp.bfloat16 if bfloat16 else None)
     mesh = sharding.make_mesh(data=1, tower=1)
     params, stats = jax.jit(lambda key: init_variables(tower, key, 67))(jax.random.key(0))

@@ -226,7 +226,7 @@ def test_a_compiler_that_takes_long_is_named_again_and_again(
     assert capfd.readouterr().err.count(f"waiting for the C compiler {slow} for ") == 2
 
 
-def test_without_a_compiler_the_plain_form_runs(tmp_path: Path):
+def test_without_a_compiler_the_plain_form_runs():
     """In a process of its own, since operations are registered once a process."""
     program = """
 import jax
