@@ -23,7 +23,7 @@ if __name__ == "__main__":  # before the other imports
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import cli, config_flag, strict_json
+from alexnet_jax import cli, command_line, config_flag, strict_json
 from alexnet_jax.errors import UsageError
 from alexnet_jax.hints import hints
 from alexnet_jax.network.native import build as native
@@ -73,7 +73,7 @@ def _run() -> tuple[Any, list[str]]:
     from alexnet_jax.experiment import build
     from alexnet_jax.experiment.settings import read_settings
 
-    settings = read_settings(cli.config_of(CONFIG))
+    settings = read_settings(command_line.config_of(CONFIG))
     build.check_given_mesh(settings)  # before a CPU makes so many devices
     cli.start(cpu_devices=build.cpu_devices(settings), native=NATIVE.value)
     result = measurement.measure(settings, DATA_DIR.value, updates=UPDATES.value)
@@ -83,7 +83,7 @@ def _run() -> tuple[Any, list[str]]:
 def _start() -> tuple[Any, list[str]]:
     from alexnet_jax.benchmarks import start as measurement
 
-    cli.config_of(CONFIG)  # report a mistake before the first start
+    command_line.config_of(CONFIG)  # report a mistake before the first start
     config = flags.FLAGS["config"]
     overrides = [f"--config.{name}={value}" for name, value in config_flags.get_override_values(config).items()]
     arguments = [f"--config={config_flags.get_config_filename(config)}", *overrides]

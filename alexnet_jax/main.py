@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the other imports
 from absl import flags
 from etils import epath
 
-from alexnet_jax import cli, config_flag, paths
+from alexnet_jax import cli, command_line, config_flag, paths
 from alexnet_jax.experiment import build, follow, summary
 from alexnet_jax.experiment.data import small_crops
 from alexnet_jax.experiment.settings import read_settings
@@ -51,7 +51,7 @@ def main() -> None:
         cli.use_no_device()
     else:
         processes.start(DISTRIBUTED.value)
-    config = cli.config_of(CONFIG)
+    config = command_line.config_of(CONFIG)
     settings = read_settings(config)
     workdir = paths.absolute(WORKDIR.value or os.path.join("runs", settings.name))
     if DRY_RUN.value:

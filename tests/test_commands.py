@@ -415,7 +415,7 @@ def parse(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
     from absl import app, flags
     from ml_collections import config_flags
 
-    from alexnet_jax import cli
+    from alexnet_jax import cli, command_line
 
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", flag_values=values)
@@ -426,7 +426,7 @@ def parse(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
         patch.setattr(flags, "FLAGS", values)
         patch.setattr(app, "run", lambda main, flags_parser: main(flags_parser(["command", *arguments])))
         with pytest.raises(SystemExit) as left:
-            cli.run(lambda: print(cli.config_of(lambda: config.value).name))
+            cli.run(lambda: print(command_line.config_of(lambda: config.value).name))
     return left.value.code, capsys.readouterr().err
 
 

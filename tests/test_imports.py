@@ -36,6 +36,7 @@ HOMES = {
     "absl": [
         "cli.py",
         "cli_network.py",
+        "command_line.py",
         "config_flag.py",
         "main.py",
         "evaluate.py",
@@ -48,7 +49,7 @@ HOMES = {
         "experiments/__main__.py",
     ],
     "ml_collections": [
-        "cli.py",
+        "command_line.py",
         "config_flag.py",
         "benchmark.py",
         "train.py",
