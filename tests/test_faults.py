@@ -35,13 +35,9 @@ from alexnet_jax.workdir import checkpoint, manifest, metrics_log
 from alexnet_jax.workdir.checkpoint import Checkpoints
 from alexnet_jax.workdir.errors import SaveError
 from alexnet_jax.workdir.progress import Progress
+from tests.comparing import assert_same
 from tests.conftest import ROOT
 from tests.waiting import wait_until
-
-
-def assert_same(a, b):
-    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 class Whole(NamedTuple):

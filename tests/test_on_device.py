@@ -1,11 +1,9 @@
 """A run whose images stay on the device, beside the same run from disk."""
 
 import dataclasses
-import json
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,10 +17,7 @@ from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.learning.step import TrainState
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
-
-
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+from tests.comparing import metrics_of
 
 
 def config_of(tiny_config: Callable, on_device: bool):
@@ -46,7 +41,7 @@ def test_the_images_on_the_device_give_the_run_from_disk(tiny_config, data_dir, 
     for on_device in (False, True):
         train_and_evaluate(config_of(tiny_config, on_device), str(tmp_path / str(on_device)), data_dir)
     assert "the images are on the devices, 1 MiB" in capsys.readouterr().out
-    theirs, ours = rows(tmp_path / "False"), rows(tmp_path / "True")
+    theirs, ours = metrics_of(tmp_path / "False"), metrics_of(tmp_path / "True")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for one, other in zip(ours, theirs, strict=True):
         names = [name for name in other if name.split("/")[-1] not in ("images_per_second", "input_wait")]

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,15 +18,7 @@ from alexnet_jax.loop import _some_labels, errors_of
 from alexnet_jax.runtime.interruption import Interrupted
 from alexnet_jax.train import train_and_evaluate
 from alexnet_jax.workdir import checkpoint
-
-
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same(a, b):
-    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(one, other)
+from tests.comparing import assert_same, metrics_of
 
 
 @pytest.fixture
@@ -64,7 +55,7 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert "resuming after update 9" in capsys.readouterr().out
     assert_same(whole, parts)
 
-    training = [row for row in rows(tmp_path / "whole") if "train/loss" in row]
+    training = [row for row in metrics_of(tmp_path / "whole") if "train/loss" in row]
     assert [row["step"] for row in training] == list(range(1, 13)), "a row a hundredth of the run"
     assert [row["train/learning_rate"] for row in training] == pytest.approx([0.002] * 6 + [0.001] * 6)
     for layer in ("conv1", "fc8"):
@@ -72,13 +63,13 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
         assert training[-1][f"train/kernel_norm/{layer}"] == pytest.approx(length, rel=1e-5)
 
     evaluations = [
-        [row for row in rows(tmp_path / name) if "eval/top1" in row or "final/top1_1_views" in row]
+        [row for row in metrics_of(tmp_path / name) if "eval/top1" in row or "final/top1_1_views" in row]
         for name in ("whole", "parts")
     ]
     assert evaluations[0] == evaluations[1]
     assert evaluations[0][-1]["final/count"] == 50
 
-    row = next(row for row in rows(tmp_path / "whole") if "eval/loss" in row)
+    row = next(row for row in metrics_of(tmp_path / "whole") if "eval/loss" in row)
     assert (
         f"epoch {row['epoch']:.1f}  evaluation of 50 images: loss {row['eval/loss']:.4f}  top-1 error"
         f" {row['eval/top1']:.1%}\n"
@@ -89,7 +80,7 @@ def test_a_run_resumed_twice_ends_with_the_same_bits(
     assert "finished: all 12 updates" in capsys.readouterr().out
     assert_same(whole, again)
 
-    row = next(row for row in rows(tmp_path / "whole") if row["step"] == 12 and "eval/loss" in row)
+    row = next(row for row in metrics_of(tmp_path / "whole") if row["step"] == 12 and "eval/loss" in row)
     metrics = json.loads((tmp_path / "whole/checkpoints/12/metrics/metrics").read_text())
     assert metrics == {name: row[f"eval/{name}"] for name in ("top1", "loss")}, "the best is chosen by both"
 
@@ -140,7 +131,9 @@ def test_the_check_for_a_stuck_loss_sees_the_mean_of_each_update(
     monkeypatch.setattr(StuckLoss, "add", lambda self, step, loss: losses.update({step: loss}))
     monkeypatch.setattr(loop.processes, "enter", lambda phase, *, slow=False: entered.append((phase, slow)))
     train_and_evaluate(tiny_config(num_epochs=0.5), str(tmp_path), data_dir)
-    assert losses == pytest.approx({row["step"]: row["train/loss"] for row in rows(tmp_path) if "train/loss" in row})
+    assert losses == pytest.approx(
+        {row["step"]: row["train/loss"] for row in metrics_of(tmp_path) if "train/loss" in row}
+    )
     # The watchdog gives the first update, which compiles, more time.
     updates = [each for each in entered if each[0].startswith("update")]
     assert updates == [("update 1", True), ("update 2", False), ("update 3", False)]

@@ -1,6 +1,5 @@
 """What rows hold beside errors, of a real run."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -11,18 +10,15 @@ from alexnet_jax.experiments import measures
 from alexnet_jax.network.specialisation import specialisation
 from alexnet_jax.retrieval import code_trial
 from alexnet_jax.trained import Trained
-
-
-def rows(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+from tests.comparing import metrics_of
 
 
 def test_curves_are_those_of_the_run(tiny_run: Path):
-    evaluations = [row for row in rows(tiny_run) if "eval/top1" in row]
+    evaluations = [row for row in metrics_of(tiny_run) if "eval/top1" in row]
     assert evaluations and [epoch for epoch, _, _ in measures.curve(tiny_run, None)] == [
         row["epoch"] for row in evaluations
     ]
-    training = [[row["step"], row["train/loss"]] for row in rows(tiny_run) if "train/loss" in row]
+    training = [[row["step"], row["train/loss"]] for row in metrics_of(tiny_run) if "train/loss" in row]
     np.testing.assert_allclose(measures.losses(tiny_run, None), training, atol=1e-5)
 
 

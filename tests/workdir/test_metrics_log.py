@@ -1,5 +1,4 @@
 import gc
-import json
 import math
 import resource
 import struct
@@ -12,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from alexnet_jax.errors import UsageError
 from alexnet_jax.workdir.errors import DamagedFileError
 from alexnet_jax.workdir.metrics_log import MetricsLog, read_rows
+from tests.comparing import metrics_of
 
 
 @pytest.fixture
@@ -30,15 +30,6 @@ def log_of(workdir: Path, start_step: int = 0) -> MetricsLog:
     return MetricsLog(epath.Path(workdir), steps_per_epoch=3.0, start_step=start_step, say=print)
 
 
-def refuse(constant: str):
-    raise AssertionError(f"{constant} is not JSON")
-
-
-def rows_of(workdir: Path) -> list[dict]:
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in lines]
-
-
 def test_rows_that_find_no_room_are_one_warning_and_written_later(tmp_path: Path, room, capsys: pytest.CaptureFixture):
     log = log_of(tmp_path)
     log.write(1, {"train/loss": 1.0})
@@ -49,7 +40,12 @@ def test_rows_that_find_no_room_are_one_warning_and_written_later(tmp_path: Path
     out = capsys.readouterr().out
     assert out.startswith("warning: metrics cannot be written: ") and out.count("\n") == 1
     log.write(4, {"train/loss": 4.0})
-    assert [(row["step"], row["train/loss"]) for row in rows_of(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert [(row["step"], row["train/loss"]) for row in metrics_of(tmp_path)] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+        (4, 4.0),
+    ]
     assert len(list(tmp_path.glob("events*"))) == 2  # a file that could not be written is given up
     log.close()
 
@@ -88,7 +84,7 @@ def test_rows_that_a_user_removes_are_written_again(tmp_path: Path, capsys: pyte
     log.write(1, {"train/loss": 1.0})
     (tmp_path / "metrics.jsonl").unlink()
     log.write(2, {"train/loss": 2.0})
-    assert [row["step"] for row in rows_of(tmp_path)] == [1, 2] and capsys.readouterr().out == ""
+    assert [row["step"] for row in metrics_of(tmp_path)] == [1, 2] and capsys.readouterr().out == ""
     log.close()
 
 
@@ -106,7 +102,7 @@ def test_curves_that_find_no_room_leave_the_rows_alone(tmp_path: Path, room, cap
     assert out.startswith("warning: metrics cannot be written: ") and out.count("\n") == 1
     log.write(6, row)
     log.close()
-    assert len(rows_of(tmp_path)) == 7
+    assert len(metrics_of(tmp_path)) == 7
     gc.collect()  # a file that is left open is a warning
 
 
@@ -114,7 +110,9 @@ def test_a_number_that_is_not_finite_is_null_and_keeps_its_key(tmp_path: Path):
     log = log_of(tmp_path)
     log.write(1, {"eval/loss": math.nan, "eval/top1": 1.0, "train/norm": math.inf})
     log.close()
-    assert rows_of(tmp_path) == [{"step": 1, "epoch": 0.3333, "eval/loss": None, "eval/top1": 1.0, "train/norm": None}]
+    assert metrics_of(tmp_path) == [
+        {"step": 1, "epoch": 0.3333, "eval/loss": None, "eval/top1": 1.0, "train/norm": None}
+    ]
 
 
 def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -122,13 +120,13 @@ def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path, capsy
     for step in (1, 2, 3):
         log.write(step, {"train/loss": step / 3})
     log.close()
-    before = rows_of(tmp_path)
+    before = metrics_of(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "train/lo')  # a kill cut it off
     log = log_of(tmp_path, start_step=2)
     log.write(3, {"train/loss": 9.0})
     log.close()
-    assert rows_of(tmp_path) == [*before[:2], {"step": 3, "epoch": 1.0, "train/loss": 9.0}]
+    assert metrics_of(tmp_path) == [*before[:2], {"step": 3, "epoch": 1.0, "train/loss": 9.0}]
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"metrics", "events"}
     assert capsys.readouterr().out == ""
 
@@ -152,7 +150,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_none_is_lost(
     log = log_of(tmp_path, start_step=5)
     log.write(6, {})
     log.close()
-    assert rows_of(tmp_path) == [*kept, {"step": 6, "epoch": 2.0}]
+    assert metrics_of(tmp_path) == [*kept, {"step": 6, "epoch": 2.0}]
     out = capsys.readouterr().out
     copy = tmp_path / "metrics.jsonl.damaged"
     if unreadable:

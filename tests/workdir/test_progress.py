@@ -1,4 +1,3 @@
-import json
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from etils import epath
 
 from alexnet_jax.learning.metrics import Metrics
 from alexnet_jax.workdir.progress import Progress
+from tests.comparing import metrics_of
 
 
 class Clock:
@@ -37,10 +37,6 @@ def progress_of(workdir: Path, num_steps: int, start_step: int = 0) -> Progress:
     return Progress(epath.Path(workdir), num_steps=num_steps, steps_per_epoch=3.0, start_step=start_step)
 
 
-def rows_of(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 def rows_at(workdir: Path, clock: Clock, num_steps: int, seconds: float) -> list[int]:
     """The updates after which a run writes rows of metrics, if each update takes so many seconds."""
     progress = progress_of(workdir, num_steps)
@@ -48,7 +44,7 @@ def rows_at(workdir: Path, clock: Clock, num_steps: int, seconds: float) -> list
         progress.step(step, batch(), waited=0.0)
         clock.now += seconds
     progress.close()
-    return [row["step"] for row in rows_of(workdir)]
+    return [row["step"] for row in metrics_of(workdir)]
 
 
 def test_the_breakdown_names_where_the_time_went(tmp_path: Path, clock: Clock):
@@ -80,7 +76,7 @@ def test_a_wait_is_never_longer_than_its_update(tmp_path: Path, clock: Clock):
     progress.step(2, batch(), waited=0.09)
     breakdown = progress.breakdown()
     progress.close()
-    assert rows_of(tmp_path)[-1]["train/input_wait"] == 1.0
+    assert metrics_of(tmp_path)[-1]["train/input_wait"] == 1.0
     assert breakdown.step == 0 and breakdown.waited == pytest.approx(0.01)
 
 
@@ -109,7 +105,7 @@ def test_a_row_holds_means_rates_and_further_scalars_since_the_row_before(tmp_pa
                 clock.now += 100
         progress.step(step, batch(loss, count=10), waited=0.5, scalars={"train/learning_rate": rate})
     progress.close()
-    first, second = rows_of(tmp_path)
+    first, second = metrics_of(tmp_path)
     # The first update, most of which is compilation, is in no rate.
     assert first == {
         "step": 2,
