@@ -42,7 +42,8 @@ class GpuResult:
       device: its name.
       line: which operations are native.
       numbers: for each comparison with float64, by its name: the relative errors of the value and of the gradients.
-      update, forward: images a second in training and in ten-view evaluation, medians, by participant.
+      update: images a second in training, medians, by participant.
+      forward: views a second in ten-view evaluation, where an image has ten, medians, by participant.
       first_update: seconds to the first update, compilation included, by participant of ours.
       cached_first_update: the same for the first participant, with the programs of its earlier start.
       memory: peak memory of the device, bytes, by participant.
@@ -249,7 +250,7 @@ def describe(result: GpuResult) -> list[str]:
     """The result as the lines of tables."""
     lines = [f"{result.device}; {result.line}", "", f"{'relative error against float64':50}{'value':>10}  gradients"]
     lines += [_errors(name, errors) for name, errors in result.numbers.items()]
-    lines += ["", f"{'net 145, images/s':24}{'update':>10}{'ten views':>11}{'with copy':>11}{'first':>8}{'memory':>12}"]
+    lines += ["", f"{'net 145, images/s':24}{'update':>10}{'views/s':>11}{'with copy':>11}{'first':>8}{'memory':>12}"]
     for name, rate in result.update.items():
         copied = f"{result.copied[name]:11,.0f}" if name in result.copied else " " * 11
         first = f"{result.first_update[name]:6.1f} s" if name in result.first_update else " " * 8

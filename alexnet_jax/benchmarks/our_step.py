@@ -182,7 +182,7 @@ class Ours:
         return self._batch_size * int(updates) / seconds
 
     def forward(self) -> float:
-        """Seconds of an image in ten-view evaluation."""
+        """Seconds of a view in ten-view evaluation, where an image has ten."""
         batch = sharding.put_batch(self._views, self._mesh)
         jax.block_until_ready(batch)
 

@@ -13,7 +13,7 @@ GFLOP = 4.14  # of an update for one image: products alone, without conv1's inpu
 PACKAGE = "alexnet_jax.benchmarks"
 UNITS: dict[str, Callable[[float], str]] = {
     "update": lambda seconds: f"{seconds:.2f} s",
-    "forward": lambda seconds: f"{1 / seconds:.1f} images/s",
+    "forward": lambda seconds: f"{1 / seconds:.1f} views/s",
     "product": lambda flops: f"{flops / 1e9:.0f} GFLOP/s",
 }
 OURS, NORM, PLAIN = "ours", "torch", "torch, no norm"
@@ -24,7 +24,8 @@ class StepResult:
     """The measurements, by participant.
 
     Attributes:
-      update, forward: images a second in training and in ten-view evaluation, medians.
+      update: images a second in training, medians.
+      forward: views a second in ten-view evaluation, where an image has ten, medians.
       memory: peak memory of the participant's process in training, bytes.
       product: FLOP a second of a product of two 2048 x 2048 matrices in float32, medians.
       forms: for PyTorch, the form in which its `update` and its `forward` ran: the fastest of eager and
@@ -102,9 +103,9 @@ def measure(*, rounds: int, peer: str | None, native: str = "auto", say: Callabl
 def describe(result: StepResult) -> list[str]:
     """The result as the lines of two tables."""
     lines = [
-        f"net 145, {CROP_SIZE}x{CROP_SIZE}, 1000 classes, batch {BATCH_SIZE}, float32: images/s,"
-        " and our rate as a multiple",
-        f"{'':18}{'update':>10}{'':>7}{'ten views':>12}{'':>7}{'memory':>12}{'product':>14}",
+        f"net 145, {CROP_SIZE}x{CROP_SIZE}, 1000 classes, batch {BATCH_SIZE}, float32: images/s"
+        " in updates, views/s in ten-view evaluation, and our rate as a multiple",
+        f"{'':18}{'update':>10}{'':>7}{'views':>12}{'':>7}{'memory':>12}{'product':>14}",
     ]
     for name in result.update:
         update, forward = (rates[OURS] / rates[name] for rates in (result.update, result.forward))

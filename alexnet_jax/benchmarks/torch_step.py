@@ -178,7 +178,7 @@ class Peer:
         return self._seconds(self._update, self._update_form)
 
     def forward(self) -> float:
-        """Seconds of an image in ten-view evaluation."""
+        """Seconds of a view in ten-view evaluation, where an image has ten."""
         return self._seconds(self._forward, self._forward_form)
 
     def _seconds(self, run: Callable[[Any, Any], float], form: Form) -> float:
