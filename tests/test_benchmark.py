@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.benchmarks import breakdown, gpu, our_step, step, timing, turns
+from alexnet_jax.benchmarks import breakdown, gpu, our_step, start, step, timing, turns
 from alexnet_jax.benchmarks import input as measured
 from alexnet_jax.benchmarks import numbers as against_float64
 from alexnet_jax.benchmarks.run import RunResult, describe, measure
@@ -304,3 +304,38 @@ def test_the_fastest_form_of_the_peer(capfd):
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0] == "warning: PyTorch is measured without torch.compile, channels_last: no C++ compiler"
+
+
+def test_a_warm_start_has_the_cache_of_the_cold_one(monkeypatch: pytest.MonkeyPatch):
+    def seconds(arguments, cache, say):
+        is_warm = (Path(cache) / "entry").exists()
+        (Path(cache) / "entry").touch()
+        return 2.0 if is_warm else 9.0
+
+    monkeypatch.setattr(start, "_seconds", seconds)
+    result = start.measure([], rounds=3, say=lambda line: None)
+    assert (result.cold, result.warm) == (9.0, 2.0)
+    assert "first update: 9.0 s, or 2.0 s with a filled" in start.describe(result)[0]
+
+
+def test_the_processor_time_of_a_living_child_counts():
+    code = "import time\nwhile time.process_time() < 0.4: pass\nprint(flush=True)\ninput()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:
+        child.stdout.readline()
+        found = timing._processor_seconds_of_child(Path(f"/proc/{child.pid}/stat"))
+        child.kill()
+    assert found == pytest.approx(0.4, abs=0.1)
+
+
+def test_what_follows_a_layer_takes_the_difference_of_two_times(monkeypatch: pytest.MonkeyPatch):
+    seconds = iter([1.0, 2.0, 1.5, 6.0])  # the product, its gradients; with what follows, and with all gradients
+    monkeypatch.setattr(breakdown, "_seconds", lambda *_: next(seconds))
+    tower = make_tower("original", num_classes=6, width=0.05)
+    parts = breakdown.measure(tower.clone(layers=tower.layers[:1]), make_mesh(data=1, tower=2), 2, 67)
+    assert [(part.forward, part.backward) for part in parts] == [(1.0, 2.0), (0.5, 2.5)]
+
+
+def test_the_rate_of_a_product_counts_eight_of_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(our_step, "seconds_of", lambda run: (run(), 0.5)[1])
+    assert our_step.product(64) == 8 * 2 * 64**3 / 0.5

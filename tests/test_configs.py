@@ -1,6 +1,7 @@
 import dataclasses
 import importlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -188,11 +189,83 @@ def test_the_training_of_2012_takes_nothing_from_that_of_elpv():
     assert (settings.photometry.standardize, settings.photometry.each_image) == (False, False)
     assert (settings.label_smoothing, settings.warmup_epochs, settings.weight_decays) == (0.0, 0.0, {})
     assert (settings.nesterov, settings.clip_norm, settings.lars_trust) == (False, None, None)
-    assert own.get_config("pets").jitter.symmetries == 2, "photographs are not upside down"
+    users = own.get_config("pets")
+    assert users.jitter.symmetries == 2, "photographs are not upside down"
+    assert (users.network.recipe, users.photometry.each_image, users.batch_size) == ("original", False, 32)
 
     cifar = read_settings(cifar10.get_config())  # V1/example-layers/layer-params-conv-local-11pct.cfg
     assert (cifar.num_epochs, cifar.momentum, cifar.weight_decay) == (520.0, 0.9, 0.004)
     assert cifar.rates["all"].kernel == ((0, 0.001), (500, 0.0001), (510, 0.00001))
     assert cifar.weight_decays == {"conv1": 0.0, "conv2": 0.0, "fc10": 0.01}
+    # C2w/TrainingExample.md: crops of 24. Colour noise is of ImageNet's program alone (A/convdata_jpeg.py).
+    assert cifar.photometry.noise == ((0, 0.0),) and cifar.dataset.crop_size == 24
     large = read_settings(large_batch.get_config())
-    assert large.lars_trust is not None and large.warmup_epochs > 0 and large.batch_size > 1000
+    assert large.warmup_epochs > 0 and large.batch_size > 1000
+    # You et al. 2017: batch norm in place of response norm, and a trust coefficient of 0.001.
+    assert (large.lars_trust, large.network.recipe, large.network.bfloat16) == (0.001, "batch_norm", True)
+    assert (large.schedule, large.photometry.standardize, large.num_epochs) == ("cosine", True, 90.0)
+
+
+def test_published_runs_made_as_many_updates_as_their_configs_say():
+    from alexnet_jax.configs.variants import change
+
+    images = {"default": 1970, "cifar10": 50_000, "cifar10_alexnet": 50_000}
+    for file in sorted((ROOT / "docs/results").glob("*.jsonl")):
+        for row in map(json.loads, file.read_text().splitlines()):
+            if "ensemble" in row or "result" not in row:
+                continue
+            name, _, variant = row["config"].partition(":")
+            module = importlib.import_module(f"alexnet_jax.configs.{name}")
+            config = module.get_config(*[variant] * bool(variant)).unlock()
+            change(config, row["overrides"])
+            updates = round(config.num_epochs * images[name] / config.batch_size)
+            assert updates == row["result"]["step"], (file, row["run"])
+
+
+def test_the_default_config_is_that_of_the_readmes_errors():
+    """README.md, "Result", and docs/experiments-log.md, "Longer and upside down"."""
+    from alexnet_jax.configs import default
+
+    found = default.get_config()
+    assert (found.dataset.name, found.dataset.crop_size, found.network.width) == ("elpv/160", 144, 0.25)
+    assert (found.batch_size, found.num_epochs, found.schedule) == (32, 120.0, "cosine")
+    assert found.jitter.to_dict() == {"rotation": 5.0, "scale": 0.15, "symmetries": 4}
+    assert found.rates.to_dict() == {"all": {"kernel": ((0, 0.014),), "bias": ((0, 0.028),)}}
+    assert (found.momentum, found.weight_decay) == (0.9, 0.0005)
+
+
+def test_the_network_of_the_ablations_is_that_of_the_results_page():
+    from alexnet_jax.configs import cifar10_alexnet
+
+    found = read_settings(cifar10_alexnet.get_config())
+    assert (found.network.recipe, found.network.width, found.network.he_init) == ("original", 0.5, True)
+    assert (found.dataset.name, found.dataset.crop_size, found.photometry.standardize) == ("cifar10/64_raw", 56, True)
+    assert (found.schedule, found.num_epochs, found.weight_decay, found.momentum) == ("cosine", 20.0, 0.0005, 0.9)
+    assert (found.rates["all"].kernel, found.rates["all"].bias) == (((0, 0.01),), ((0, 0.02),))
+
+
+def test_errors_are_those_of_the_splits_of_the_paper():
+    """Table 1 has the test set of 2010, table 2 the validation set of 2012."""
+    from alexnet_jax.configs import imagenet2010, imagenet2012
+
+    assert {imagenet2010.get_config(name).dataset.eval_split for name in imagenet2010.VARIANTS} == {"test"}
+    assert imagenet2012.get_config().dataset.eval_split == "validation"
+
+
+def test_the_networks_of_all_of_imagenet_have_a_sixth_convolution():
+    """Paper section 6; A/layers/layers-146-2011.cfg."""
+    from alexnet_jax.configs import fall2009, fall2011
+
+    older, newer = fall2009.get_config(), fall2011.get_config()
+    assert (older.network.recipe, older.dataset.classes) == ("six_conv", 10_184)
+    assert (newer.network.recipe, newer.dataset.classes) == ("bottleneck", 21_841)
+    assert (newer.schedule, newer.num_epochs, newer.photometry.noise) == ("run", 10.0, ((0, 0.1), (0.75, 0.0)))
+    rates = [value for _, value in newer.rates.all.kernel]
+    assert rates == pytest.approx([0.01, 0.0015874, 0.00025198, 0.00004])
+
+
+@pytest.mark.parametrize("variant", ["plateau", "paper"])
+def test_the_rate_falls_three_times_as_in_the_paper(variant):
+    from alexnet_jax.configs import imagenet2012
+
+    assert imagenet2012.get_config(variant).plateau.drops == 3

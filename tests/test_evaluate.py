@@ -66,7 +66,8 @@ def test_an_ensemble_and_its_files(runs: list[Path], data_dir: str, command, tmp
         assert row["top1"] * row["count"] == pytest.approx(wrong.count(row["class"]))
     matrix = rows(files[0])
     assert matrix[0] == ["true class", "functional", "defective"]
-    assert sum(int(count) for row in matrix[1:] for count in row[1:]) == 50
+    pairs, names = [(row[1], row[2]) for row in table[1:]], matrix[0][1:]
+    assert matrix[1:] == [[true, *(str(pairs.count((true, said))) for said in names)] for true in names]
     assert files[1].read_bytes()[:4] == b"\x89PNG" and b"<svg" in files[2].read_bytes()
     lines = results[1][1].splitlines()
     assert [line.split("  ")[0] for line in lines[:2]] == [str(folder) for folder in runs]

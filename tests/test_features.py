@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.retrieval import codes
 from tests.conftest import ROOT
 from tests.fuzz import MAX_LINES
 from tests.retrieval.made import content, tree_in
@@ -56,6 +57,12 @@ def test_a_folder_becomes_a_file_and_broken_pictures_are_counted(features, netwo
     found = content(tmp_path / "cwd/x.npz")
     np.testing.assert_allclose(found["features"], network.features(sorted(tree.rglob("*.png"))), rtol=1e-5, atol=1e-6)
     assert found["neighbours"].shape == (11, 2) and found["classes"].tolist() == ["a", "b ä"]
+    labels, alike = found["labels"], found["labels"][found["neighbours"]] == found["labels"][:, None]
+    chance = np.mean([(labels == label).sum() - 1 for label in labels]) / 10
+    assert (
+        f"of the class of the query: {alike[:, 0].mean():.1%} of the nearest neighbours, {alike.mean():.1%} of the"
+        f" nearest 2; {chance:.1%} by chance (11 queries)\n"
+    ) in result.out
     assert files_of(tmp_path / "cwd") == ["x.npz"] and not files_of(tmp_path / "tmp")
 
 
@@ -71,14 +78,21 @@ def test_broken_queries_are_counted(features, tree, tmp_path):
 def test_a_data_set_with_queries_and_codes(features, network, tmp_path, data_dir):
     result = features(
         "elpv/64", "--split=train[:60]", "--queries=elpv/64", "--queries_split=test[:20]", "--neighbours=4",
-        "--codes=16", "--code_updates=3", "--layer=conv5", "--output=x.npz",
+        "--codes=16", "--code_updates=3", "--seed=3", "--layer=conv5", "--output=x.npz",
     )  # fmt: skip
     assert (result.status, len(result.err.splitlines())) == (0, 1), result.err
     assert re.search(r"codes of 16 bits: .* 4 exact neighbours of 20 held-out pictures .* of 60\n", result.out)
     for name in ("autoencoder on conv5", "autoencoder on pixels", "random hyperplanes in conv5", "exact distances"):
         assert re.search(rf"^{name}.*( +\d+\.\d%){{3}}$", result.out, re.M), result.out
+    assert re.search(r"^ +recall@4  recall@40  same class in 4$", result.out, re.M)
+    assert re.search(r"^exact distances in conv5 +100\.0% +100\.0% +\d+\.\d%$", result.out, re.M)
+    assert re.search(r"^any order +6\.7% +66\.7% +\d+\.\d%$", result.out, re.M)
     found = content(tmp_path / "cwd/x.npz")
     assert found["features"].ndim == 4 and found["codes"].shape == (60, 2) and found["query_codes"].shape == (20, 2)
+    x = found["features"].reshape(60, -1)
+    vectors = codes.Vectors(60, lambda places: x[places], lambda: iter([x]))
+    expected = codes.train_autoencoder(vectors, 16, seed=3, updates=3)(x)
+    assert np.unpackbits(found["codes"] ^ expected).mean() < 0.02, "of another seed it would be a half"
     from alexnet_jax.data.decoders import decode
 
     image = open_dataset("elpv/64", data_dir).split("test[7:8]")[0]["image"]

@@ -137,7 +137,9 @@ def made(run, data_dir):
     """What the command prints, and the folder that it makes."""
     from tests.conftest import Command
 
-    status, out, err = Command("figures", f"--workdir={run}", f"--data_dir={data_dir}", "--json").finish()
+    status, out, err = Command(
+        "figures", f"--workdir={run}", f"--data_dir={data_dir}", "--train_images=50", "--json"
+    ).finish()
     assert status == 0, err
     return json.loads(out), run / "figures", err
 
@@ -180,8 +182,12 @@ def test_the_page_of_the_command_has_the_facts(made, run):
     assert all(
         f"<h2>{title}" in text for title in ("Kernels", "Curves", "Predictions", "Nearest", "Confusions", "Worst")
     )
-    assert "permutation test" in text and "all 197 images of elpv/64 train[:10%]" in text
+    assert "permutation test" in text and "50 of the 197 images of elpv/64 train[:10%], at even distances" in text
     assert re.search(r'alt="loss in nats: training from \d\.\d+ at epoch ', text)
+    assert "<dt>input</dt><dd>crops of 56 pixels from images of 64</dd>" in text
+    assert "<dt>checkpoint</dt><dd>after update 6</dd>" in text
+    ends = f"validation {result['top1_1_views']:.4g}; ten views, at the end {result['top1_10_views']:.4g}."
+    assert re.search(rf"error in share of the images: training from [^;]*; {re.escape(ends)}", text)
     assert "http" not in re.sub(r'"data:[^"]*"|http-equiv', "", text)
 
 

@@ -14,6 +14,7 @@ from alexnet_jax import loop
 from alexnet_jax.data.batch import Batch
 from alexnet_jax.data.errors import DatasetError
 from alexnet_jax.data.workers import Workers
+from alexnet_jax.errors import NotFiniteError
 from alexnet_jax.evaluation import batches, error_rates
 from alexnet_jax.experiment import build as experiments
 from alexnet_jax.experiment import feed as feed_module
@@ -156,3 +157,13 @@ def test_an_evaluation_waits_for_a_batch_when_the_next_one_runs(
     order = ["put 0", "step 0", "put 1", "step 1", "get 0", "put 2", "step 2", "get 1", "get 2"]
     assert [f"{kind} {number}" for kind, number in events] == order
     assert metrics is not None and metrics.loss == 3
+
+
+def test_an_evaluation_loss_that_is_not_finite_ends_the_run(monkeypatch: pytest.MonkeyPatch):
+    """The last update may leave finite parameters that overflow, which no training loss shows."""
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: metrics_of(np.float64(np.nan)))
+    made = mock.MagicMock()
+    made._stop_not_finite.side_effect = NotFiniteError("diverged")
+    with pytest.raises(NotFiniteError):
+        Loop._measure(made, TrainState(np.int32(0), None, None, ()), 12, 1)
+    made._stop_not_finite.assert_called_once_with(12, "evaluation loss")

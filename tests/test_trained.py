@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from alexnet_jax import trained
 from alexnet_jax.data.pictures import read_picture
 from alexnet_jax.errors import UsageError
 from alexnet_jax.network.forward import make_features
+from alexnet_jax.network.recipes import layers_of
 from alexnet_jax.network.sharding import make_mesh
 from alexnet_jax.train import train_and_evaluate
 from tests.conftest import ROOT
@@ -480,3 +482,26 @@ def test_loading_prints_nothing(run):
     program = f"import alexnet_jax; alexnet_jax.load({str(run)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes", "layer"),
+    [
+        ("original", ("a", "b"), "fc7"),
+        ("bottleneck", ("a", "b"), "fc7"),
+        ("cifar_11pct", ("a", "b"), "local4"),
+        ("torchvision_convolutions", (), "conv5"),
+    ],
+)
+def test_the_layer_that_stands_for_a_picture(recipe, classes, layer):
+    names = [each.name for each in layers_of(recipe)]
+    assert trained.Trained.last_hidden_layer.fget(SimpleNamespace(layers=names, classes=classes)) == layer
+
+
+def test_the_likeliest_classes_are_those_of_the_views(network, squares):
+    images = squares[0][:3]
+    alone = network.predict(images).max(axis=1)
+    for views in (9, 10):
+        found = [answers[0][1] for answers in network.top(images, views=views)]
+        np.testing.assert_allclose(found, network.predict(images, views=views).max(axis=1), rtol=1e-5)
+        assert np.abs(np.array(found) - alone).max() > 1e-5

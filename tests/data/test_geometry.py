@@ -73,3 +73,10 @@ def test_the_square_lies_in_the_middle_of_the_longer_side(shape, rows, columns):
 def test_the_centre_is_what_remains():
     image = Image.fromarray(numbered(64, 128))
     np.testing.assert_array_equal(np.asarray(geometry.resize_and_crop(image, 64)), numbered(64, 128)[:, 32:96])
+
+
+def test_each_draw_has_its_part_of_a_crop():
+    crop = geometry.random_crop(256, 224, np.array([0.5, 0.25, 0.75, 0.875, 0.125]), rotation=8.0, scale=0.44)
+    assert (crop.top, crop.left, bool(crop.flip)) == (16, 8, False)  # of 33 places each
+    np.testing.assert_allclose(np.rad2deg(crop.angle), 6)  # 8 (2 x 0.875 - 1)
+    np.testing.assert_allclose(crop.factor, 1.2**-1.5)  # 1.44 ^ (2 x 0.125 - 1)

@@ -53,3 +53,17 @@ def test_captions_count_what_is_right():
     assert "1 of 3 have their true class first" in images.predictions_exhibit(examined).section.caption
     caption = images.neighbours_exhibit(Nearest([QUERY], "fc7", 9, 0.25), "test", "train", 9).section.caption
     assert "1 of 2 neighbours have the class" in caption
+    assert "by chance there would be 0.5. " in caption and "among all 9 images of train, by" in caption  # 0.25 of 2
+    part = images.neighbours_exhibit(Nearest([QUERY], "fc7", 9, 0.25), "test", "train", 20).section.caption
+    assert "among 9 of the 20 images of train, at even distances, by" in part
+
+
+def test_many_classes_have_a_table_of_confusions_and_a_top5_error():
+    probs = np.full((4, 12), 1e-3, np.float32)
+    probs[:3, 7], probs[:3, 3] = 0.5, 0.3  # class 3 is second
+    probs[3, :6] = 0.3, 0.2, 0.15, 0.12, 0.1, 0.05  # class 5 is sixth
+    tally, names = Tally(12), [f"c{i}" for i in range(12)]
+    tally.add(np.array([3, 3, 3, 5]), np.log(probs))
+    section = images.confusion_exhibit(Examined("test", tally, tally.confusion(), 4, [], []), names).section
+    assert "<td>c3 as c7</td><td class=number>3</td>" in section.body
+    assert "for 4 images of test, centre crops: top-1 error 100.00 %, top-5 error 25.00 %." in section.caption

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import functools
+import io
 import json
 from pathlib import Path
 from unittest.mock import Mock
@@ -313,3 +314,9 @@ def test_the_lines_of_an_ensemble():
         "b  step 1,234  weight 0.25  top-1 error 25.00%  loss 2.0000",
         "ensemble of 2  10 views  top-1 error 0.00%  loss 0.2877  1 images of pets/64 test",
     ]
+
+
+def test_a_confusion_file_has_true_classes_in_rows():
+    matrix = confusion(np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), 2)
+    found = list(csv.reader(io.StringIO(tables.confusion_rows(matrix, ("cat", "dog")).decode())))
+    assert found == [["true class", "cat", "dog"], ["cat", "1", "2"], ["dog", "0", "1"]]

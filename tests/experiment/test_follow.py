@@ -32,6 +32,7 @@ def followed(tiny_config: Callable, examples: dict[str, int], **changes: object)
         (["test", "train", "validation"], ("train", "validation")),
         (["training", "testing", "val"], ("training", "val")),
         (["train", "holdout"], ("train", "holdout")),
+        *((["train", "test", name], ("train", name)) for name in ("dev", "valid", "val")),
     ],
 )
 def test_splits_crop_and_counts_follow(tiny_config: Callable, splits: list[str], expected: tuple[str, str]):

@@ -27,7 +27,14 @@ def test_parameters_are_those_of_the_network(recipe):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "total"), [("original", 60_965_224), ("six_conv", 61_555_304), ("one_tower", 59_798_312)]
+    ("recipe", "total"),
+    [
+        ("original", 60_965_224),
+        ("six_conv", 61_555_304),
+        ("one_tower", 59_798_312),
+        ("no_exchange", 60_714_408),
+        ("bottleneck", 67_897_960),
+    ],
 )
 def test_totals_of_2012(recipe, total):
     """Counted from A/layers/*.cfg."""
@@ -134,3 +141,12 @@ def test_the_memory_of_a_device():
     assert f"{60_965_224 / 2 * 4 * 3 / 1e6:,.1f} MB for parameters, velocities" in line
     kept = sum(row.kept for row in rows) / 2 * 64 * 2 / 1e6
     assert f"{kept:,.1f} MB for what the backward pass needs of 64 images" in line
+
+
+@pytest.mark.parametrize(("recipe", "local3", "local4"), [("cifar_13pct", 32, 32), ("cifar_11pct", 64, 32)])
+def test_totals_of_cifars_networks(recipe, local3, local4):
+    """A/example-layers/layers-conv-local-13pct.cfg and V1/example-layers/layers-conv-local-11pct.cfg."""
+    places = 6 * 6
+    total = (25 * 3 * 64 + 64) + (25 * 64 * 64 + 64) + places * (9 * 64 * local3 + local3)
+    total += places * (9 * local3 * local4 + local4) + (places * local4 * 10 + 10)
+    assert sum(row.params for row in summary.rows_of(make_tower(recipe, num_classes=10), 24)) == total

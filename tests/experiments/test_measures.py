@@ -1,12 +1,18 @@
 """What rows hold beside errors, of a real run."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.decoders import decode
+from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiments import measures
+from alexnet_jax.learning.step import stream
+from alexnet_jax.network.forward import init_variables
 from alexnet_jax.network.specialisation import specialisation
 from alexnet_jax.retrieval import code_trial
 from alexnet_jax.trained import Trained
@@ -41,6 +47,11 @@ def test_the_signal_is_that_of_the_initial_values(tiny_run: Path, network: Train
     assert list(found) == [layer.name for layer in network.tower.layers]
     assert all(np.isfinite(value) and value > 0 for value in found.values())
 
+    source, size = open_dataset("elpv/64", data_dir).split("train[:10%]"), network.preprocessing.crop_size
+    images = np.stack([decode(source[number]["image"]) for number in range(measures.IMAGES)])
+    params, stats = init_variables(network.tower, stream(key_of_seed(0), "init"), size)
+    first = dataclasses.replace(network, params=params, batch_stats=stats)
+    assert found["fc8"] == pytest.approx(float(first.features(images, "fc8").std()), rel=1e-3)
     nothing = jax.tree.map(jax.numpy.zeros_like, network.params)
     monkeypatch.setattr(measures, "init_variables", lambda *_: (nothing, {}))
     assert set(measures.signal(tiny_run, data_dir).values()) == {0.0}

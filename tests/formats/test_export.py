@@ -15,9 +15,10 @@ from PIL import Image
 
 import alexnet_jax
 from alexnet_jax.data.pictures import read_picture
+from alexnet_jax.data.preprocessing import of_colour
 from alexnet_jax.errors import UsageError
 from alexnet_jax.formats import export as exporting
-from alexnet_jax.formats import imported, safetensors, workdir
+from alexnet_jax.formats import export_page, imported, safetensors, workdir
 from alexnet_jax.formats.caffe_messages import NetParameter
 from alexnet_jax.formats.export import export
 from alexnet_jax.network.native import build
@@ -466,3 +467,12 @@ def test_files_standardize_each_crop_where_the_network_does(tmp_path):
         kind = "caffe" if recipe == "bvlc" else "torchvision"
         with pytest.raises(UsageError, match="standardizes each crop"):
             export(network, epath.Path(tmp_path / name), kind=kind)
+
+
+def test_the_words_have_the_mean_and_the_scale_of_each_colour(tmp_path):
+    pixels = dict(mean=[123, 117, 104], pixel_scale=[0.5, 0.25, 0.125])
+    words = export_page.in_words(of_colour(("a",), image_size=64, crop_size=56, **pixels))
+    assert "shorter side has 64 pixels" in words and "central 56 x 56 pixels" in words
+    assert words.endswith("colour (123, 117, 104) is subtracted. The result is multiplied by (0.5, 0.25, 0.125).")
+    network = made.network("bvlc", crop_size=99, pixel_scale=np.full(3, 1 / 64, np.float32))
+    assert "times 0.015625." in export(network, epath.Path(tmp_path / "net.caffemodel"), "caffe")[1].read_text()

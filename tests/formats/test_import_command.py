@@ -15,8 +15,9 @@ from alexnet_jax.data import preprocessing as preprocessings
 from alexnet_jax.errors import UsageError
 from alexnet_jax.experiment.settings import settings_of
 from alexnet_jax.formats import imported, workdir
+from alexnet_jax.formats.export import export
 from alexnet_jax.workdir import record
-from tests.formats import networks
+from tests.formats import made, networks
 
 
 @pytest.fixture
@@ -187,3 +188,17 @@ def test_training_starts_from_imported_weights(command, data_dir, tmp_path):
 def test_an_import_needs_no_torch_nor_caffe():
     program = "import sys, alexnet_jax.formats.workdir; assert not {'torch', 'caffe'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_network_of_ours_keeps_its_updates(tmp_path):
+    network = made.network()
+    file, _ = export(network, epath.Path(tmp_path / "net.safetensors"))
+    folder = epath.Path(tmp_path / "run")
+    workdir.write(folder, imported.read(file), file.name, say=print)
+    assert alexnet_jax.load(folder).step == network.step > 0
+
+
+@pytest.mark.parametrize(("recipe", "top1", "top5"), [("bvlc", 57.1, 80.2), ("caffenet", 57.4, 80.4)])
+def test_published_errors_are_those_of_caffes_accuracies(recipe, top1, top5):
+    expected = f"top-1 error {100 - top1:.1f} %, top-5 error {100 - top5:.1f} %"
+    assert workdir.PUBLISHED[recipe].startswith(expected)

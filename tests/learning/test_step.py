@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -101,3 +102,10 @@ def test_noise_and_dropout_are_functions_of_the_key_and_the_step_and_of_nothing_
     assert keys_of(1, 2) == found[1, 2]
     everything = [key for keys in found.values() for key in keys]
     assert len(set(everything)) == len(everything) == 12
+
+    def folded(seed: int, *numbers: int) -> tuple[int, ...]:
+        return bits(functools.reduce(jax.random.fold_in, numbers, jax.random.key(seed)))
+
+    # Those of earlier versions: dropout is stream 1, noise stream 2, and initial values are stream 0.
+    assert found[1, 2] == [folded(1, 2, 2), folded(1, 1, 2)]
+    assert bits(step.stream(jax.random.key(1), "init")) == folded(1, 0)

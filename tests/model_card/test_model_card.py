@@ -7,7 +7,9 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -174,6 +176,11 @@ def test_a_finished_run_has_a_card_with_its_facts(run: Path):
     training = dict(table(text, "Training")[2:])
     assert training["updates"] == "3, of 32 images" and "of JAX" in training["machine"]
     assert "images a second" in training["time"]
+    assert data["evaluation images"] == r"50 (test\[:50\])" and data["stored images"].startswith("64 x 64 pixels")
+    assert (training["epochs"], training["seed"]) == ("0.5", "0")
+    limits = text.partition("## Limits\n")[2].partition("\n## ")[0]
+    assert "* 197 training images are few for this network." in limits
+    assert "* The licence of the images is CC BY-NC-SA 4.0." in limits and "is not recorded" not in limits
     different = {row[0]: row[1:] for row in table(text, "What differs from 2012")[2:]}
     assert different["images an update"] == ["32", "128"] and "momentum" not in different
     assert str(run.parent) not in text, "no path of this machine"
@@ -356,3 +363,13 @@ def test_rates_and_tables_are_in_words(tiny_config: Callable):
     assert "weight decay of fc7" not in found
     assert found["starts from the parameters of"] == ("first", "none"), "no path of this machine"
     assert found["initial values of He et al. 2015"] == ("yes", "no")
+
+
+@pytest.mark.parametrize("classes", [6, 1000])
+def test_each_number_of_views_has_its_own_top5_error(classes: int):
+    dataset = SimpleNamespace(name="pets/64", eval_split="test")
+    experiment = Mock(Experiment, settings=SimpleNamespace(dataset=dataset))
+    result = {"count": 50, "top1_1_views": 0.4, "top5_1_views": 0.3, "loss_1_views": 2.0}
+    result |= {"top1_10_views": 0.2, "top5_10_views": 0.1, "loss_10_views": 1.0}
+    found = run_card._errors(experiment, result, classes)
+    assert [(row.views, row.top1, row.top5, row.loss) for row in found] == [(1, 0.4, 0.3, 2.0), (10, 0.2, 0.1, 1.0)]

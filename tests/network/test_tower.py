@@ -102,6 +102,14 @@ def test_unknown_recipe_lists_the_known():
 # Deviation of kernels and first value of biases: K/models/bvlc_alexnet/train_val.prototxt,
 # K/models/bvlc_reference_caffenet/train_val.prototxt, A/example-layers/layers-conv-local-13pct.cfg.
 INITIAL = {
+    "original": {
+        "conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0), "conv4": (0.03, 1), "conv5": (0.03, 1),
+        "fc6": (0.01, 1), "fc7": (0.01, 1), "fc8": (0.01, 0),
+    },
+    "six_conv": {
+        "conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0), "conv4": (0.03, 1), "conv5": (0.03, 1),
+        "conv6": (0.03, 1), "fc6": (0.01, 1), "fc7": (0.01, 1), "fc8": (0.01, 0),
+    },
     "bvlc": {
         "conv1": (0.01, 0), "conv2": (0.01, 0.1), "conv3": (0.01, 0), "conv4": (0.01, 0.1), "conv5": (0.01, 0.1),
         "fc6": (0.005, 0.1), "fc7": (0.005, 0.1), "fc8": (0.01, 0),
@@ -119,3 +127,10 @@ INITIAL = {
 @pytest.mark.parametrize("recipe", INITIAL)
 def test_initial_values_of_other_recipes(recipe: str):
     assert {layer.name: (layer.std, layer.bias) for layer in recipes.layers_of(recipe)} == INITIAL[recipe]
+
+
+def test_torchvisions_network_starts_with_pytorchs_deviations():
+    """Uniform within 1 / sqrt(inputs), which has the deviation 1 / sqrt(3 inputs)."""
+    inputs = dict(conv1=363, conv2=1600, conv3=1728, conv4=3456, conv5=2304, fc6=9216, fc7=4096, fc8=4096)
+    found = {layer.name: (layer.std, layer.bias) for layer in recipes.layers_of("torchvision")}
+    assert found == {name: (pytest.approx((3 * count) ** -0.5), 0) for name, count in inputs.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 
 import jax
@@ -215,3 +216,10 @@ def test_without_conv3_the_network_is_that_without_conv4():
         dataclasses.replace(layer, name="", bias=0) for layer in fourth
     ]
     assert {layer.name for layer in third} ^ {layer.name for layer in fourth} == {"conv3", "conv4"}
+
+
+def test_batch_norm_starts_at_the_values_of_he():
+    tower = make_tower("batch_norm", num_classes=5)
+    conv2 = next(layer for layer in tower.layers if layer.name == "conv2")
+    assert tower.he_init
+    assert tower.kernel_deviation(conv2, (5, 5, 48, 128)) == pytest.approx(math.sqrt(2 / (5 * 5 * 48)))

@@ -351,3 +351,9 @@ def test_a_full_disk_is_one_line(scratch, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_codes_of_pixels_see_the_centre_crop_as_means_of_32_by_32_cells():
+    square = np.random.default_rng(0).integers(0, 256, (70, 70, 3), np.uint8)
+    expected = square[3:67, 3:67].reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(feature_table._small(square, 64), expected, atol=1.01)  # Pillow rounds twice

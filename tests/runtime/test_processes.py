@@ -634,3 +634,15 @@ def changed_copy(data_dir: str, tmp_path: Path) -> Path:
     before = statistics.load(folder, 64)
     statistics.save(statistics.Statistics(before.mean_image + 1, before.covariance), folder)
     return copy
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 2), (3, 2), (4, 1)])
+def test_the_devices_of_a_cpu_are_shared_by_the_processes(monkeypatch, processes: int, devices: int):
+    asked: dict[str, object] = {}
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setattr(module, "count", lambda: processes)
+    monkeypatch.setattr(module.jax, "config", mock.Mock(update=asked.__setitem__))
+    monkeypatch.setattr(module.jax, "devices", list)
+    monkeypatch.setattr(module.allocator, "keep_memory", lambda: True)
+    module.make_devices(4)
+    assert asked == {"jax_num_cpu_devices": devices}

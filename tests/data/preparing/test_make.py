@@ -25,8 +25,8 @@ from alexnet_jax.data import statistics
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.errors import DatasetError, SourceError, UnwritableFolderError, WorkerDiedError
 from alexnet_jax.data.preparing import images, shards
-from alexnet_jax.data.preparing.listing import Item, Listing
-from alexnet_jax.data.preparing.make import Options, prepare
+from alexnet_jax.data.preparing.listing import Item, Listing, read_span
+from alexnet_jax.data.preparing.make import Options, plan, prepare
 from alexnet_jax.data.preparing.sources.folder import folder
 
 SIZE = 24
@@ -464,3 +464,12 @@ def test_entries_that_are_no_image_count_as_broken(tree, tmp_path):
     odd = dataclasses.replace(listing, problems=[("n97.tar", "a link, not a file")])
     with pytest.raises(DatasetError, match=r"1 image is broken: n97\.tar \(a link, not a file\)"):
         prepare(odd, Options(size=SIZE), str(tmp_path), record=RECORD, progress=silent)
+
+
+def test_images_have_the_order_of_earlier_versions_wherever_they_lie(tmp_path):
+    """`printf dog/0.jpg | b2sum -l 128` begins with 03a7: the smallest."""
+    items = [Item(f"{kind}/{n}.jpg", 0, f"/any/{n}", 0, 1, 0) for kind in ("cat", "dog") for n in range(5)]
+    listing = Listing("pets", ["cat", "dog"], {"train": items}, read_span, [], "")
+    [job] = plan(listing, Options(), tmp_path)["train"]
+    expected = "dog/0 cat/3 cat/2 dog/1 dog/2 cat/1 cat/0 dog/3 dog/4 cat/4"
+    assert [item.name.removesuffix(".jpg") for item in job.items] == expected.split()

@@ -241,3 +241,11 @@ def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch):
 def test_a_small_class_holds_out_one_image(tmp_path):
     listing = folder("mine", tree(tmp_path, [f"{kind}/{n}.jpg" for kind in "ab" for n in range(3)]))
     assert {split: len(items) for split, items in listing.splits.items()} == {"train": 4, "validation": 2}
+
+
+@pytest.mark.parametrize("place", ["a", "b"])
+def test_the_same_images_are_held_out_wherever_the_tree_lies(tmp_path, place):
+    """Of each class the name with the smallest `sha256sum`: 13dc... of cat/3.jpg, 35d1... of dog/4.jpg."""
+    root = tree(tmp_path / place, [f"train/{kind}/{n}.jpg" for kind in ("cat", "dog") for n in range(5)])
+    held = listed(folder("mine", root, held_out=0.2, say=lambda _: None))["validation"]
+    assert held == [("cat/3.jpg", 0), ("dog/4.jpg", 1)]

@@ -1,4 +1,5 @@
 import gzip
+import inspect
 import io
 import struct
 from pathlib import Path
@@ -51,3 +52,11 @@ def test_wrong_files_are_named(source: Path):
     images.unlink()
     with pytest.raises(DatasetError, match="is missing; Fashion-MNIST has four files"):
         idx.fashion_mnist(str(source))
+
+
+def test_the_classes_have_tfdss_order():
+    from tensorflow_datasets.image_classification.mnist import FashionMNIST
+
+    text = inspect.getsource(FashionMNIST._info)
+    places = [text.index(f'"{name}"') for name in idx.CLASSES]
+    assert len(places) == 10 and places == sorted(places)

@@ -259,3 +259,11 @@ def test_2012_counts_the_validation_images_too(official, monkeypatch):
     monkeypatch.setitem(imagenet.IMAGES, "ILSVRC2012_img_train.tar", 1000)
     with pytest.raises(PartialArchiveError, match=r"img_val\.tar holds 4 images and the official archive 50,000"):
         imagenet.imagenet2012(str(official))
+
+
+def test_counts_of_2010_are_those_of_the_challenge():
+    from alexnet_jax.configs import imagenet2010
+
+    counts = {kind: imagenet.IMAGES[f"ILSVRC2010_images_{kind}.tar"] for kind in ("train", "val", "test")}
+    assert counts == {"train": 1_261_406, "val": 50_000, "test": 150_000}
+    assert counts["train"] == imagenet2010.get_config().dataset.train_images
