@@ -43,18 +43,18 @@ ELPV = Experiment(
     runs,
     make_table,
     "`dropout, 45 epochs` differs from `default` in four fields: dropout, 45 epochs, crops that are mirrored and never"
-    " upside down, and one mean image and deviation in place of each crop's own. The fields of the default config were"
-    " chosen on two quarters of the training split, step by step (experiments-log.md). With dropout, after 45 epochs,"
-    " the training error stays at 19 %, and 40 % of the cells that experts call certainly defective are missed: the"
-    " network underfits. The error on such quarters fell without dropout and with pixels standardized crop by crop,"
-    " and once more with longer training in which cells are also upside down. A higher resolution, batch norm, label"
-    " smoothing and twice the rate made no difference larger than the standard error of a quarter, 1.8 points. The"
-    " changes that were kept lowered the error by 2.0 and 1.5 points, then by 1.4 and 1.0, on the two quarters: not"
-    " much more, but both quarters and the loss agree. No field was chosen on these 654 photographs, though that the"
-    " network underfits was seen on them: the cells that are missed are those of the test split. One choice was"
-    " evaluated on them after it was made. Published for"
-    " other splits: 17.6 % by an SVM, and by networks that were pre-trained on ImageNet 11.6 % (VGG-19; both Deitsch"
-    " et al. 2019, Solar Energy 185, 455-468) and 9.9 % (ResNet-152, PubMed Central PMC12391306). Their split is not"
-    " on record. A cell whose probability of a defect is 1/3 counts there as defective with a weight of 1/3, and here"
-    " as functional. So the figures cannot be compared exactly.",
+    " upside down, and one mean image and deviation in place of each crop's own.\n\n"
+    "The fields of the default config were chosen on two quarters of the training split, step by step"
+    " (experiments-log.md). With dropout, after 45 epochs, the training error stays at 19 %, and 40 % of the cells"
+    " that experts call certainly defective are missed: the network underfits. The error on such quarters fell without"
+    " dropout and with pixels standardized crop by crop, and once more with longer training in which cells are also"
+    " upside down. A higher resolution, batch norm, label smoothing and twice the rate made no difference larger than"
+    " the standard error of a quarter, 1.8 points. The changes that were kept lowered the error by 2.0 and 1.5 points,"
+    " then by 1.4 and 1.0, on the two quarters: not much more, but both quarters and the loss agree. No field was"
+    " chosen on these 654 photographs, though that the network underfits was seen on them: the cells that are missed"
+    " are those of the test split. One choice was evaluated on them after it was made.\n\n"
+    "Published for other splits: 17.6 % by an SVM, and by networks that were pre-trained on ImageNet 11.6 % (VGG-19;"
+    " both Deitsch et al. 2019, Solar Energy 185, 455-468) and 9.9 % (ResNet-152, PubMed Central PMC12391306). Their"
+    " split is not on record. A cell whose probability of a defect is 1/3 counts there as defective with a weight of"
+    " 1/3, and here as functional. So the figures cannot be compared exactly.",
 )
