@@ -124,11 +124,12 @@ def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(run, tiny_c
 def test_no_such_run_and_no_such_layer(run, tiny_config, data_dir, tmp_path):
     with pytest.raises(UsageError, match="there are no checkpoints; name the workdir of a run"):
         init_from(build(tiny_config, data_dir, init_from=str(tmp_path)))
-    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
+    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9', which is no layer; the layers are conv1"):
         init_from(build(tiny_config, data_dir, init_from=run[0], fresh=("fc9",)))
     changes = {"init_from": run[0], "network.recipe": "batch_norm", "fresh": ("conv1_norm",)}
     with pytest.raises(
-        UsageError, match=r"config\.fresh names 'conv1_norm'; the layers are conv1, conv2, conv3, conv4"
+        UsageError,
+        match=r"config\.fresh names 'conv1_norm', which is no layer; the layers are conv1, conv2, conv3, conv4",
     ):
         init_from(build(tiny_config, data_dir, **changes))
 
@@ -144,7 +145,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(run, tiny_config, tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UsageError, match="that run has saved nothing yet"):
         describe(init_from=str(tmp_path))
-    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9'; the layers are conv1"):
+    with pytest.raises(UsageError, match=r"config\.fresh names 'fc9', which is no layer; the layers are conv1"):
         describe(init_from=run[0], fresh=("fc9",))
     with pytest.raises(UsageError, match=r"conv1/bias has the shape \(2, 2\) here, and the checkpoint has \(2, 1\)"):
         describe(**{"init_from": run[0], "network.width": 0.05})

@@ -82,7 +82,7 @@ def test_without_nvrtc_the_plain_form_runs_and_a_line_says_so(gpu: None, monkeyp
     monkeypatch.setattr(build, "find_nvrtc", missing)
     assert build.load().line == (
         "CUDA operations: none (NVRTC is not installed); norms and pooling take several times as long; they need NVRTC,"
-        " which `pip install jax[cuda13]` brings, and gcc or clang"
+        " which `pip install 'jax[cuda13]'` brings, and gcc or clang"
     )
 
 
