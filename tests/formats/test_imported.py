@@ -393,7 +393,10 @@ WRONG = {
         save({f"{place}.{k}": v for place in ("ours", "mean") for k, v in networks.state_dict(SMALL_TORCH).items()}),
         "it holds 2 networks: mean, ours; save one network in a separate file",
     ),
-    "one class": (save(networks.state_dict(networks.whole(networks.TORCHVISION, width=1 / 16, classes=1))), "number of classes is 1, and"),
+    "one class": (
+        save(networks.state_dict(networks.whole(networks.TORCHVISION, width=1 / 16, classes=1))),
+        "the number of classes is 1, and a classifier needs at least 2",
+    ),
     "stride": (networks.caffemodel(SMALL_CAFFE, change=as_stride), "conv1 has padding 0, windows of 11, 1 groups"),
     "norm": (networks.caffemodel(SMALL_CAFFE, change=as_norm), "norm1 is another norm"),
     "pool": (networks.caffemodel(SMALL_CAFFE, change=as_pool), "pool5 is another pooling"),
