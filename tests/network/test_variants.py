@@ -205,7 +205,7 @@ def test_he_initialisation_of_a_local_layer_counts_one_place():
 
 @pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"torchvision_convolutions"}))
 def test_fewer_than_two_classes(recipe):
-    with pytest.raises(UsageError, match="has 1 class"):
+    with pytest.raises(UsageError, match="number of classes is 1, and a classifier needs"):
         make_tower(recipe, num_classes=1)
 
 
