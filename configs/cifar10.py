@@ -1,6 +1,6 @@
 """CIFAR-10: the four-layer networks of figure 1, and of the footnote: 13 % error without response norm, 11 % with it.
 
-Should give 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
+Reproduces 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
 V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs reach 25 % training error several times
 sooner than tanh. The 520 epochs have not been run here; docs/results.md has the errors after 60. The network of figure
 1 is not on record; `relu` and `tanh` use the 13 % network without regularisation. The two published networks differ in

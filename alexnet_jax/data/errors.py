@@ -75,7 +75,7 @@ class BrokenImagesError(DatasetError):
         count = f"{len(problems):,} images are" if len(problems) > 1 else "1 image is"
         super().__init__(
             f"{count} broken: {first}{'; ...' if len(problems) > 3 else ''}; {file} lists all;"
-            " repair or remove the images and run again"
+            " repair the images and run again"
         )
         self.too_large = too_large
 

@@ -36,13 +36,13 @@ otherwise; its margin is half of the 95 % confidence interval of Student's t. Th
 mean error of its members.
 
 A table of ablations has the difference from the whole network twice: between the runs with the same seed, and between
-all runs, with one deviation for all networks of the table. Runs with the same seed share the order of the images, their
-crops and noise and, where layers have the same shape, the initial values; their errors are hardly more alike for that,
-so pairs hardly narrow the interval. "Expected" is the difference that the paper or the log of 2012 has on ImageNet,
-with its section; a sign alone where it has no figure; `later` where it is from work after 2012. "Measured" is the sign
-of the second difference, `?` where its interval holds 0. One interval in twenty leaves out 0 by chance. Intervals are
-over seeds: they leave out that the test images are a sample. The ensemble of table 2 is of five similar networks, that
-here of five seeds.
+all runs, with one deviation for all networks of the table, as if theirs were alike. Runs with the same seed share the
+order of the images, their crops and noise and, where layers have the same shape, the initial values; their errors are
+hardly more alike for that, so pairs hardly narrow the interval. "Expected" is the difference that the paper or the log
+of 2012 has on ImageNet, with its section; a sign alone where it has no figure; `later` where it is from work after
+2012. "Measured" is the sign of the second difference, `?` where its interval holds 0. One interval in twenty leaves out
+0 by chance. Intervals are over seeds: they leave out that the test images are a sample. The ensemble of table 2 is of
+five similar networks, that here of five seeds.
 """
 
 

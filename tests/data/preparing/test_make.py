@@ -198,7 +198,7 @@ def with_broken(tree: Path, path: Path) -> Path:
 def test_broken_images_stop_at_the_end_with_a_list(tree, tmp_path):
     source = with_broken(tree, tmp_path / "tree")
     with pytest.raises(
-        DatasetError, match=r"3 images are broken: .*; .*broken.txt lists all; repair or remove the images and run"
+        DatasetError, match=r"3 images are broken: .*; .*broken.txt lists all; repair the images and run again"
     ):
         make(source, tmp_path / "data")
     work = tmp_path / "data" / "pets" / str(SIZE) / ".incomplete-1.0.0"
