@@ -337,7 +337,7 @@ def test_wrong_arguments_are_one_line(network, squares, tmp_path):
     for call, reason in (
         (lambda: network.top(image, k=0), "k is 0; give the number of classes, at least 1"),
         (lambda: network.top(image, k=-1), "k is -1; "),
-        (lambda: network.predict(image, views=0), "views is 0; give 1 .the centre crop., 9 or 10"),
+        (lambda: network.predict(image, views=0), r"views is 0; give 1 \(the centre crop\), 9 or 10"),
         (lambda: network.predict([image, image[..., :2]]), r"picture 1 \(ndarray\) is no picture: shape \(64, 64, 2\)"),
         (lambda: network.predict("a\0b.png"), "cannot be read: .*null"),
     ):

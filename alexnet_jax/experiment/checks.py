@@ -29,7 +29,7 @@ def check(settings: Settings) -> None:
             "config.weight_decays names 'all', and has the decays of single layers; use config.weight_decay for all"
         )
     if "all" not in settings.rates:
-        raise UsageError("config.rates.all is missing; add the rates of every layer without rates of its own")
+        raise UsageError("config.rates.all is missing; add it: the rates of all layers that config.rates does not name")
     _check_table("photometry.noise", settings.photometry.noise)
     for layer, rates in settings.rates.items():
         _check_table(f"rates.{layer}.kernel", rates.kernel)

@@ -94,9 +94,10 @@ CIFAR10 = Experiment(
     "The network has half of net 145's width. Images of 32 pixels are enlarged to 64, and crops have 56. So the last"
     " maps have a single pixel, and a window of conv1 covers five and a half original pixels. A part that lowers the"
     " error, or separates the towers, on ImageNet need not do so here, and the reverse. An error of 22 % of 10,000"
-    " images has a standard error of 0.4 points, and a difference on the same images a smaller one. The runs of the"
-    " whole network were made with an earlier version of the program and on another machine than the others. Made again"
-    " there, its seeds 0 and 1 have 22.1 and 21.9 % with ten views, in place of 22.2 and 22.1.\n\n"
+    " images has a standard error of 0.4 points, and a difference on the same images a smaller one. The whole"
+    " network ran with an earlier version of the program than the others, and on another machine. Its seeds 0 and 1,"
+    " run again on the machine of the others, have 22.1 and 21.9 % with ten views; in the table they have 22.2 and"
+    " 22.1.\n\n"
     + NETWORKS
     + "here conv5 has a single place in place of nine, and its pooling does nothing. `no_crops` takes whole images, of"
     " 64 pixels in place of 56, in training and in the test; mirror images stay, and its ten views are two."

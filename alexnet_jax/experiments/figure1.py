@@ -156,8 +156,9 @@ FIGURE1 = Experiment(
     "The network of figure 1 is recorded nowhere; here it is the 13 % network. Each activation has its own best rate"
     " of the grid, as the paper says of its figure. No regularisation: whole images, no flips, no weight decay, no"
     " dropout. The error is that of 10,000 of the training images as they are, after every epoch; the epochs until 25"
-    " % are interpolated between two evaluations. All rates of an activation first run for 8 epochs; while none"
-    " reaches 25 %, all go on to 12, 24 and 60, each number of epochs with a row of its own. The paper's network, its"
-    " rates and its measure of the error are not on record, so another factor here does not contradict it.",
+    " % are interpolated between two evaluations. The runs at all rates first have 8 epochs. As long as no rate of an"
+    " activation reaches 25 %, its runs are extended to 12, 24 and 60 epochs. Each extension adds a row. The paper's"
+    " network, its rates and its measure of the error are not on record, so another factor here does not contradict"
+    " it.",
     pictures,
 )

@@ -83,7 +83,10 @@ def below_guessing(losses: Sequence[Sequence[float]]) -> float | None:
     """The update from which on every point's loss is below that of guessing; None: the last one is not."""
     below: float | None = None
     for at, loss in losses:
-        below = (at if below is None else below) if loss < GUESSING else None
+        if loss >= GUESSING:
+            below = None
+        elif below is None:
+            below = at
     return below
 
 
@@ -103,7 +106,7 @@ INITIALISATION = Experiment(
     " the order of its operations, in alpha and in the second norm of layer 2, which it lacks. A deviation is taken"
     " over images, places and units together, so that the constant of a unit counts, too, and not the images' part"
     " alone. 2,000 updates show a start, and no end. With the paper's values the signal shrinks to a twelfth from"
-    f" conv2 to conv4. A loss is the mean of the last {AVERAGED} updates, in the picture too; that of guessing is 2.3"
-    " nats, and the last column has the update from which on no point of a run's log is above.",
+    f" conv2 to conv4. A loss is the mean of the last {AVERAGED} updates, also in the picture. Guessing has a loss of"
+    " 2.3 nats. From the update in the last column on, every logged loss of a run is below that.",
     pictures,
 )

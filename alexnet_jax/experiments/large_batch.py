@@ -74,11 +74,11 @@ LARGE_BATCH = Experiment(
     "nothing. You et al. 2017 train AlexNet with batches of up to 8192 images with LARS, and lose no accuracy.",
     runs,
     make_table,
-    "The network has batch norm, as in You et al. The rate grows with the root of the batch and was not chosen for each"
-    " size, that of 128 images included, so a difference is one between two rates as well. Up to 2,048 images LARS has"
-    " the smaller error, and loses less with larger batches; but each step costs accuracy, unlike in You et al., who"
-    " train for 100 epochs of ImageNet. A batch of 8,192 leaves 122 updates in 20 epochs, of which the warm-up takes"
-    " 12: neither way learns much, and two seeds leave open which learns less. A larger batch makes fewer updates"
-    " here, and the table cannot separate the two effects.",
+    "The network has batch norm, as in You et al. The rate grows with the root of the batch and was not chosen for"
+    " each size, not even for 128 images, so a difference may come from the rates. Up to 2,048 images LARS has the"
+    " smaller error, and loses less with larger batches; but each step costs accuracy, unlike in You et al., who train"
+    " for 100 epochs of ImageNet. A batch of 8,192 leaves 122 updates in 20 epochs, of which the warm-up takes 12:"
+    " neither way learns much, and two seeds leave open which learns less. A larger batch makes fewer updates here,"
+    " and the table cannot separate the two effects.",
     pictures,
 )

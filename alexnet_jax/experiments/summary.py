@@ -81,9 +81,9 @@ def _left(experiment: Experiment, rows: Rows) -> str:
     return f" Not complete yet: {command}." if left else ""
 
 
-def _laid_out(part: str) -> str:
-    """A table as it is, a paragraph wrapped."""
-    return part if part.startswith("|") else _wrapped(part).rstrip()
+def _paragraphs(text: str) -> str:
+    """Tables as they are, paragraphs wrapped."""
+    return "\n".join(f"{part}\n" if part.startswith("|") else _wrapped(part) for part in text.split("\n\n"))
 
 
 def _wrapped(paragraph: str) -> str:
@@ -101,9 +101,9 @@ def _section(experiment: Experiment, rows: Rows, folder: Path) -> str:
         [
             f"## {experiment.title}\n",
             _wrapped(f"The paper: {experiment.claim}"),
-            "\n\n".join(map(_laid_out, experiment.table(rows).split("\n\n"))) + "\n",
+            _paragraphs(experiment.table(rows)),
             *pictures,
-            "\n".join(map(_wrapped, experiment.reading.split("\n\n"))),
+            _paragraphs(experiment.reading),
             _wrapped(f"`{experiment.name}`: {made(rows)}.{_left(experiment, rows)}"),
         ]
     )

@@ -136,7 +136,8 @@ def test_a_path_is_no_name(data_dir: str, name: str):
 def test_a_missing_file_is_named(data_dir: str, tmp_path: Path, missing: str):
     shutil.copytree(data_dir, tmp_path / "data")
     (tmp_path / "data/elpv/64/1.0.0" / missing).unlink()
-    with pytest.raises(IncompleteDatasetError, match=f"incomplete or damaged: .*{missing}.*remove the folder"):
+    advice = "remove the folder, and prepare the data set or copy it again"
+    with pytest.raises(IncompleteDatasetError, match=f"incomplete or damaged: .*{missing}.*{advice}"):
         open_dataset("elpv/64", str(tmp_path / "data"))
 
 

@@ -140,7 +140,7 @@ def test_a_killed_worker_is_named(source, open_workers):
     struck, other = sorted(children() - before)
     os.kill(struck, signal.SIGKILL)
     wait_until(lambda: is_gone(struck))
-    message = rf"^worker process {struck}, which read images, ended with SIGKILL, .* run the same command again"
+    message = rf"^worker process {struck}, which read images, ended with SIGKILL, .* the same command again to resume$"
     with pytest.raises(ReaderDiedError, match=message) as raised:
         list(itertools.islice(batches, 100))
     assert raised.value.status == TEMPORARY

@@ -47,7 +47,7 @@ def test_parts_that_overlap_are_one_error(process: int, rows, monkeypatch: pytes
 
 def test_a_mesh_that_takes_more_of_one_process_is_one_error():
     devices = [Mock(jax.Device, process_index=number // 2, id=number, platform="cpu") for number in range(4)]
-    with pytest.raises(UsageError, match="takes 3 devices, and the 2 processes, with 2, 2, cannot each give"):
+    with pytest.raises(UsageError, match="takes 3 devices, and the 2 processes, with 2, 2, cannot each give the same"):
         sharding.make_mesh(data=3, tower=1, devices=devices)
     more = Mock(jax.Device, process_index=2, id=9, platform="cpu")
     with pytest.raises(UsageError, match="takes 2 devices, and the 3 processes, with 2, 1, 1, cannot each give"):
