@@ -74,7 +74,9 @@ RESPONSE_NORM = _experiment(
     "response_norm",
     "Response norm on CIFAR-10",
     SCHEDULE,
-    "The runs have 60 epochs, with the last ten at a tenth and a hundredth of the rate, where the log has 520."
+    "After 60 epochs the norms show no gain: without them the error is 0.3 points smaller with ten views and 0.2"
+    " points larger with the centre crop, and both intervals hold 0.\n\n"
+    "The runs have 60 epochs; the log has 520. The last ten are five at a tenth of the rate and five at a hundredth."
     " Errors are larger than the log's; whether for that reason is not measured. The rates of biases also fall here; in"
     " the log they stay constant.",
 )

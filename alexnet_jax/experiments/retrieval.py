@@ -36,10 +36,11 @@ RETRIEVAL = Experiment(
     " short codes of these features, better than of pixels (section 6.1).",
     runs,
     make_table,
-    "Queries are 1,000 test images, the database 10,000 training images; codes have 64 bits. Recall is that of the"
-    " exact neighbours in the features, so that a way is measured by this network's own idea of alike. The share of"
-    " the query's class needs no such idea. As the paper expects, codes of the features find pictures of the query's"
-    " class nearly as often as the features do, and codes of pixels as rarely as pixels. Random hyperplanes do as well"
-    " by class, and find fewer of the exact neighbours. The network was trained on the images of the database, so its"
-    " features fit them better than new images. Codes of other lengths and deeper autoencoders are not measured.",
+    "Queries are 1,000 test images, the database 10,000 training images; codes have 64 bits. Recall takes the"
+    " exact neighbours in this network's features as right; the share of the query's class does not depend on them. As"
+    " the paper expects, codes of the features find pictures of the query's class nearly as often as the features do,"
+    " and codes of pixels find as few as the pixels themselves. Random hyperplanes do as well by class, and find fewer"
+    " of the exact neighbours. The networks are `original` of the ablations. Each was trained on the images of the"
+    " database, so its features fit them better than new images. Codes of other lengths and deeper autoencoders are not"
+    " measured.",
 )

