@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
     # 0.430. After 36 epochs with batches of 16 and a rate of 0.01, in the same time, it was 0.434.
     config.batch_size = 32
     # 2012: 91. On two quarters, without dropout, the errors were 17.3 and 20.5 % after 45 epochs with 2 symmetries, and
-    # 15.9 and 19.5 % after 90 with 4. After 130 with 4 the second was 18.7 %. 120 take 7.5 minutes on two cores.
+    # 15.9 and 19.5 % after 90 with 4. After 130 with 4 the second was 18.7 %. 120 take 8.5 minutes on two cores.
     config.num_epochs = 120.0
 
     # The unit of the positions in tables. 2012: 'epochs'.

@@ -9,10 +9,13 @@ import numpy as np
 from etils import epath
 
 from alexnet_jax.data import geometry
-from alexnet_jax.data.filling import pixels_of
+from alexnet_jax.data.filling import name_of, pixels_of
+from alexnet_jax.data.preparing.sources import elpv
+from alexnet_jax.evaluation import ensemble
+from alexnet_jax.evaluation.tally import predicted_classes
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
-from alexnet_jax.experiment.follow import followed
+from alexnet_jax.experiment.follow import evaluation_split, followed
 from alexnet_jax.experiments.ensemble import measure_ensemble
 from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
@@ -98,6 +101,19 @@ def nine_views(workdir: Path, data_dir: str | None) -> float:
     return rounded(measure_ensemble([workdir], data_dir, [9])["top1_9_views"])
 
 
+def weighted(workdir: Path, data_dir: str | None) -> float:
+    """The top-1 error with ten views of a run on ELPV, with the labels and weights of `elpv.published`."""
+    network = load(str(workdir))
+    data = open_data(network.settings.dataset.name, data_dir, say=print)
+    source = data.split(evaluation_split(network.settings, data))
+    known = {name: elpv.published(probability) for name, probability, _ in elpv.read_labels()}
+    labels, weights = np.transpose([known[str(name_of(source[number]))] for number in range(len(source))])
+    equal = ensemble.read_weights(None, 1)
+    blocks = [block for block, _ in ensemble.predictions([network], equal, source, views=10)]
+    wrong = np.concatenate([predicted_classes(block.log_probs) for block in blocks]) != labels
+    return rounded(float(np.average(wrong, weights=weights)))
+
+
 def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:
     rows = metrics_log.read_rows(epath.Path(workdir))
     return [[rounded(row[name]) for name in names] for row in rows if all(row.get(name) is not None for name in names)]
@@ -115,4 +131,5 @@ MEASURES: Mapping[str, Callable[[Path, str | None], Any]] = {
     "nine_views": nine_views,
     "signal": signal,
     "towers": towers,
+    "weighted": weighted,
 }

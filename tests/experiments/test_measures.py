@@ -9,6 +9,7 @@ import pytest
 
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.decoders import decode
+from alexnet_jax.data.preparing.sources import elpv
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiments import measures
 from alexnet_jax.learning.step import stream
@@ -32,6 +33,17 @@ def test_nine_views_are_averaged_as_predictions_are(tiny_run: Path, network: Tra
     images, labels = squares
     wrong = network.predict(images, views=9).argmax(axis=1) != labels
     assert 0 < wrong.mean() < 1 and measures.nine_views(tiny_run, data_dir) == wrong.mean()
+
+
+def test_published_errors_weigh_a_cell_by_its_probability(tiny_run: Path, network: Trained, data_dir: str, squares):
+    source = open_dataset("elpv/64", data_dir).split("test[:50]")
+    probability = {name: value for name, value, _ in elpv.read_labels()}
+    defect = np.array([probability[source[number]["name"].decode()] for number in range(50)])
+    assert {0, 1} < set(defect), "the split has cells of uncertain label"
+    answers = network.predict(squares[0], views=10).argmax(axis=1)
+    wrong = np.where(answers == 0, defect, defect == 0)  # a missed cell counts its probability, a false alarm 1
+    expected = wrong.sum() / np.where(defect > 0, defect, 1).sum()
+    assert 0 < expected < 1 and measures.weighted(tiny_run, data_dir) == pytest.approx(expected, abs=1e-5)
 
 
 def test_towers_are_those_of_the_last_state(tiny_run: Path, network: Trained):

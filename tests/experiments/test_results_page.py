@@ -11,7 +11,8 @@ from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.rows import add_row, read_rows
 from tests.conftest import ROOT
 
-MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27", "curve": []}
+MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27"}
+MADE |= {"curve": [], "weighted": 0.2}
 
 
 def row(run, **fields):
@@ -93,6 +94,8 @@ def test_rows_of_other_values_and_diverged_runs_leave_the_page_sound(tmp_path: P
     summary.write(folder)
     page = (tmp_path / "results.md").read_text()
     assert "| `default` | 12.5 ± 0.0 | 15.0 ± 0.0 | 5 |" in page
+    assert "the error of `default` with ten views is 20.0 ± 0.0 %; that of a program that" in unwrapped(page)
+    assert "answers 'functional' is 36.8 %." in unwrapped(page)  # (178 + 73 / 3 + 26 * 2 / 3) / (the same + 377)
     assert "Not complete yet: `python -m alexnet_jax.experiments elpv` makes 2 more runs." in unwrapped(page)
     assert "| `paper` | 12.000 |" in page and "python -m alexnet_jax.experiments retrieval` makes the runs" in page
 
