@@ -2,11 +2,11 @@
 
 Reproduces 13 % and 11 % test error (paper section 3.3; A/example-layers/layers-conv-local-13pct.cfg,
 V1/example-layers/layers-conv-local-11pct.cfg), and the shape of figure 1: ReLUs reach 25 % training error several times
-sooner than tanh. The 520 epochs have not been run here; docs/results.md has what was measured: the errors after 60
-epochs, and figure 1. The network of figure 1 is not on record; `relu` and `tanh` use the 13 % network without
-regularisation. The two published networks differ in more than their norms. `norm` and `no_norm` differ in their norms
-alone. In 2011 the code tested with nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`),
-and with ten, as for ImageNet, when the 11 % network was added (V1/convdata.py:104-111, `--views=10`).
+sooner than tanh. docs/results.md has the errors measured after 60 epochs, and figure 1. No run here had 520 epochs. The
+network of figure 1 is not on record; `relu` and `tanh` use the 13 % network without regularisation. The two published
+networks differ in more than their norms. `norm` and `no_norm` differ in their norms alone. In 2011 the code tested with
+nine views without mirror images (A/convdata_cifar.py:83-99, `evaluate --views=9`), and with ten, as for ImageNet, when
+the 11 % network was added (V1/convdata.py:104-111, `--views=10`).
 
 Data: `python -m alexnet_jax.prepare tfds cifar10 --size=32 --encoding=raw`. The download needs TensorFlow (`pip install
 '.[tensorflow]'`, Python 3.13 or older). docs/results.md has a way without TensorFlow. Where CIFAR-10 cannot be

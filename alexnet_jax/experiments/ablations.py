@@ -92,18 +92,17 @@ CIFAR10 = Experiment(
     lambda rows: _runs(rows, "ablations_cifar10", "cifar10_alexnet", image_size=64, measure=("towers",)),
     cifar10_table,
     "A single tower, and towers without exchange, raise the error, as the paper and the log say. Without norm, dropout"
-    " or crops the error is smaller, against the paper; with tanh it is smallest. The seeds of `batch_norm` vary more"
-    " than those of the others, so its sign counts little. The signs of `no_noise` and `paper` depend on which runs of"
-    " the whole network are taken (below), and on whether `batch_norm` is part of the common deviation. In no run does"
-    " one tower turn grey and the other coloured.\n\n"
+    " or crops the error is smaller, contrary to the paper; with tanh the error is smallest. The seeds of `batch_norm`"
+    " vary more than those of the others, so its sign counts little. The signs of `no_noise` and `paper` depend on"
+    " which runs of the whole network are taken (below), and on whether `batch_norm` is part of the common"
+    " deviation.\n\n"
     "The network has half of net 145's width. Images of 32 pixels are enlarged to 64, and crops have 56. So the last"
     " maps have a single pixel, and a window of conv1 covers five and a half original pixels. A part that lowers the"
     " error, or separates the towers, on ImageNet may not do so here, and a part that does so here may not on ImageNet."
-    " An error of 22 % of 10,000"
-    " images has a standard error of 0.4 points, and a difference on the same images a smaller one. The whole"
-    " network ran with an earlier version of the program than the others, and on another machine. Its seeds 0 and 1,"
-    " run again on the machine of the others, have 22.1 and 21.9 % with ten views; in the table they have 22.2 and"
-    " 22.1.\n\n"
+    " An error of 22 % of 10,000 images has a standard error of 0.4 points, and a difference on the same images a"
+    " smaller one. The whole network ran with an earlier version of the program than the others, and on another"
+    " machine. Its seeds 0 and 1, run again on the machine of the others, have 22.1 and 21.9 % with ten views; in the"
+    " table they have 22.2 and 22.1.\n\n"
     + NETWORKS
     + "here conv5 has a single place in place of nine, and its pooling does nothing. `no_crops` takes whole images, of"
     " 64 pixels in place of 56, in training and in the test; mirror images stay, and its ten views are two."
@@ -115,7 +114,7 @@ ELPV = Experiment(
     "as above.",
     lambda rows: _runs(rows, "ablations_elpv", "default", image_size=160, base={"num_epochs": 45.0}),
     lambda rows: tables.ablations(rows, WHOLE, EXPECTED | {"no_noise": "no claim (grey images)"}),
-    "Between all runs, `tanh` alone has a difference larger than its interval; over pairs of seeds none has.\n\n"
+    "With all seeds, only the difference of `tanh` exceeds its interval; with pairs of seeds, no difference does.\n\n"
     "The config is the default one, with 45 epochs in place of 120, and with dropout where the name does not say"
     " otherwise. Its crops are also upside down and have their own mean and deviation, so the error of `original`"
     " differs from that of `dropout, 45 epochs` above. The test split has 654 photographs, so an error of 20 % has a"

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from alexnet_jax.data.pipeline import Source
 from alexnet_jax.evaluation import ensemble
 from alexnet_jax.evaluation.tally import Tally
 from alexnet_jax.experiment import follow
 from alexnet_jax.experiment.data import open_data
 from alexnet_jax.loading import load
+from alexnet_jax.trained import Trained
 
 
 def measure_ensemble(
@@ -25,8 +27,7 @@ def measure_ensemble(
     """
     networks = [load(str(workdir), data_dir=data_dir) for workdir in workdirs]
     ensemble.check_members(networks)
-    data = open_data(networks[0].settings.dataset.name, data_dir, say=print)
-    source = data.split(follow.evaluation_split(networks[0].settings, data))
+    source = evaluation_source(networks[0], data_dir)
     weights = ensemble.read_weights(None, len(networks))
     errors: dict[str, float] = {}
     for views in all_views:
@@ -35,3 +36,9 @@ def measure_ensemble(
             tally.add(block.labels, block.log_probs)
         errors |= {f"{name}_{views}_views": value for name, value in tally.means().items()}
     return errors | {"count": len(source)}
+
+
+def evaluation_source(network: Trained, data_dir: str | None) -> Source:
+    """The evaluation split of a network's run."""
+    data = open_data(network.settings.dataset.name, data_dir, say=print)
+    return data.split(follow.evaluation_split(network.settings, data))

@@ -20,7 +20,7 @@ class Experiment:
       claim: of the paper, with its section.
       runs: the runs that the rows so far call for; those that have rows may be among them.
       table: the rows as a table in Markdown.
-      reading: paragraphs for docs/results.md: what the rows show, and what they cannot.
+      reading: conclusions from the rows and limits of the experiment, paragraphs for docs/results.md.
       pictures: name of the file, the figure, and its text for those who cannot see it.
     """
 

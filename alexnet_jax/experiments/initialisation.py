@@ -104,7 +104,7 @@ INITIALISATION = Experiment(
     make_table,
     "Both networks have full width, pixels from 0 to 255 and the rates of 2012. `paper` also differs from `original` in"
     " the order of its operations, in alpha and in the second norm of layer 2, which it lacks. A deviation is taken"
-    " over images, places and units together, so it also has the differences between units. 2,000 updates show a start,"
+    " over images, places and units together, so differences between units count, too. 2,000 updates show a start,"
     " and no end. With the paper's values the signal shrinks to a twelfth from conv2 to conv4. A loss is the mean of"
     f" the last {AVERAGED} updates, also in the picture. Guessing has a loss of 2.3 nats. From the update in the last"
     " column on, every logged loss of a run is below that.",

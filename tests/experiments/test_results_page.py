@@ -11,8 +11,14 @@ from alexnet_jax.experiments.catalogue import EXPERIMENTS
 from alexnet_jax.experiments.rows import add_row, read_rows
 from tests.conftest import ROOT
 
-MADE = {"seconds": 12.0, "device": "a GPU", "versions": {"jax": "0.11.2"}, "date": "2026-11-27"}
-MADE |= {"curve": [], "weighted": 0.2}
+MADE = {
+    "seconds": 12.0,
+    "device": "a GPU",
+    "versions": {"jax": "0.11.2"},
+    "date": "2026-11-27",
+    "curve": [],
+    "weighted": 0.2,
+}
 
 
 def row(run, **fields):
@@ -49,6 +55,35 @@ def test_figures_of_a_start_in_prose_are_those_of_the_rows():
     from_step = [sorted(initialisation.below_guessing(row["losses"]) or 0 for row in each) for each in (paper, code)]
     begins = "after {} to {} updates, in place of {} to {}".format(*(step for each in from_step for step in each[::2]))
     assert begins in (ROOT / "docs/variants.md").read_text()
+
+
+def test_figures_of_other_runs_in_prose_are_those_of_the_rows():
+    page = unwrapped((ROOT / "docs/results.md").read_text())
+    rows = [row for row in read_rows(ROOT / "docs/results/elpv.jsonl") if row["run"] == "default"]
+    before = [row for row in rows if "weighted" not in row]
+    centre = tables.spread([row["result"]["top1_1_views"] for row in before])
+    assert len(before) == 5 and len(rows) == 10
+    assert f"had {tables.spread(tables.ten_views(before))} % with ten views, and {centre} % at the centre" in page
+    assert f"the ten runs have {tables.spread(tables.ten_views(rows))} % with ten views" in page
+
+    whole = tables.of_run(read_rows(ROOT / "docs/results/ablations_cifar10.jsonl"), "original")
+    first, again = (
+        [row for row in whole if row["seed"] < 2 and row["date"] == day] for day in ("2026-11-27", "2026-11-29")
+    )
+    words = ["{:.1f} and {:.1f}".format(*(100 * error for error in tables.ten_views(made))) for made in (first, again)]
+    assert f"have {words[1]} % with ten views; in the table they have {words[0]}." in page
+
+    rows = read_rows(ROOT / "docs/results/response_norm.jsonl")
+    with_norm, without = (tables.of_run(rows, name) for name in ("11pct", "no_norm"))
+    ten = tables.paired(with_norm, without)
+    one = tables.paired(
+        *(
+            [row | {"result": {"top1_10_views": row["result"]["top1_1_views"]}} for row in made]
+            for made in (with_norm, without)
+        )
+    )
+    assert ten.sign == one.sign == "?"
+    assert f"{-100 * ten.mean:.1f} points smaller with ten views and {100 * one.mean:.1f} points larger with" in page
 
 
 def test_a_page_has_a_table_for_each_experiment_and_its_pictures(tmp_path: Path):

@@ -69,14 +69,6 @@ def read_labels() -> list[tuple[str, float, str]]:
     ]
 
 
-def published(probability: float) -> tuple[int, float]:
-    """Label and weight of a cell in published errors (Deitsch et al. 2019, table 1).
-
-    There every cell that may be defective counts as defective, with the probability as its weight.
-    """
-    return (1, probability) if probability > 0 else (0, 1.0)
-
-
 def hold_out(rows: list[tuple[str, float, str]]) -> set[str]:
     """File names of the test split: of each (probability, module type) the quarter with the smallest hashes."""
     groups = defaultdict(list)
